@@ -1,0 +1,61 @@
+# A target per habit; `make` alone lists them. CI calls the same ones.
+.DEFAULT_GOAL := help
+.PHONY: help setup run up table test lint format lock clean
+
+PYTHON ?= python3
+UV_CACHE_DIR ?= $(CURDIR)/.local/cache
+export UV_CACHE_DIR
+# As pip does: a company's proxy has its certificate there.
+export UV_SYSTEM_CERTS := 1
+BIN := .venv/bin
+STACK := $(BIN)/python -m deployments.local
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+setup: .venv/.ready .venv-store/.ready ## .venv with the project's packages, ready
+
+.venv/.ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("make needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] \
+		+ ": call it as make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	@echo "setup: .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv
+	@mkdir -p .local && sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .local/uv.lock
+	@echo "setup: the packages of requirements.lock"
+	@{ $(BIN)/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -r .local/uv.lock \
+		&& $(BIN)/uv pip sync --python $(BIN)/python --require-hashes requirements.lock; } \
+		|| $(BIN)/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+.venv-store/.ready: deployments/local/store.lock | .venv/.ready
+	@echo "setup: .venv-store with the local DynamoDB-compatible store"
+	@$(PYTHON) -m venv --clear .venv-store
+	@{ .venv/bin/uv pip sync --python .venv-store/bin/python --require-hashes $<; } \
+		|| .venv-store/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+run: setup ## fill a table once: REGION=10000002, ESI_URL=https://esi.evetech.net, STORE=aws
+	@$(STACK) run
+
+up: setup ## the same stack until Ctrl-C, with its UI, and the schedule on
+	@$(STACK) up
+
+table: setup ## the table's records, most traded first: TYPE="Tritanium", REGION=10000002, STORE=aws
+	@$(STACK) table
+
+test: setup ## all tests
+	@$(BIN)/python -m pytest -n auto
+
+lint: setup ## format, rules and types
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+format: setup ## format, and mend what rules can mend
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+lock: setup ## requirements.lock and the store's own, as new as pyproject.toml allows
+	@$(LOCK) --upgrade pyproject.toml --group dev -o requirements.lock
+	@$(LOCK) --upgrade deployments/local/store.in -o deployments/local/store.lock
+
+clean: ## remove what make has made
+	@rm -rf .venv .venv-store .local .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,123 @@
+"""What the embedded stack is asked for, and the environment that its processes get: made up here, not inherited."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from deployments.local.market.names import regions
+from tasks.esi import check_url, is_this_machine
+
+CHECKOUT = Path(__file__).parents[2]
+STATE = CHECKOUT / ".local"  # all that the stack leaves behind
+VENV = CHECKOUT / ".venv"
+STORE_VENV = CHECKOUT / ".venv-store"
+POOL = "market-data"
+DEPLOYMENTS = {10000015: "venal", 10000002: "the-forge"}
+DEFAULT_REGION = 10000015
+# A user's own settings of these must not reach the stack: an AWS_PROFILE lying around must not fill a real account.
+PRIVATE = re.compile(r"(PREFECT_|PYTHONPATH$|PYTHONHOME$|VIRTUAL_ENV$|MAKE|MFLAGS$)")
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What `make` was given."""
+
+    region_id: int
+    store: Literal["local", "aws"]
+    esi_url: str  # empty for the stand-in
+
+    @property
+    def deployment(self) -> str:
+        """The deployment that runs the region."""
+        return f"market-data/{DEPLOYMENTS.get(self.region_id, 'region')}"
+
+    @property
+    def table_name(self) -> str:
+        """The region's table: `MarketData` for the default one, its own for any other."""
+        return "MarketData" if self.region_id == DEFAULT_REGION else f"MarketData-{self.region_id}"
+
+
+def read_options(environ: Mapping[str, str]) -> Options:
+    """Reads REGION, STORE and ESI_URL.
+
+    Raises:
+        ValueError: one of them is not to be had, or they would fill a real account with made-up orders.
+    """
+    region, store, url = (environ.get(name, "").strip() for name in ("REGION", "STORE", "ESI_URL"))
+    region_id = int(region) if region.isascii() and region.isdigit() else DEFAULT_REGION if not region else 0
+    if not url and region_id not in regions().index:
+        raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
+    if not 10_000_000 <= region_id <= 19_999_999:
+        raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
+    if store not in {"", "local", "aws"}:
+        raise ValueError(f"STORE is {store!r}: give local, which is the default, or aws for your own account")
+    if url:
+        check_url(url)
+    elif store == "aws" and not is_this_machine(endpoint_host(environ)):
+        raise ValueError("STORE=aws without ESI_URL would fill your account with made-up orders: give ESI_URL as well")
+    return Options(region_id, "aws" if store == "aws" else "local", url)
+
+
+def endpoint_host(environ: Mapping[str, str]) -> str:
+    """Gives the host that boto3 would take for DynamoDB's if the environment names one, or nothing."""
+    url = environ.get("AWS_ENDPOINT_URL_DYNAMODB") or environ.get("AWS_ENDPOINT_URL") or ""
+    return url.split("//")[-1].split("/")[0].rsplit(":", 1)[0]
+
+
+def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Gives a user's environment without what would change the stack: Prefect's settings, AWS's, Python's paths."""
+    kept = {name: value for name, value in environ.items() if not PRIVATE.match(name) and not name.startswith("AWS_")}
+    bare = ",".join(filter(None, [environ.get("NO_PROXY") or environ.get("no_proxy", ""), "127.0.0.1", "localhost"]))
+    path = f"{VENV / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"
+    return kept | {
+        "NO_PROXY": bare,
+        "no_proxy": bare,
+        "PATH": path,
+        "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(STATE / "tmp"),
+    }
+
+
+def store_environment(port: int) -> dict[str, str]:
+    """Gives the settings of the DynamoDB-compatible server."""
+    return {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "SERVICES": "dynamodb",
+        "IOT_MTLS_ENABLED": "0",
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(STATE / "store"),
+    }
+
+
+def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Gives what boto3 is to find: for `STORE=aws` the user's own settings, else the local store and nothing else."""
+    if options.store == "aws":
+        return {name: value for name, value in environ.items() if name.startswith("AWS_")}
+    return {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL_DYNAMODB": store_url,
+    }
+
+
+def prefect_environment(api_url: str) -> dict[str, str]:
+    """Gives the settings of Prefect's server, worker and commands."""
+    return {
+        "PREFECT_API_URL": api_url,
+        "PREFECT_HOME": str(STATE / "prefect"),
+        "PREFECT_PROFILES_PATH": str(STATE / "prefect" / "profiles.toml"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        # A run whose worker and server died frees its deployment's slot, because the lease outlives the server.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    }

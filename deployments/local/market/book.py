@@ -1,0 +1,152 @@
+"""A region's order book, made up from (seed, region, snapshot time) alone: no snapshot needs the one before.
+
+From one snapshot to the next every tenth item type changes some of its orders, a few orders appear and a few vanish.
+"""
+
+import gzip
+from collections.abc import Iterator
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from deployments.local.market.names import regions, types
+
+PAGE_ORDERS = 1000
+TYPE_PERIOD = 10  # snapshots between two changes of a type
+ORDER_PERIOD = 3  # changes of its type between two changes of an order; a type's first order follows each
+PRESENCE_PERIOD = 50  # snapshots after which it is drawn anew whether an order is there
+ABSENT = 0.02  # of the orders
+GZIP_LEVEL = 5  # ESI's pages shrink to a tenth; higher levels take twice as long for 3 % more
+FIRST_ORDER_ID = 6_000_000_000
+FIRST_ISSUED = 1_700_000_000  # unix time
+RANGES = ["station", "region", "solarsystem", "1", "2", "3", "4", "5", "10", "20", "30", "40"]
+STATIONS = [
+    (60003760, 30000142),
+    (60008494, 30002187),
+    (60011866, 30002659),
+    (60004588, 30002510),
+    (60005686, 30002053),
+]
+
+Bits = npt.NDArray[np.uint64]
+
+
+class Order(msgspec.Struct):
+    """An order as ESI gives it."""
+
+    duration: int
+    is_buy_order: bool
+    issued: str
+    location_id: int
+    min_volume: int
+    order_id: int
+    price: float
+    range: str
+    system_id: int
+    type_id: int
+    volume_remain: int
+    volume_total: int
+
+
+def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
+    """Gives a region's orders.
+
+    Args:
+        seed: of the whole market.
+        region_id: one of `regions()`.
+        index: number of the snapshot: its unix time divided by the seconds between two.
+
+    Returns:
+        One row an order, in the order of the pages; a column for each field of `Order`. Empty for an empty region.
+    """
+    slots = make_slots(seed, region_id)
+    orders = slots[is_present(slots.noise.to_numpy("uint64"), index)]
+    noise = orders.noise.to_numpy("uint64")
+    change = (index + orders.type_noise.to_numpy("uint64") % TYPE_PERIOD) // TYPE_PERIOD
+    lag = np.where(orders.is_first, 0, (change + noise) % ORDER_PERIOD)
+    version = (change - lag).astype("uint64")
+    draw = mix(noise ^ mix(version))
+    away = 0.5 * uniform(draw) ** 3  # most orders stand close to the best
+    factor = np.where(orders.is_buy_order, 1 - away, 1 + away)
+    total = orders.volume_total.to_numpy()
+    remain = np.maximum(1, np.ceil(total * uniform(mix(draw)))).astype("int64")
+    issued = pd.to_datetime(FIRST_ISSUED + (draw % 10_000_000).astype("int64"), unit="s")
+    return pd.DataFrame(
+        {
+            "duration": np.array([1, 3, 7, 14, 30, 90, 90, 90])[noise % 8],
+            "is_buy_order": orders.is_buy_order,
+            "issued": issued.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "location_id": np.array([station for station, _ in STATIONS])[noise % len(STATIONS)],
+            "min_volume": 1,
+            "order_id": orders.order_id,
+            "price": np.maximum(0.01, np.round(orders.best.to_numpy() * factor, 2)),
+            "range": np.array(RANGES, "object")[np.where(orders.is_buy_order, noise // 8 % len(RANGES), 1)],
+            "system_id": np.array([system for _, system in STATIONS])[noise % len(STATIONS)],
+            "type_id": orders.type_id,
+            "volume_remain": remain,
+            "volume_total": total,
+        }
+    ).reset_index(drop=True)
+
+
+@lru_cache(maxsize=128)
+def make_slots(seed: int, region_id: int) -> pd.DataFrame:
+    """Gives all orders that a region ever has, with what never changes of them."""
+    region = regions().loc[region_id].to_dict()
+    size = 0 if region["is_empty"] else round((region["pages"] * PAGE_ORDERS - 400) / (1 - ABSENT))
+    random = np.random.default_rng([seed, region_id])
+    known = types()
+    weights = known.popularity.fillna(0.5).to_numpy()
+    likely = np.argsort(random.gumbel(size=len(known)) + np.log(weights))[::-1]
+    first = likely[: round(0.45 * size)]  # one order of each
+    share = weights[first] ** 0.7
+    rest = random.choice(first, size - len(first), p=share / share.sum()) if len(first) else first
+    slots = known.iloc[np.concatenate([first, rest])].reset_index()
+    is_first = np.arange(size) < len(first)
+    buys = 0.4 * size / max(1, size - len(first))
+    is_buy = (~is_first & (random.random(size) < buys) & slots.best_buy.notna()) | slots.best_sell.isna()
+    level = random.uniform(0.9, 1.2)  # of the region's prices
+    base = mix(np.uint64(seed) ^ mix(np.full(1, region_id, "uint64")))
+    return pd.DataFrame(
+        {
+            "type_id": slots.type_id,
+            "order_id": FIRST_ORDER_ID + (region_id % 1000) * 1_000_000 + np.arange(size),
+            "is_buy_order": is_buy,
+            "is_first": is_first,
+            "best": level * np.where(is_buy, slots.best_buy, slots.best_sell),
+            "volume_total": np.ceil(random.pareto(0.7, size) * 5 + 0.5).clip(1, 2e12).astype("int64"),
+            "noise": mix(base ^ np.arange(size, dtype="uint64")),
+            "type_noise": mix(base ^ slots.type_id.to_numpy("uint64") << np.uint64(32)),
+        }
+    ).sample(frac=1, random_state=np.random.default_rng([seed, region_id, 1]), ignore_index=True)
+
+
+def is_present(noise: Bits, index: int) -> npt.NDArray[np.bool_]:
+    """Tells which orders are there: each anew every `PRESENCE_PERIOD` snapshots, at its own phase."""
+    epoch = (np.uint64(index) + noise % PRESENCE_PERIOD) // PRESENCE_PERIOD
+    return uniform(mix(noise + mix(epoch))) >= ABSENT
+
+
+def mix(bits: Bits) -> Bits:
+    """Gives bits that look random, always the same for the same input: splitmix64's finalizer."""
+    with np.errstate(over="ignore"):
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return bits ^ (bits >> np.uint64(31))
+
+
+def uniform(bits: Bits) -> npt.NDArray[np.float64]:
+    """Gives numbers in [0, 1) from bits."""
+    return (bits >> np.uint64(11)) / 2.0**53
+
+
+def make_bodies(orders: pd.DataFrame) -> Iterator[bytes]:
+    """Gives the pages as ESI sends them, JSON gzipped; a region without orders has one page, `[]`."""
+    columns = [orders[name].tolist() for name in Order.__struct_fields__]
+    rows = [Order(*values) for values in zip(*columns, strict=True)]
+    for start in range(0, max(1, len(rows)), PAGE_ORDERS):
+        page = msgspec.json.encode(rows[start : start + PAGE_ORDERS])
+        yield gzip.compress(page, GZIP_LEVEL, mtime=0)

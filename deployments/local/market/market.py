@@ -1,0 +1,220 @@
+"""What the market stand-in answers: ESI's order route, from books prepared ahead."""
+
+import gzip
+import hashlib
+import re
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from email.utils import formatdate, parsedate_to_datetime
+
+import msgspec
+
+from deployments.local.market.book import Order, make_bodies, make_orders
+from deployments.local.market.names import regions
+
+ROUTE = re.compile(r"/markets/(\d+)/orders/?")
+TOKENS, WINDOW_SECONDS = 12_000, 900
+COSTS = {2: 2, 3: 1, 4: 5, 5: 0}  # tokens by the status's first digit
+ERROR_LIMIT, ERROR_SECONDS = 100, 60
+LEAD = 0.2  # of the time between two snapshots: so long before it is due, the next one is prepared
+JSON = {"Content-Type": "application/json; charset=utf-8"}
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request's first line and headers."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]  # names in lower case
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer, but for what all answers have."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Generation(msgspec.Struct, frozen=True):
+    """A snapshot of a region, prepared."""
+
+    modified: int  # unix time
+    pages: list[bytes]  # JSON, gzipped
+    etags: list[str]
+
+
+class Limit:
+    """A sum over the last seconds, as ESI's limits are."""
+
+    def __init__(self, most: int, window_seconds: int) -> None:
+        self.most = most
+        self.window_seconds = window_seconds
+        self.used = 0
+        self._events: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, amount: int) -> None:
+        """Adds an amount, and drops what is older than the window."""
+        self._events.append((now, amount))
+        self.used += amount
+        while self._events[0][0] <= now - self.window_seconds:
+            self.used -= self._events.popleft()[1]
+
+    def seconds_left(self, now: float) -> int:
+        """Gives the whole seconds until the oldest amount leaves the window."""
+        return max(1, round(self._events[0][0] + self.window_seconds - now)) if self._events else 0
+
+
+class Market:
+    """Books by region and time, and counts of what was asked.
+
+    Args:
+        seed: of all orders.
+        every: seconds between two snapshots.
+        clock: gives the unix time; its own, so that a test can stop or move it.
+        latency_seconds: is added to each answer.
+        enforce_limit: whether 429 follows when the tokens are used up.
+    """
+
+    def __init__(
+        self,
+        seed: int = 1,
+        every: int = 300,
+        clock: Callable[[], float] = time.time,
+        latency_seconds: float = 0.0,
+        *,
+        enforce_limit: bool = False,
+    ) -> None:
+        self.seed = seed
+        self.every = every
+        self.clock = clock
+        self.latency_seconds = latency_seconds
+        self.enforce_limit = enforce_limit
+        self.requests: Counter[str] = Counter()  # by "GET 200"
+        self.pages: Counter[int] = Counter()  # GETs by page
+        self.in_flight = self.most_in_flight = 0
+        self.tokens = Limit(TOKENS, WINDOW_SECONDS)
+        self.errors = Limit(ERROR_LIMIT, ERROR_SECONDS)
+        self._generations: dict[tuple[int, int], Future[Generation]] = {}
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="prepare")
+
+    @property
+    def index(self) -> int:
+        """The number of the present snapshot."""
+        return int(self.clock() // self.every)
+
+    def prepare(self, region_id: int, index: int) -> Future[Generation]:
+        """Begins to prepare a region's snapshot, unless it has begun, and drops the one before the last."""
+        with self._lock:
+            if (region_id, index) not in self._generations:
+                self._generations.pop((region_id, index - 2), None)
+                self._generations[region_id, index] = self._threads.submit(self._make, region_id, index)
+            return self._generations[region_id, index]
+
+    def prepare_next(self) -> None:
+        """Prepares the next snapshot of each region in use, if it is due soon."""
+        if self.clock() % self.every >= self.every * (1 - LEAD):
+            for region_id, index in list(self._generations):
+                if index == self.index:
+                    self.prepare(region_id, index + 1)
+
+    def close(self) -> None:
+        """Stops preparing."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def _make(self, region_id: int, index: int) -> Generation:
+        pages = list(make_bodies(make_orders(self.seed, region_id, index)))
+        return Generation(index * self.every, pages, [f'W/"{hashlib.sha256(page).hexdigest()[:32]}"' for page in pages])
+
+    def find_region(self, request: Request) -> int | Reply:  # noqa: PLR0911 (one for each refusal)
+        """Gives the region whose page is asked for, or the reply to any other request."""
+        page = request.query.get("page", "1")
+        match = ROUTE.fullmatch(request.path)
+        if request.path == "/_stats":
+            stats = {"requests": self.requests, "pages": self.pages, "most_in_flight": self.most_in_flight}
+            return Reply(200, JSON, msgspec.json.encode(stats))
+        if not match:
+            return refuse(404, "Not found")
+        if request.method not in {"GET", "HEAD"}:
+            return refuse(405, "Method not allowed")
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", request.headers.get("x-compatibility-date", "")):
+            return refuse(400, "X-Compatibility-Date is required, as YYYY-MM-DD")
+        if request.query.get("order_type") not in {"buy", "sell", "all"}:
+            return refuse(400, "order_type is required: buy, sell or all")
+        if not re.fullmatch(r"[1-9]\d{0,8}", page):
+            return refuse(400, f"page {page!r} is no positive integer")
+        if int(match[1]) not in regions().index:
+            return refuse(404, "Region not found!")
+        if self.enforce_limit and self.tokens.used >= TOKENS:
+            return refuse(429, "Rate limit exceeded", {"Retry-After": str(self.tokens.seconds_left(self.clock()))})
+        return int(match[1])
+
+    def give_page(self, request: Request, generation: Generation) -> Reply:
+        """Gives a page of a generation, or why not."""
+        page, pages = int(request.query.get("page", "1")), generation.pages
+        if "type_id" in request.query:
+            pages = filter_type(pages, request.query["type_id"], request.query["order_type"])
+        if page > len(pages):
+            return refuse(404, "Requested page does not exist!")
+        headers = JSON | {
+            "Cache-Control": "public",
+            "ETag": generation.etags[page - 1],
+            "Expires": formatdate(generation.modified + self.every, usegmt=True),
+            "Last-Modified": formatdate(generation.modified, usegmt=True),
+            "Vary": "Accept-Encoding",
+            "X-Pages": str(len(pages)),
+        }
+        if is_unchanged(request, generation.modified, generation.etags[page - 1]):
+            return Reply(304, headers)
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Reply(200, headers | {"Content-Encoding": "gzip"}, pages[page - 1])
+        return Reply(200, headers, gzip.decompress(pages[page - 1]))
+
+    def count(self, request: Request, status: int) -> dict[str, str]:
+        """Counts a request that is answered, and gives the headers that tell how much is left."""
+        if request.path == "/_stats":
+            return {}
+        now = self.clock()
+        self.requests[f"{request.method} {status}"] += 1
+        if request.method == "GET":
+            self.pages[int(request.query.get("page", "1"))] += 1
+        self.tokens.add(now, COSTS.get(status // 100, 0))
+        self.errors.add(now, int(status >= 400))
+        return {
+            "Date": formatdate(now, usegmt=True),
+            "X-Esi-Error-Limit-Remain": str(max(0, ERROR_LIMIT - self.errors.used)),
+            "X-Esi-Error-Limit-Reset": str(int(ERROR_SECONDS - now % ERROR_SECONDS)),
+            "X-Ratelimit-Group": "market-order",
+            "X-Ratelimit-Limit": f"{TOKENS}/{WINDOW_SECONDS // 60}m",
+            "X-Ratelimit-Remaining": str(max(0, TOKENS - self.tokens.used)),
+            "X-Ratelimit-Used": str(COSTS.get(status // 100, 0)),
+        }
+
+
+def refuse(status: int, error: str, headers: dict[str, str] | None = None) -> Reply:
+    """Gives an error as ESI words it."""
+    return Reply(status, JSON | (headers or {}), msgspec.json.encode({"error": error}))
+
+
+def is_unchanged(request: Request, modified: int, etag: str) -> bool:
+    """Tells whether the one who asks has the page already (RFC 9110, 13.1)."""
+    if known := request.headers.get("if-none-match"):
+        return known == "*" or etag.removeprefix("W/") in known
+    try:
+        since = parsedate_to_datetime(request.headers.get("if-modified-since", ""))
+    except ValueError:
+        return False
+    return since.timestamp() >= modified
+
+
+def filter_type(pages: list[bytes], type_id: str, order_type: str) -> list[bytes]:
+    """Gives one page with the orders of one item type; only here does `order_type` have an effect."""
+    orders = [order for page in pages for order in msgspec.json.decode(gzip.decompress(page), type=list[Order])]
+    sides = {"buy": {True}, "sell": {False}}.get(order_type, {True, False})
+    chosen = [order for order in orders if str(order.type_id) == type_id and order.is_buy_order in sides]
+    return [gzip.compress(msgspec.json.encode(chosen))]

@@ -1,0 +1,37 @@
+"""Names of item types and regions, and what else the stand-in knows of them."""
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+DATA = Path(__file__).parent / "data"
+
+
+@cache
+def types() -> pd.DataFrame:
+    """Gives the item types: index `type_id` ascending; `name`, `best_buy` and `best_sell` (ISK), `popularity`."""
+    return pd.read_csv(DATA / "types.csv", index_col="type_id")
+
+
+@cache
+def regions() -> pd.DataFrame:
+    """Gives the regions with a market: index `region_id`; `name` (of some unknown), `pages`, `is_empty` (0 or 1)."""
+    return pd.read_csv(DATA / "regions.csv", index_col="region_id").rename(columns={"empty": "is_empty"})
+
+
+def type_name(type_id: int) -> str:
+    """Gives an item type's name, its id if unknown."""
+    return str(types().name.get(type_id, type_id))
+
+
+def region_name(region_id: int) -> str:
+    """Gives a region's name, its id if unknown."""
+    name = regions().name.get(region_id)
+    return name if isinstance(name, str) else str(region_id)
+
+
+def find_type(name: str) -> int | None:
+    """Gives the id of the item type of a name, whatever its case; None if there is none."""
+    found = types().index[types().name.str.casefold() == name.casefold()]
+    return int(found[0]) if len(found) else None

@@ -1,0 +1,113 @@
+"""The market stand-in's HTTP/1.1 server: asyncio's streams, because a web framework takes longer over a request."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager, suppress
+from http import HTTPStatus
+from urllib.parse import parse_qsl, urlsplit
+
+from deployments.local.market.market import Market, Reply, Request
+
+
+async def answer(market: Market, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers one connection's requests, one after the other, until it is closed."""
+    with suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+        while True:
+            request = parse_head(await reader.readuntil(b"\r\n\r\n"))
+            market.in_flight += 1
+            market.most_in_flight = max(market.most_in_flight, market.in_flight)
+            try:
+                reply = await find_reply(market, request)
+                if market.latency_seconds:
+                    await asyncio.sleep(market.latency_seconds)
+            finally:
+                market.in_flight -= 1
+            writer.write(format_reply(request, reply, market.count(request, reply.status)))
+            await writer.drain()
+    writer.close()
+
+
+async def find_reply(market: Market, request: Request) -> Reply:
+    """Gives the reply to a request, as soon as what it asks for is prepared."""
+    region_id = market.find_region(request)
+    if isinstance(region_id, Reply):
+        return region_id
+    generation = market.prepare(region_id, market.index)
+    if not generation.done():
+        await asyncio.wrap_future(generation)
+    return market.give_page(request, generation.result())
+
+
+def parse_head(head: bytes) -> Request:
+    """Reads a request's first line and headers; what cannot be read becomes a request that is refused."""
+    first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    method, target = ([*first.split(" "), "", ""])[:2]
+    parts = urlsplit(target)
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    headers = {name.strip().lower(): value.strip() for name, value in pairs}
+    return Request(method, parts.path, dict(parse_qsl(parts.query)), headers)
+
+
+def format_reply(request: Request, reply: Reply, counts: dict[str, str]) -> bytes:
+    """Gives a reply as it goes over the wire; a HEAD's and a 304's without a body."""
+    headers = {**reply.headers, **counts}
+    if reply.status != HTTPStatus.NOT_MODIFIED:
+        headers["Content-Length"] = str(len(reply.body))
+    try:
+        phrase = HTTPStatus(reply.status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    lines = [f"HTTP/1.1 {reply.status} {phrase}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    has_body = request.method != "HEAD" and reply.status != HTTPStatus.NOT_MODIFIED
+    return "\r\n".join(lines).encode("latin-1") + (reply.body if has_body else b"")
+
+
+@asynccontextmanager
+async def listen(market: Market, port: int = 0) -> AsyncIterator[str]:
+    """Serves a market on 127.0.0.1, and gives its address.
+
+    Args:
+        market: what is served.
+        port: 0 for a free one.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    server = await asyncio.start_server(lambda reader, writer: answer(market, reader, writer), "127.0.0.1", port)
+    ahead = asyncio.ensure_future(prepare_ahead(market))
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        ahead.cancel()
+        server.close()
+        market.close()
+
+
+async def prepare_ahead(market: Market) -> None:
+    """Prepares each next snapshot before it is due."""
+    while True:
+        await asyncio.sleep(min(5.0, market.every / 20))
+        market.prepare_next()
+
+
+@contextmanager
+def serve(market: Market) -> Iterator[str]:
+    """Serves a market from a thread of this process, and gives its address."""
+    started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        async with listen(market) as url:
+            started.set_result((url, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), name="market")
+    thread.start()
+    url, loop, stop = started.result()
+    try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()

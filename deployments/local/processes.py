@@ -1,0 +1,129 @@
+"""Child processes that never outlive this one, whatever ends it."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+STOP_SECONDS = 10.0
+LOG_LINES = 15
+_libc = ctypes.CDLL(None)
+
+
+class ChildError(Exception):
+    """A child process ended that should not have."""
+
+
+class Child:
+    """A running program, with its output in a log file.
+
+    Args:
+        name: for messages.
+        command: program and arguments.
+        environ: all of its environment.
+        log: where its output goes; begun anew.
+        is_task: whether it is to end by itself.
+    """
+
+    def __init__(
+        self, name: str, command: list[str], environ: Mapping[str, str], log: Path, *, is_task: bool = False
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._is_task = is_task
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(  # noqa: S603 (our own commands)
+                command,
+                env=dict(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches this program alone, which then stops them in order
+                preexec_fn=die_with_parent,  # noqa: PLW1509 (the only other thread prints)
+            )
+
+    def is_running(self) -> bool:
+        """Tells whether the child has not ended."""
+        return self.process.poll() is None
+
+    def has_succeeded(self) -> bool:
+        """Tells whether the child has ended as it should."""
+        return self.process.poll() == 0
+
+    def check(self) -> None:
+        """Raises if the child has ended, unless it is a task that has succeeded.
+
+        Raises:
+            ChildError: with the last lines of its log.
+        """
+        code = self.process.poll()
+        if code is not None and not (self._is_task and code == 0):
+            lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+            raise ChildError("\n".join([f"{self.name} ended with exit code {code}; the end of {self.log}:", *lines]))
+
+    def stop(self) -> None:
+        """Asks the child to stop, and kills it if it does not."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def die_with_parent() -> None:
+    """Has the kernel stop this process when its parent is gone, even if that was killed (Linux; elsewhere nothing)."""
+    prctl = getattr(_libc, "prctl", None)
+    if prctl:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of its descendants' orphans, so that `stop_orphans` finds them (Linux)."""
+    prctl = getattr(_libc, "prctl", None)
+    if prctl:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def stop_orphans(known: set[int]) -> None:
+    """Stops the descendants whose parent is gone, such as flow runs of a worker.
+
+    Args:
+        known: children that somebody else stops.
+    """
+    deadline = time.monotonic() + STOP_SECONDS
+    told: set[int] = set()
+    while orphans := child_pids() - known:
+        late = time.monotonic() > deadline
+        for pid in orphans if late else orphans - told:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+        told |= orphans
+        for pid in orphans:
+            os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.05)
+
+
+def child_pids() -> set[int]:
+    """Gives the processes whose parent is this one (Linux; elsewhere none)."""
+    files = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for file in files for pid in file.read_text().split()}
+
+
+def free_port(preferred: int = 0) -> int:
+    """Gives a free port of 127.0.0.1, the preferred one if nobody has it."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            return free_port()
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,56 @@
+"""Says what is going on, and that it still is."""
+
+import sys
+import threading
+import time
+from typing import Self
+
+SILENT_SECONDS = 2.0
+
+
+class Progress:
+    """Prints lines with the seconds since the start, and a sign of life where nothing happens for two seconds."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.parts: dict[str, float] = {}  # seconds by name
+        self._part = ""
+        self._begun = self._last = self.started
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._breathe, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        with self._lock:
+            self._last = time.monotonic()
+            print(f"{self._last - self.started:5.1f} s  {text}", flush=True)  # noqa: T201 (what it is for)
+
+    def begin(self, part: str) -> None:
+        """Ends the part before, and says that another begins."""
+        self.end()
+        self._part = part
+        self.say(part)
+
+    def end(self) -> None:
+        """Ends the part, and keeps how long it took."""
+        now = time.monotonic()
+        if self._part:
+            self.parts[self._part] = now - self._begun
+        self._part, self._begun = "", now
+
+    def _breathe(self) -> None:
+        while not self._stop.wait(0.25):
+            if time.monotonic() - self._last >= SILENT_SECONDS:
+                self.say(f"… still {self._part}")
+
+
+def fail(message: str) -> None:
+    """Prints why it did not work."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201 (what it is for)

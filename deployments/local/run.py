@@ -1,0 +1,58 @@
+"""Runs a deployment as a user would, by Prefect's own command, and says how it ended."""
+
+import re
+import subprocess
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from deployments.local.environment import DEPLOYMENTS
+from deployments.local.stack import Stack, prefect
+
+
+class FlowRunError(Exception):
+    """The flow run did not complete."""
+
+
+def run_deployment(stack: Stack) -> None:
+    """Runs the deployment of the region that was asked for, shows it at work, and prints its summary.
+
+    Raises:
+        FlowRunError: it did not complete; the reason, in one line.
+    """
+    options = stack.options
+    command = [prefect(), "deployment", "run", options.deployment, "--watch"]
+    if options.region_id not in DEPLOYMENTS:
+        command += ["--param", f"region_id={options.region_id}"]
+    output = watch(command, stack)
+    found = re.search(r"UUID: ([0-9a-f-]{36})", output)
+    if not found:
+        raise FlowRunError(f"there was no flow run: {' '.join(output.split())}")
+    state = stack.api.read_state(found[1])
+    if state.type != "COMPLETED":
+        raise FlowRunError(f"the flow run ended as {state.name}: {state.reason}")
+    if summary := stack.api.read_summary(found[1]):
+        Console().print(Markdown(summary))
+    stack.progress.say(state.reason)
+
+
+def watch(command: list[str], stack: Stack) -> str:
+    """Runs a command, shows its output while it comes, and gives all of it."""
+    lines: list[str] = []
+    with subprocess.Popen(  # noqa: S603 (our own command)
+        command,
+        env=stack.environ | {"COLUMNS": "160"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            for line in process.stdout or []:
+                stack.progress.say(f"  {line.rstrip()}")
+                stack.check()
+                lines.append(line)
+        finally:
+            process.terminate()
+    return "".join(lines)

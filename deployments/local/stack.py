@@ -1,0 +1,204 @@
+"""The embedded stack: market stand-in, DynamoDB-compatible store, Prefect server, work pool, deployments, worker."""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Self, TypeVar
+
+import httpx
+import msgspec
+
+from deployments.local.api import Api
+from deployments.local.environment import (
+    POOL,
+    STATE,
+    STORE_VENV,
+    VENV,
+    Options,
+    aws_environment,
+    base_environment,
+    prefect_environment,
+    store_environment,
+)
+from deployments.local.processes import Child, ChildError, adopt_orphans, free_port, stop_orphans
+from deployments.local.progress import Progress
+
+T = TypeVar("T")
+START_SECONDS = 120.0
+UI_PORT = 4200  # Prefect's own default, if nobody has it
+ADDRESSES = STATE / "stack.json"
+
+
+class Addresses(msgspec.Struct, frozen=True):
+    """Where the running stack's parts are."""
+
+    pid: int
+    esi_url: str
+    store_url: str  # empty with STORE=aws
+    api_url: str = ""  # empty while only the store runs
+
+    @property
+    def ui_url(self) -> str:
+        """The Prefect UI's address."""
+        return self.api_url.removesuffix("/api")
+
+
+class BusyError(Exception):
+    """Another stack of this checkout is running."""
+
+
+@contextmanager
+def lock_state() -> Iterator[None]:
+    """Takes the folder `.local` for this process.
+
+    Raises:
+        BusyError: another process has it.
+    """
+    for folder in (STATE, STATE / "tmp"):
+        folder.mkdir(exist_ok=True)
+    with (STATE / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            running = read_addresses()
+            where = f" (process {running.pid}, {running.ui_url})" if running else ""
+            raise BusyError(
+                f"the stack of this checkout is already up{where}: stop it with Ctrl-C first, or use it as it is"
+            ) from None
+        try:
+            yield
+        finally:
+            ADDRESSES.unlink(missing_ok=True)
+
+
+def read_addresses() -> Addresses | None:
+    """Gives where the running stack is, None if there is none."""
+    try:
+        return msgspec.json.decode(ADDRESSES.read_bytes(), type=Addresses)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+class Stack:
+    """Starts what is asked for, in order, and stops all of it. Use it as a context manager, from the main thread."""
+
+    def __init__(self, options: Options, progress: Progress) -> None:
+        self.options = options
+        self.progress = progress
+        self.children: dict[str, Child] = {}
+        self._base = base_environment(os.environ)
+        self._lock = ExitStack()
+        self._store_port, api_port = free_port(), free_port(UI_PORT)
+        self.api = Api(f"http://127.0.0.1:{api_port}/api")
+        store_url = f"http://127.0.0.1:{self._store_port}" if options.store == "local" else ""
+        self.addresses = Addresses(os.getpid(), options.esi_url, store_url)
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, raise_interrupt)
+        self._lock.enter_context(lock_state())
+        adopt_orphans()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave anything behind
+        for name in reversed(self.children):
+            self.children[name].stop()
+            stop_orphans({child.process.pid for child in self.children.values() if child.is_running()})
+        self._lock.close()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment of Prefect's server and worker, of its commands and of flow runs."""
+        return (
+            self._base
+            | prefect_environment(self.api.url)
+            | aws_environment(self.options, self.addresses.store_url, os.environ)
+            | {"ESI_URL": self.addresses.esi_url}
+        )
+
+    def start(self) -> None:
+        """Starts everything, deploys, and waits until a worker is ready for runs."""
+        self.progress.begin("starting market, store and Prefect server")
+        if not self.options.esi_url:
+            command = [sys.executable, "-m", "deployments.local.market", "--prepare", str(self.options.region_id)]
+            self._start("market", command, self._base)
+        port = str(httpx.URL(self.api.url).port)
+        self._start("server", [prefect(), "server", "start", "--host", "127.0.0.1", "--port", port], self.environ)
+        self.start_store()
+        if not self.options.esi_url:
+            url = self._wait("market", lambda: rest_of_line(self.children["market"].log, "market stand-in on "))
+            self.addresses = msgspec.structs.replace(self.addresses, esi_url=url)
+        self._wait("server", self.api.is_up)
+        self.progress.begin("deploying, and starting a worker")
+        self.api.create_pool(POOL)
+        self.api.end_leftovers()
+        self.api.forget_workers(POOL)
+        self._start("worker", [prefect(), "worker", "start", "--pool", POOL, "--type", "process"], self.environ)
+        self._start("deploy", [prefect(), "--no-prompt", "deploy", "--all"], self.environ, is_task=True)
+        self._wait("worker", lambda: self.api.has_worker(POOL))
+        self._wait("deploy", self.children["deploy"].has_succeeded)
+        self.addresses = msgspec.structs.replace(self.addresses, api_url=self.api.url)
+        self._publish()
+
+    def start_store(self) -> None:
+        """Starts the DynamoDB-compatible server and waits for it; nothing with `STORE=aws`."""
+        if self.addresses.store_url:
+            environ = self._base | store_environment(self._store_port)
+            self._start("store", [str(STORE_VENV / "bin" / "ministack")], environ)
+            self._wait("store", lambda: answers(f"{self.addresses.store_url}/_ministack/health"))
+        self._publish()
+
+    def check(self) -> None:
+        """Raises if a part has ended.
+
+        Raises:
+            ChildError: with the last lines of its log.
+        """
+        for child in self.children.values():
+            child.check()
+
+    def _publish(self) -> None:
+        ADDRESSES.write_bytes(msgspec.json.encode(self.addresses))
+
+    def _start(self, name: str, command: list[str], environ: dict[str, str], *, is_task: bool = False) -> None:
+        self.children[name] = Child(name, command, environ, STATE / "logs" / f"{name}.log", is_task=is_task)
+
+    def _wait(self, name: str, ready: Callable[[], T]) -> T:
+        deadline = time.monotonic() + START_SECONDS
+        while not (result := ready()):
+            self.check()
+            if time.monotonic() > deadline:
+                raise ChildError(f"{name} was not ready after {START_SECONDS:.0f} s: see {self.children[name].log}")
+            time.sleep(0.05)
+        return result
+
+
+def raise_interrupt(*_: object) -> None:
+    """Ends the program as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def prefect() -> str:
+    """Gives the path of Prefect's command."""
+    return str(VENV / "bin" / "prefect")
+
+
+def answers(url: str) -> bool:
+    """Tells whether a GET finds somebody who says yes."""
+    try:
+        return httpx.get(url, timeout=1.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def rest_of_line(log: Path, start: str) -> str:
+    """Gives the rest of the first line of a log that begins with `start`, nothing if there is none yet."""
+    lines = log.read_text(errors="replace").splitlines()
+    return next((line.removeprefix(start) for line in lines if line.startswith(start)), "")

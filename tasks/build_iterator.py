@@ -1,0 +1,38 @@
+"""Build Iterator: page numbers to chunks, one mapped task run each."""
+
+import math
+
+import msgspec
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+CHUNKS = 20  # enough to see the work move, few enough for the UI
+MAX_CHUNK_PAGES = 40  # a task run costs as much as 3 or 4 pages, so that at 40 it no longer counts
+
+
+class Chunk(msgspec.Struct):
+    """Consecutive pages that one task run fetches. It keeps what comes: a retry asks only for what is missing."""
+
+    first: int  # page number, 1 or more
+    last: int  # inclusive
+    fetched: dict[int, pd.DataFrame] = {}  # orders by page number
+
+    def __str__(self) -> str:
+        return f"{self.first}" if self.first == self.last else f"{self.first}–{self.last}"
+
+    def missing(self) -> list[int]:
+        """Gives the page numbers that have not come yet, ascending."""
+        return [page for page in range(self.first, self.last + 1) if page not in self.fetched]
+
+
+@task(name="Build Iterator", task_run_name="Build Iterator", cache_policy=NO_CACHE)
+def build_iterator(pages: int) -> list[Chunk]:
+    """Gives the chunks of a snapshot of `pages` pages: every page once, in order."""
+    return split_pages(pages)
+
+
+def split_pages(pages: int) -> list[Chunk]:
+    """Splits pages 1 to `pages` into about `CHUNKS` chunks: one page each up to 20 pages, at most 40 pages each."""
+    size = min(max(1, math.ceil(pages / CHUNKS)), MAX_CHUNK_PAGES)
+    return [Chunk(first, min(first + size - 1, pages)) for first in range(1, pages + 1, size)]

@@ -1,0 +1,304 @@
+"""The HTTP client for ESI, EVE Online's public API.
+
+It judges each answer once; what happens next is in the error's class:
+
+    EsiError                 ESI, or the way to it, gave no usable answer
+    ├── TransientError       may pass: worth asking again
+    │   └── RateLimitedError 420 or 429: first, every request of this process holds still
+    └── RefusedError         will not pass by itself
+        └── NotFoundError    404
+"""
+
+import ipaddress
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import ClassVar, ParamSpec, Self, TypeVar
+
+import httpx
+import msgspec
+
+COMPATIBILITY_DATE = "2026-08-18"
+DEFAULT_URL = "https://esi.evetech.net"
+DEFAULT_USER_AGENT = "market-data/0.1.0 (set ESI_USER_AGENT to name your contact)"
+MAX_BODY_BYTES = 32 * 1024 * 1024  # decompressed; a full page is about 265 KB
+MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
+BODY_SECONDS = 30.0  # a whole body; the read time-out alone lets one through that drips byte by byte
+TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
+LIMIT_SECONDS = 60.0  # a 420's or 429's wait where ESI names none: its old error window
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class EsiError(Exception):
+    """ESI, or the way to it, gave no usable answer."""
+
+
+class TransientError(EsiError):
+    """A time-out, a broken connection, an undecodable body or a 5xx: may pass."""
+
+
+class RateLimitedError(TransientError):
+    """420 or 429: nothing is asked for `hold_seconds`."""
+
+    def __init__(self, message: str, hold_seconds: float) -> None:
+        super().__init__(message)
+        self.hold_seconds = hold_seconds
+
+
+class RefusedError(EsiError):
+    """An answer that will not change by asking again."""
+
+
+class NotFoundError(RefusedError):
+    """404: no such region, or a page past the end."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What ESI says of one page of a region's orders."""
+
+    last_modified: datetime  # names the snapshot, UTC
+    pages: int  # X-Pages, 1 or more
+    etag: str  # empty if ESI sent none
+    fresh_seconds: float  # Expires - Date, both by ESI's clock; 0 or less says nothing
+    body: bytes  # decompressed JSON; empty for HEAD
+
+
+class Esi:
+    """A pool of connections to ESI that never has more than `fetch_concurrency` requests in flight.
+
+    Use it as a context manager.
+
+    Raises:
+        ValueError: `url` is no http(s) address, or plain http to another machine.
+    """
+
+    # By address, and shared by all clients of the process: ESI counts neither runs nor threads.
+    _hold_until: ClassVar[dict[str, float]] = {}
+
+    def __init__(self, url: str, user_agent: str, fetch_concurrency: int) -> None:
+        self.url = check_url(url)
+        self.fetch_concurrency = fetch_concurrency
+        self.failures = 0  # requests that gave an error; in a run that ends well, each of them was made again
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "User-Agent": user_agent,
+                "X-Compatibility-Date": COMPATIBILITY_DATE,
+            },
+            limits=httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency),
+            timeout=TIMEOUT,
+        )
+
+    @classmethod
+    def from_environment(cls, fetch_concurrency: int) -> Self:
+        """Opens the ESI that `ESI_URL` names, as `ESI_USER_AGENT`."""
+        url = os.environ.get("ESI_URL") or DEFAULT_URL
+        return cls(url, os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT, fetch_concurrency)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        self._http.close()
+
+    def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Runs `function` on one of the `fetch_concurrency` threads; it may make one request at a time."""
+        return self._threads.submit(function, *args, **kwargs)
+
+    def head(self, region_id: int) -> Answer:
+        """Asks which snapshot of a region's orders is on offer.
+
+        Raises:
+            TransientError: see the module.
+            RefusedError: see the module.
+        """
+        return self._ask("HEAD", region_id, None)
+
+    def get(self, region_id: int, page: int) -> Answer:
+        """Downloads one page (1 or more) of a region's orders.
+
+        Raises:
+            TransientError: see the module.
+            RefusedError: see the module.
+        """
+        return self._ask("GET", region_id, page)
+
+    def _ask(self, method: str, region_id: int, page: int | None) -> Answer:
+        what = f"region {region_id}" if page is None else f"page {page} of region {region_id}"
+        params = {"order_type": "all"} if page is None else {"order_type": "all", "page": str(page)}
+        self._hold_still()
+        try:
+            with self._http.stream(method, f"/markets/{region_id}/orders", params=params) as response:
+                judge(response, what)
+                return read_answer(response, what, time.monotonic() + BODY_SECONDS)
+        except RateLimitedError as error:
+            self._count_failure(error.hold_seconds)
+            raise
+        except TransientError:
+            self._count_failure()
+            raise
+        except httpx.HTTPError as error:
+            self._count_failure()
+            raise TransientError(f"{what}: {type(error).__name__} from {self.url}: {error}") from error
+
+    def _count_failure(self, hold_seconds: float = 0.0) -> None:
+        with self._lock:
+            self.failures += 1
+            until = time.monotonic() + hold_seconds
+            self._hold_until[self.url] = max(until, self._hold_until.get(self.url, until))
+
+    def _hold_still(self) -> None:
+        while (left_seconds := self._hold_until.get(self.url, 0.0) - time.monotonic()) > 0:
+            time.sleep(left_seconds)
+
+
+def check_url(url: str) -> str:
+    """Gives `url` without its last slash.
+
+    Raises:
+        ValueError: it is no http(s) address, or plain http to another machine.
+    """
+    parts = httpx.URL(url)
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise ValueError(f"ESI_URL is {url!r}: give an http(s) address, such as {DEFAULT_URL}")
+    if parts.scheme == "http" and not is_this_machine(parts.host):
+        raise ValueError(f"ESI_URL is {url!r}: plain http is for this machine only, use https")
+    return url.rstrip("/")
+
+
+def is_this_machine(host: str) -> bool:
+    """Tells whether `host` is `localhost` or a loopback address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def judge(response: httpx.Response, what: str) -> None:
+    """Raises the error whose class says what becomes of an answer; a 200 passes.
+
+    Raises:
+        RateLimitedError: 420 or 429.
+        TransientError: 5xx.
+        NotFoundError: 404.
+        RefusedError: any other status but 200.
+    """
+    status = response.status_code
+    if status == httpx.codes.OK:
+        return
+    said = f"{what}: ESI answered {status} {response.reason_phrase}{quote_error(response)}"
+    if status in (420, 429):
+        seconds = limit_seconds(response.headers)
+        raise RateLimitedError(f"{said}; nothing is asked for {seconds:.0f} s", seconds)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        raise TransientError(said)
+    if status == httpx.codes.NOT_FOUND:
+        raise NotFoundError(said)
+    raise RefusedError(f"{said}; this is not asked again")
+
+
+def quote_error(response: httpx.Response) -> str:
+    """Gives the `error` of ESI's error body as `: "text"`, or nothing."""
+    try:
+        body = read_body(response, time.monotonic() + TIMEOUT.read if TIMEOUT.read else 0)
+        return f': "{msgspec.json.decode(body, type=dict[str, object])["error"]}"'
+    except (TransientError, msgspec.DecodeError, KeyError, httpx.HTTPError):
+        return ""
+
+
+def limit_seconds(headers: httpx.Headers) -> float:
+    """Gives the wait that a 420 or 429 names: `Retry-After` (seconds or a date), `X-Esi-Error-Limit-Reset`, or 60 s."""
+    for name in ("Retry-After", "X-Esi-Error-Limit-Reset"):
+        value = headers.get(name, "")
+        if value.isdigit():
+            return float(value)
+        if (until := parse_date(value)) is not None:
+            now = parse_date(headers.get("Date", "")) or datetime.now(UTC)
+            return max(0.0, (until - now).total_seconds())
+    return LIMIT_SECONDS
+
+
+def read_answer(response: httpx.Response, what: str, deadline: float) -> Answer:
+    """Reads a 200's headers and body.
+
+    Args:
+        response: a 200, its body not yet read.
+        what: names the request in messages.
+        deadline: of the body, by the monotonic clock.
+
+    Raises:
+        TransientError: the body is undecodable, too large or too slow.
+        RefusedError: `Last-Modified` or `X-Pages` is missing or makes no sense.
+    """
+    headers = response.headers
+    last_modified = parse_date(headers.get("Last-Modified", ""))
+    if last_modified is None:
+        raise RefusedError(f"{what}: Last-Modified is {headers.get('Last-Modified')!r}, expected an HTTP date")
+    pages = headers.get("X-Pages", "")
+    if not (pages.isascii() and pages.isdigit() and 1 <= int(pages) <= MAX_PAGES):
+        raise RefusedError(f"{what}: X-Pages is {headers.get('X-Pages')!r}, expected 1 to {MAX_PAGES:,}")
+    expires, date = parse_date(headers.get("Expires", "")), parse_date(headers.get("Date", ""))
+    try:
+        body = b"" if response.request.method == "HEAD" else read_body(response, deadline)
+    except TransientError as error:
+        raise TransientError(f"{what}: {error}") from error
+    return Answer(
+        last_modified=last_modified,
+        pages=int(pages),
+        etag=headers.get("ETag", ""),
+        fresh_seconds=(expires - date).total_seconds() if expires and date else 0.0,
+        body=body,
+    )
+
+
+def read_body(response: httpx.Response, deadline: float) -> bytes:
+    """Reads and unpacks a body, and stops as soon as it is larger than MAX_BODY_BYTES or later than `deadline`.
+
+    httpx's own decoding would unpack a gzip bomb whole before it could be measured.
+
+    Raises:
+        TransientError: the body is undecodable, too large or too slow.
+        httpx.HTTPError: the connection broke or timed out.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in ("gzip", "identity"):
+        raise TransientError(f"the body is encoded as {encoding!r}, expected gzip")
+    gunzip = zlib.decompressobj(wbits=31)
+    parts: list[bytes] = []
+    size_bytes = 0
+    for packed in response.iter_raw():
+        try:
+            part = packed if encoding == "identity" else gunzip.decompress(packed, MAX_BODY_BYTES + 1 - size_bytes)
+        except zlib.error as error:
+            raise TransientError(f"the body is no gzip: {error}") from error
+        parts.append(part)
+        size_bytes += len(part)
+        if size_bytes > MAX_BODY_BYTES:
+            raise TransientError(f"the body is larger than {MAX_BODY_BYTES:,} bytes")
+        if time.monotonic() > deadline:
+            raise TransientError(f"the body was not complete after {BODY_SECONDS:.0f} s")
+    if encoding == "gzip" and not gunzip.eof:
+        raise TransientError("the body ends before its gzip does")
+    return b"".join(parts)
+
+
+def parse_date(value: str) -> datetime | None:
+    """Reads an HTTP date (RFC 9110, 5.6.7), in UTC; None if it is none."""
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -1,0 +1,159 @@
+"""Fetch Pages: a chunk's pages, downloaded side by side, decoded straight into the columns that count."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
+from typing import Annotated, cast
+
+import msgspec
+import numpy as np
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from tasks.build_iterator import Chunk
+from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError
+from tasks.get_page_count import Snapshot
+from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
+
+
+class Order(msgspec.Struct, gc=False):
+    """What the records need of an order; ESI's other seven fields are skipped while decoding."""
+
+    order_id: Annotated[int, msgspec.Meta(ge=1)]
+    type_id: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+    price: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)]  # ISK, two decimals
+    volume_remain: Annotated[int, msgspec.Meta(ge=1)]  # units
+    is_buy_order: bool
+
+
+MAX_SNAPSHOTS = 3
+
+DTYPES = {"order_id": "int64", "type_id": "int32", "price": "float64", "volume_remain": "int64", "is_buy_order": "bool"}
+_decoder = msgspec.json.Decoder(list[Order])
+
+
+class SnapshotMovedOn(Exception):  # noqa: N818 (no error: the run starts over)
+    """A page belongs to a newer snapshot than the one that is being fetched."""
+
+
+@task(
+    name="Fetch Pages",
+    task_run_name="Fetch Pages {chunk}",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAY_SECONDS,
+    retry_jitter_factor=RETRY_JITTER_FACTOR,
+    retry_condition_fn=may_pass,
+)
+def fetch_pages(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> pd.DataFrame:
+    """Gives a chunk's orders, one row each; nothing, in a state named `MovedOn`, if the snapshot has moved on."""
+    try:
+        fetch_missing(chunk, snapshot, esi)
+    except SnapshotMovedOn as news:
+        return cast("pd.DataFrame", Completed(name="MovedOn", message=str(news)))  # which Prefect unwraps to None
+    orders = pd.concat([chunk.fetched.pop(page) for page in sorted(chunk.fetched)], ignore_index=True)
+    get_run_logger().debug("pages %s: %d orders", chunk, len(orders))
+    return orders
+
+
+def fetch_missing(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> None:
+    """Fetches the pages that the chunk does not have yet, and keeps all that come even if one fails.
+
+    Raises:
+        SnapshotMovedOn: a page belongs to a newer snapshot.
+        RefusedError: a page will not come by asking again.
+        TransientError: a page did not come this time.
+    """
+    futures = {esi.submit(fetch_page, page, snapshot, esi): page for page in chunk.missing()}
+    failed: list[Exception] = []
+    for future in as_completed(futures):
+        error = future.exception()
+        if error is None:
+            chunk.fetched[futures[future]] = future.result()
+        elif isinstance(error, TransientError):
+            failed.append(error)
+        else:
+            for other in futures:
+                other.cancel()
+            raise error
+    if failed:
+        raise failed[0]
+
+
+def fetch_page(page: int, snapshot: Snapshot, esi: Esi) -> pd.DataFrame:
+    """Downloads one page of a snapshot and gives its orders: DTYPES, one row each, in ESI's order.
+
+    Raises:
+        SnapshotMovedOn: the page, or a region with fewer pages, belongs to a newer snapshot.
+        RefusedError: the answer is wrong and will stay so.
+        TransientError: the answer may be right next time.
+    """
+    what = f"page {page} of region {snapshot.region_id}"
+    try:
+        answer = esi.get(snapshot.region_id, page)
+    except NotFoundError:
+        check_same_snapshot(esi.head(snapshot.region_id), snapshot, what)
+        raise
+    check_same_snapshot(answer, snapshot, what)
+    return decode_orders(answer.body, what)
+
+
+def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
+    """Raises unless an answer belongs to `snapshot`.
+
+    Raises:
+        SnapshotMovedOn: it is newer, or has another number of pages.
+        TransientError: it is older, from a cache that has not caught up.
+    """
+    if answer.last_modified < snapshot.last_modified:
+        raise TransientError(
+            f"{what} is of {answer.last_modified}, older than the snapshot of {snapshot.last_modified}"
+        )
+    if answer.last_modified > snapshot.last_modified or answer.pages != snapshot.pages:
+        raise SnapshotMovedOn(
+            f"{what} is of {answer.last_modified}, {answer.pages} pages; "
+            f"the snapshot was of {snapshot.last_modified}, {snapshot.pages} pages"
+        )
+
+
+def decode_orders(body: bytes, what: str) -> pd.DataFrame:
+    """Decodes and validates a page's JSON in one step.
+
+    Returns:
+        DTYPES, one row an order, in ESI's order. Empty if the page is `[]`.
+
+    Raises:
+        TransientError: the body is no JSON.
+        RefusedError: an order lacks a field, or a value is of the wrong type or out of bounds.
+    """
+    try:
+        orders = _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise RefusedError(f"{what}: {error}; nothing was stored, the next run asks again") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TransientError(f"{what}: the body is no JSON: {error}") from error
+    frame = pd.DataFrame({name: np.array([getattr(o, name) for o in orders], dtype) for name, dtype in DTYPES.items()})
+    uneven = frame.price[np.rint(frame.price * 100) / 100 != frame.price]
+    if len(uneven):
+        raise RefusedError(f"{what}: the price {uneven.iloc[0]!r} has more than two decimals; nothing was stored")
+    return frame
+
+
+def is_whole(chunks: Sequence[pd.DataFrame | None]) -> bool:
+    """Tells whether all chunks are there; one that found the snapshot to have moved on gives nothing."""
+    return all(orders is not None for orders in chunks)
+
+
+def offers() -> Iterator[int]:
+    """Counts the snapshots that a run may begin to fetch.
+
+    Raises:
+        TransientError: each of them moved on before its last page was there.
+    """
+    yield from range(1, MAX_SNAPSHOTS + 1)
+    raise TransientError(
+        f"{MAX_SNAPSHOTS} snapshots moved on while their pages were fetched: nothing was stored, the next run tries "
+        "again; if it happens again, raise fetch_concurrency"
+    )

@@ -1,0 +1,146 @@
+"""Get Page Count: which snapshot ESI offers, of how many pages, and whether the table has it already."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from tasks.esi import Answer, Esi, NotFoundError, RefusedError
+from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
+from tasks.table import FORMAT_VERSION, Item, MissingTableError, Parameters, Table, TableError, TableSnapshot
+
+PAGE_SECONDS = 0.2  # from request to answer; fetch_concurrency pages come at once
+MAX_WAIT_SECONDS = 60.0
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One generation of a region's order book, on offer."""
+
+    region_id: int
+    last_modified: datetime  # names it, UTC
+    expires: datetime  # UTC by this machine's clock
+    etag: str  # of the first page
+    pages: int  # 1 or more
+    stored: TableSnapshot | None  # where the table stands
+    is_stored: bool  # the table holds this snapshot, made with the same parameters
+
+
+@task(
+    name="Get Page Count",
+    task_run_name="Get Page Count",
+    cache_policy=NO_CACHE,
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAY_SECONDS,
+    retry_jitter_factor=RETRY_JITTER_FACTOR,
+    retry_condition_fn=may_pass,
+)
+def get_page_count(parameters: Parameters, table: Table, esi: Esi, *, force: bool) -> Snapshot:
+    """Gives the snapshot on offer, by one GetItem and one HEAD; no HEAD before the stored snapshot's `Expires`."""
+    logger = get_run_logger()
+    stored = read_stored(table, parameters.region_id, force=force)
+    ours = None if force else made_alike(stored, parameters)
+    if ours and datetime.now(UTC) < ours.expires:
+        logger.info("not modified: ESI has nothing newer than %s before %s", ours.last_modified, ours.expires)
+        return as_stored(ours)
+    answer = ask(esi, parameters.region_id)
+    if ours and answer.last_modified <= ours.last_modified:
+        logger.info("not modified: the table has the snapshot of %s", ours.last_modified)
+        return as_stored(ours)
+    if wait_seconds := seconds_to_wait(answer, esi.fetch_concurrency):
+        logger.info("the snapshot of %s ends too soon: waiting %.0f s for the next", answer.last_modified, wait_seconds)
+        time.sleep(wait_seconds)
+        answer = ask(esi, parameters.region_id)
+    logger.info("region %d: %d pages of %s", parameters.region_id, answer.pages, answer.last_modified)
+    return offered(answer, parameters.region_id, stored)
+
+
+def read_stored(table: Table, region_id: int, *, force: bool) -> TableSnapshot | None:
+    """Gives where the table stands, None if it holds nothing of ours; a missing table on this machine is created.
+
+    Raises:
+        MissingTableError: the table is not there, nor on this machine.
+        TableError: the table is another region's, and `force` is not set.
+    """
+    try:
+        item = table.read_snapshot()
+    except MissingTableError as error:
+        if not table.is_local:
+            raise MissingTableError(f"{error}: create it with `{table.create_command()}`") from error
+        table.create()
+        return None
+    if item is None or force:
+        return None if item is None else readable(item)
+    stored = TableSnapshot.from_item(item)
+    if stored.region_id != region_id:
+        raise TableError(
+            f"table {table.name} holds region {stored.region_id}, not {region_id}: give each region its own table, "
+            'such as table_name="MarketData-{region_id}", or run with force to replace its records'
+        )
+    return stored
+
+
+def readable(item: Item) -> TableSnapshot | None:
+    """Gives the item `#snapshot`, None where it is not this program's: `force` replaces it."""
+    try:
+        return TableSnapshot.from_item(item)
+    except TableError:
+        return None
+
+
+def made_alike(stored: TableSnapshot | None, parameters: Parameters) -> TableSnapshot | None:
+    """Gives `stored` if its records are all there and were made with `parameters`, by this format."""
+    if stored is None or stored.state != "complete" or stored.version != FORMAT_VERSION:
+        return None
+    return stored if stored.parameters == parameters else None
+
+
+def ask(esi: Esi, region_id: int) -> Answer:
+    """Asks ESI for the snapshot on offer.
+
+    Raises:
+        RefusedError: there is no such region, or ESI refuses for good.
+        TransientError: see `tasks.esi`.
+    """
+    try:
+        return esi.head(region_id)
+    except NotFoundError as error:
+        raise RefusedError(f"{error}; is there a market region {region_id}?") from error
+
+
+def seconds_to_wait(answer: Answer, fetch_concurrency: int) -> float:
+    """Gives how long to wait for the next snapshot; 0 if this one lasts until its pages are here, or over a minute.
+
+    ESI asks for it: pages fetched across a change are of two snapshots, and all for nothing.
+    """
+    fetch_seconds = answer.pages * PAGE_SECONDS / fetch_concurrency
+    wait_seconds = answer.fresh_seconds + 1  # its dates are whole seconds
+    return wait_seconds if 0 < answer.fresh_seconds < fetch_seconds and wait_seconds <= MAX_WAIT_SECONDS else 0.0
+
+
+def offered(answer: Answer, region_id: int, stored: TableSnapshot | None) -> Snapshot:
+    """Gives the snapshot that ESI offers, for the table to be brought to."""
+    return Snapshot(
+        region_id=region_id,
+        last_modified=answer.last_modified,
+        expires=datetime.now(UTC) + timedelta(seconds=answer.fresh_seconds),
+        etag=answer.etag,
+        pages=answer.pages,
+        stored=stored,
+        is_stored=False,
+    )
+
+
+def as_stored(stored: TableSnapshot) -> Snapshot:
+    """Gives the snapshot that the table holds already."""
+    return Snapshot(
+        region_id=stored.region_id,
+        last_modified=stored.last_modified,
+        expires=stored.expires,
+        etag=stored.etag,
+        pages=stored.pages,
+        stored=stored,
+        is_stored=True,
+    )

@@ -1,0 +1,19 @@
+"""Which failures Prefect retries, how often and after how long: the same for every state that uses a client."""
+
+from typing import Any
+
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from tasks.esi import TransientError
+from tasks.table import TransientTableError
+
+RETRIES = 5
+RETRY_DELAY_SECONDS = exponential_backoff(backoff_factor=1)(RETRIES)  # 1, 2, 4, 8, 16
+RETRY_JITTER_FACTOR = 0.5
+
+
+def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Tells Prefect to retry what may pass by itself, and nothing else."""
+    return isinstance(state.data, TransientError | TransientTableError)

@@ -1,0 +1,188 @@
+"""Store Records: what differs from the table's present items is written, what is gone is deleted, and nothing else.
+
+First `#snapshot` says `writing`, then come the writes, mapped, and last it says `complete`.
+"""
+
+import math
+from concurrent.futures import as_completed
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from tasks.aggregate import Book
+from tasks.get_page_count import Snapshot
+from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
+from tasks.table import Item, Parameters, Table, TableError, TableSnapshot, batches, delete_request, put_request
+
+PARTS = 20  # mapped task runs, about
+PART_REQUESTS = (250, 1000)  # at least and at most in each
+
+
+class ShrinkError(TableError):
+    """The snapshot has so few records that it is more likely broken than true."""
+
+
+class Part(msgspec.Struct):
+    """Consecutive write requests that one task run sends. It forgets what is stored, so that a retry sends the rest."""
+
+    first: int  # number of its first request, 1 or more
+    last: int  # inclusive
+    batches: dict[int, list[Item]]  # not yet stored, at most 25 requests each, by number
+
+    def __str__(self) -> str:
+        return f"{self.first}–{self.last}"
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """How the table differs from the records that it is to hold."""
+
+    puts: list[Item]  # new or different
+    deletes: list[str]  # keys of types that are gone
+    unchanged: int
+    foreign: int  # items that are no type's; never touched
+
+    def split(self) -> list[Part]:
+        """Gives the write requests as parts, about `PARTS` of them."""
+        requests = [*map(put_request, self.puts), *map(delete_request, self.deletes)]
+        least, most = PART_REQUESTS
+        size = min(max(least, math.ceil(len(requests) / PARTS)), most)
+        starts = range(0, len(requests), size)
+        return [
+            Part(start + 1, min(start + size, len(requests)), dict(enumerate(batches(requests[start : start + size]))))
+            for start in starts
+        ]
+
+
+_retried: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "retries": RETRIES,
+    "retry_delay_seconds": RETRY_DELAY_SECONDS,
+    "retry_jitter_factor": RETRY_JITTER_FACTOR,
+    "retry_condition_fn": may_pass,
+}
+
+
+@task(name="Store Records", task_run_name="Store Records: compare", **_retried)
+def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, table: Table, *, force: bool) -> Changes:
+    """Compares the records with the table's, and if they differ turns `#snapshot` to `writing`.
+
+    Raises:
+        ShrinkError: there are under half of the records that the same parameters stored last, and `force` is not set.
+    """
+    stored_records = snapshot.stored.records if snapshot.stored else 0
+    comparable = snapshot.stored is not None and snapshot.stored.parameters == parameters
+    if comparable and not force:
+        refuse_shrunk(len(book.records), stored_records, parameters.region_id)
+    changes = compare(to_items(book.records), table.scan(stored_records))
+    if changes.puts or changes.deletes:
+        table.write_snapshot(
+            describe("writing", snapshot, parameters, book.orders, stored_records if comparable else 0)
+        )
+    get_run_logger().info(
+        "%d to write, %d to delete, %d unchanged", len(changes.puts), len(changes.deletes), changes.unchanged
+    )
+    return changes
+
+
+@task(name="Store Records", task_run_name="Store Records {part}", **_retried)
+def store_records(part: Part, table: Table) -> None:
+    """Sends one part's write requests, 25 a call."""
+    futures = {table.submit(table.write_batch, batch): number for number, batch in part.batches.items()}
+    failed: list[BaseException] = []
+    for future in as_completed(futures):
+        if error := future.exception():
+            failed.append(error)
+        else:
+            del part.batches[futures[future]]
+    if failed:
+        raise failed[0]
+
+
+@task(name="Store Records", task_run_name="Store Records: complete", **_retried)
+def complete_store(book: Book, snapshot: Snapshot, parameters: Parameters, table: Table) -> None:
+    """Turns `#snapshot` to `complete`: from now on the table is this snapshot."""
+    table.write_snapshot(describe("complete", snapshot, parameters, book.orders, len(book.records)))
+
+
+def refuse_shrunk(records: int, stored_records: int, region_id: int) -> None:
+    """Raises if a snapshot has under half of the records that were stored last.
+
+    Raises:
+        ShrinkError: it has.
+    """
+    if 2 * records < stored_records:
+        raise ShrinkError(
+            f"region {region_id} has {records:,} records, the table {stored_records:,}: under half, so nothing was "
+            "written; if the market is right, run with force"
+        )
+
+
+def to_items(records: pd.DataFrame) -> dict[str, Item]:
+    """Gives the records as the table holds them, by `pk`.
+
+    Args:
+        records: as `tasks.aggregate.aggregate_orders` gives them.
+    """
+    items: dict[str, Item] = {}
+    columns = [records[name].tolist() for name in records.columns]
+    for type_id, price, volume, *sides in zip(records.index.tolist(), *columns, strict=True):
+        pk = str(type_id)
+        items[pk] = {"pk": {"S": pk}, "price": number(price), "volume": number(volume)}
+        items[pk].update(zip(("buy", "sell"), map(number_map, sides), strict=False))
+    return items
+
+
+def number(value: float) -> Item:
+    """Gives a number as the shortest decimal that is exactly it: 5.7, never 5.7000000000000002 or 5.70."""
+    if isinstance(value, int):
+        return {"N": str(value)}
+    return {"N": format(Decimal(repr(value)).normalize(), "f")}
+
+
+def number_map(figures: dict[str, float | int]) -> Item:
+    """Gives a map of numbers."""
+    return {"M": {name: number(value) for name, value in figures.items()}}
+
+
+def compare(items: dict[str, Item], present: dict[str, Item]) -> Changes:
+    """Gives what must be written and deleted to turn the items that are present into `items`.
+
+    Args:
+        items: the table as it is to be, by `pk`.
+        present: the table as it is, by `pk`.
+    """
+    puts = [item for pk, item in items.items() if present.get(pk) != item]
+    others = [pk for pk in present if pk not in items]
+    deletes = [pk for pk in others if is_type_id(pk)]
+    return Changes(puts, deletes, len(items) - len(puts), len(others) - len(deletes))
+
+
+def is_type_id(pk: str) -> bool:
+    """Tells whether a key is an item type's, and so this program's to delete."""
+    return pk.isascii() and pk.isdigit()
+
+
+def describe(
+    state: Literal["writing", "complete"], snapshot: Snapshot, parameters: Parameters, orders: int, records: int
+) -> TableSnapshot:
+    """Gives the item `#snapshot` of a state, as of now."""
+    return TableSnapshot(
+        state=state,
+        region_id=parameters.region_id,
+        order_type=parameters.order_type,
+        price=parameters.price,
+        detail=parameters.detail,
+        last_modified=snapshot.last_modified,
+        expires=snapshot.expires,
+        etag=snapshot.etag,
+        pages=snapshot.pages,
+        orders=orders,
+        records=records,
+        written_at=datetime.now(UTC),
+    )
