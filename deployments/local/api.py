@@ -82,7 +82,7 @@ class Api:
             self._http.delete(f"/work_pools/{pool}/workers/{worker['name']}").raise_for_status()
 
     def end_leftovers(self) -> None:
-        """Ends what a killed stack has left: schedules that are on, and runs that would hold their deployment's slot."""
+        """Ends what a killed stack has left: schedules that are on, runs that hold their deployment's slot."""
         for deployment in self._ask("POST", "/deployments/filter", {}, list[Deployment]):
             for schedule in deployment.schedules:
                 self._switch(deployment.id, schedule.id, active=False)

@@ -121,6 +121,7 @@ def child_pids() -> set[int]:
 def free_port(preferred: int = 0) -> int:
     """Gives a free port of 127.0.0.1, the preferred one if nobody has it."""
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not count
         try:
             probe.bind(("127.0.0.1", preferred))
         except OSError:

@@ -20,6 +20,7 @@ ORDER_PERIOD = 3  # changes of its type between two changes of an order; a type'
 PRESENCE_PERIOD = 50  # snapshots after which it is drawn anew whether an order is there
 ABSENT = 0.02  # of the orders
 GZIP_LEVEL = 5  # ESI's pages shrink to a tenth; higher levels take twice as long for 3 % more
+ORDER_ISK = 100_000_000  # a middling order's worth
 FIRST_ORDER_ID = 6_000_000_000
 FIRST_ISSUED = 1_700_000_000  # unix time
 RANGES = ["station", "region", "solarsystem", "1", "2", "3", "4", "5", "10", "20", "30", "40"]
@@ -108,7 +109,8 @@ def make_slots(seed: int, region_id: int) -> pd.DataFrame:
     is_first = np.arange(size) < len(first)
     buys = 0.4 * size / max(1, size - len(first))
     is_buy = (~is_first & (random.random(size) < buys) & slots.best_buy.notna()) | slots.best_sell.isna()
-    level = random.uniform(0.9, 1.2)  # of the region's prices
+    best = random.uniform(0.9, 1.2) * np.where(is_buy, slots.best_buy, slots.best_sell)
+    units = np.clip(ORDER_ISK / best, 0.5, 1e8) * (random.pareto(1.2, size) + 0.05)
     base = mix(np.uint64(seed) ^ mix(np.full(1, region_id, "uint64")))
     return pd.DataFrame(
         {
@@ -116,8 +118,8 @@ def make_slots(seed: int, region_id: int) -> pd.DataFrame:
             "order_id": FIRST_ORDER_ID + (region_id % 1000) * 1_000_000 + np.arange(size),
             "is_buy_order": is_buy,
             "is_first": is_first,
-            "best": level * np.where(is_buy, slots.best_buy, slots.best_sell),
-            "volume_total": np.ceil(random.pareto(0.7, size) * 5 + 0.5).clip(1, 2e12).astype("int64"),
+            "best": best,
+            "volume_total": np.ceil(units).astype("int64"),
             "noise": mix(base ^ np.arange(size, dtype="uint64")),
             "type_noise": mix(base ^ slots.type_id.to_numpy("uint64") << np.uint64(32)),
         }
