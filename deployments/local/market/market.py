@@ -95,7 +95,7 @@ class Market:
         self.latency_seconds = latency_seconds
         self.enforce_limit = enforce_limit
         self.requests: Counter[str] = Counter()  # by "GET 200"
-        self.pages: Counter[int] = Counter()  # GETs by page
+        self.pages: Counter[str] = Counter()  # GETs by page
         self.in_flight = self.most_in_flight = 0
         self.tokens = Limit(TOKENS, WINDOW_SECONDS)
         self.errors = Limit(ERROR_LIMIT, ERROR_SECONDS)
@@ -122,6 +122,12 @@ class Market:
             for region_id, index in list(self._generations):
                 if index == self.index:
                     self.prepare(region_id, index + 1)
+
+    def reset_counts(self) -> None:
+        """Forgets the requests so far."""
+        self.requests.clear()
+        self.pages.clear()
+        self.most_in_flight = self.in_flight
 
     def close(self) -> None:
         """Stops preparing."""
@@ -182,7 +188,7 @@ class Market:
         now = self.clock()
         self.requests[f"{request.method} {status}"] += 1
         if request.method == "GET":
-            self.pages[int(request.query.get("page", "1"))] += 1
+            self.pages[request.query.get("page", "1")] += 1
         self.tokens.add(now, COSTS.get(status // 100, 0))
         self.errors.add(now, int(status >= 400))
         return {

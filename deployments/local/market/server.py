@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,20 +13,22 @@ from deployments.local.market.market import Market, Reply, Request
 
 async def answer(market: Market, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answers one connection's requests, one after the other, until it is closed."""
-    with suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+    try:
         while True:
             request = parse_head(await reader.readuntil(b"\r\n\r\n"))
             market.in_flight += 1
             market.most_in_flight = max(market.most_in_flight, market.in_flight)
             try:
                 reply = await find_reply(market, request)
-                if market.latency_seconds:
-                    await asyncio.sleep(market.latency_seconds)
+                await asyncio.sleep(market.latency_seconds)
             finally:
                 market.in_flight -= 1
             writer.write(format_reply(request, reply, market.count(request, reply.status)))
             await writer.drain()
-    writer.close()
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+        pass  # the other side has closed, or does not speak HTTP
+    finally:
+        writer.close()
 
 
 async def find_reply(market: Market, request: Request) -> Reply:

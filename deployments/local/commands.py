@@ -1,0 +1,99 @@
+"""The embedded stack's commands, which `make run`, `make up` and `make table` call."""
+
+import argparse
+import os
+import time
+
+from deployments.local.environment import Options, aws_environment, read_options
+from deployments.local.processes import ChildError
+from deployments.local.progress import Progress, fail
+from deployments.local.run import FlowRunError, run_deployment
+from deployments.local.show import show_table
+from deployments.local.stack import BusyError, Stack, read_addresses
+from tasks.table import Table, TableError
+
+INTERRUPTED = 130
+NEXT = """
+  make table                     more of the table; TYPE="Tritanium" make table shows one type
+  REGION=10000002 make run       The Forge, 433 pages, into a table of its own
+  make up                        the stack and its UI until Ctrl-C, and the table kept fresh
+  ESI_URL=https://esi.evetech.net make run   real orders instead of made-up ones
+"""
+UP = """
+  The UI                         {ui}
+  export PREFECT_API_URL={api}   in another shell, for Prefect's commands (.venv/bin/prefect):
+  prefect deployment run {deployment} --watch
+  prefect deployment ls
+  prefect flow-run ls
+  make table
+"""
+
+
+def main() -> int:
+    """Does what the command line says; gives the exit code."""
+    commands = {"run": run, "up": up, "table": table}
+    parser = argparse.ArgumentParser(
+        "python -m deployments.local",
+        description="The embedded stack. REGION, STORE, ESI_URL and TYPE in the environment say what: see README.md.",
+    )
+    parser.add_argument("command", choices=commands, help="fill once, stay up until Ctrl-C, or show the table")
+    command = commands[parser.parse_args().command]
+    try:
+        command(read_options(os.environ))
+    except (BusyError, ChildError, FlowRunError, TableError, ValueError) as error:
+        fail(str(error))
+        return 1
+    except KeyboardInterrupt:
+        fail("stopped; nothing is left running")
+        return INTERRUPTED
+    return 0
+
+
+def run(options: Options) -> None:
+    """Fills the region's table once, and shows its first rows."""
+    with Progress() as progress:
+        with Stack(options, progress) as stack:
+            stack.start()
+            progress.begin(f"running {options.deployment}")
+            run_deployment(stack)
+            progress.begin("showing the table")
+            show(options, stack.addresses.store_url, rows=10)
+            progress.begin("stopping")
+        progress.end()
+        progress.say("done: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in progress.parts.items()))
+    print(NEXT)  # noqa: T201 (what a user types next)
+
+
+def up(options: Options) -> None:
+    """Keeps the stack up until Ctrl-C, with the region's schedule on."""
+    with Progress() as progress, Stack(options, progress) as stack:
+        stack.start()
+        stack.api.start_schedule(options.deployment, {"region_id": options.region_id})
+        progress.end()
+        print(UP.format(ui=stack.addresses.ui_url, api=stack.api.url, deployment=options.deployment), flush=True)  # noqa: T201
+        while True:
+            stack.check()
+            time.sleep(0.5)
+
+
+def table(options: Options) -> None:
+    """Shows the table, from the running stack's store, or from one started for it."""
+    wanted = os.environ.get("TYPE", "").strip()
+    addresses = read_addresses()
+    if options.store == "aws" or (addresses and addresses.store_url):
+        show(options, addresses.store_url if addresses else "", wanted)
+        return
+    with Progress() as progress, Stack(options, progress) as stack:
+        progress.begin("starting the store")
+        stack.start_store()
+        show(options, stack.addresses.store_url, wanted)
+
+
+def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:
+    """Shows the table with boto3 set up as the worker's is."""
+    wanted = aws_environment(options, store_url, os.environ)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(wanted)
+    with Table(options.table_name, 1) as opened:
+        show_table(opened, type_wanted, rows)

@@ -1,0 +1,215 @@
+"""The market stand-in, over HTTP, against what is known of ESI."""
+
+import gzip
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import msgspec
+import pandas as pd
+import pytest
+
+from deployments.local.market.book import Order, make_orders
+from deployments.local.market.market import TOKENS, Market
+from deployments.local.market.names import find_type, region_name, regions, type_name
+from deployments.local.market.server import serve
+
+VENAL, FORGE, PERIOD_BASIS = 10000015, 10000002, 10000063
+NOW = 1_779_529_560.0  # a minute after a snapshot
+HEADERS = {"X-Compatibility-Date": "2026-08-18"}
+# An order that ESI gave on 2023-08-04.
+RECORDED = (
+    b'{"duration":90,"is_buy_order":false,"issued":"2023-07-20T23:23:12Z","location_id":60013867,"min_volume":1,'
+    b'"order_id":6556680193,"price":1950000,"range":"region","system_id":30000019,"type_id":656,"volume_remain":1,'
+    b'"volume_total":1}'
+)
+
+
+@pytest.fixture
+def market() -> Market:
+    """A market whose clock stands."""
+    return Market(clock=lambda: NOW)
+
+
+@pytest.fixture
+def esi(market: Market) -> Iterator[httpx.Client]:
+    """A client of that market."""
+    with serve(market) as url, httpx.Client(base_url=url, headers=HEADERS, trust_env=False) as client:
+        yield client
+
+
+def get(esi: httpx.Client, region_id: int = VENAL, method: str = "GET", **query: Any) -> httpx.Response:
+    """Asks for a page; `order_type` is all unless told."""
+    return esi.request(method, f"/markets/{region_id}/orders", params={"order_type": "all"} | query)
+
+
+def test_page_is_as_recorded(esi: httpx.Client) -> None:
+    """An order has the fields of a recorded one, in order and of the same JSON types."""
+    recorded = msgspec.json.decode(RECORDED)
+    for order in get(esi).json():
+        assert list(order) == list(recorded)
+        number = (int, float)
+        for name, value in order.items():
+            assert isinstance(value, number if isinstance(recorded[name], number) else type(recorded[name])), name
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", order["issued"])
+        assert 1 <= order["volume_remain"] <= order["volume_total"]
+        assert order["price"] == round(order["price"], 2) >= 0.01
+
+
+def test_pages_share_the_snapshot(esi: httpx.Client) -> None:
+    """All pages have 1,000 orders but the last, one `Last-Modified` and one `X-Pages`; together they are the book."""
+    pages = [get(esi, page=page) for page in range(1, 8)]
+    sizes = [len(page.json()) for page in pages]
+    assert sizes[:-1] == [1000] * 6
+    assert 0 < sizes[-1] <= 1000
+    assert {page.headers["Last-Modified"] for page in pages} == {"Sat, 23 May 2026 09:45:00 GMT"}
+    assert {page.headers["Expires"] for page in pages} == {"Sat, 23 May 2026 09:50:00 GMT"}
+    assert {page.headers["X-Pages"] for page in pages} == {"7"}
+    got = [msgspec.convert(order, Order) for page in pages for order in page.json()]
+    assert [order.order_id for order in got] == make_orders(1, VENAL, int(NOW // 300)).order_id.tolist()
+
+
+def test_body_is_gzipped_on_demand(esi: httpx.Client) -> None:
+    """A page comes gzipped to who accepts that, plain to who does not, and is the same."""
+    plain = get(esi, method="GET")
+    identity = esi.get(plain.url, headers={"Accept-Encoding": "identity"})
+    assert plain.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in identity.headers
+    assert identity.content == plain.content
+    assert 20_000 < int(plain.headers["Content-Length"]) < 40_000
+    assert 220_000 < len(identity.content) < 280_000
+
+
+def test_head_has_the_headers_alone(esi: httpx.Client) -> None:
+    """HEAD answers with GET's headers, but for what is left of the limit, and without a body."""
+    head, page = get(esi, method="HEAD"), get(esi)
+    own = {"x-ratelimit-remaining"}
+    assert {k: v for k, v in head.headers.items() if k not in own} == {
+        k: v for k, v in page.headers.items() if k not in own
+    }
+    assert head.content == b""
+
+
+@pytest.mark.parametrize(("header", "from_header"), [("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified")])
+def test_unchanged_page_is_304(esi: httpx.Client, header: str, from_header: str) -> None:
+    """Who has the page already is told so, without a body."""
+    page = get(esi)
+    again = esi.get(page.url, headers={header: page.headers[from_header]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["ETag"] == page.headers["ETag"]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "error"),
+    [
+        pytest.param("/markets/10000015/orders?order_type=all&page=8", HEADERS, 404, "page does not exist", id="past"),
+        pytest.param("/markets/10000015/orders?order_type=all", {}, 400, "X-Compatibility-Date", id="no date"),
+        pytest.param("/markets/10000015/orders", HEADERS, 400, "order_type", id="no order type"),
+        pytest.param("/markets/10000015/orders?order_type=any", HEADERS, 400, "order_type", id="bad order type"),
+        pytest.param("/markets/10000015/orders?order_type=all&page=0", HEADERS, 400, "page '0'", id="page 0"),
+        pytest.param("/markets/10000015/orders?order_type=all&page=x", HEADERS, 400, "page 'x'", id="page x"),
+        pytest.param("/markets/10999999/orders?order_type=all", HEADERS, 404, "Region not found", id="no region"),
+        pytest.param("/status", HEADERS, 404, "Not found", id="other route"),
+    ],
+)
+def test_errors_are_worded_as_esi_does(
+    market: Market, path: str, headers: dict[str, str], status: int, error: str
+) -> None:
+    """What cannot be answered is refused with a status and an `error`."""
+    with serve(market) as url:
+        answer = httpx.get(url + path, headers=headers, trust_env=False)
+    assert answer.status_code == status
+    assert error in answer.json()["error"]
+
+
+@pytest.mark.parametrize("order_type", ["buy", "sell"])
+def test_order_type_counts_with_a_type_alone(esi: httpx.Client, order_type: str) -> None:
+    """Without `type_id`, `order_type` has no effect; with it, one side of that type comes."""
+    both = get(esi, order_type=order_type).json()
+    assert {order["is_buy_order"] for order in both} == {True, False}
+    wanted = both[0]["type_id"]
+    one = get(esi, order_type=order_type, type_id=wanted).json()
+    assert {order["type_id"] for order in one} <= {wanted}
+    assert {order["is_buy_order"] for order in one} <= {order_type == "buy"}
+
+
+def test_tokens_are_counted_and_the_limit_enforced() -> None:
+    """A 2xx costs two tokens, a 4xx five; who has used them all gets 429 with `Retry-After`, if that is asked for."""
+    market = Market(clock=lambda: NOW, enforce_limit=True)
+    with serve(market) as url, httpx.Client(base_url=url, headers=HEADERS, trust_env=False) as esi:
+        assert get(esi).headers["X-Ratelimit-Remaining"] == str(TOKENS - 2)
+        assert get(esi, page=99).headers["X-Ratelimit-Remaining"] == str(TOKENS - 7)
+        market.tokens.add(NOW, TOKENS)
+        refused = get(esi)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "900")
+
+
+def test_requests_are_counted(market: Market, esi: httpx.Client) -> None:
+    """Requests are counted by method, status and page, here and at `/_stats`."""
+    get(esi, method="HEAD")
+    get(esi, page=3)
+    assert (market.requests, market.pages) == ({"HEAD 200": 1, "GET 200": 1}, {"3": 1})
+    stats = esi.get("/_stats").json()
+    assert stats == {"requests": {"HEAD 200": 1, "GET 200": 1}, "pages": {"3": 1}, "most_in_flight": 1}
+
+
+def test_next_snapshot_changes_a_tenth() -> None:
+    """Between two snapshots about a tenth of the types change; a few orders come and go, the others keep their ids."""
+    before, after = (make_orders(1, VENAL, index).set_index("order_id") for index in (1000, 1001))
+    assert 0 < len(before.index.symmetric_difference(after.index)) < 0.01 * len(before)
+    stayed = before.index.intersection(after.index)
+    kept = ["type_id", "is_buy_order", "location_id", "volume_total"]
+    pd.testing.assert_frame_equal(before.loc[stayed, kept], after.loc[stayed, kept])
+    changed = (before.loc[stayed, ["price", "volume_remain"]] != after.loc[stayed, ["price", "volume_remain"]]).any(
+        axis=1
+    )
+    share = before.loc[stayed][changed].type_id.nunique() / before.type_id.nunique()
+    assert 0.07 < share < 0.13
+
+
+def test_orders_depend_on_seed_region_and_time_alone() -> None:
+    """The same seed, region and time give the same orders; another of any of them gives others."""
+    orders = make_orders(1, VENAL, 1000)
+    pd.testing.assert_frame_equal(orders, make_orders(1, VENAL, 1000))
+    assert not orders.equals(make_orders(2, VENAL, 1000))
+    assert not orders.order_id.isin(make_orders(1, 10000003, 1000).order_id).any()
+
+
+def test_regions_have_their_real_pages() -> None:
+    """Each of the smaller regions has as many pages as it had in December 2025, the empty ones one."""
+    for region_id, region in regions().iterrows():
+        if region.pages <= 20:
+            orders = make_orders(1, int(str(region_id)), 5_000_000)
+            assert max(1, -(-len(orders) // 1000)) == region.pages
+            assert orders.empty == bool(region.is_empty)
+
+
+def test_empty_region_has_an_empty_page(esi: httpx.Client) -> None:
+    """A region without orders has one page, `[]`."""
+    page = get(esi, PERIOD_BASIS)
+    assert (page.headers["X-Pages"], page.json()) == ("1", [])
+
+
+def test_snapshot_moves_on_with_the_clock() -> None:
+    """When its time has come, the next snapshot is served, with another `Last-Modified` and other pages."""
+    times = [NOW]
+    with serve(Market(clock=lambda: times[-1])) as url, httpx.Client(base_url=url, headers=HEADERS) as esi:
+        first = get(esi)
+        times.append(NOW + 300)
+        second = get(esi)
+    assert second.headers["Last-Modified"] == first.headers["Expires"]
+    assert second.content != first.content
+
+
+def test_names_are_known() -> None:
+    """Types and regions have their names, whatever the case; an unknown id is its own name."""
+    assert (type_name(34), find_type("tritanium"), find_type("No Such Thing")) == ("Tritanium", 34, None)
+    assert (region_name(FORGE), region_name(5), type_name(5)) == ("The Forge", "5", "5")
+
+
+def test_gzip_is_the_same_every_time() -> None:
+    """A page's bytes, and so its `ETag`, do not depend on when it was made."""
+    first, second = (Market(clock=lambda: NOW).prepare(PERIOD_BASIS, 5).result() for _ in range(2))
+    assert first == second
+    assert gzip.decompress(first.pages[0]) == b"[]"

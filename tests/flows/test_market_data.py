@@ -1,0 +1,306 @@
+"""The flow, run for real: against the market stand-in, the strict store and a Prefect server."""
+
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+from prefect.exceptions import ParameterTypeError
+
+from deployments.local.api import Api
+from deployments.local.market.book import make_orders
+from deployments.local.market.market import Market
+from flows.market_data import Summary, market_data
+from tasks.esi import RefusedError
+from tasks.store_records import ShrinkError
+from tasks.table import Item, TableError
+from tests.conftest import Clock, scan, wait_for
+from tests.tasks import reference
+
+VENAL, PERIOD_BASIS, DERELIK = 10000015, 10000063, 10000001
+
+pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
+
+
+def truth(
+    market: Market, region_id: int, order_type: str = "sell", price: str = "min", detail: str = "compact"
+) -> dict[str, Item]:
+    """Gives the exact table of the present snapshot, from the orders themselves, without the flow's code."""
+    orders = make_orders(market.seed, region_id, market.index)[list(reference.Order._fields)]
+    records = reference.aggregate(
+        (reference.Order(*row) for row in orders.itertuples(index=False)), order_type, price, detail
+    )
+    return {str(type_id): to_item(str(type_id), record) for type_id, record in records.items()}
+
+
+def to_item(pk: str, record: reference.Record) -> Item:
+    """Gives a record as DynamoDB holds it."""
+    item: Item = {"pk": {"S": pk}, "price": to_number(record.price), "volume": to_number(record.volume)}
+    for side, figures in (("buy", record.buy), ("sell", record.sell)):
+        if figures is not None:
+            item[side] = {"M": {name: to_number(value) for name, value in figures.items()}}
+    return item
+
+
+def to_number(value: float) -> Item:
+    """Gives a number in plain digits, without zeros that say nothing."""
+    digits = f"{Decimal(repr(value)):f}"
+    return {"N": digits.rstrip("0").rstrip(".") if "." in digits else digits}
+
+
+def records(items: dict[str, Item]) -> dict[str, Item]:
+    """Gives a table's items without `#snapshot`."""
+    return {pk: item for pk, item in items.items() if not pk.startswith("#")}
+
+
+def test_first_run_fills_the_table(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
+    """The table is byte for byte what the orders say, and `#snapshot` names the snapshot and the parameters."""
+    summary = market_data(VENAL, table_name)
+    items = scan(dynamodb, table_name)
+    assert records(items) == truth(market, VENAL)
+    snapshot = items["#snapshot"]
+    assert (snapshot["state"], snapshot["region_id"]) == ({"S": "complete"}, {"N": str(VENAL)})
+    assert (snapshot["order_type"], snapshot["price"], snapshot["detail"]) == (
+        {"S": "sell"},
+        {"S": "min"},
+        {"S": "compact"},
+    )
+    assert snapshot["last_modified"]["S"] == f"{summary.last_modified:%Y-%m-%dT%H:%M:%SZ}"
+    assert summary.last_modified.timestamp() == market.index * market.every
+
+
+def test_first_run_sums_up(market: Market, table_name: str) -> None:
+    """The summary counts what was fetched and written, in orders, records and write units."""
+    summary = market_data(VENAL, table_name)
+    orders = make_orders(market.seed, VENAL, market.index)
+    assert isinstance(summary, Summary)
+    assert (summary.pages, summary.orders, summary.not_modified) == (7, len(orders), False)
+    assert summary.written == summary.records == len(truth(market, VENAL))
+    assert (summary.deleted, summary.unchanged, summary.retries) == (0, 0, 0)
+    assert summary.consumed_write_units == summary.records + 2
+
+
+def test_second_run_before_expiry_asks_nothing(market: Market, table_name: str) -> None:
+    """Before the stored snapshot's `Expires` a run makes no request to ESI, reads one item and writes nothing."""
+    first = market_data(VENAL, table_name)
+    market.reset_counts()
+    summary = market_data(VENAL, table_name)
+    assert not market.requests
+    assert summary.not_modified
+    assert (summary.consumed_read_units, summary.consumed_write_units, summary.written) == (1, 0, 0)
+    assert (summary.last_modified, summary.records) == (first.last_modified, first.records)
+
+
+def test_second_run_after_expiry_asks_once(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
+    """A snapshot that outlives its `Expires` costs one HEAD: no page, no write."""
+    market_data(VENAL, table_name)
+    expire(dynamodb, table_name)
+    market.reset_counts()
+    summary = market_data(VENAL, table_name)
+    assert market.requests == {"HEAD 200": 1}
+    assert summary.not_modified
+    assert (summary.consumed_read_units, summary.consumed_write_units) == (1, 0)
+
+
+def test_forced_run_fetches_what_is_stored(market: Market, table_name: str) -> None:
+    """`force` fetches and compares a snapshot that is stored already, and finds nothing to write."""
+    market_data(VENAL, table_name)
+    market.reset_counts()
+    summary = market_data(VENAL, table_name, force=True)
+    assert market.requests == {"HEAD 200": 1, "GET 200": 7}
+    assert (summary.not_modified, summary.written, summary.unchanged) == (False, 0, summary.records)
+    assert summary.consumed_write_units == 1  # `#snapshot` alone
+
+
+def test_next_snapshot_writes_what_differs(
+    dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str
+) -> None:
+    """After the next snapshot the table is exact again, and no record that stayed the same was written."""
+    market_data(VENAL, table_name)
+    before = records(scan(dynamodb, table_name))
+    expire(dynamodb, table_name)
+    clock.now += 300
+    summary = market_data(VENAL, table_name)
+    after = records(scan(dynamodb, table_name))
+    assert after == truth(market, VENAL)
+    assert summary.written == sum(before.get(pk) != item for pk, item in after.items())
+    assert summary.deleted == len(before.keys() - after.keys())
+    assert summary.unchanged == len(after) - summary.written > summary.written > 0
+    assert summary.consumed_write_units == summary.written + summary.deleted + 2
+
+
+@pytest.mark.parametrize("detail", ["compact", "full", "fuzzwork"])
+@pytest.mark.parametrize(
+    ("order_type", "price"),
+    [
+        ("sell", "max"),
+        ("buy", "mean"),
+        ("all", "weighted_mean"),
+        ("all", "median"),
+        ("sell", "percentile_5"),
+        ("buy", "percentile_5"),
+    ],
+)
+def test_other_parameters_rewrite_what_differs(
+    dynamodb: DynamoDBClient, market: Market, table_name: str, order_type: Any, price: Any, detail: Any
+) -> None:
+    """A run with other parameters than the stored ones is never not modified, and makes the table exactly theirs."""
+    region_id = 10000003  # one page
+    market_data(region_id, table_name)
+    summary = market_data(region_id, table_name, order_type=order_type, price=price, detail=detail)
+    assert not summary.not_modified
+    assert_same(records(scan(dynamodb, table_name)), truth(market, region_id, order_type, price, detail))
+
+
+def test_empty_region_is_no_error(dynamodb: DynamoDBClient, table_name: str) -> None:
+    """A region whose only page is `[]` leaves a table with `#snapshot` alone, complete, of no orders."""
+    summary = market_data(PERIOD_BASIS, table_name)
+    assert (summary.pages, summary.orders, summary.records) == (1, 0, 0)
+    items = scan(dynamodb, table_name)
+    assert list(items) == ["#snapshot"]
+    assert items["#snapshot"]["state"] == {"S": "complete"}
+
+
+@pytest.mark.parametrize("fetch_concurrency", [1, 5])
+def test_requests_in_flight_are_bounded(market: Market, table_name: str, fetch_concurrency: int) -> None:
+    """However many chunks there are, the server never sees more requests at once than `fetch_concurrency`."""
+    market.latency_seconds = 0.02
+    market_data(DERELIK, table_name, fetch_concurrency=fetch_concurrency)
+    assert market.most_in_flight == fetch_concurrency
+
+
+def test_run_graph_shows_the_five_states(api: Api, table_name: str) -> None:
+    """Prefect's API knows the run's task runs by the states' names, and the mapped ones by what they do."""
+    state = market_data(DERELIK, table_name, return_state=True)
+    names = sorted(read_task_runs(api, str(state.state_details.flow_run_id)))
+    assert {name for name in names if not name[-1].isdigit()} == {
+        "Get Page Count",
+        "Build Iterator",
+        "Aggregate",
+        "Store Records: compare",
+        "Store Records: complete",
+    }
+    assert {f"Fetch Pages {page}" for page in range(1, 21)} <= set(names)
+    assert sum(name.startswith("Store Records 1–") for name in names) == 1
+    assert state.name == "Completed"
+    assert state.message
+    assert state.message.startswith(f"{table_name} has region {DERELIK} of ")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        pytest.param({"region_id": 5}, "region_id: 5 is refused: give a region's id", id="region"),
+        pytest.param({"region_id": "Jita"}, "region_id: 'Jita' is refused: give a region's id", id="region name"),
+        pytest.param({"region_id": 20_000_000}, "region_id: 20000000 is refused", id="station id"),
+        pytest.param({"table_name": "ab"}, "table_name: 'ab' is refused: give 3 to 255", id="short table name"),
+        pytest.param({"table_name": "a b c"}, "table_name: 'a b c' is refused", id="spaces in table name"),
+        pytest.param({"table_name": "Market-{region}"}, "table_name: .* is refused", id="unknown placeholder"),
+        pytest.param({"table_name": "x" * 256}, "table_name: .* is refused", id="long table name"),
+        pytest.param({"order_type": "sells"}, "order_type: 'sells' is refused: give sell, buy or all", id="order type"),
+        pytest.param({"price": "avg"}, "price: 'avg' is refused: give min, max, mean", id="price"),
+        pytest.param({"detail": "all"}, "detail: 'all' is refused: give compact, full or fuzzwork", id="detail"),
+        pytest.param({"fetch_concurrency": 0}, "fetch_concurrency: 0 is refused: give 1 to 500", id="no fetches"),
+        pytest.param({"fetch_concurrency": 501}, "fetch_concurrency: 501 is refused", id="too many fetches"),
+        pytest.param({"store_concurrency": -1}, "store_concurrency: -1 is refused: give 1 to 100", id="stores"),
+        pytest.param({"force": "maybe"}, "force: 'maybe' is refused: give true or false", id="force"),
+    ],
+)
+def test_bad_parameters_are_refused(market: Market, parameters: dict[str, Any], message: str) -> None:
+    """A bad value is refused before any request, by a message that names it and what to give instead."""
+    with pytest.raises(ParameterTypeError, match=message):
+        market_data(**parameters)
+    assert not market.requests
+
+
+def test_bad_esi_url_is_refused(monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
+    """Plain http to another machine is refused, by a message that says what to give."""
+    monkeypatch.setenv("ESI_URL", "http://esi.evetech.net")
+    with pytest.raises(ValueError, match="ESI_URL is 'http://esi.evetech.net': plain http is for this machine only"):
+        market_data(VENAL, table_name)
+
+
+def test_unknown_region_says_so(table_name: str) -> None:
+    """A region id that ESI does not know fails at once, and the message asks whether there is such a region."""
+    with pytest.raises(RefusedError, match=r"region 10999999: ESI answered 404 .*is there a market region 10999999\?"):
+        market_data(10999999, table_name)
+
+
+def test_table_of_another_region_is_refused(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
+    """A run for another region leaves a table alone and makes no request; with `force` it replaces the records."""
+    market_data(10000003, table_name)
+    before = scan(dynamodb, table_name)
+    market.reset_counts()
+    with pytest.raises(TableError, match=f"{table_name} holds region 10000003, not {VENAL}: .*MarketData-.* force"):
+        market_data(VENAL, table_name)
+    assert not market.requests
+    assert scan(dynamodb, table_name) == before
+    market_data(VENAL, table_name, force=True)
+    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+
+
+def test_table_without_snapshot_is_taken_over(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
+    """Records of before are compared as any others; items that are no item type's are not touched."""
+    market_data(10000003, table_name)
+    dynamodb.delete_item(TableName=table_name, Key={"pk": {"S": "#snapshot"}})
+    stale: Item = {"pk": {"S": "999999999"}, "price": {"N": "1"}, "volume": {"N": "1"}}
+    foreign: Item = {"pk": {"S": "notes"}, "text": {"S": "mine"}}
+    for item in (stale, foreign):
+        dynamodb.put_item(TableName=table_name, Item=item)
+    summary = market_data(10000003, table_name)
+    assert (summary.written, summary.deleted) == (0, 1)
+    assert records(scan(dynamodb, table_name)) == truth(market, 10000003) | {"notes": foreign}
+
+
+def test_shrunk_snapshot_is_refused(
+    dynamodb: DynamoDBClient, market: Market, table_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot with under half of the records fails the run and leaves the table alone; `force` stores it."""
+    market_data(VENAL, table_name)
+    before = scan(dynamodb, table_name)
+    dynamodb.update_item(
+        TableName=table_name,
+        Key={"pk": {"S": "#snapshot"}},
+        UpdateExpression="SET records = :many, last_modified = :old, expires = :old",
+        ExpressionAttributeValues={":many": {"N": "100000"}, ":old": {"S": "2020-01-01T00:00:00Z"}},
+    )
+    with pytest.raises(ShrinkError, match=r"region 10000015 has 2,9\d\d records, the table 100,000: under half.*force"):
+        market_data(VENAL, table_name)
+    assert records(scan(dynamodb, table_name)) == records(before)
+    assert not market_data(VENAL, table_name, force=True).not_modified
+
+
+def expire(dynamodb: DynamoDBClient, table_name: str) -> None:
+    """Lets time pass: the stored snapshot's `expires` is over."""
+    dynamodb.update_item(
+        TableName=table_name,
+        Key={"pk": {"S": "#snapshot"}},
+        UpdateExpression="SET expires = :past",
+        ExpressionAttributeValues={":past": {"S": "2020-01-01T00:00:00Z"}},
+    )
+
+
+def read_task_runs(api: Api, flow_run_id: str) -> list[str]:
+    """Gives the names of a flow run's task runs, once the server has taken in all of its events."""
+    wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "limit": 200}
+    found: list[str] = []
+
+    def is_settled() -> bool:
+        runs = httpx.post(f"{api.url}/task_runs/filter", json=wanted, trust_env=False).json()
+        found[:] = [run["name"] for run in runs if run["state_name"] == "Completed"]
+        return "Store Records: complete" in found and len(found) == len(runs)
+
+    wait_for(is_settled, "the last task run's event")
+    return found
+
+
+def assert_same(items: dict[str, Item], expected: dict[str, Item]) -> None:
+    """Compares tables byte for byte; the standard deviations, whose root rounds once more, to 12 digits."""
+    assert items.keys() == expected.keys()
+    for pk, item in items.items():
+        for side in ("buy", "sell"):
+            if got := item.get(side, {}).get("M", {}).pop("stddev", None):
+                wanted = expected[pk][side]["M"].pop("stddev")
+                assert float(got["N"]) == pytest.approx(float(wanted["N"]), rel=1e-12)
+    assert items == expected
