@@ -21,10 +21,10 @@ from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may
 class Order(msgspec.Struct, gc=False):
     """What the records need of an order; ESI's other seven fields are skipped while decoding."""
 
-    order_id: Annotated[int, msgspec.Meta(ge=1)]
+    order_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     type_id: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
     price: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)]  # ISK, two decimals
-    volume_remain: Annotated[int, msgspec.Meta(ge=1)]  # units
+    volume_remain: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]  # units
     is_buy_order: bool
 
 
@@ -137,7 +137,7 @@ def decode_orders(body: bytes, what: str) -> pd.DataFrame:
     frame = pd.DataFrame({name: np.array([getattr(o, name) for o in orders], dtype) for name, dtype in DTYPES.items()})
     uneven = frame.price[np.rint(frame.price * 100) / 100 != frame.price]
     if len(uneven):
-        raise RefusedError(f"{what}: the price {uneven.iloc[0]!r} has more than two decimals; nothing was stored")
+        raise RefusedError(f"{what}: the price {uneven.iloc[0]} has more than two decimals; nothing was stored")
     return frame
 
 

@@ -1,12 +1,14 @@
 """Prefect's REST API, as far as the stack asks it: its Python client alone takes two seconds to import."""
 
 import re
+import time
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 
 T = TypeVar("T")
+ATTEMPTS = 6
 EXCEPTION = re.compile(
     r"^(Flow run encountered an exception|Validation of flow parameters failed with error): *(\w+: )?"
 )
@@ -36,6 +38,7 @@ class Schedule(msgspec.Struct, frozen=True):
     """A schedule of a deployment."""
 
     id: str
+    active: bool
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -67,9 +70,7 @@ class Api:
 
     def create_pool(self, name: str) -> None:
         """Creates a work pool of processes, unless it is there."""
-        answer = self._http.post("/work_pools/", json={"name": name, "type": "process"})
-        if answer.status_code != httpx.codes.CONFLICT:
-            answer.raise_for_status()
+        self._send("POST", "/work_pools/", {"name": name, "type": "process"}, passing=httpx.codes.CONFLICT)
 
     def has_worker(self, pool: str) -> bool:
         """Tells whether a worker asks the pool for runs."""
@@ -79,17 +80,18 @@ class Api:
     def forget_workers(self, pool: str) -> None:
         """Removes the workers of stacks that are gone."""
         for worker in self._ask("POST", f"/work_pools/{pool}/workers/filter", {}, list[dict[str, Any]]):
-            self._http.delete(f"/work_pools/{pool}/workers/{worker['name']}").raise_for_status()
+            self._send("DELETE", f"/work_pools/{pool}/workers/{worker['name']}")
 
     def end_leftovers(self) -> None:
         """Ends what a killed stack has left: schedules that are on, runs that hold their deployment's slot."""
         for deployment in self._ask("POST", "/deployments/filter", {}, list[Deployment]):
             for schedule in deployment.schedules:
-                self._switch(deployment.id, schedule.id, active=False)
+                if schedule.active:
+                    self._switch(deployment.id, schedule.id, active=False)
         unfinished = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING", "SCHEDULED"]}}}
         state = {"type": "CRASHED", "name": "Crashed", "message": "The stack was stopped while it ran."}
         for run in self._ask("POST", "/flow_runs/filter", {"flow_runs": unfinished}, list[FlowRun]):
-            self._http.post(f"/flow_runs/{run.id}/set_state", json={"state": state}).raise_for_status()
+            self._send("POST", f"/flow_runs/{run.id}/set_state", {"state": state})
 
     def start_schedule(self, deployment: str, parameters: dict[str, Any]) -> None:
         """Switches a deployment's schedule on; one that has none gets one, every 300 s with these parameters."""
@@ -98,7 +100,7 @@ class Api:
             self._switch(found.id, schedule.id, active=True)
         if not found.schedules:
             new = [{"schedule": {"interval": 300}, "active": True, "parameters": parameters}]
-            self._http.post(f"/deployments/{found.id}/schedules", json=new).raise_for_status()
+            self._send("POST", f"/deployments/{found.id}/schedules", new)
 
     def read_state(self, flow_run_id: str) -> State:
         """Gives the state of a flow run."""
@@ -111,8 +113,16 @@ class Api:
         return artifacts[0].data if artifacts else ""
 
     def _switch(self, deployment_id: str, schedule_id: str, *, active: bool) -> None:
-        path = f"/deployments/{deployment_id}/schedules/{schedule_id}"
-        self._http.patch(path, json={"active": active}).raise_for_status()
+        self._send("PATCH", f"/deployments/{deployment_id}/schedules/{schedule_id}", {"active": active})
 
     def _ask(self, method: str, path: str, body: Any, kind: type[T]) -> T:  # noqa: ANN401 (JSON)
-        return msgspec.json.decode(self._http.request(method, path, json=body).raise_for_status().content, type=kind)
+        return msgspec.json.decode(self._send(method, path, body).content, type=kind)
+
+    def _send(self, method: str, path: str, body: Any = None, passing: int = 0) -> httpx.Response:  # noqa: ANN401 (JSON)
+        """Sends a request, and again where the server asks for it by 503: its SQLite was busy."""
+        for attempt in range(ATTEMPTS):
+            answer = self._http.request(method, path, json=body)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(float(answer.headers.get("Retry-After", 2**attempt / 10)))
+        return answer if answer.status_code == passing else answer.raise_for_status()

@@ -47,7 +47,7 @@ class Progress:
 
     def _breathe(self) -> None:
         while not self._stop.wait(0.25):
-            if time.monotonic() - self._last >= SILENT_SECONDS:
+            if self._part and time.monotonic() - self._last >= SILENT_SECONDS:
                 self.say(f"… still {self._part}")
 
 

@@ -1,0 +1,284 @@
+"""The HTTP client, against a server that misbehaves on purpose."""
+
+import gzip
+import re
+import socketserver
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tasks import esi as client
+from tasks.esi import (
+    MAX_BODY_BYTES,
+    Esi,
+    EsiError,
+    NotFoundError,
+    RateLimitedError,
+    RefusedError,
+    TransientError,
+    check_url,
+    is_this_machine,
+    limit_seconds,
+    parse_date,
+)
+
+GOOD = "Last-Modified: Tue, 24 Nov 2026 14:00:00 GMT\r\nX-Pages: 7\r\n"
+PAGE = gzip.compress(b"[]")
+
+
+def reply(status: str, headers: str = "", body: bytes = b"", length: int | None = None) -> bytes:
+    """Gives an answer as it goes over the wire."""
+    size = len(body) if length is None else length
+    return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {size}\r\n\r\n".encode() + body
+
+
+def page(body: bytes, headers: str = GOOD) -> bytes:
+    """Gives a 200 with a gzipped body."""
+    return reply("200 OK", headers + "Content-Encoding: gzip\r\n", body)
+
+
+def bomb() -> bytes:
+    """Gives 256 MiB of zeros, gzipped."""
+    packer = zlib.compressobj(9, wbits=31)
+    return b"".join(packer.compress(bytes(2**20)) for _ in range(256)) + packer.flush()
+
+
+class Case(NamedTuple):
+    """What the server sends, and what the client is to raise."""
+
+    sent: bytes
+    error: type[EsiError]
+    message: str
+
+
+CASES = {
+    "420": Case(reply("420 Enhance", "X-Esi-Error-Limit-Reset: 0\r\n"), RateLimitedError, "420 Enhance; .* for 0 s"),
+    "429 in seconds": Case(reply("429 Too Many", "Retry-After: 0\r\n"), RateLimitedError, "429 Too Many; .* for 0 s"),
+    "429 at a date": Case(
+        reply("429 Too Many", "Retry-After: Tue, 24 Nov 2026 14:00:00 GMT\r\nDate: Tue, 24 Nov 2026 14:00:00 GMT\r\n"),
+        RateLimitedError,
+        "nothing is asked for 0 s",
+    ),
+    "500": Case(reply("500 Internal", body=b'{"error":"oops"}'), TransientError, 'ESI answered 500 Internal: "oops"$'),
+    "502 with HTML": Case(reply("502 Bad Gateway", body=b"<html>"), TransientError, "ESI answered 502 Bad Gateway$"),
+    "503": Case(reply("503 Unavailable"), TransientError, "503"),
+    "504": Case(reply("504 Timeout"), TransientError, "504"),
+    "520": Case(reply("520 Unknown"), TransientError, "520"),
+    "400": Case(
+        reply("400 Bad Request", body=b'{"error":"no"}'), RefusedError, '400 Bad Request: "no"; .*not asked again'
+    ),
+    "403": Case(reply("403 Forbidden"), RefusedError, "403 Forbidden; this is not asked again"),
+    "404": Case(
+        reply("404 Not Found", body=b'{"error":"past the end"}'), NotFoundError, '404 Not Found: "past the end"$'
+    ),
+    "redirect": Case(
+        reply("302 Found", "Location: http://127.0.0.2/\r\n"), RefusedError, "302 Found; this is not asked"
+    ),
+    "closed before the answer": Case(b"", TransientError, "RemoteProtocolError from http://127.0.0.1"),
+    "closed within the body": Case(page(PAGE)[:-3], TransientError, "RemoteProtocolError"),
+    "truncated gzip": Case(page(PAGE[:-9]), TransientError, "the body ends before its gzip does"),
+    "broken gzip": Case(page(b"\x1f\x8b\x08" + bytes(20)), TransientError, "the body is no gzip|ends before its gzip"),
+    "no gzip": Case(page(b"[]"), TransientError, "the body is no gzip"),
+    "bomb": Case(page(bomb()), TransientError, f"the body is larger than {MAX_BODY_BYTES:,} bytes"),
+    "other encoding": Case(
+        reply("200 OK", GOOD + "Content-Encoding: br\r\n", b"x"), TransientError, "encoded as 'br', expected gzip"
+    ),
+    "no date": Case(page(PAGE, "X-Pages: 7\r\n"), RefusedError, "Last-Modified is None, expected an HTTP date"),
+    "garbled date": Case(page(PAGE, "Last-Modified: now\r\nX-Pages: 7\r\n"), RefusedError, "Last-Modified is 'now'"),
+    "no page count": Case(page(PAGE, GOOD.split("X-P", maxsplit=1)[0]), RefusedError, "X-Pages is None, expected 1 to"),
+    "no pages": Case(page(PAGE, GOOD.replace("7", "0")), RefusedError, "X-Pages is '0'"),
+    "garbled page count": Case(page(PAGE, GOOD.replace("7", "seven")), RefusedError, "X-Pages is 'seven'"),
+    "too many pages": Case(page(PAGE, GOOD.replace("7", "1000000")), RefusedError, "X-Pages is '1000000'"),
+}
+
+
+class Misbehaving(socketserver.StreamRequestHandler):
+    """Sends the case whose number is the region of the request, and hangs up."""
+
+    seen: list[str] = []  # noqa: RUF012 (one list for all connections)
+
+    def handle(self) -> None:
+        """Answers one request."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.rfile.read(1)
+        self.seen.append(head.decode())
+        region = int(re.findall(rb"/markets/(\d+)/", head)[0])
+        if region < len(CASES):
+            self.wfile.write(list(CASES.values())[region].sent)
+        elif region == DRIP:
+            self.wfile.write(page(PAGE)[: -len(PAGE)])
+            for number in PAGE:
+                self.wfile.write(bytes([number]))
+                time.sleep(0.05)  # a body that comes, but slowly, is what is tested
+        else:
+            self.wfile.write(page(PAGE, GOOD + 'ETag: "a"\r\nDate: x\r\n'))
+
+
+DRIP, FINE = 1000, 2000
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The address of the server."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Misbehaving) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture
+def esi(url: str) -> Iterator[Esi]:
+    """A client of the server."""
+    with Esi(url, "tests", 2) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_answer_is_judged_once(esi: Esi, name: str) -> None:
+    """Each answer becomes the error whose class says what happens next, in a message that names the page."""
+    case = CASES[name]
+    with pytest.raises(case.error, match=case.message) as caught:
+        esi.get(list(CASES).index(name), 3)
+    assert type(caught.value) is case.error
+    assert str(caught.value).startswith(f"page 3 of region {list(CASES).index(name)}: ")
+
+
+def test_nobody_there_may_pass() -> None:
+    """A refused connection is worth another try."""
+    with (
+        Esi("http://127.0.0.1:9", "tests", 1) as esi,
+        pytest.raises(TransientError, match="ConnectError from http://127"),
+    ):
+        esi.head(FINE)
+
+
+def test_dripping_body_is_given_up(esi: Esi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that comes byte by byte, so that no read times out, is given up at its deadline."""
+    monkeypatch.setattr(client, "BODY_SECONDS", 0.3)
+    with pytest.raises(TransientError, match="the body was not complete after 0 s"):
+        esi.get(DRIP, 1)
+
+
+def test_good_page_is_read(esi: Esi) -> None:
+    """A good answer gives its snapshot, page count, tag and body; dates that make no sense say nothing."""
+    answer = esi.get(FINE, 1)
+    assert (answer.pages, answer.etag, answer.body) == (7, '"a"', b"[]")
+    assert answer.last_modified == datetime(2026, 11, 24, 14, tzinfo=UTC)
+    assert answer.fresh_seconds == 0
+
+
+def test_request_says_what_esi_asks_for(esi: Esi) -> None:
+    """A request names the compatibility date, its sender, and gzip; `order_type` is all."""
+    esi.get(FINE, 5)
+    head = Misbehaving.seen[-1].lower()
+    assert f"get /markets/{FINE}/orders?order_type=all&page=5 http/1.1" in head
+    for line in ("x-compatibility-date: 2026-08-18", "user-agent: tests", "accept-encoding: gzip"):
+        assert line in head
+
+
+def test_limit_holds_all_requests_still(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a 420 or 429 no client of that address asks before its time; other addresses are not held."""
+    until = time.monotonic() + 0.4
+    monkeypatch.setitem(Esi._hold_until, url, until)  # noqa: SLF001 (as a 429 sets it)
+    with Esi(url, "tests", 1) as held, Esi(url.replace("127.0.0.1", "localhost"), "tests", 1) as other:
+        other.head(FINE)
+        assert time.monotonic() < until
+        held.head(FINE)
+        assert time.monotonic() >= until
+
+
+def test_hold_is_as_long_as_esi_says(esi: Esi, url: str) -> None:
+    """A 429's `Retry-After` is kept in full for the address, and a shorter one later does not end it."""
+    for seconds in (5.0, 1.0):
+        esi._count_failure(seconds)  # noqa: SLF001 (as a 429 does)
+    left = Esi._hold_until.pop(url) - time.monotonic()  # noqa: SLF001
+    assert 4.5 < left <= 5.0
+
+
+def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ESI_URL` and `ESI_USER_AGENT` are taken; without them it is the real ESI, and the sender asks for a contact."""
+    monkeypatch.setenv("ESI_URL", url + "/")
+    monkeypatch.setenv("ESI_USER_AGENT", "me@example.com")
+    with Esi.from_environment(1) as esi:
+        esi.head(FINE)
+    assert "user-agent: me@example.com" in Misbehaving.seen[-1].lower()
+    monkeypatch.delenv("ESI_URL")
+    with Esi.from_environment(1) as esi:
+        assert esi.url == "https://esi.evetech.net"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "ESI_URL is '': give an http"),
+        ("esi.evetech.net", "give an http"),
+        ("ftp://esi.evetech.net", "give an http"),
+        ("file:///etc/passwd", "give an http"),
+        ("http://esi.evetech.net", "plain http is for this machine only, use https"),
+        ("http://10.0.0.1", "plain http is for this machine only"),
+    ],
+)
+def test_bad_address_is_refused(url: str, message: str) -> None:
+    """An address that is none, or sends in the clear to another machine, is refused by its name."""
+    with pytest.raises(ValueError, match=message):
+        check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("a.b", False)],
+)
+def test_this_machine_is_known(host: str, expected: bool) -> None:
+    """Loopback addresses and localhost are this machine, and nothing else."""
+    assert is_this_machine(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "17"}, 17.0),
+        ({"X-Esi-Error-Limit-Reset": "42"}, 42.0),
+        ({"Retry-After": "17", "X-Esi-Error-Limit-Reset": "42"}, 17.0),
+        ({"Retry-After": "Tue, 24 Nov 2026 14:01:40 GMT", "Date": "Tue, 24 Nov 2026 14:00:00 GMT"}, 100.0),
+        ({"Retry-After": "Tue, 24 Nov 2020 14:01:40 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, 60.0),
+        ({}, 60.0),
+    ],
+)
+def test_limit_names_its_wait(headers: dict[str, str], seconds: float) -> None:
+    """The wait is the one that ESI names, in seconds or as a date by its own clock; a minute if it names none."""
+    assert limit_seconds(httpx.Headers(headers)) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "now", "Tue, 99 Nov 2026 14:00:00 GMT", "2026"])
+def test_no_date_is_none(value: str) -> None:
+    """What is no HTTP date is none, and no error."""
+    assert parse_date(value) is None
+
+
+def test_threads_bound_the_requests(url: str) -> None:
+    """However much is submitted, no more runs at once than `fetch_concurrency`."""
+    running, most, lock = 0, 0, threading.Lock()
+    barrier = threading.Barrier(3)
+
+    def work() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        barrier.wait(5)
+        with lock:
+            running -= 1
+
+    with Esi(url, "tests", 3) as esi:
+        for future in [esi.submit(work) for _ in range(9)]:
+            future.result()
+    assert most == 3

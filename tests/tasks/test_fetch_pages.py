@@ -1,0 +1,143 @@
+"""A page's way from JSON into columns."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.esi import Answer, RefusedError, TransientError
+from tasks.fetch_pages import (
+    DTYPES,
+    MAX_SNAPSHOTS,
+    Order,
+    SnapshotMovedOn,
+    check_same_snapshot,
+    decode_orders,
+    is_whole,
+    offers,
+)
+from tasks.get_page_count import Snapshot
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+# Two orders that ESI gave on 2023-08-04.
+RECORDED = b"""[
+{"duration":90,"is_buy_order":false,"issued":"2023-07-20T23:23:12Z","location_id":60013867,"min_volume":1,"order_id":6556680193,"price":1950000,"range":"region","system_id":30000019,"type_id":656,"volume_remain":1,"volume_total":1},
+{"duration":90,"is_buy_order":false,"issued":"2023-06-01T22:14:15Z","location_id":60012541,"min_volume":1,"order_id":6522865723,"price":1300000,"range":"region","system_id":30000023,"type_id":2869,"volume_remain":16,"volume_total":100}
+]"""
+GOOD = {"order_id": 1, "type_id": 34, "price": 5.7, "volume_remain": 10, "is_buy_order": False}
+orders = st.builds(
+    Order,
+    order_id=st.integers(1, 2**63 - 1),
+    type_id=st.integers(1, 2**31 - 1),
+    price=st.integers(1, 10**15).map(lambda cents: cents / 100),
+    volume_remain=st.integers(1, 2**63 - 1),
+    is_buy_order=st.booleans(),
+)
+
+
+def test_recorded_orders_are_decoded() -> None:
+    """Real orders give their five columns that count."""
+    frame = decode_orders(RECORDED, "page 1")
+    assert frame.to_dict("list") == {
+        "order_id": [6556680193, 6522865723],
+        "type_id": [656, 2869],
+        "price": [1950000.0, 1300000.0],
+        "volume_remain": [1, 16],
+        "is_buy_order": [False, False],
+    }
+    assert frame.dtypes.astype(str).to_dict() == DTYPES
+
+
+@given(st.lists(orders, max_size=20))
+def test_what_is_encoded_comes_back(rows: list[Order]) -> None:
+    """Any orders that ESI can give come back from their JSON, exactly and in order."""
+    frame = decode_orders(msgspec.json.encode(rows), "page 1")
+    assert frame.dtypes.astype(str).to_dict() == DTYPES
+    assert [Order(*row) for row in frame.itertuples(index=False)] == rows
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"price": None}, r"missing required field `price` - at `\$\[1\]`", id="no price"),
+        pytest.param({"type_id": None}, r"missing required field `type_id`", id="no type"),
+        pytest.param({"price": "5.7"}, r"Expected `float`, got `str` - at `\$\[1\].price`", id="price as text"),
+        pytest.param({"price": -1}, r"`float` >= 0.01 - at `\$\[1\].price`", id="negative price"),
+        pytest.param({"price": 1e300}, r"`float` <= .* - at `\$\[1\].price`", id="absurd price"),
+        pytest.param({"price": 5.123}, r"the price 5.123 has more than two decimals", id="price with three decimals"),
+        pytest.param({"volume_remain": 0}, r"`int` >= 1 - at `\$\[1\].volume_remain`", id="nothing left"),
+        pytest.param({"volume_remain": 2**63}, r"`int` <= 9223372036854775807", id="volume past 64 bits"),
+        pytest.param({"order_id": 1.5}, r"Expected `int`, got `float`", id="order id with decimals"),
+        pytest.param({"is_buy_order": 1}, r"Expected `bool`, got `int`", id="side as number"),
+    ],
+)
+def test_wrong_order_is_refused(change: dict[str, Any], message: str) -> None:
+    """An order that is not as ESI promises is refused for good, by its place, what was expected and what came."""
+    wrong = {name: value for name, value in (GOOD | change).items() if value is not None}
+    with pytest.raises(RefusedError, match=f"page 3 of region 7: .*{message}.*nothing was stored"):
+        decode_orders(msgspec.json.encode([GOOD, wrong]), "page 3 of region 7")
+
+
+@pytest.mark.parametrize("body", [b'{"error":"x"}', b"null", b"[1]", b'"x"'])
+def test_wrong_shape_is_refused(body: bytes) -> None:
+    """JSON that is no list of orders is refused for good."""
+    with pytest.raises(RefusedError, match="page 1: Expected `"):
+        decode_orders(body, "page 1")
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'[{"order_id":1', b'[{"price":NaN}]', b"\xff\xfe"])
+def test_undecodable_body_may_pass(body: bytes) -> None:
+    """What is no JSON may be whole next time."""
+    with pytest.raises(TransientError, match="page 1: the body is no JSON"):
+        decode_orders(body, "page 1")
+
+
+def test_empty_page_gives_no_orders() -> None:
+    """A page without orders gives the columns, and no row."""
+    frame = decode_orders(b"[]", "page 1")
+    assert (len(frame), frame.dtypes.astype(str).to_dict()) == (0, DTYPES)
+
+
+def answer(moved: timedelta, pages: int) -> Answer:
+    """Gives an answer so much newer than the snapshot, of so many pages."""
+    return Answer(last_modified=NOON + moved, pages=pages, etag="", fresh_seconds=0, body=b"")
+
+
+SNAPSHOT = Snapshot(region_id=7, last_modified=NOON, expires=NOON, etag="", pages=5, stored=None, is_stored=False)
+
+
+def test_page_of_the_snapshot_passes() -> None:
+    """A page with the snapshot's `Last-Modified` and page count belongs to it."""
+    check_same_snapshot(answer(timedelta(), 5), SNAPSHOT, "page 1")
+
+
+@pytest.mark.parametrize(("moved", "pages"), [(300, 5), (300, 6), (0, 4), (0, 6)])
+def test_newer_page_means_the_snapshot_moved_on(moved: int, pages: int) -> None:
+    """A newer page, or another number of pages, is of another snapshot, and the message names both."""
+    with pytest.raises(SnapshotMovedOn, match=rf"page 1 is of .* {pages} pages; the snapshot was of .* 5 pages"):
+        check_same_snapshot(answer(timedelta(seconds=moved), pages), SNAPSHOT, "page 1")
+
+
+def test_older_page_may_pass() -> None:
+    """A page that is older than the snapshot comes from a cache, which will catch up."""
+    with pytest.raises(TransientError, match="page 1 is of .*, older than the snapshot"):
+        check_same_snapshot(answer(timedelta(seconds=-300), 5), SNAPSHOT, "page 1")
+
+
+def test_chunk_that_is_missing_is_noticed() -> None:
+    """A book is whole if each chunk brought its orders."""
+    frame = pd.DataFrame()
+    assert is_whole([frame, frame])
+    assert not is_whole([frame, None])
+
+
+def test_offers_end() -> None:
+    """After the third snapshot that moved on a run gives up, and says what helps."""
+    counting = offers()
+    assert [next(counting) for _ in range(MAX_SNAPSHOTS)] == [1, 2, 3]
+    with pytest.raises(TransientError, match=f"{MAX_SNAPSHOTS} snapshots moved on .* raise fetch_concurrency"):
+        next(counting)

@@ -1,0 +1,117 @@
+"""What is written, and what is not."""
+
+from decimal import Decimal
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.store_records import Changes, ShrinkError, compare, is_type_id, number, refuse_shrunk, to_items
+from tasks.table import Item
+
+keys = st.one_of(st.integers(1, 30).map(str), st.sampled_from(["notes", "#other", "", "٣", "-1", "1e3"]))
+tables = st.dictionaries(keys, st.integers(1, 3))
+
+
+def items(table: dict[str, int]) -> dict[str, Item]:
+    """Gives a small table as DynamoDB holds it."""
+    return {pk: {"pk": {"S": pk}, "price": {"N": str(price)}, "volume": {"N": "1"}} for pk, price in table.items()}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5.7, "5.7"),
+        (100.0, "100"),
+        (0.01, "0.01"),
+        (1e13, "10000000000000"),
+        (1e16, "10000000000000000"),
+        (1e-7, "0.0000001"),
+        (1 / 3, "0.3333333333333333"),
+        (0, "0"),
+        (2**70, "1180591620717411303424"),
+    ],
+)
+def test_number_is_the_shortest_decimal(value: float, text: str) -> None:
+    """A number is written in plain digits, as short as it can be and still be it."""
+    assert number(value) == {"N": text}
+
+
+@given(st.floats(0.01, 1e15))
+def test_number_is_exact(value: float) -> None:
+    """A float comes back from its text, which has no exponent and no zeros that say nothing."""
+    text = number(value)["N"]
+    assert float(text) == value
+    assert Decimal(text) == Decimal(repr(value))
+    assert "e" not in text.lower()
+    assert not (text.endswith("0") and "." in text)
+
+
+def test_compact_item_is_three_attributes() -> None:
+    """A record without details is `pk`, `price` and `volume`, and nothing else."""
+    records = pd.DataFrame({"price": [5.7], "volume": pd.Series([2**64], [34], "object")}, index=[34])
+    assert to_items(records) == {
+        "34": {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "18446744073709551616"}}
+    }
+
+
+def test_details_are_maps_of_numbers() -> None:
+    """Details become maps; a side without figures is an empty one."""
+    records = pd.DataFrame(
+        {"price": [1.0], "volume": [1], "buy": [{}], "sell": [{"max": 2.5, "volume": 3}]},
+        index=[34],
+    )
+    item = to_items(records)["34"]
+    assert (item["buy"], item["sell"]) == ({"M": {}}, {"M": {"max": {"N": "2.5"}, "volume": {"N": "3"}}})
+
+
+@given(wanted=st.dictionaries(st.integers(1, 30).map(str), st.integers(1, 3)), present=tables)
+def test_changes_turn_any_table_into_the_records(wanted: dict[str, int], present: dict[str, int]) -> None:
+    """Whatever the table held, after the changes it holds the records, and what is no type's as it was."""
+    changes = compare(items(wanted), items(present))
+    after = dict(items(present))
+    after.update({item["pk"]["S"]: item for item in changes.puts})
+    for pk in changes.deletes:
+        del after[pk]
+    foreign = {pk: item for pk, item in items(present).items() if not is_type_id(pk)}
+    assert after == items(wanted) | foreign
+    assert changes.foreign == len(foreign)
+
+
+@given(wanted=st.dictionaries(st.integers(1, 30).map(str), st.integers(1, 3)), present=tables)
+def test_changes_are_no_more_than_needed(wanted: dict[str, int], present: dict[str, int]) -> None:
+    """No item is written that is there already, and none deleted that is wanted."""
+    changes = compare(items(wanted), items(present))
+    assert all(items(present).get(item["pk"]["S"]) != item for item in changes.puts)
+    assert not set(changes.deletes) & wanted.keys()
+    assert changes.unchanged + len(changes.puts) == len(wanted)
+
+
+@given(puts=st.integers(0, 3000), deletes=st.integers(0, 40))
+def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
+    """The parts have each request once, in order, at most 25 a batch and 1,000 a part, and are numbered through."""
+    changes = Changes([{"pk": {"S": str(n)}} for n in range(puts)], [f"d{n}" for n in range(deletes)], 0, 0)
+    parts = changes.split()
+    batches = [batch for part in parts for batch in part.batches.values()]
+    assert all(0 < len(batch) <= 25 for batch in batches)
+    assert [request for batch in batches for request in batch] == [
+        *({"PutRequest": {"Item": item}} for item in changes.puts),
+        *({"DeleteRequest": {"Key": {"pk": {"S": pk}}}} for pk in changes.deletes),
+    ]
+    assert [part.first for part in parts] == [1, *(part.last + 1 for part in parts)][: len(parts)]
+    assert all(part.last - part.first < 1000 for part in parts)
+    assert len(parts) <= 20
+
+
+@pytest.mark.parametrize(("records", "stored"), [(50, 100), (51, 101), (0, 0), (1, 0), (1, 2)])
+def test_half_of_the_records_pass(records: int, stored: int) -> None:
+    """A snapshot with half of the records or more is stored."""
+    refuse_shrunk(records, stored, 10000002)
+
+
+@pytest.mark.parametrize(("records", "stored"), [(49, 100), (50, 101), (0, 1)])
+def test_under_half_of_the_records_is_refused(records: int, stored: int) -> None:
+    """A snapshot with under half of the records is refused, by a message with both numbers and the way out."""
+    with pytest.raises(ShrinkError, match=f"has {records} records, the table {stored}: under half, .* run with force"):
+        refuse_shrunk(records, stored, 10000002)
