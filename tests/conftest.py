@@ -41,7 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     servers.callback(shutil.rmtree, home, ignore_errors=True)
     store_port, api_port = free_port(), free_port()
     base = base_environment(os.environ) | {"TMPDIR": str(home)}
-    prefect_settings = prefect_environment(f"http://127.0.0.1:{api_port}/api") | {"PREFECT_HOME": str(home / "prefect")}
+    prefect_settings = prefect_environment(f"http://127.0.0.1:{api_port}/api")
+    prefect_settings |= {"PREFECT_HOME": str(home / "prefect"), "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2"}
     aws = aws_environment(Options(0, "local", ""), f"http://127.0.0.1:{store_port}", {})
     for name in [name for name in os.environ if name.startswith(("AWS_", "PREFECT_", "ESI_"))]:
         del os.environ[name]
@@ -70,11 +71,11 @@ def store_url() -> str:
 
 
 @pytest.fixture(scope="session")
-def api() -> Api:
+def api() -> Iterator[Api]:
     """A Prefect server's API."""
-    found = Api(os.environ["PREFECT_API_URL"])
-    wait_for(found.is_up, "the Prefect server")
-    return found
+    with Api(os.environ["PREFECT_API_URL"]) as opened:
+        wait_for(opened.is_up, "the Prefect server")
+        yield opened
 
 
 def wait_for(ready: Callable[[], bool], what: str) -> None:
@@ -86,9 +87,11 @@ def wait_for(ready: Callable[[], bool], what: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def dynamodb(store_url: str) -> DynamoDBClient:
+def dynamodb(store_url: str) -> Iterator[DynamoDBClient]:
     """A client of the store, as a reader has it."""
-    return boto3.client("dynamodb", endpoint_url=store_url)
+    client = boto3.client("dynamodb", endpoint_url=store_url)
+    yield client
+    client.close()
 
 
 @pytest.fixture

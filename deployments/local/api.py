@@ -2,7 +2,7 @@
 
 import re
 import time
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
@@ -55,11 +55,17 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Api:
-    """The API of a server on this machine."""
+    """The API of a server on this machine. Use it as a context manager."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._http = httpx.Client(base_url=url, timeout=30.0, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def is_up(self) -> bool:
         """Tells whether the server answers."""
@@ -95,12 +101,16 @@ class Api:
 
     def start_schedule(self, deployment: str, parameters: dict[str, Any]) -> None:
         """Switches a deployment's schedule on; one that has none gets one, every 300 s with these parameters."""
-        found = self._ask("GET", f"/deployments/name/{deployment}", None, Deployment)
+        found = self.find_deployment(deployment)
         for schedule in found.schedules:
             self._switch(found.id, schedule.id, active=True)
         if not found.schedules:
             new = [{"schedule": {"interval": 300}, "active": True, "parameters": parameters}]
             self._send("POST", f"/deployments/{found.id}/schedules", new)
+
+    def find_deployment(self, name: str) -> Deployment:
+        """Gives a deployment by its whole name, such as `market-data/venal`."""
+        return self._ask("GET", f"/deployments/name/{name}", None, Deployment)
 
     def read_state(self, flow_run_id: str) -> State:
         """Gives the state of a flow run."""

@@ -92,7 +92,7 @@ class Stack:
         self.progress = progress
         self.children: dict[str, Child] = {}
         self._base = base_environment(os.environ)
-        self._lock = ExitStack()
+        self._held = ExitStack()
         self._store_port, api_port = free_port(), free_port(UI_PORT)
         self.api = Api(f"http://127.0.0.1:{api_port}/api")
         store_url = f"http://127.0.0.1:{self._store_port}" if options.store == "local" else ""
@@ -101,7 +101,8 @@ class Stack:
     def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, raise_interrupt)
-        self._lock.enter_context(lock_state())
+        self._held.enter_context(lock_state())
+        self._held.enter_context(self.api)
         adopt_orphans()
         return self
 
@@ -111,7 +112,7 @@ class Stack:
         for name in reversed(self.children):
             self.children[name].stop()
             stop_orphans({child.process.pid for child in self.children.values() if child.is_running()})
-        self._lock.close()
+        self._held.close()
 
     @property
     def environ(self) -> dict[str, str]:

@@ -1,0 +1,92 @@
+"""Every command of the README works as it stands there."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.api import Api, Deployment
+from deployments.local.environment import CHECKOUT, VENV
+from deployments.local.market.market import Market
+from tasks.table import Table
+from tests.conftest import scan, wait_for
+
+README = Path(CHECKOUT, "README.md").read_text()
+SHELL = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.replace("\\\n", "").splitlines()
+]
+COMMANDS = [re.sub(r"\s+#.*", "", line) for line in SHELL]
+
+
+def run(command: str, **environ: str) -> str:
+    """Runs a command of the README in a shell of the checkout, and gives its output."""
+    done = subprocess.run(
+        ["bash", "-c", f"source .venv/bin/activate; {command}"],
+        cwd=CHECKOUT,
+        env=os.environ | {"VIRTUAL_ENV_DISABLE_PROMPT": "1", "PATH": f"{VENV}/bin:{os.environ['PATH']}"} | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_make_targets_are_there() -> None:
+    """Each make target that the README names is one of `make help`'s."""
+    named = set(re.findall(r"\bmake ([a-z]+)", README)) - {"are"}
+    listed = set(re.findall(r"^  make (\w+)", run("make help"), re.MULTILINE))
+    assert named <= listed
+    assert {"run", "up", "table", "setup", "test", "lint", "help"} <= listed
+
+
+def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
+    """The README's way to a Prefect server: pool, deploy, schedule on; the server then schedules runs by itself."""
+    assert "prefect work-pool create market-data --type process" in COMMANDS
+    run("prefect work-pool create market-data --type process")
+    run("prefect --no-prompt deploy --all")
+    assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
+    found = api.find_deployment("market-data/venal")
+    run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")
+    wait_for(lambda: bool(scheduled_runs(api, found)), "a scheduled run")
+    run("prefect deployment run market-data/region --param region_id=10000043")
+
+
+def scheduled_runs(api: Api, deployment: Deployment) -> list[object]:
+    """Gives the runs that the server has scheduled."""
+    wanted = {
+        "deployments": {"id": {"any_": [deployment.id]}},
+        "flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}},
+    }
+    runs: list[object] = httpx.post(f"{api.url}/flow_runs/filter", json=wanted, trust_env=False).json()
+    return runs
+
+
+@pytest.mark.usefixtures("served", "store_url", "api")
+def test_python_example_runs(market: Market, dynamodb: DynamoDBClient, table_name: str) -> None:
+    """The README's Python fills a table, with no more than an import; here of a smaller region."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = code.replace("10000002", "10000003").replace("MarketData-{region_id}", table_name)
+    assert float(run(f"python - <<'PY'\n{code}\nPY").split()[0]) == len(scan(dynamodb, table_name)) - 1
+    assert market.requests["GET 200"] == 1
+
+
+def test_aws_command_is_the_one_that_a_failed_run_names(store_url: str) -> None:
+    """The README creates the same table as the message of a run that found none."""
+    assert store_url
+    (command,) = [line for line in COMMANDS if "create-table" in line]
+    with Table("MarketData", 1) as table:
+        named = table.create_command().replace("--region us-east-1 ", "")
+    assert command.split() == named.split()
+
+
+def test_files_are_there() -> None:
+    """What the README links to or names is there."""
+    for name in re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"file://(\S+)", README):
+        assert Path(CHECKOUT, name).exists(), name
