@@ -1,0 +1,182 @@
+"""What the flow does when ESI does not behave: the plain cases."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.environment import CHECKOUT
+from deployments.local.market.market import Generation, Market, Reply, Request, refuse
+from deployments.local.market.server import serve
+from flows.market_data import market_data
+from tasks.esi import Esi, RefusedError, TransientError
+from tasks.table import TableError
+from tests.conftest import Clock, scan
+from tests.flows.test_market_data import VENAL, expire, records, truth
+
+pytestmark = pytest.mark.usefixtures("store_url", "api")
+
+
+class Faulty(Market):
+    """A market that gives planned replies to the first requests for a page, and then behaves."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock=clock)
+        self.plan: dict[str, list[Reply]] = {}  # replies by page
+        self.on_page: dict[str, float] = {}  # seconds by which the clock moves when a page has been asked for
+
+    def give_page(self, request: Request, generation: Generation) -> Reply:
+        """Gives the planned reply, or the true one."""
+        page = request.query.get("page", "HEAD")
+        reply = self.plan[page].pop(0) if self.plan.get(page) else super().give_page(request, generation)
+        if page in self.on_page:
+            assert isinstance(self.clock, Clock)
+            self.clock.now += self.on_page.pop(page)
+        return reply
+
+
+@pytest.fixture
+def market(clock: Clock) -> Faulty:
+    """The market of these tests."""
+    return Faulty(clock)
+
+
+@pytest.fixture
+def url(served: str) -> Iterator[str]:
+    """The market's address; what a test has it hold still ends with the test."""
+    yield served
+    Esi._hold_until.pop(served, None)  # noqa: SLF001 (as if the time were over)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(refuse(500, "oops"), id="500"),
+        pytest.param(refuse(503, "busy"), id="503"),
+        pytest.param(refuse(420, "limited", {"X-Esi-Error-Limit-Reset": "1"}), id="420"),
+        pytest.param(refuse(429, "limited", {"Retry-After": "1"}), id="429"),
+    ],
+)
+def test_passing_fault_is_retried(
+    dynamodb: DynamoDBClient, market: Faulty, url: str, table_name: str, reply: Reply
+) -> None:
+    """A fault that passes is retried by Prefect, for the page that failed alone, and the table is exact."""
+    market.plan = {"3": [reply]}
+    summary = market_data(VENAL, table_name)
+    assert url
+    assert summary.retries == 1
+    assert market.pages == {str(page): 1 + (page == 3) for page in range(1, 8)}
+    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+
+
+def test_retry_asks_for_the_missing_pages_of_a_chunk_alone(market: Faulty, url: str, table_name: str) -> None:
+    """Of a chunk of many pages, only the one that failed is fetched again."""
+    assert url
+    market.plan = {"57": [refuse(502, "bad gateway")]}
+    summary = market_data(10000043, table_name)  # Domain: 190 pages, 10 a chunk
+    assert (summary.pages, summary.retries) == (190, 1)
+    assert sum(market.pages.values()) == 191
+    assert market.pages["57"] == 2
+
+
+def test_head_is_retried(market: Faulty, url: str, table_name: str) -> None:
+    """Get Page Count is retried as well."""
+    assert url
+    market.plan = {"HEAD": [refuse(504, "timeout")]}
+    assert market_data(VENAL, table_name).retries == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_lasting_fault_fails_at_once(
+    dynamodb: DynamoDBClient, market: Faulty, url: str, table_name: str, status: int
+) -> None:
+    """A fault that will not pass is not retried; it names the page, and the table is as it was."""
+    assert url
+    market_data(VENAL, table_name)
+    before = scan(dynamodb, table_name)
+    market.reset_counts()
+    market.plan = {"5": [refuse(status, "no")] * 9}
+    with pytest.raises(RefusedError, match=rf'page 5 of region {VENAL}: ESI answered {status} .*: "no"'):
+        market_data(VENAL, table_name, force=True)
+    assert market.pages["5"] == 1
+    assert scan(dynamodb, table_name) == before
+
+
+def test_snapshot_that_moves_on_is_fetched_anew(
+    dynamodb: DynamoDBClient, market: Faulty, clock: Clock, url: str, table_name: str
+) -> None:
+    """When the snapshot moves on between two pages the run starts over with the next, and nothing is mixed."""
+    assert url
+    market.on_page = {"2": 300.0}
+    summary = market_data(VENAL, table_name, fetch_concurrency=1)
+    assert summary.last_modified.timestamp() == clock.now // 300 * 300
+    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    assert market.requests["HEAD 200"] == 2
+
+
+def test_snapshot_that_always_moves_on_fails_the_run(
+    dynamodb: DynamoDBClient, market: Faulty, clock: Clock, url: str, table_name: str
+) -> None:
+    """After three snapshots that moved on the run fails, says so, and leaves the table alone."""
+    assert url
+    market_data(VENAL, table_name)
+    before = scan(dynamodb, table_name)
+    expire(dynamodb, table_name)
+    before["#snapshot"]["expires"] = {"S": "2020-01-01T00:00:00Z"}
+    clock.now += 300
+    market.every = 1  # a second each, and each request takes two
+    moved = threading.Event()
+
+    def run_clock() -> None:
+        while not moved.wait(0.01):
+            clock.now += 1
+
+    thread = threading.Thread(target=run_clock)
+    thread.start()
+    try:
+        with pytest.raises(TransientError, match="3 snapshots moved on while their pages were fetched"):
+            market_data(VENAL, table_name, fetch_concurrency=1)
+    finally:
+        moved.set()
+        thread.join()
+    assert scan(dynamodb, table_name) == before
+
+
+def test_missing_table_elsewhere_is_told(
+    market: Faulty, url: str, table_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that is missing, and not on this machine, fails before a request, with the command that creates it."""
+    assert url
+    monkeypatch.setattr("tasks.table.is_this_machine", lambda _host: False)
+    with pytest.raises(TableError, match=f"{table_name} does not exist .* `aws dynamodb create-table .*{table_name} "):
+        market_data(VENAL, table_name)
+    assert not market.requests
+
+
+def test_the_forge_stays_within_a_gibibyte(table_name: str) -> None:
+    """433 pages, more than 430,000 orders, are fetched and stored within 1 GiB of resident memory."""
+    program = f"""
+import json, resource
+from flows.market_data import market_data
+summary = market_data(10000002, {table_name!r})
+print(json.dumps([summary.pages, summary.orders, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+    with serve(Market()) as url:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=CHECKOUT,
+            env=os.environ | {"ESI_URL": url},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    pages, orders, resident_kib = json.loads(done.stdout.splitlines()[-1])
+    assert pages == 433
+    assert orders > 430_000
+    assert resident_kib < 1024 * 1024
