@@ -11,6 +11,7 @@ It judges each answer once; what happens next is in the error's class:
 
 import ipaddress
 import os
+import re
 import threading
 import time
 import zlib
@@ -77,7 +78,7 @@ class Esi:
     Use it as a context manager.
 
     Raises:
-        ValueError: `url` is no http(s) address, or plain http to another machine.
+        ValueError: `url` is no http(s) address, or plain http to another machine; `user_agent` fits in no header.
     """
 
     # By address, and shared by all clients of the process: ESI counts neither runs nor threads.
@@ -85,6 +86,8 @@ class Esi:
 
     def __init__(self, url: str, user_agent: str, fetch_concurrency: int) -> None:
         self.url = check_url(url)
+        if not (user_agent.isascii() and user_agent.isprintable()):
+            raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
         self.fetch_concurrency = fetch_concurrency
         self.failures = 0  # requests that gave an error; in a run that ends well, each of them was made again
         self._lock = threading.Lock()
@@ -171,7 +174,10 @@ def check_url(url: str) -> str:
     Raises:
         ValueError: it is no http(s) address, or plain http to another machine.
     """
-    parts = httpx.URL(url)
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"ESI_URL is {url!r}: {error}; give an http(s) address, such as {DEFAULT_URL}") from error
     if parts.scheme not in ("http", "https") or not parts.host:
         raise ValueError(f"ESI_URL is {url!r}: give an http(s) address, such as {DEFAULT_URL}")
     if parts.scheme == "http" and not is_this_machine(parts.host):
@@ -215,7 +221,7 @@ def quote_error(response: httpx.Response) -> str:
     try:
         body = read_body(response, time.monotonic() + TIMEOUT.read if TIMEOUT.read else 0)
         return f': "{msgspec.json.decode(body, type=dict[str, object])["error"]}"'
-    except (TransientError, msgspec.DecodeError, KeyError, httpx.HTTPError):
+    except (TransientError, msgspec.DecodeError, UnicodeDecodeError, KeyError, httpx.HTTPError):
         return ""
 
 
@@ -223,7 +229,7 @@ def limit_seconds(headers: httpx.Headers) -> float:
     """Gives the wait that a 420 or 429 names: `Retry-After` (seconds or a date), `X-Esi-Error-Limit-Reset`, or 60 s."""
     for name in ("Retry-After", "X-Esi-Error-Limit-Reset"):
         value = headers.get(name, "")
-        if value.isdigit():
+        if re.fullmatch(r"[0-9]{1,6}", value):
             return float(value)
         if (until := parse_date(value)) is not None:
             now = parse_date(headers.get("Date", "")) or datetime.now(UTC)
@@ -248,8 +254,8 @@ def read_answer(response: httpx.Response, what: str, deadline: float) -> Answer:
     if last_modified is None:
         raise RefusedError(f"{what}: Last-Modified is {headers.get('Last-Modified')!r}, expected an HTTP date")
     pages = headers.get("X-Pages", "")
-    if not (pages.isascii() and pages.isdigit() and 1 <= int(pages) <= MAX_PAGES):
-        raise RefusedError(f"{what}: X-Pages is {headers.get('X-Pages')!r}, expected 1 to {MAX_PAGES:,}")
+    if not (re.fullmatch(r"[0-9]{1,6}", pages) and 1 <= int(pages) <= MAX_PAGES):
+        raise RefusedError(f"{what}: X-Pages is {headers.get('X-Pages', '')[:40]!r}, expected 1 to {MAX_PAGES:,}")
     expires, date = parse_date(headers.get("Expires", "")), parse_date(headers.get("Date", ""))
     try:
         body = b"" if response.request.method == "HEAD" else read_body(response, deadline)
@@ -299,6 +305,6 @@ def parse_date(value: str) -> datetime | None:
     """Reads an HTTP date (RFC 9110, 5.6.7), in UTC; None if it is none."""
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)

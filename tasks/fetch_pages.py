@@ -1,7 +1,6 @@
 """Fetch Pages: a chunk's pages, downloaded side by side, decoded straight into the columns that count."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
 from typing import Annotated, cast
 
 import msgspec
@@ -23,7 +22,7 @@ class Order(msgspec.Struct, gc=False):
 
     order_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     type_id: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-    price: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)]  # ISK, two decimals
+    price: Annotated[float, msgspec.Meta(ge=0.01, le=9e13)]  # ISK, two decimals; in cents an exact float
     volume_remain: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]  # units
     is_buy_order: bool
 
@@ -66,18 +65,17 @@ def fetch_missing(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> None:
         RefusedError: a page will not come by asking again.
         TransientError: a page did not come this time.
     """
-    futures = {esi.submit(fetch_page, page, snapshot, esi): page for page in chunk.missing()}
-    failed: list[Exception] = []
-    for future in as_completed(futures):
-        error = future.exception()
-        if error is None:
-            chunk.fetched[futures[future]] = future.result()
-        elif isinstance(error, TransientError):
-            failed.append(error)
-        else:
-            for other in futures:
-                other.cancel()
-            raise error
+    futures = {page: esi.submit(fetch_page, page, snapshot, esi) for page in chunk.missing()}
+    failed: list[TransientError] = []
+    try:
+        for page, future in futures.items():  # not as_completed: it waits for ever for what a closing client cancels
+            try:
+                chunk.fetched[page] = future.result()
+            except TransientError as error:
+                failed.append(error)
+    finally:
+        for future in futures.values():
+            future.cancel()
     if failed:
         raise failed[0]
 

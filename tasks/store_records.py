@@ -4,7 +4,6 @@ First `#snapshot` says `writing`, then come the writes, mapped, and last it says
 """
 
 import math
-from concurrent.futures import as_completed
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -18,7 +17,17 @@ from prefect.logging import get_run_logger
 from tasks.aggregate import Book
 from tasks.get_page_count import Snapshot
 from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
-from tasks.table import Item, Parameters, Table, TableError, TableSnapshot, batches, delete_request, put_request
+from tasks.table import (
+    Item,
+    Parameters,
+    Table,
+    TableError,
+    TableSnapshot,
+    TransientTableError,
+    batches,
+    delete_request,
+    put_request,
+)
 
 PARTS = 20  # mapped task runs, about
 PART_REQUESTS = (250, 1000)  # at least and at most in each
@@ -93,13 +102,14 @@ def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, table: T
 @task(name="Store Records", task_run_name="Store Records {part}", **_retried)
 def store_records(part: Part, table: Table) -> None:
     """Sends one part's write requests, 25 a call."""
-    futures = {table.submit(table.write_batch, batch): number for number, batch in part.batches.items()}
-    failed: list[BaseException] = []
-    for future in as_completed(futures):
-        if error := future.exception():
+    futures = {number: table.submit(table.write_batch, batch) for number, batch in part.batches.items()}
+    failed: list[TransientTableError] = []
+    for number, future in futures.items():
+        try:
+            future.result()
+            del part.batches[number]
+        except TransientTableError as error:
             failed.append(error)
-        else:
-            del part.batches[futures[future]]
     if failed:
         raise failed[0]
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import boto3
 import msgspec
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004 (botocore's)
 
 from tasks.esi import is_this_machine
 
@@ -258,6 +258,9 @@ class Table:
             if isinstance(translated, TransientTableError):
                 self._count_failure()
             raise translated from error
+        if answer.keys() == {"ResponseMetadata"} and has_body(answer):
+            self._count_failure()
+            raise TransientTableError(f"table {self.name}: the answer to {operation.__name__} cannot be read")
         consumed = answer.get("ConsumedCapacity") or []
         units = sum(part["CapacityUnits"] for part in (consumed if isinstance(consumed, list) else [consumed]))
         with self._lock:
@@ -275,7 +278,7 @@ class Table:
     def _translate(self, error: ClientError | BotoCoreError) -> TableError:
         """Gives the error of this module whose class says what becomes of a call."""
         said = f"table {self.name}: {error}"
-        if isinstance(error, HTTPClientError):
+        if isinstance(error, ConnectionError | HTTPClientError):
             return TransientTableError(said)
         if isinstance(error, ClientError):
             code = error.response["Error"]["Code"]
@@ -288,6 +291,11 @@ class Table:
                     f"{said}; its partition key must be pk (S), with no sort key: give another table_name"
                 )
         return TableError(said)
+
+
+def has_body(answer: Any) -> bool:  # noqa: ANN401 (any operation's)
+    """Tells whether an answer came with more than `{}`: boto3 gives no error for a body that it cannot read."""
+    return int(answer["ResponseMetadata"]["HTTPHeaders"].get("content-length", 0)) > len("{}")
 
 
 def connect(store_concurrency: int) -> "DynamoDBClient":

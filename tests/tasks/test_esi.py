@@ -91,9 +91,11 @@ CASES = {
     ),
     "no date": Case(page(PAGE, "X-Pages: 7\r\n"), RefusedError, "Last-Modified is None, expected an HTTP date"),
     "garbled date": Case(page(PAGE, "Last-Modified: now\r\nX-Pages: 7\r\n"), RefusedError, "Last-Modified is 'now'"),
-    "no page count": Case(page(PAGE, GOOD.split("X-P", maxsplit=1)[0]), RefusedError, "X-Pages is None, expected 1 to"),
+    "no page count": Case(page(PAGE, GOOD.split("X-P", maxsplit=1)[0]), RefusedError, "X-Pages is '', expected 1 to"),
     "no pages": Case(page(PAGE, GOOD.replace("7", "0")), RefusedError, "X-Pages is '0'"),
     "garbled page count": Case(page(PAGE, GOOD.replace("7", "seven")), RefusedError, "X-Pages is 'seven'"),
+    "endless page count": Case(page(PAGE, GOOD.replace("7", "9" * 5000)), RefusedError, "X-Pages is '9{40}'"),
+    "error that is no text": Case(reply("403 No", body=b'{"error":"\xff"}'), RefusedError, "403 No; this is not asked"),
     "too many pages": Case(page(PAGE, GOOD.replace("7", "1000000")), RefusedError, "X-Pages is '1000000'"),
 }
 
@@ -222,6 +224,8 @@ def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.Monkey
         ("esi.evetech.net", "give an http"),
         ("ftp://esi.evetech.net", "give an http"),
         ("file:///etc/passwd", "give an http"),
+        ("http://[::1", "give an http"),
+        ("https://x\0", "give an http"),
         ("http://esi.evetech.net", "plain http is for this machine only, use https"),
         ("http://10.0.0.1", "plain http is for this machine only"),
     ],
@@ -230,6 +234,19 @@ def test_bad_address_is_refused(url: str, message: str) -> None:
     """An address that is none, or sends in the clear to another machine, is refused by its name."""
     with pytest.raises(ValueError, match=message):
         check_url(url)
+
+
+@pytest.mark.parametrize("user_agent", ["José <a@b>", "me\r\nCookie: a=b"])
+def test_sender_that_fits_in_no_header_is_refused(url: str, user_agent: str) -> None:
+    """An `ESI_USER_AGENT` that cannot be sent is refused at once, by its value."""
+    with pytest.raises(ValueError, match="ESI_USER_AGENT is '.*': give printable ASCII"):
+        Esi(url, user_agent, 1)
+
+
+def test_dates_are_in_utc() -> None:
+    """A date of another zone is the same instant, in UTC."""
+    assert parse_date("Tue, 24 Nov 2026 14:00:00 +0200") == datetime(2026, 11, 24, 12, tzinfo=UTC)
+    assert str(parse_date("Tue, 24 Nov 2026 14:00:00 +0200")) == "2026-11-24 12:00:00+00:00"
 
 
 @pytest.mark.parametrize(
@@ -250,15 +267,19 @@ def test_this_machine_is_known(host: str, expected: bool) -> None:
         ({"Retry-After": "Tue, 24 Nov 2026 14:01:40 GMT", "Date": "Tue, 24 Nov 2026 14:00:00 GMT"}, 100.0),
         ({"Retry-After": "Tue, 24 Nov 2020 14:01:40 GMT"}, 0.0),
         ({"Retry-After": "soon"}, 60.0),
+        ({"Retry-After": "²"}, 60.0),
+        ({"Retry-After": "9" * 400}, 60.0),
         ({}, 60.0),
     ],
 )
 def test_limit_names_its_wait(headers: dict[str, str], seconds: float) -> None:
     """The wait is the one that ESI names, in seconds or as a date by its own clock; a minute if it names none."""
-    assert limit_seconds(httpx.Headers(headers)) == seconds
+    assert limit_seconds(httpx.Headers(headers, encoding="utf-8")) == seconds
 
 
-@pytest.mark.parametrize("value", ["", "now", "Tue, 99 Nov 2026 14:00:00 GMT", "2026"])
+@pytest.mark.parametrize(
+    "value", ["", "now", "Tue, 99 Nov 2026 14:00:00 GMT", "2026", "Tue, 24 Nov 2026 14:00:00 +" + "9" * 25]
+)
 def test_no_date_is_none(value: str) -> None:
     """What is no HTTP date is none, and no error."""
     assert parse_date(value) is None

@@ -172,6 +172,8 @@ class Scripted(BaseHTTPRequestHandler):
         if name == "Reset":
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+        elif name == "Cut":
+            self.send(200, {"UnprocessedItems": {name: writes}}, cut_bytes=40)
         elif name in ERRORS:
             status, code = ERRORS[name]
             self.send(status, {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "told"})
@@ -179,9 +181,10 @@ class Scripted(BaseHTTPRequestHandler):
             left = {"All": writes, "Some": writes[5:], "Slow": writes if call % 5 else writes[1:]}[name]
             self.send(200, {"UnprocessedItems": {name: left} if left else {}})
 
-    def send(self, status: int, body: dict[str, Any]) -> None:
-        """Sends JSON."""
+    def send(self, status: int, body: dict[str, Any], cut_bytes: int = 0) -> None:
+        """Sends JSON, its end cut off."""
         encoded = json.dumps(body).encode()
+        encoded = encoded[: len(encoded) - cut_bytes]
         self.send_response(status)
         self.send_header("Content-Length", str(len(encoded)))
         self.end_headers()
@@ -244,6 +247,7 @@ def test_batch_without_progress_is_given_up() -> None:
         ("Throttling", TransientTableError),
         ("Broken", TransientTableError),
         ("Reset", TransientTableError),
+        ("Cut", TransientTableError),
         ("Denied", TableError),
         ("Missing", MissingTableError),
     ],
@@ -253,6 +257,13 @@ def test_failed_call_is_judged(name: str, error: type[TableError]) -> None:
     with Table(name, 1) as table, pytest.raises(error, match=f"table {name}") as caught:
         table.write_batch(REQUESTS)
     assert type(caught.value) is error
+
+
+def test_nobody_there_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused connection is worth another try."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9")
+    with Table("MarketData", 1) as table, pytest.raises(TransientTableError, match="Could not connect to the endpoint"):
+        table.read_snapshot()
 
 
 @pytest.mark.parametrize("name", ["Abc", "MarketData-10000002", "a.b_c-d", "x" * 255])
