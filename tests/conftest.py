@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     os.environ.update(prefect_settings | aws | {"NO_PROXY": base["NO_PROXY"], "PREFECT_LOGGING_LEVEL": "WARNING"})
     api = [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(api_port)]
-    store = store_environment(store_port) | {"STATE_DIR": str(home / "store"), "PERSIST_STATE": "0"}
+    store = store_environment(store_port, home / "store") | {"PERSIST_STATE": "0"}
     for name, command, environ in (
         ("store", [str(STORE_VENV / "bin" / "ministack")], base | store),
         ("server", api, base | prefect_settings),

@@ -14,10 +14,11 @@ from tasks.table import Table, TableError
 
 INTERRUPTED = 130
 NEXT = """
-  make table                     more of the table; TYPE="Tritanium" make table shows one type
-  REGION=10000002 make run       The Forge, 433 pages, into a table of its own
-  make up                        the stack and its UI until Ctrl-C, and the table kept fresh
-  ESI_URL=https://esi.evetech.net make run   real orders instead of made-up ones
+  More of the table              {given}make table
+  One item type                  {given}TYPE="Tritanium" make table
+  Keep it fresh, with the UI     {given}make up
+  The Forge, 433 pages           REGION=10000002 make run
+  Real orders, not made-up ones  ESI_URL=https://esi.evetech.net make run
 """
 UP = """
   The UI                         {ui}
@@ -25,7 +26,7 @@ UP = """
   prefect deployment run {deployment} --watch
   prefect deployment ls
   prefect flow-run ls
-  make table
+  {given}make table
 """
 
 
@@ -61,7 +62,7 @@ def run(options: Options) -> None:
             progress.begin("stopping")
         progress.end()
         progress.say("done: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in progress.parts.items()))
-    print(NEXT)  # noqa: T201 (what a user types next)
+    print(NEXT.format(given=options.given))  # noqa: T201 (what a user types next)
 
 
 def up(options: Options) -> None:
@@ -70,7 +71,8 @@ def up(options: Options) -> None:
         stack.start()
         stack.api.start_schedule(options.deployment, {"region_id": options.region_id})
         progress.end()
-        print(UP.format(ui=stack.addresses.ui_url, api=stack.api.url, deployment=options.deployment), flush=True)  # noqa: T201
+        told = {"ui": stack.addresses.ui_url, "api": stack.api.url, "deployment": options.deployment}
+        print(UP.format(**told, given=options.given), flush=True)  # noqa: T201
         while True:
             stack.check()
             time.sleep(0.5)

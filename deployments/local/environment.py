@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,21 @@ class Options(msgspec.Struct, frozen=True):
     def table_name(self) -> str:
         """The region's table: `MarketData` for the default one, its own for any other."""
         return "MarketData" if self.region_id == DEFAULT_REGION else f"MarketData-{self.region_id}"
+
+    @property
+    def store_folder(self) -> Path:
+        """Where the local store keeps its tables: made-up and real orders never meet in one."""
+        return STATE / "store" / (re.sub(r"[^A-Za-z0-9.-]+", "-", self.esi_url) or "made-up")
+
+    @property
+    def given(self) -> str:
+        """What stands before `make` to ask for the same again, with a blank at its end if it is anything."""
+        given = {
+            "REGION": "" if self.region_id == DEFAULT_REGION else str(self.region_id),
+            "STORE": "" if self.store == "local" else self.store,
+            "ESI_URL": self.esi_url,
+        }
+        return "".join(f"{name}={shlex.quote(value)} " for name, value in given.items() if value)
 
 
 def read_options(environ: Mapping[str, str]) -> Options:
@@ -81,7 +97,7 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def store_environment(port: int) -> dict[str, str]:
+def store_environment(port: int, folder: Path) -> dict[str, str]:
     """Gives the settings of the DynamoDB-compatible server."""
     return {
         "BIND_HOST": "127.0.0.1",
@@ -89,7 +105,7 @@ def store_environment(port: int) -> dict[str, str]:
         "SERVICES": "dynamodb",
         "IOT_MTLS_ENABLED": "0",
         "PERSIST_STATE": "1",
-        "STATE_DIR": str(STATE / "store"),
+        "STATE_DIR": str(folder),
     }
 
 

@@ -151,7 +151,7 @@ class Stack:
     def start_store(self) -> None:
         """Starts the DynamoDB-compatible server and waits for it; nothing with `STORE=aws`."""
         if self.addresses.store_url:
-            environ = self._base | store_environment(self._store_port)
+            environ = self._base | store_environment(self._store_port, self.options.store_folder)
             self._start("store", [str(STORE_VENV / "bin" / "ministack")], environ)
             self._wait("store", lambda: answers(f"{self.addresses.store_url}/_ministack/health"))
         self._publish()

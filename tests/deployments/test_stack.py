@@ -16,7 +16,11 @@ from deployments.local.environment import (
     base_environment,
     read_options,
 )
+from deployments.local.market.market import refuse
+from deployments.local.market.server import serve
 from deployments.local.processes import Child, ChildError, free_port
+from tests.conftest import Clock
+from tests.flows.test_failures import Faulty
 
 USER = {
     "AWS_PROFILE": "production",
@@ -108,6 +112,19 @@ def test_own_account_is_left_as_it_is() -> None:
     """With STORE=aws boto3 finds just what the user has set."""
     environ = aws_environment(Options(1, "aws", ""), "", USER)
     assert environ == {name: value for name, value in USER.items() if name.startswith("AWS_")}
+
+
+def test_made_up_and_real_orders_never_meet() -> None:
+    """Each market has a store of its own, so that a table is never up to date with another market's orders."""
+    made_up, real = Options(10000015, "local", ""), Options(10000015, "local", "https://esi.evetech.net")
+    assert (made_up.store_folder.name, real.store_folder.name) == ("made-up", "https-esi.evetech.net")
+
+
+def test_what_was_asked_for_is_told_again() -> None:
+    """The commands that are told for next have the same settings."""
+    assert not Options(10000015, "local", "").given
+    given = Options(10000002, "aws", "https://esi.evetech.net").given
+    assert given == "REGION=10000002 STORE=aws ESI_URL=https://esi.evetech.net "
 
 
 @pytest.fixture
@@ -218,6 +235,18 @@ def test_make_run_twice_and_table(clone: Path) -> None:
     assert table.returncode == 0, table.stdout + table.stderr
     assert "price (ISK)" in table.stdout
     assert not list((clone.parent / "home").iterdir()), "something was left in the home directory"
+    assert not processes_of(clone)
+
+
+def test_failed_make_run_says_why(clone: Path, clock: Clock) -> None:
+    """A run that did not complete ends `make run` with its one-line reason and a non-zero exit code."""
+    market = Faulty(clock)
+    market.plan = {"HEAD": [refuse(403, "go away")]}
+    with serve(market) as url:
+        done = run_make(clone, "run", ESI_URL=url)
+    assert done.returncode != 0
+    reason = "region 10000015: ESI answered 403 Forbidden; this is not asked again"
+    assert done.stderr.splitlines()[0] == f"the flow run ended as Failed: {reason}"
     assert not processes_of(clone)
 
 
