@@ -23,8 +23,10 @@ from tasks.build_iterator import build_iterator
 from tasks.esi import Esi
 from tasks.fetch_pages import fetch_pages, is_whole, offers
 from tasks.get_page_count import Snapshot, get_page_count
+from tasks.lease import Lease
 from tasks.store_records import Changes, begin_store, complete_store, store_records
-from tasks.table import Detail, OrderType, Parameters, Price, Table, check_table_name
+from tasks.table import Table, check_table_name
+from tasks.table_snapshot import Detail, OrderType, Parameters, Price
 
 
 class Summary(BaseModel):
@@ -44,7 +46,10 @@ class Summary(BaseModel):
     unchanged: int  # records - written
     consumed_write_units: float
     consumed_read_units: float
+    foreign: int  # items in the table that are no type's; never touched
     retries: int  # requests to ESI and calls to DynamoDB that failed and were made again
+    pages_retried: int  # pages that did not come at the first attempt
+    waiting_seconds: float  # for limits, for another attempt, for another run, for the next snapshot
     seconds: float
 
     @property
@@ -137,7 +142,11 @@ def market_data(
     started = time.monotonic()
     parameters = Parameters(region_id, order_type, price, detail)
     name = fill_in(table_name, region_id)
-    with Esi.from_environment(fetch_concurrency) as esi, Table(name, store_concurrency) as table:
+    with (
+        Esi.from_environment(fetch_concurrency) as esi,
+        Table(name, store_concurrency) as table,
+        Lease(table) as lease,
+    ):
         for _ in offers():  # a snapshot that moves on while it is fetched gives way to the next
             snapshot = get_page_count(parameters, table, esi, force=force)
             if snapshot.is_stored:
@@ -147,9 +156,9 @@ def market_data(
             if is_whole(pages):
                 break
         book = aggregate(pages, parameters)
-        changes = begin_store(book, snapshot, parameters, table, force=force)
-        store_records.map(changes.split(), unmapped(table)).result()
-        complete_store(book, snapshot, parameters, table)
+        changes = begin_store(book, snapshot, parameters, lease, force=force)
+        store_records.map(changes.split(), unmapped(lease)).result()
+        complete_store(book, snapshot, parameters, lease)
         return finish(summarize(snapshot, table, esi, started, book, changes))
 
 
@@ -172,7 +181,10 @@ def summarize(
         unchanged=changes.unchanged if changes else records,
         consumed_write_units=table.write_units,
         consumed_read_units=table.read_units,
+        foreign=changes.foreign if changes else 0,
         retries=esi.failures + table.failures,
+        pages_retried=len(esi.failed_pages),
+        waiting_seconds=round(esi.waits.seconds + table.waits.seconds, 3),
         seconds=round(time.monotonic() - started, 3),
     )
 

@@ -14,7 +14,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.table import Detail, OrderType, Parameters, Price
+from tasks.table_snapshot import Detail, OrderType, Parameters, Price
 
 CENTS = 100  # to one ISK
 INT64_SAFE = (

@@ -7,6 +7,8 @@ import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.waits import Waits
+
 CHUNKS = 20  # enough to see the work move, few enough for the UI
 MAX_CHUNK_PAGES = 40  # a task run costs as much as 3 or 4 pages, so that at 40 it no longer counts
 
@@ -17,9 +19,15 @@ class Chunk(msgspec.Struct):
     first: int  # page number, 1 or more
     last: int  # inclusive
     fetched: dict[int, pd.DataFrame] = {}  # orders by page number
+    failed_at: float = 0.0  # monotonic time; 0 at the first attempt
 
     def __str__(self) -> str:
         return f"{self.first}" if self.first == self.last else f"{self.first}–{self.last}"
+
+    def note_retry(self, waits: Waits) -> None:
+        """Adds the time since the attempt before, if there was one, to what was waited."""
+        if self.failed_at:
+            waits.add(self.failed_at)
 
     def missing(self) -> list[int]:
         """Gives the page numbers that have not come yet, ascending."""

@@ -5,7 +5,7 @@ It judges each answer once; what happens next is in the error's class:
     EsiError                 ESI, or the way to it, gave no usable answer
     ├── TransientError       may pass: worth asking again
     │   └── RateLimitedError 420 or 429: first, every request of this process holds still
-    └── RefusedError         will not pass by itself
+    └── RefusedError         will not pass by itself, or not in time
         └── NotFoundError    404
 """
 
@@ -25,6 +25,8 @@ from typing import ClassVar, ParamSpec, Self, TypeVar
 import httpx
 import msgspec
 
+from tasks.waits import Waits
+
 COMPATIBILITY_DATE = "2026-08-18"
 DEFAULT_URL = "https://esi.evetech.net"
 DEFAULT_USER_AGENT = "market-data/0.1.0 (set ESI_USER_AGENT to name your contact)"
@@ -32,6 +34,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024  # decompressed; a full page is about 265 KB
 MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
 BODY_SECONDS = 30.0  # a whole body; the read time-out alone lets one through that drips byte by byte
 TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
+RUN_SECONDS = 1200.0  # later than this a run asks nothing more; ESI's longest limit is 900 s
 LIMIT_SECONDS = 60.0  # a 420's or 429's wait where ESI names none: its old error window
 
 P = ParamSpec("P")
@@ -90,6 +93,10 @@ class Esi:
             raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
         self.fetch_concurrency = fetch_concurrency
         self.failures = 0  # requests that gave an error; in a run that ends well, each of them was made again
+        self.failed_pages: set[int] = set()  # pages that gave an error at least once
+        self.waits = Waits()
+        self._deadline = time.monotonic() + RUN_SECONDS
+        self._refused: RefusedError | None = None
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
         self._http = httpx.Client(
@@ -139,33 +146,51 @@ class Esi:
         """
         return self._ask("GET", region_id, page)
 
+    def give_up(self, error: RefusedError) -> None:
+        """Makes each further request fail with `error`: what one page was refused for, the others need not ask."""
+        self._refused = error
+
     def _ask(self, method: str, region_id: int, page: int | None) -> Answer:
         what = f"region {region_id}" if page is None else f"page {page} of region {region_id}"
         params = {"order_type": "all"} if page is None else {"order_type": "all", "page": str(page)}
-        self._hold_still()
+        self._hold_still(what)
         try:
             with self._http.stream(method, f"/markets/{region_id}/orders", params=params) as response:
                 judge(response, what)
                 return read_answer(response, what, time.monotonic() + BODY_SECONDS)
         except RateLimitedError as error:
-            self._count_failure(error.hold_seconds)
+            self.count_failure(page, error.hold_seconds)
             raise
         except TransientError:
-            self._count_failure()
+            self.count_failure(page)
             raise
         except httpx.HTTPError as error:
-            self._count_failure()
+            self.count_failure(page)
             raise TransientError(f"{what}: {type(error).__name__} from {self.url}: {error}") from error
 
-    def _count_failure(self, hold_seconds: float = 0.0) -> None:
+    def count_failure(self, page: int | None, hold_seconds: float = 0.0) -> None:
+        """Counts a request that has to be made again; and after a 420 or 429 all requests hold still."""
         with self._lock:
             self.failures += 1
+            if page is not None:
+                self.failed_pages.add(page)
             until = time.monotonic() + hold_seconds
             self._hold_until[self.url] = max(until, self._hold_until.get(self.url, until))
 
-    def _hold_still(self) -> None:
-        while (left_seconds := self._hold_until.get(self.url, 0.0) - time.monotonic()) > 0:
-            time.sleep(left_seconds)
+    def _hold_still(self, what: str) -> None:
+        while True:
+            if self._refused:
+                raise self._refused
+            until, now = self._hold_until.get(self.url, 0.0), time.monotonic()
+            if max(until, now) > self._deadline:
+                left = f"ESI wants {until - now:.0f} s more without a request" if until > now else "time is up"
+                raise RefusedError(
+                    f"{what}: {left}, and a run asks nothing after {RUN_SECONDS:.0f} s; nothing was stored, the next "
+                    "run tries again"
+                )
+            if until <= now:
+                return
+            self.waits.sleep(until - now)
 
 
 def check_url(url: str) -> str:
@@ -206,6 +231,8 @@ def judge(response: httpx.Response, what: str) -> None:
     if status == httpx.codes.OK:
         return
     said = f"{what}: ESI answered {status} {response.reason_phrase}{quote_error(response)}"
+    if response.has_redirect_location:
+        raise RefusedError(f"{said}, to {response.headers['Location'][:200]!r}: redirects are not followed")
     if status in (420, 429):
         seconds = limit_seconds(response.headers)
         raise RateLimitedError(f"{said}; nothing is asked for {seconds:.0f} s", seconds)

@@ -1,5 +1,6 @@
 """Fetch Pages: a chunk's pages, downloaded side by side, decoded straight into the columns that count."""
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated, cast
 
@@ -22,7 +23,7 @@ class Order(msgspec.Struct, gc=False):
 
     order_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     type_id: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-    price: Annotated[float, msgspec.Meta(ge=0.01, le=9e13)]  # ISK, two decimals; in cents an exact float
+    price: Annotated[float, msgspec.Meta(ge=0.01, le=3.5e13)]  # ISK, two decimals; below 2**45 cents round right
     volume_remain: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]  # units
     is_buy_order: bool
 
@@ -65,6 +66,7 @@ def fetch_missing(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> None:
         RefusedError: a page will not come by asking again.
         TransientError: a page did not come this time.
     """
+    chunk.note_retry(esi.waits)
     futures = {page: esi.submit(fetch_page, page, snapshot, esi) for page in chunk.missing()}
     failed: list[TransientError] = []
     try:
@@ -73,10 +75,14 @@ def fetch_missing(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> None:
                 chunk.fetched[page] = future.result()
             except TransientError as error:
                 failed.append(error)
+    except RefusedError as error:
+        esi.give_up(error)
+        raise
     finally:
         for future in futures.values():
             future.cancel()
     if failed:
+        chunk.failed_at = time.monotonic()
         raise failed[0]
 
 
@@ -94,8 +100,12 @@ def fetch_page(page: int, snapshot: Snapshot, esi: Esi) -> pd.DataFrame:
     except NotFoundError:
         check_same_snapshot(esi.head(snapshot.region_id), snapshot, what)
         raise
-    check_same_snapshot(answer, snapshot, what)
-    return decode_orders(answer.body, what)
+    try:
+        check_same_snapshot(answer, snapshot, what)
+        return decode_orders(answer.body, what)
+    except TransientError:
+        esi.count_failure(page)
+        raise
 
 
 def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:

@@ -1,6 +1,5 @@
 """Get Page Count: which snapshot ESI offers, of how many pages, and whether the table has it already."""
 
-import time
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -8,9 +7,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.esi import Answer, Esi, NotFoundError, RefusedError
+from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError
 from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
-from tasks.table import FORMAT_VERSION, Item, MissingTableError, Parameters, Table, TableError, TableSnapshot
+from tasks.table import Item, MissingTableError, Table, TableError, TransientTableError
+from tasks.table_snapshot import FORMAT_VERSION, Parameters, TableSnapshot
 
 PAGE_SECONDS = 0.2  # from request to answer; fetch_concurrency pages come at once
 MAX_WAIT_SECONDS = 60.0
@@ -49,9 +49,11 @@ def get_page_count(parameters: Parameters, table: Table, esi: Esi, *, force: boo
     if ours and answer.last_modified <= ours.last_modified:
         logger.info("not modified: the table has the snapshot of %s", ours.last_modified)
         return as_stored(ours)
+    if stored and not force:
+        check_not_older(answer, stored, parameters.region_id)
     if wait_seconds := seconds_to_wait(answer, esi.fetch_concurrency):
         logger.info("the snapshot of %s ends too soon: waiting %.0f s for the next", answer.last_modified, wait_seconds)
-        time.sleep(wait_seconds)
+        esi.waits.sleep(wait_seconds)
         answer = ask(esi, parameters.region_id)
     logger.info("region %d: %d pages of %s", parameters.region_id, answer.pages, answer.last_modified)
     return offered(answer, parameters.region_id, stored)
@@ -62,32 +64,40 @@ def read_stored(table: Table, region_id: int, *, force: bool) -> TableSnapshot |
 
     Raises:
         MissingTableError: the table is not there, nor on this machine.
+        TransientTableError: it is being created.
         TableError: the table is another region's, and `force` is not set.
     """
     try:
-        item = table.read_snapshot()
+        return understand(table.read_snapshot(), table.name, region_id, force=force)
     except MissingTableError as error:
+        if table.is_being_created():
+            raise TransientTableError(f"table {table.name} is still being created") from error
         if not table.is_local:
             raise MissingTableError(f"{error}: create it with `{table.create_command()}`") from error
         table.create()
         return None
-    if item is None or force:
-        return None if item is None else readable(item)
-    stored = TableSnapshot.from_item(item)
-    if stored.region_id != region_id:
+
+
+def understand(item: Item | None, table_name: str, region_id: int, *, force: bool) -> TableSnapshot | None:
+    """Reads the item `#snapshot`; with `force`, one that is not this program's is as good as none.
+
+    Raises:
+        TableError: it is another region's, or another program's, and `force` is not set.
+    """
+    if item is None:
+        return None
+    try:
+        stored = TableSnapshot.from_item(item)
+    except TableError:
+        if force:
+            return None
+        raise
+    if stored.region_id != region_id and not force:
         raise TableError(
-            f"table {table.name} holds region {stored.region_id}, not {region_id}: give each region its own table, "
+            f"table {table_name} holds region {stored.region_id}, not {region_id}: give each region its own table, "
             'such as table_name="MarketData-{region_id}", or run with force to replace its records'
         )
     return stored
-
-
-def readable(item: Item) -> TableSnapshot | None:
-    """Gives the item `#snapshot`, None where it is not this program's: `force` replaces it."""
-    try:
-        return TableSnapshot.from_item(item)
-    except TableError:
-        return None
 
 
 def made_alike(stored: TableSnapshot | None, parameters: Parameters) -> TableSnapshot | None:
@@ -108,6 +118,19 @@ def ask(esi: Esi, region_id: int) -> Answer:
         return esi.head(region_id)
     except NotFoundError as error:
         raise RefusedError(f"{error}; is there a market region {region_id}?") from error
+
+
+def check_not_older(answer: Answer, stored: TableSnapshot, region_id: int) -> None:
+    """Raises if ESI offers a snapshot that is older than the one that the table has begun to hold.
+
+    Raises:
+        TransientError: it does; a cache has not caught up.
+    """
+    if answer.last_modified < stored.last_modified:
+        raise TransientError(
+            f"region {region_id}: ESI offers the snapshot of {answer.last_modified}, older than the table's of "
+            f"{stored.last_modified}; run with force if the table is to go back"
+        )
 
 
 def seconds_to_wait(answer: Answer, fetch_concurrency: int) -> float:

@@ -1,9 +1,11 @@
 """Store Records: what differs from the table's present items is written, what is gone is deleted, and nothing else.
 
-First `#snapshot` says `writing`, then come the writes, mapped, and last it says `complete`.
+First `#snapshot` says `writing`, which is the lease of `tasks.lease`, then come the writes, mapped, and last it says
+`complete`.
 """
 
 import math
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -15,21 +17,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.aggregate import Book
-from tasks.get_page_count import Snapshot
+from tasks.get_page_count import Snapshot, understand
+from tasks.lease import Lease
 from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
 from tasks.table import (
     Item,
-    Parameters,
-    Table,
     TableError,
-    TableSnapshot,
     TransientTableError,
     batches,
     delete_request,
     put_request,
 )
+from tasks.table_snapshot import Parameters, TableSnapshot
+from tasks.waits import Waits
 
 PARTS = 20  # mapped task runs, about
+HANDFUL = 5  # records that a region may lose at once without being asked about
 PART_REQUESTS = (250, 1000)  # at least and at most in each
 
 
@@ -43,9 +46,15 @@ class Part(msgspec.Struct):
     first: int  # number of its first request, 1 or more
     last: int  # inclusive
     batches: dict[int, list[Item]]  # not yet stored, at most 25 requests each, by number
+    failed_at: float = 0.0  # monotonic time; 0 at the first attempt
 
     def __str__(self) -> str:
         return f"{self.first}–{self.last}"
+
+    def note_retry(self, waits: Waits) -> None:
+        """Adds the time since the attempt before, if there was one, to what was waited."""
+        if self.failed_at:
+            waits.add(self.failed_at)
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -78,58 +87,100 @@ _retried: dict[str, Any] = {
 
 
 @task(name="Store Records", task_run_name="Store Records: compare", **_retried)
-def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, table: Table, *, force: bool) -> Changes:
-    """Compares the records with the table's, and if they differ turns `#snapshot` to `writing`.
+def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: Lease, *, force: bool) -> Changes:
+    """Compares the records with the table's, and if they differ takes the lease: `#snapshot` says `writing`.
+
+    What another run has written between the comparison and the lease is compared anew.
 
     Raises:
-        ShrinkError: there are under half of the records that the same parameters stored last, and `force` is not set.
+        ShrinkError: the records are too few to be true, and `force` is not set.
+        TableError: the table has another region's records, or a newer snapshot, and `force` is not set.
+        LeaseHeldError: another run writes the table, and goes on.
     """
-    stored_records = snapshot.stored.records if snapshot.stored else 0
-    comparable = snapshot.stored is not None and snapshot.stored.parameters == parameters
-    if comparable and not force:
-        refuse_shrunk(len(book.records), stored_records, parameters.region_id)
-    changes = compare(to_items(book.records), table.scan(stored_records))
-    if changes.puts or changes.deletes:
-        table.write_snapshot(
-            describe("writing", snapshot, parameters, book.orders, stored_records if comparable else 0)
-        )
-    get_run_logger().info(
-        "%d to write, %d to delete, %d unchanged", len(changes.puts), len(changes.deletes), changes.unchanged
-    )
+    logger = get_run_logger()
+    items = to_items(book.records)
+    while True:
+        stored = understand(lease.wait(logger.info), lease.table.name, parameters.region_id, force=force)
+        if stored and not force:
+            refuse_older(snapshot, stored, lease.table.name)
+            refuse_shrunk(len(items), stored, parameters)
+        changes = compare(items, lease.table.scan(stored.records if stored else 0))
+        if not book.orders and not force:
+            refuse_empty(len(changes.deletes), parameters.region_id)
+        if not (changes.puts or changes.deletes):
+            break
+        comparable = stored is not None and stored.parameters == parameters
+        records = stored.records if stored and comparable else 0
+        if lease.take(describe("writing", snapshot, parameters, book.orders, records)):
+            break
+    logger.info("%d to write, %d to delete, %d unchanged", len(changes.puts), len(changes.deletes), changes.unchanged)
     return changes
 
 
 @task(name="Store Records", task_run_name="Store Records {part}", **_retried)
-def store_records(part: Part, table: Table) -> None:
+def store_records(part: Part, lease: Lease) -> None:
     """Sends one part's write requests, 25 a call."""
-    futures = {number: table.submit(table.write_batch, batch) for number, batch in part.batches.items()}
+    part.note_retry(lease.table.waits)
+    write = lease.table.write_batch
+    futures = {number: lease.table.submit(write, batch, lease.check) for number, batch in part.batches.items()}
     failed: list[TransientTableError] = []
-    for number, future in futures.items():
-        try:
-            future.result()
-            del part.batches[number]
-        except TransientTableError as error:
-            failed.append(error)
+    try:
+        for number, future in futures.items():
+            try:
+                future.result()
+                del part.batches[number]
+            except TransientTableError as error:
+                failed.append(error)
+    finally:
+        for future in futures.values():
+            future.cancel()
     if failed:
+        part.failed_at = time.monotonic()
         raise failed[0]
 
 
 @task(name="Store Records", task_run_name="Store Records: complete", **_retried)
-def complete_store(book: Book, snapshot: Snapshot, parameters: Parameters, table: Table) -> None:
-    """Turns `#snapshot` to `complete`: from now on the table is this snapshot."""
-    table.write_snapshot(describe("complete", snapshot, parameters, book.orders, len(book.records)))
+def complete_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: Lease) -> None:
+    """Turns `#snapshot` to `complete`, and gives the lease back: from now on the table is this snapshot."""
+    lease.complete(describe("complete", snapshot, parameters, book.orders, len(book.records)))
 
 
-def refuse_shrunk(records: int, stored_records: int, region_id: int) -> None:
-    """Raises if a snapshot has under half of the records that were stored last.
+def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> None:
+    """Raises if the table has begun to hold a newer snapshot.
+
+    Raises:
+        TableError: it has.
+    """
+    if stored.last_modified > snapshot.last_modified:
+        raise TableError(
+            f"table {table_name} has the snapshot of {stored.last_modified} by {stored.owner}, newer than this run's "
+            f"of {snapshot.last_modified}: this run wrote nothing"
+        )
+
+
+def refuse_shrunk(records: int, stored: TableSnapshot, parameters: Parameters) -> None:
+    """Raises if a snapshot has under half of the records that the same parameters stored last.
 
     Raises:
         ShrinkError: it has.
     """
-    if 2 * records < stored_records:
+    if stored.parameters == parameters and 2 * records < stored.records:
         raise ShrinkError(
-            f"region {region_id} has {records:,} records, the table {stored_records:,}: under half, so nothing was "
-            "written; if the market is right, run with force"
+            f"region {parameters.region_id} has {records:,} records, the table {stored.records:,}: under half, so "
+            "nothing was written; if the market is right, run with force"
+        )
+
+
+def refuse_empty(records: int, region_id: int) -> None:
+    """Raises if a region without a single order would empty a table of more than a handful of records.
+
+    Raises:
+        ShrinkError: it would.
+    """
+    if records > HANDFUL:
+        raise ShrinkError(
+            f"region {region_id} has no order at all, the table {records:,} records: nothing was written; if the "
+            "market is right, run with force"
         )
 
 

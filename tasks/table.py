@@ -2,33 +2,31 @@
 
 TableError                the table, or the way to it, refused
 ├── TransientTableError   may pass: throttled, a broken connection, DynamoDB's own failure
-└── MissingTableError     there is no such table
+├── MissingTableError     there is no such table
+└── ConditionError        the item is not as it was when it was read
 """
 
 import random
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
-import msgspec
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004 (botocore's)
 
 from tasks.esi import is_this_machine
+from tasks.waits import Waits
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 SNAPSHOT_KEY = "#snapshot"
-FORMAT_VERSION = 1  # of the items; a table of another version is compared and rewritten, never taken as up to date
 BATCH_ITEMS = 25  # DynamoDB's own limit for BatchWriteItem
 STALLED_CALLS = 8  # in a row that store nothing; calls that make progress are not counted
 MAX_WAIT_SECONDS = 10.0
@@ -43,9 +41,6 @@ TRANSIENT_CODES = {
 }
 
 Item = dict[str, Any]  # in DynamoDB's own notation: {"pk": {"S": "34"}, "price": {"N": "5.7"}, …}
-OrderType = Literal["sell", "buy", "all"]
-Price = Literal["min", "max", "mean", "weighted_mean", "median", "percentile_5"]
-Detail = Literal["compact", "full", "fuzzwork"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -62,57 +57,8 @@ class MissingTableError(TableError):
     """There is no such table."""
 
 
-class Parameters(msgspec.Struct, frozen=True):
-    """What the records depend on: two runs with the same parameters and snapshot make the same table."""
-
-    region_id: int
-    order_type: OrderType
-    price: Price
-    detail: Detail
-
-
-class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The item `#snapshot`: where the table stands."""
-
-    state: Literal["writing", "complete"]  # writing: some records may be of the snapshot before
-    region_id: int
-    order_type: OrderType
-    price: Price
-    detail: Detail
-    last_modified: datetime  # names the snapshot, UTC
-    expires: datetime  # until then ESI has no newer one, UTC by this side's clock
-    etag: str
-    pages: int
-    orders: int  # each counted once
-    records: int  # while writing: as many as the snapshot before had
-    written_at: datetime  # UTC
-    version: int = FORMAT_VERSION
-
-    @property
-    def parameters(self) -> Parameters:
-        """The parameters that its records were made with."""
-        return Parameters(self.region_id, self.order_type, self.price, self.detail)
-
-    def to_item(self) -> Item:
-        """Gives the item as DynamoDB takes it: dates as ISO 8601 in UTC."""
-        fields: dict[str, int | str] = {"pk": SNAPSHOT_KEY, **msgspec.to_builtins(self)}
-        return {name: {"N": str(value)} if isinstance(value, int) else {"S": value} for name, value in fields.items()}
-
-    @classmethod
-    def from_item(cls, item: Item) -> Self:
-        """Reads the item.
-
-        Raises:
-            TableError: an attribute is missing or of the wrong type.
-        """
-        try:
-            return msgspec.convert(
-                {name: next(iter(value.values())) for name, value in item.items()}, cls, strict=False
-            )
-        except msgspec.ValidationError as error:
-            raise TableError(
-                f"the table's item {SNAPSHOT_KEY} is not this program's ({error}): run with force"
-            ) from error
+class ConditionError(TableError):
+    """The item is not as it was when it was read: somebody else has written it."""
 
 
 class Table:
@@ -129,6 +75,7 @@ class Table:
         self.failures = 0  # calls and unprocessed batches that were, in a run that ends well, sent again
         self.read_units = 0.0
         self.write_units = 0.0
+        self.waits = Waits()
         self._lock = threading.Lock()
         self._client = connect(store_concurrency)
         self._threads = ThreadPoolExecutor(store_concurrency, thread_name_prefix="table")
@@ -137,8 +84,12 @@ class Table:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        self.drain()
         self._client.close()
+
+    def drain(self) -> None:
+        """Waits for the calls that are on their way; nothing can be submitted any more."""
+        self._threads.shutdown(cancel_futures=True)
 
     @property
     def is_local(self) -> bool:
@@ -168,6 +119,13 @@ class Table:
             raise self._translate(error) from error
         self._client.get_waiter("table_exists").wait(TableName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
 
+    def is_being_created(self) -> bool:
+        """Tells whether a table that cannot be read yet is on its way."""
+        try:
+            return self._client.describe_table(TableName=self.name)["Table"]["TableStatus"] == "CREATING"
+        except (ClientError, BotoCoreError):
+            return False
+
     def create_command(self) -> str:
         """Gives the shell command that creates the table."""
         return (
@@ -189,13 +147,27 @@ class Table:
         item: Item | None = answer.get("Item")
         return item
 
-    def write_snapshot(self, snapshot: TableSnapshot) -> None:
+    def write_snapshot(self, item: Item, condition: str, names: dict[str, str], values: Item) -> None:
         """Puts the item `#snapshot`.
 
+        Args:
+            item: with its key.
+            condition: what must hold of the present one, in DynamoDB's own words.
+            names: attributes' names by their place-holders in it.
+            values: by their place-holders in it.
+
         Raises:
+            ConditionError: it does not hold.
             TableError: see the module.
         """
-        self._call(self._client.put_item, TableName=self.name, Item=snapshot.to_item())
+        self._call(
+            self._client.put_item,
+            TableName=self.name,
+            Item=item,
+            ConditionExpression=condition,
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=values,
+        )
 
     def scan(self, expected_records: int) -> dict[str, Item]:
         """Gives all items but `#snapshot` by `pk`, strongly consistent, in as many segments as pay.
@@ -226,8 +198,12 @@ class Table:
                 return items
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
-    def write_batch(self, requests: list[Item]) -> None:
+    def write_batch(self, requests: list[Item], check: Callable[[], None]) -> None:
         """Puts and deletes up to 25 items, and resends what DynamoDB leaves unprocessed, after growing, jittered waits.
+
+        Args:
+            requests: as `put_request` and `delete_request` give them.
+            check: is called before each call, and raises if it must not be made.
 
         Raises:
             TransientTableError: nothing was stored `STALLED_CALLS` times in a row.
@@ -235,6 +211,7 @@ class Table:
         """
         attempts = stalled = 0
         while True:
+            check()
             answer = self._call(self._client.batch_write_item, RequestItems={self.name: requests})
             left: list[Item] = answer.get("UnprocessedItems", {}).get(self.name, [])
             if not left:
@@ -248,7 +225,7 @@ class Table:
                 )
             self._count_failure()
             requests = left
-            time.sleep(random.uniform(0, min(MAX_WAIT_SECONDS, 0.05 * 2**attempts)))  # noqa: S311 (spreads waits)
+            self.waits.sleep(random.uniform(0, min(MAX_WAIT_SECONDS, 0.05 * 2**attempts)))  # noqa: S311 (spreads waits)
 
     def _call(self, operation: Callable[..., Any], **arguments: Any) -> Any:  # noqa: ANN401 (an operation's own shape)
         try:
@@ -284,6 +261,8 @@ class Table:
             code = error.response["Error"]["Code"]
             if code == "ResourceNotFoundException":
                 return MissingTableError(f"table {self.name} does not exist in {self._client.meta.region_name}")
+            if code == "ConditionalCheckFailedException":
+                return ConditionError(f"table {self.name}: {SNAPSHOT_KEY} has been written by somebody else")
             if code in TRANSIENT_CODES or error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500:
                 return TransientTableError(said)
             if "key element does not match" in str(error):
@@ -305,11 +284,11 @@ def connect(store_concurrency: int) -> "DynamoDBClient":
         TableError: there is no region, or no such profile.
     """
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": 4},
+        retries={"mode": "standard", "total_max_attempts": 2},  # more of them are Prefect's, where they can be seen
         max_pool_connections=store_concurrency,
         parameter_validation=False,  # a third of a write's CPU, for shapes that are made here
-        connect_timeout=5,
-        read_timeout=20,
+        connect_timeout=3,  # a write begun at a lease's last safe moment ends before the lease does: see `tasks.lease`
+        read_timeout=8,
     )
     try:
         return boto3.session.Session().client("dynamodb", config=config)

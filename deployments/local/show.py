@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from deployments.local.market.names import find_type, region_name, type_name
-from tasks.table import Item, Table, TableSnapshot
+from tasks.table import Item, Table
+from tasks.table_snapshot import TableSnapshot
 
 ROWS = 20
 

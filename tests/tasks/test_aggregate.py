@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tasks.aggregate import aggregate_orders, merge_pages
 from tasks.fetch_pages import DTYPES
-from tasks.table import Detail, OrderType, Price
+from tasks.table_snapshot import Detail, OrderType, Price
 from tests.tasks import reference
 from tests.tasks.reference import Figures, Order, Record
 

@@ -33,7 +33,7 @@ orders = st.builds(
     Order,
     order_id=st.integers(1, 2**63 - 1),
     type_id=st.integers(1, 2**31 - 1),
-    price=st.integers(1, 9 * 10**15).map(lambda cents: cents / 100),
+    price=st.integers(1, 35 * 10**14).map(lambda cents: cents / 100),
     volume_remain=st.integers(1, 2**63 - 1),
     is_buy_order=st.booleans(),
 )

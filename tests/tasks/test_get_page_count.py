@@ -8,7 +8,7 @@ import pytest
 
 from tasks.esi import Answer
 from tasks.get_page_count import as_stored, made_alike, offered, seconds_to_wait
-from tasks.table import Parameters, TableSnapshot
+from tasks.table_snapshot import Parameters, TableSnapshot
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PARAMETERS = Parameters(10000002, "sell", "min", "compact")

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+import msgspec
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.store_records import Changes, ShrinkError, compare, is_type_id, number, refuse_shrunk, to_items
 from tasks.table import Item
+from tests.tasks.test_get_page_count import PARAMETERS, STORED
 
 keys = st.one_of(st.integers(1, 30).map(str), st.sampled_from(["notes", "#other", "", "٣", "-1", "1e3"]))
 tables = st.dictionaries(keys, st.integers(1, 3))
@@ -107,11 +109,11 @@ def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
 @pytest.mark.parametrize(("records", "stored"), [(50, 100), (51, 101), (0, 0), (1, 0), (1, 2)])
 def test_half_of_the_records_pass(records: int, stored: int) -> None:
     """A snapshot with half of the records or more is stored."""
-    refuse_shrunk(records, stored, 10000002)
+    refuse_shrunk(records, msgspec.structs.replace(STORED, records=stored), PARAMETERS)
 
 
 @pytest.mark.parametrize(("records", "stored"), [(49, 100), (50, 101), (0, 1)])
 def test_under_half_of_the_records_is_refused(records: int, stored: int) -> None:
     """A snapshot with under half of the records is refused, by a message with both numbers and the way out."""
     with pytest.raises(ShrinkError, match=f"has {records} records, the table {stored}: under half, .* run with force"):
-        refuse_shrunk(records, stored, 10000002)
+        refuse_shrunk(records, msgspec.structs.replace(STORED, records=stored), PARAMETERS)

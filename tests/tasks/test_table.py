@@ -14,21 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from tasks.lease import Lease
 from tasks.table import (
     STALLED_CALLS,
-    Detail,
     Item,
     MissingTableError,
-    OrderType,
-    Price,
     Table,
     TableError,
-    TableSnapshot,
     TransientTableError,
     check_table_name,
     delete_request,
     put_request,
 )
+from tasks.table_snapshot import Detail, OrderType, Price, TableSnapshot
 from tests.conftest import scan
 
 instants = st.datetimes(datetime(2003, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 (bounds)
@@ -47,6 +45,8 @@ snapshots = st.builds(
     orders=counts,
     records=counts,
     written_at=instants,
+    owner=st.text(max_size=40),
+    lease=counts,
     version=counts,
 )
 
@@ -58,6 +58,10 @@ def table(store_url: str, table_name: str) -> Iterator[Table]:
     with Table(table_name, 4) as opened:
         opened.create()
         yield opened
+
+
+def unguarded() -> None:
+    """Lets every call be made."""
 
 
 def record(number: int, size: int = 0) -> Item:
@@ -114,12 +118,14 @@ def test_snapshot_is_stored(table: Table, dynamodb: DynamoDBClient) -> None:
         records=1,
         written_at=now,
     )
-    table.write_snapshot(snapshot)
+    with Lease(table) as lease:
+        lease.wait()
+        lease.complete(snapshot)
     item = table.read_snapshot()
     assert item == scan(dynamodb, table.name)["#snapshot"]
     assert item
     assert (item["pages"], item["last_modified"]) == ({"N": "433"}, {"S": "2026-11-24T12:00:00Z"})
-    assert (table.read_units, table.write_units) == (1, 1)
+    assert (table.read_units, table.write_units) == (2, 1)
 
 
 def test_foreign_snapshot_is_told() -> None:
@@ -132,14 +138,14 @@ def test_foreign_snapshot_is_told() -> None:
 def test_scan_reads_all_pages(table: Table, expected_records: int) -> None:
     """A table of more than 1 MB is read whole, in one segment or in several, and without `#snapshot`."""
     requests = [put_request(record(number, 60_000)) for number in range(25)]
-    table.write_batch(requests)
+    table.write_batch(requests, unguarded)
     assert table.scan(expected_records) == {str(number): record(number, 60_000) for number in range(25)}
 
 
 def test_batch_puts_and_deletes(table: Table, dynamodb: DynamoDBClient) -> None:
     """A batch puts and deletes, and its write units are counted."""
-    table.write_batch([put_request(record(number)) for number in range(25)])
-    table.write_batch([put_request(record(100)), delete_request("3")])
+    table.write_batch([put_request(record(number)) for number in range(25)], unguarded)
+    table.write_batch([put_request(record(100)), delete_request("3")], unguarded)
     assert scan(dynamodb, table.name).keys() == {str(number) for number in range(25)} - {"3"} | {"100"}
     assert table.write_units == 27
 
@@ -224,7 +230,7 @@ REQUESTS = [put_request(record(number)) for number in range(25)]
 def test_unprocessed_items_are_sent_again(name: str, calls: int) -> None:
     """What is left unprocessed is sent again, as long as some of it goes through, and is counted."""
     with Table(name, 1) as table:
-        table.write_batch(REQUESTS)
+        table.write_batch(REQUESTS, unguarded)
     assert (Scripted.calls[name], table.failures) == (calls, calls - 1)
 
 
@@ -235,7 +241,7 @@ def test_batch_without_progress_is_given_up() -> None:
         Table("All", 1) as table,
         pytest.raises(TransientTableError, match="table All: 25 writes, the first a put of 0"),
     ):
-        table.write_batch(REQUESTS)
+        table.write_batch(REQUESTS, unguarded)
     assert Scripted.calls["All"] == STALLED_CALLS
 
 
@@ -255,7 +261,7 @@ def test_batch_without_progress_is_given_up() -> None:
 def test_failed_call_is_judged(name: str, error: type[TableError]) -> None:
     """Throttling, DynamoDB's own failures and broken connections may pass; all else does not."""
     with Table(name, 1) as table, pytest.raises(error, match=f"table {name}") as caught:
-        table.write_batch(REQUESTS)
+        table.write_batch(REQUESTS, unguarded)
     assert type(caught.value) is error
 
 
