@@ -19,6 +19,7 @@ from prefect.logging import get_run_logger
 from tasks.aggregate import Book
 from tasks.get_page_count import Snapshot, understand
 from tasks.lease import Lease
+from tasks.read_records import is_type_id
 from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
 from tasks.table import (
     Item,
@@ -222,11 +223,6 @@ def compare(items: dict[str, Item], present: dict[str, Item]) -> Changes:
     others = [pk for pk in present if pk not in items]
     deletes = [pk for pk in others if is_type_id(pk)]
     return Changes(puts, deletes, len(items) - len(puts), len(others) - len(deletes))
-
-
-def is_type_id(pk: str) -> bool:
-    """Tells whether a key is an item type's, and so this program's to delete."""
-    return pk.isascii() and pk.isdigit()
 
 
 def describe(

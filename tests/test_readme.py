@@ -69,12 +69,16 @@ def scheduled_runs(api: Api, deployment: Deployment) -> list[object]:
 
 
 @pytest.mark.usefixtures("served", "store_url", "api")
-def test_python_example_runs(market: Market, dynamodb: DynamoDBClient, table_name: str) -> None:
-    """The README's Python fills a table, with no more than an import; here of a smaller region."""
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    code = code.replace("10000002", "10000003").replace("MarketData-{region_id}", table_name)
-    assert float(run(f"python - <<'PY'\n{code}\nPY").split()[0]) == len(scan(dynamodb, table_name)) - 1
+def test_python_examples_run(market: Market, dynamodb: DynamoDBClient, table_name: str) -> None:
+    """The README's Python fills a table, here of a smaller region, and reads it, with no more than an import."""
+    read, fill = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    fill = fill.replace("10000002", "10000003").replace("MarketData-{region_id}", table_name)
+    assert float(run(f"python - <<'PY'\n{fill}\nPY").split()[0]) == len(scan(dynamodb, table_name)) - 1
     assert market.requests["GET 200"] == 1
+    records = scan(dynamodb, table_name)
+    type_id = min(records.keys() - {"#snapshot"})
+    read = read.replace("MarketData", table_name).replace('"34"', repr(type_id))
+    assert run(f"python - <<'PY'\n{read}\nPY").split()[0] == records[type_id]["price"]["N"]
 
 
 def test_aws_command_is_the_one_that_a_failed_run_names(store_url: str) -> None:

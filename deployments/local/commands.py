@@ -10,7 +10,7 @@ from deployments.local.progress import Progress, fail
 from deployments.local.run import FlowRunError, run_deployment
 from deployments.local.show import show_table
 from deployments.local.stack import BusyError, Stack, read_addresses
-from tasks.table import Table, TableError
+from tasks.table import TableError
 
 INTERRUPTED = 130
 NEXT = """
@@ -97,5 +97,4 @@ def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(wanted)
-    with Table(options.table_name, 1) as opened:
-        show_table(opened, type_wanted, rows)
+    show_table(options.table_name, type_wanted, rows)

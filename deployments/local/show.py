@@ -3,42 +3,40 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
 from deployments.local.market.names import find_type, region_name, type_name
-from tasks.table import Item, Table
+from tasks.read_records import Record, read_records
 from tasks.table_snapshot import TableSnapshot
 
 ROWS = 20
 
 
-def show_table(table: Table, type_wanted: str, rows: int = ROWS) -> None:
+def show_table(table_name: str, type_wanted: str, rows: int = ROWS) -> None:
     """Prints a table's records, the most traded first: those whose price times volume is the highest.
 
     Args:
-        table: a market table.
+        table_name: of a market table.
         type_wanted: an item type's name or id, to show its record alone; empty for all.
         rows: at most.
 
     Raises:
         ValueError: there is no such type, or it has no record.
-        TableError: the table refused.
+        TableError: the table refused, or holds no whole snapshot.
     """
-    item = table.read_snapshot()
-    snapshot = TableSnapshot.from_item(item) if item else None
-    items = table.scan(snapshot.records if snapshot else 0)
-    records = [record for pk, record in items.items() if not pk.startswith("#")]
-    if type_wanted:
-        records = [pick(items, type_wanted, table.name)]
-    title = f"{table.name}: {region_name(snapshot.region_id)} ({snapshot.region_id})" if snapshot else table.name
-    Console().print(make_grid(sorted(records, key=turnover, reverse=True)[:rows], title))
-    Console().print(describe(snapshot, len(items), len(records), rows), highlight=False)
+    records, snapshot = read_records(table_name)
+    chosen = pick(records, type_wanted, table_name) if type_wanted else records
+    first = sorted(chosen.items(), key=turnover, reverse=True)[:rows]
+    title = f"{table_name}: {region_name(snapshot.region_id)} ({snapshot.region_id})"
+    Console().print(make_grid(first, title))
+    Console().print(describe(snapshot, len(records), len(first)), highlight=False)
 
 
-def pick(items: dict[str, Item], type_wanted: str, table_name: str) -> Item:
+def pick(records: dict[str, Record], type_wanted: str, table_name: str) -> dict[str, Record]:
     """Gives one type's record.
 
     Raises:
@@ -47,36 +45,34 @@ def pick(items: dict[str, Item], type_wanted: str, table_name: str) -> Item:
     type_id = int(type_wanted) if type_wanted.isdigit() else find_type(type_wanted)
     if type_id is None:
         raise ValueError(f"TYPE is {type_wanted!r}: give an item type's whole name, such as Tritanium, or its id")
-    if str(type_id) not in items:
+    if str(type_id) not in records:
         raise ValueError(f"{table_name} has no record of {type_name(type_id)} ({type_id}): nobody offers it")
-    return items[str(type_id)]
+    return {str(type_id): records[str(type_id)]}
 
 
-def turnover(record: Item) -> Decimal:
+def turnover(row: tuple[str, Any]) -> Decimal:
     """Gives price times volume (ISK)."""
-    return Decimal(record["price"]["N"]) * Decimal(record["volume"]["N"])
+    _pk, record = row
+    traded: Decimal = record["price"] * record["volume"]
+    return traded
 
 
-def make_grid(records: Iterable[Item], title: str) -> Grid:
+def make_grid(records: Iterable[tuple[str, Record]], title: str) -> Grid:
     """Gives the records as a table to print."""
     grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     grid.add_column("type", justify="right", style="dim")
     grid.add_column("name")
     grid.add_column("price (ISK)", justify="right")
     grid.add_column("volume", justify="right")
-    for record in records:
-        pk, price, volume = record["pk"]["S"], Decimal(record["price"]["N"]), int(record["volume"]["N"])
-        grid.add_row(pk, type_name(int(pk)), f"{price:,.2f}", f"{volume:,}")
+    for pk, record in records:
+        grid.add_row(pk, type_name(int(pk)), f"{record['price']:,.2f}", f"{record['volume']:,}")
     return grid
 
 
-def describe(snapshot: TableSnapshot | None, records: int, chosen: int, rows: int) -> str:
+def describe(snapshot: TableSnapshot, records: int, shown: int) -> str:
     """Says how much is shown, and of when it is."""
-    shown = f"{min(rows, chosen):,} of {records:,} records"
-    if snapshot is None:
-        return f"{shown}; no #snapshot tells of when they are"
     age_seconds = (datetime.now(UTC) - snapshot.last_modified).total_seconds()
     return (
-        f"{shown}, of {snapshot.last_modified:%Y-%m-%d %H:%M:%S} UTC, {age_seconds:,.0f} s old, {snapshot.state}; "
-        f"from {snapshot.orders:,} orders on {snapshot.pages:,} pages ({snapshot.order_type}, {snapshot.price})"
+        f"{shown:,} of {records:,} records, of {snapshot.last_modified:%Y-%m-%d %H:%M:%S} UTC, {age_seconds:,.0f} s "
+        f"old, from {snapshot.orders:,} orders on {snapshot.pages:,} pages ({snapshot.order_type}, {snapshot.price})"
     )

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.store_records import Changes, ShrinkError, compare, is_type_id, number, refuse_shrunk, to_items
+from tasks.read_records import is_type_id
+from tasks.store_records import Changes, ShrinkError, compare, number, refuse_shrunk, to_items
 from tasks.table import Item
 from tests.tasks.test_get_page_count import PARAMETERS, STORED
 

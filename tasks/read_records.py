@@ -1,0 +1,64 @@
+"""Reads a market table as one whole snapshot, for programs that use it."""
+
+from decimal import Decimal
+from typing import Any
+
+from boto3.dynamodb.types import TypeDeserializer
+
+from tasks.lease import read_holder
+from tasks.table import Table, TableError
+from tasks.table_snapshot import TableSnapshot
+
+ATTEMPTS = 5
+WAIT_SECONDS = 1.0  # after the first attempt; twice as long after each further one
+
+Record = dict[str, Decimal | dict[str, Decimal]]
+
+
+class UnreadableError(TableError):
+    """The table holds no whole snapshot now, or did not hold still for long enough to be read."""
+
+
+def read_records(table_name: str) -> tuple[dict[str, Record], TableSnapshot]:
+    """Gives a table's records, all of one snapshot, and what that snapshot is.
+
+    `#snapshot` is read before and after the scan: if it is the same and `complete`, no run has written meanwhile. While
+    a run writes, the table is read again a few times, for half a minute at most.
+
+    Args:
+        table_name: of a market table, where boto3's settings find it.
+
+    Returns:
+        Records by `pk`, in the table's order: `price` (ISK) and `volume` (units), with details also `buy` and `sell`,
+        all numbers as Decimal; and the item `#snapshot`.
+
+    Raises:
+        UnreadableError: a run is still writing, or ended while it wrote, or the table has no `#snapshot`.
+        TableError: see `tasks.table`.
+    """
+    with Table(table_name, store_concurrency=8) as table:
+        for attempt in range(ATTEMPTS):
+            before = table.read_snapshot()
+            if before is None:
+                raise UnreadableError(f"table {table_name} has no item #snapshot: no run has stored anything in it yet")
+            snapshot = TableSnapshot.from_item(before)
+            if snapshot.state == "complete":
+                items = table.scan(snapshot.records)
+                if table.read_snapshot() == before:
+                    return {pk: to_record(item) for pk, item in items.items() if is_type_id(pk)}, snapshot
+            elif not read_holder(before):
+                raise UnreadableError(f"table {table_name}: the last run ended while it wrote; the next one repairs")
+            if attempt < ATTEMPTS - 1:
+                table.waits.sleep(WAIT_SECONDS * 2**attempt)
+    raise UnreadableError(f"table {table_name} was being written by {snapshot.owner} at each of {ATTEMPTS} attempts")
+
+
+def is_type_id(pk: str) -> bool:
+    """Tells whether a key is an item type's, and so this program's."""
+    return pk.isascii() and pk.isdigit()
+
+
+def to_record(item: dict[str, Any]) -> Record:
+    """Turns an item in DynamoDB's notation to Python's values, without its key."""
+    read = TypeDeserializer().deserialize
+    return {name: read(value) for name, value in item.items() if name != "pk"}
