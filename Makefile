@@ -1,6 +1,6 @@
 # A target per habit; `make` alone lists them. CI calls the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup run up table test lint format lock clean
+.PHONY: help setup run up table test chaos lint format lock clean
 
 PYTHON ?= python3
 UV_CACHE_DIR ?= $(CURDIR)/.local/cache
@@ -45,6 +45,9 @@ table: setup ## the table's records, most traded first: TYPE="Tritanium", REGION
 
 test: setup ## all tests
 	@$(BIN)/python -m pytest -n auto
+
+chaos: setup ## random faults against the flow, and whether the table was ever wrong: N=1000, SEED=7, KILLS=100
+	@$(BIN)/python -m tests.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
 
 lint: setup ## format, rules and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

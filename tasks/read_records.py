@@ -37,20 +37,25 @@ def read_records(table_name: str) -> tuple[dict[str, Record], TableSnapshot]:
         TableError: see `tasks.table`.
     """
     with Table(table_name, store_concurrency=8) as table:
-        for attempt in range(ATTEMPTS):
-            before = table.read_snapshot()
-            if before is None:
-                raise UnreadableError(f"table {table_name} has no item #snapshot: no run has stored anything in it yet")
-            snapshot = TableSnapshot.from_item(before)
-            if snapshot.state == "complete":
-                items = table.scan(snapshot.records)
-                if table.read_snapshot() == before:
-                    return {pk: to_record(item) for pk, item in items.items() if is_type_id(pk)}, snapshot
-            elif not read_holder(before):
-                raise UnreadableError(f"table {table_name}: the last run ended while it wrote; the next one repairs")
-            if attempt < ATTEMPTS - 1:
-                table.waits.sleep(WAIT_SECONDS * 2**attempt)
-    raise UnreadableError(f"table {table_name} was being written by {snapshot.owner} at each of {ATTEMPTS} attempts")
+        return read_whole(table)
+
+
+def read_whole(table: Table) -> tuple[dict[str, Record], TableSnapshot]:
+    """Does what `read_records` does, with a client that is open already."""
+    for attempt in range(ATTEMPTS):
+        before = table.read_snapshot()
+        if before is None:
+            raise UnreadableError(f"table {table.name} has no item #snapshot: no run has stored anything in it yet")
+        snapshot = TableSnapshot.from_item(before)
+        if snapshot.state == "complete":
+            items = table.scan(snapshot.records)
+            if table.read_snapshot() == before:
+                return {pk: to_record(item) for pk, item in items.items() if is_type_id(pk)}, snapshot
+        elif not read_holder(before):
+            raise UnreadableError(f"table {table.name}: the last run ended while it wrote; the next one repairs")
+        if attempt < ATTEMPTS - 1:
+            table.waits.sleep(WAIT_SECONDS * 2**attempt)
+    raise UnreadableError(f"table {table.name} was being written by {snapshot.owner} at each of {ATTEMPTS} attempts")
 
 
 def is_type_id(pk: str) -> bool:

@@ -117,7 +117,12 @@ class Table:
             pass  # another run was quicker
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error) from error
-        self._client.get_waiter("table_exists").wait(TableName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+        try:
+            self._client.get_waiter("table_exists").wait(
+                TableName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise TransientTableError(f"table {self.name} is not ready: {error}") from error
 
     def is_being_created(self) -> bool:
         """Tells whether a table that cannot be read yet is on its way."""
@@ -285,7 +290,7 @@ def connect(store_concurrency: int) -> "DynamoDBClient":
     """
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 2},  # more of them are Prefect's, where they can be seen
-        max_pool_connections=store_concurrency,
+        max_pool_connections=store_concurrency + 2,  # the flow's own calls, and the lease's
         parameter_validation=False,  # a third of a write's CPU, for shapes that are made here
         connect_timeout=3,  # a write begun at a lease's last safe moment ends before the lease does: see `tasks.lease`
         read_timeout=8,

@@ -1,34 +1,22 @@
 """One DynamoDB-compatible store and one Prefect server for all tests, begun by pytest's first process."""
 
 import os
-import shutil
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import boto3
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from deployments.local.api import Api
-from deployments.local.environment import (
-    STORE_VENV,
-    Options,
-    aws_environment,
-    base_environment,
-    prefect_environment,
-    store_environment,
-)
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
-from deployments.local.processes import Child, free_port
-from deployments.local.stack import answers, prefect
 from tasks.table import Item
+from tests.servers import start_servers, wait_for, wait_for_store
 
-START_SECONDS = 120.0
 SERVERS = pytest.StashKey[ExitStack]()
 
 
@@ -36,24 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Starts the servers, without waiting, and sets the environment that all of pytest's processes get."""
     if hasattr(config, "workerinput"):
         return
-    servers = config.stash[SERVERS] = ExitStack()
-    home = Path(tempfile.mkdtemp(prefix="market-data-tests-"))
-    servers.callback(shutil.rmtree, home, ignore_errors=True)
-    store_port, api_port = free_port(), free_port()
-    base = base_environment(os.environ) | {"TMPDIR": str(home)}
-    prefect_settings = prefect_environment(f"http://127.0.0.1:{api_port}/api")
-    prefect_settings |= {"PREFECT_HOME": str(home / "prefect"), "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2"}
-    aws = aws_environment(Options(0, "local", ""), f"http://127.0.0.1:{store_port}", {})
-    for name in [name for name in os.environ if name.startswith(("AWS_", "PREFECT_", "ESI_"))]:
-        del os.environ[name]
-    os.environ.update(prefect_settings | aws | {"NO_PROXY": base["NO_PROXY"], "PREFECT_LOGGING_LEVEL": "WARNING"})
-    api = [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(api_port)]
-    store = store_environment(store_port, home / "store") | {"PERSIST_STATE": "0"}
-    for name, command, environ in (
-        ("store", [str(STORE_VENV / "bin" / "ministack")], base | store),
-        ("server", api, base | prefect_settings),
-    ):
-        servers.callback(Child(name, command, environ, home / f"{name}.log").stop)
+    config.stash[SERVERS] = start_servers()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -62,12 +33,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.stash[SERVERS].close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_heartbeats() -> Iterator[None]:
+    """Flow runs of this process send no heartbeats: Prefect ends them in steps of a second, and so each run."""
+    with temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
 @pytest.fixture(scope="session")
 def store_url() -> str:
     """The address of a DynamoDB-compatible server that checks as strictly as DynamoDB does."""
-    url = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
-    wait_for(lambda: answers(f"{url}/_ministack/health"), "the store")
-    return url
+    return wait_for_store()
 
 
 @pytest.fixture(scope="session")
@@ -76,14 +52,6 @@ def api() -> Iterator[Api]:
     with Api(os.environ["PREFECT_API_URL"]) as opened:
         wait_for(opened.is_up, "the Prefect server")
         yield opened
-
-
-def wait_for(ready: Callable[[], bool], what: str) -> None:
-    """Waits until a server that is starting answers."""
-    deadline = time.monotonic() + START_SECONDS
-    while not ready():
-        assert time.monotonic() < deadline, f"{what} did not start"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")

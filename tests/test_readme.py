@@ -13,7 +13,8 @@ from deployments.local.api import Api, Deployment
 from deployments.local.environment import CHECKOUT, VENV
 from deployments.local.market.market import Market
 from tasks.table import Table
-from tests.conftest import scan, wait_for
+from tests.conftest import scan
+from tests.servers import wait_for
 
 README = Path(CHECKOUT, "README.md").read_text()
 SHELL = [

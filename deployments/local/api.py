@@ -48,6 +48,13 @@ class Deployment(msgspec.Struct, frozen=True):
     schedules: list[Schedule]
 
 
+class Automation(msgspec.Struct, frozen=True):
+    """An automation, by its name."""
+
+    id: str
+    name: str
+
+
 class Artifact(msgspec.Struct, frozen=True):
     """An artifact of markdown."""
 
@@ -99,6 +106,16 @@ class Api:
         for run in self._ask("POST", "/flow_runs/filter", {"flow_runs": unfinished}, list[FlowRun]):
             self._send("POST", f"/flow_runs/{run.id}/set_state", {"state": state})
 
+    def apply_automations(self, automations: list[dict[str, Any]]) -> None:
+        """Creates automations, or brings those of the same names up to date."""
+        present = self._ask("POST", "/automations/filter", {}, list[Automation])
+        for automation in automations:
+            known = [found.id for found in present if found.name == automation["name"]]
+            if known:
+                self._send("PUT", f"/automations/{known[0]}", automation)
+            else:
+                self._send("POST", "/automations/", automation)
+
     def start_schedule(self, deployment: str, parameters: dict[str, Any]) -> None:
         """Switches a deployment's schedule on; one that has none gets one, every 300 s with these parameters."""
         found = self.find_deployment(deployment)
@@ -111,6 +128,12 @@ class Api:
     def find_deployment(self, name: str) -> Deployment:
         """Gives a deployment by its whole name, such as `market-data/venal`."""
         return self._ask("GET", f"/deployments/name/{name}", None, Deployment)
+
+    def create_run(self, deployment: str, parameters: dict[str, Any]) -> str:
+        """Creates a run of a deployment, for a worker to take, and gives its id."""
+        found = self.find_deployment(deployment)
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        return self._ask("POST", f"/deployments/{found.id}/create_flow_run", body, FlowRun).id
 
     def read_state(self, flow_run_id: str) -> State:
         """Gives the state of a flow run."""

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
 
 from deployments.local.api import Api
 from deployments.local.environment import (
+    CHECKOUT,
     POOL,
     STATE,
     STORE_VENV,
@@ -31,6 +32,7 @@ from deployments.local.progress import Progress
 T = TypeVar("T")
 START_SECONDS = 120.0
 UI_PORT = 4200  # Prefect's own default, if nobody has it
+AUTOMATIONS = CHECKOUT / "deployments" / "automations.yaml"
 ADDRESSES = STATE / "stack.json"
 
 
@@ -139,6 +141,7 @@ class Stack:
         self._wait("server", self.api.is_up)
         self.progress.begin("deploying, and starting a worker")
         self.api.create_pool(POOL)
+        self.api.apply_automations(read_automations())
         self.api.end_leftovers()
         self.api.forget_workers(POOL)
         self._start("worker", [prefect(), "worker", "start", "--pool", POOL, "--type", "process"], self.environ)
@@ -179,6 +182,11 @@ class Stack:
                 raise ChildError(f"{name} was not ready after {START_SECONDS:.0f} s: see {self.children[name].log}")
             time.sleep(0.05)
         return result
+
+
+def read_automations() -> list[dict[str, Any]]:
+    """Gives the automations that ship with the deployments, as Prefect's API takes them."""
+    return msgspec.yaml.decode(AUTOMATIONS.read_bytes(), type=dict[str, list[dict[str, Any]]])["automations"]
 
 
 def raise_interrupt(*_: object) -> None:

@@ -15,7 +15,8 @@ from flows.market_data import Summary, market_data
 from tasks.esi import RefusedError
 from tasks.store_records import ShrinkError
 from tasks.table import Item, TableError
-from tests.conftest import Clock, scan, wait_for
+from tests.conftest import Clock, scan
+from tests.servers import wait_for
 from tests.tasks import reference
 
 VENAL, PERIOD_BASIS, DERELIK = 10000015, 10000063, 10000001

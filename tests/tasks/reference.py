@@ -1,4 +1,4 @@
-"""A second, slow aggregation, written from DESIGN.md's definitions alone: exact fractions, one order at a time."""
+"""A second, slow aggregation, written from the definitions alone: exact fractions, one order at a time."""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -54,7 +54,7 @@ def parse_head(head: bytes) -> Request:
 
 def format_reply(request: Request, reply: Reply, counts: dict[str, str]) -> bytes:
     """Gives a reply as it goes over the wire; a HEAD's and a 304's without a body."""
-    headers = {**reply.headers, **counts}
+    headers = {**counts, **reply.headers}
     if reply.status != HTTPStatus.NOT_MODIFIED:
         headers["Content-Length"] = str(len(reply.body))
     try:

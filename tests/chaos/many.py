@@ -1,0 +1,83 @@
+"""Plays many schedules, on all cores."""
+
+import logging
+import multiprocessing
+import os
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import msgspec
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+from tests.chaos.play import Outcome, hurry, play, shrink
+from tests.chaos.schedule import draw_schedule
+
+REPORT_SECONDS = 30.0
+
+
+def play_many(seeds: range) -> int:
+    """Plays schedules on all cores and prints what came of them; gives the exit code."""
+    say(f"{len(seeds)} schedules from seed {seeds.start}: make chaos N={len(seeds)} SEED={seeds.start}")
+    begun = told = time.monotonic()
+    total, done, wrong = Outcome(), 0, 0
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=be_quiet, max_tasks_per_child=100) as pool:
+        for future in as_completed([pool.submit(play_one, seed) for seed in seeds]):
+            outcome, violation = future.result()
+            done += 1
+            add(total, outcome)
+            if violation:
+                wrong += 1
+                say(violation)
+            if time.monotonic() - told > REPORT_SECONDS:
+                told = time.monotonic()
+                say(f"{told - begun:6.0f} s  {done} schedules, {total.runs} runs, wrong: {wrong}")
+    say("\n".join(describe(total, done, time.monotonic() - begun)))
+    say(f"wrong tables: {wrong}")
+    return int(wrong > 0)
+
+
+def say(line: str) -> None:
+    """Prints a line."""
+    print(line, flush=True)  # noqa: T201 (what it is for)
+
+
+def be_quiet() -> None:
+    """Keeps the runs' own output out of the way: that they fail is what they are for."""
+    logging.disable(logging.CRITICAL)
+
+
+def play_one(seed: int) -> tuple[Outcome, str]:
+    """Plays one schedule; gives what came of it, and what was wrong, with the fewest faults that show it."""
+    schedule = draw_schedule(seed)
+    with hurry(), temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        try:
+            return play(schedule), ""
+        except Exception:  # noqa: BLE001 (whatever it is, it is told)
+            told = traceback.format_exc(limit=-3)
+            smallest = msgspec.json.format(msgspec.json.encode(shrink(schedule))).decode()
+            return Outcome(), f"WRONG at seed {seed}: {told}smallest schedule: {smallest}"
+
+
+def add(total: Outcome, outcome: Outcome) -> None:
+    """Adds a schedule's counts."""
+    total.runs += outcome.runs
+    total.reads += outcome.reads
+    total.failed += outcome.failed
+    total.injected += outcome.injected
+
+
+def describe(total: Outcome, done: int, seconds: float) -> Iterator[str]:
+    """Gives the lines of the end's summary."""
+    yield f"{done} schedules in {seconds:.0f} s: {total.runs} runs, {sum(total.failed.values())} of them failed cleanly"
+    yield f"faults injected: {sum(total.injected.values())}: {listed(total.injected)}"
+    yield f"errors: {listed(total.failed)}"
+    yield f"whole reads meanwhile: {total.reads}"
+
+
+def listed(counts: Counter[str]) -> str:
+    """Gives counts in words, the most first."""
+    return ", ".join(f"{name} {count}" for name, count in counts.most_common())

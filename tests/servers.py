@@ -1,0 +1,67 @@
+"""The DynamoDB-compatible store and the Prefect server that tests share."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from prefect.context import refresh_global_settings_context
+
+from deployments.local.environment import (
+    STORE_VENV,
+    Options,
+    aws_environment,
+    base_environment,
+    prefect_environment,
+    store_environment,
+)
+from deployments.local.processes import Child, free_port
+from deployments.local.stack import answers, prefect
+
+START_SECONDS = 120.0
+
+
+def start_servers() -> ExitStack:
+    """Starts both without waiting, and sets the environment for this process and its children.
+
+    Returns:
+        What stops them when it is closed.
+    """
+    servers = ExitStack()
+    home = Path(tempfile.mkdtemp(prefix="market-data-tests-"))
+    servers.callback(shutil.rmtree, home, ignore_errors=True)
+    store_port, api_port = free_port(), free_port()
+    base = base_environment(os.environ) | {"TMPDIR": str(home)}
+    prefect_settings = prefect_environment(f"http://127.0.0.1:{api_port}/api")
+    prefect_settings |= {"PREFECT_HOME": str(home / "prefect"), "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2"}
+    aws = aws_environment(Options(0, "local", ""), f"http://127.0.0.1:{store_port}", {})
+    for name in [name for name in os.environ if name.startswith(("AWS_", "PREFECT_", "ESI_"))]:
+        del os.environ[name]
+    os.environ.update(prefect_settings | aws | {"NO_PROXY": base["NO_PROXY"], "PREFECT_LOGGING_LEVEL": "WARNING"})
+    refresh_global_settings_context()
+    api = [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(api_port)]
+    store = store_environment(store_port, home / "store") | {"PERSIST_STATE": "0"}
+    for name, command, environ in (
+        ("store", [str(STORE_VENV / "bin" / "ministack")], base | store),
+        ("server", api, base | prefect_settings),
+    ):
+        servers.callback(Child(name, command, environ, home / f"{name}.log").stop)
+    return servers
+
+
+def wait_for_store() -> str:
+    """Waits until the store answers, and gives its address."""
+    url = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
+    wait_for(lambda: answers(f"{url}/_ministack/health"), "the store")
+    return url
+
+
+def wait_for(ready: Callable[[], bool], what: str) -> None:
+    """Waits until something is ready."""
+    deadline = time.monotonic() + START_SECONDS
+    while not ready():
+        assert time.monotonic() < deadline, f"{what} did not come"
+        time.sleep(0.05)
