@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 from prefect import flow, unmapped
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import (
     AfterValidator,
@@ -23,6 +24,7 @@ from tasks.build_iterator import build_iterator
 from tasks.esi import Esi
 from tasks.fetch_pages import fetch_pages, is_whole, offers
 from tasks.get_page_count import Snapshot, get_page_count
+from tasks.kept_pages import forget_pages
 from tasks.lease import Lease
 from tasks.store_records import Changes, begin_store, complete_store, store_records
 from tasks.table import Table, check_table_name
@@ -109,7 +111,11 @@ StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give("1 to 100, the Ba
 Force = Annotated[bool, or_give("true or false")]
 
 
-@flow(name="market-data", description="Keeps a DynamoDB table equal to the newest snapshot of a region's market.")
+@flow(
+    name="market-data",
+    description="Keeps a DynamoDB table equal to the newest snapshot of a region's market.",
+    persist_result=False,
+)
 def market_data(
     region_id: RegionId = 10000015,
     table_name: TableName = "MarketData",
@@ -194,6 +200,7 @@ def finish(summary: Summary) -> Summary:
 
     Prefect unwraps the state: a caller gets the summary itself.
     """
+    forget_pages(str(flow_run.id))
     if summary.not_modified:
         return cast("Summary", Completed(name="NotModified", message=summary.line, data=summary))
     rows = "\n".join(f"| {name} | {value} |" for name, value in summary.model_dump().items())

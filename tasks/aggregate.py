@@ -29,7 +29,7 @@ class Book(msgspec.Struct, frozen=True):
     orders: int  # of all types and both sides, each counted once
 
 
-@task(name="Aggregate", task_run_name="Aggregate", cache_policy=NO_CACHE)
+@task(name="Aggregate", task_run_name="Aggregate", cache_policy=NO_CACHE, persist_result=False)
 def aggregate(chunks: list[pd.DataFrame], parameters: Parameters) -> Book:
     """Gives one record per item type."""
     orders = merge_pages(chunks)

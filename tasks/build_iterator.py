@@ -34,7 +34,7 @@ class Chunk(msgspec.Struct):
         return [page for page in range(self.first, self.last + 1) if page not in self.fetched]
 
 
-@task(name="Build Iterator", task_run_name="Build Iterator", cache_policy=NO_CACHE)
+@task(name="Build Iterator", task_run_name="Build Iterator", cache_policy=NO_CACHE, persist_result=False)
 def build_iterator(pages: int) -> list[Chunk]:
     """Gives the chunks of a snapshot of `pages` pages: every page once, in order."""
     return split_pages(pages)

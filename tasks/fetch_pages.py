@@ -8,13 +8,14 @@ import msgspec
 import numpy as np
 import pandas as pd
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Completed
+from prefect.transactions import get_transaction
 
 from tasks.build_iterator import Chunk
 from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError
 from tasks.get_page_count import Snapshot
+from tasks.kept_pages import keep_pages
 from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
 
 
@@ -41,17 +42,19 @@ class SnapshotMovedOn(Exception):  # noqa: N818 (no error: the run starts over)
 @task(
     name="Fetch Pages",
     task_run_name="Fetch Pages {chunk}",
-    cache_policy=NO_CACHE,
     retries=RETRIES,
     retry_delay_seconds=RETRY_DELAY_SECONDS,
     retry_jitter_factor=RETRY_JITTER_FACTOR,
     retry_condition_fn=may_pass,
+    **keep_pages(),
 )
 def fetch_pages(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> pd.DataFrame:
     """Gives a chunk's orders, one row each; nothing, in a state named `MovedOn`, if the snapshot has moved on."""
     try:
         fetch_missing(chunk, snapshot, esi)
     except SnapshotMovedOn as news:
+        if transaction := get_transaction():
+            transaction.write_on_commit = False  # there is nothing to keep
         return cast("pd.DataFrame", Completed(name="MovedOn", message=str(news)))  # which Prefect unwraps to None
     orders = pd.concat([chunk.fetched.pop(page) for page in sorted(chunk.fetched)], ignore_index=True)
     get_run_logger().debug("pages %s: %d orders", chunk, len(orders))

@@ -6,8 +6,10 @@ import msgspec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError
+from tasks.kept_pages import kept_snapshots
 from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
 from tasks.table import Item, MissingTableError, Table, TableError, TransientTableError
 from tasks.table_snapshot import FORMAT_VERSION, Parameters, TableSnapshot
@@ -27,11 +29,15 @@ class Snapshot(msgspec.Struct, frozen=True):
     stored: TableSnapshot | None  # where the table stands
     is_stored: bool  # the table holds this snapshot, made with the same parameters
 
+    def __str__(self) -> str:
+        return f"{self.last_modified:%Y%m%dT%H%M%SZ}"
+
 
 @task(
     name="Get Page Count",
     task_run_name="Get Page Count",
     cache_policy=NO_CACHE,
+    persist_result=False,
     retries=RETRIES,
     retry_delay_seconds=RETRY_DELAY_SECONDS,
     retry_jitter_factor=RETRY_JITTER_FACTOR,
@@ -56,7 +62,11 @@ def get_page_count(parameters: Parameters, table: Table, esi: Esi, *, force: boo
         esi.waits.sleep(wait_seconds)
         answer = ask(esi, parameters.region_id)
     logger.info("region %d: %d pages of %s", parameters.region_id, answer.pages, answer.last_modified)
-    return offered(answer, parameters.region_id, stored)
+    snapshot = offered(answer, parameters.region_id, stored)
+    if kept := kept_snapshots(str(flow_run.id)):
+        news = "still on offer: its pages are not fetched again" if str(snapshot) in kept else "gone: starting over"
+        logger.info("an earlier attempt has kept pages of %s, which is %s", ", ".join(kept), news)
+    return snapshot
 
 
 def read_stored(table: Table, region_id: int, *, force: bool) -> TableSnapshot | None:

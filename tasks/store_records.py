@@ -80,6 +80,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 _retried: dict[str, Any] = {
     "cache_policy": NO_CACHE,
+    "persist_result": False,
     "retries": RETRIES,
     "retry_delay_seconds": RETRY_DELAY_SECONDS,
     "retry_jitter_factor": RETRY_JITTER_FACTOR,

@@ -37,6 +37,7 @@ def start_servers() -> ExitStack:
     base = base_environment(os.environ) | {"TMPDIR": str(home)}
     prefect_settings = prefect_environment(f"http://127.0.0.1:{api_port}/api")
     prefect_settings |= {"PREFECT_HOME": str(home / "prefect"), "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2"}
+    del prefect_settings["PREFECT_RESULTS_PERSIST_BY_DEFAULT"]  # as where nobody has set it
     aws = aws_environment(Options(0, "local", ""), f"http://127.0.0.1:{store_port}", {})
     for name in [name for name in os.environ if name.startswith(("AWS_", "PREFECT_", "ESI_"))]:
         del os.environ[name]

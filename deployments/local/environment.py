@@ -136,4 +136,6 @@ def prefect_environment(api_url: str) -> dict[str, str]:
         # A run whose worker and server died frees its deployment's slot, because the lease outlives the server.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",  # the pages of a run that failed, for `prefect flow-run retry`
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api_url.removesuffix("/api"),
     }
