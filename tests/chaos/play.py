@@ -129,6 +129,7 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
         raise WrongTableError(f"after the run without faults {wrong}")
     dynamodb.delete_table(TableName=name)
     dynamodb.close()
+    market.close()
     outcome.injected = market_plan.injected + store_plan.injected
     return outcome
 

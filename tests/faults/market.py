@@ -177,10 +177,13 @@ async def choose_reply(market: Market, request: Request, kind: str) -> Reply:
 async def send(writer: asyncio.StreamWriter, sent: Sent) -> None:
     """Sends an answer, whole or in drops, and breaks the connection if that is next."""
     if sent.then == "drip":
-        for start in range(len(sent.data)):
+        head_bytes = sent.data.index(b"\r\n\r\n") + 4
+        writer.write(sent.data[:head_bytes])
+        for start in range(head_bytes, len(sent.data)):
             writer.write(sent.data[start : start + 1])
             await writer.drain()
-            await asyncio.sleep(0.1 if start > 300 else 0)
+            await asyncio.sleep(0.1)
+        return
     writer.write(sent.data)
     await writer.drain()
     if sent.then == "reset":
@@ -193,4 +196,3 @@ def serve_faulty(market: Market, plan: Plan) -> Iterator[str]:
     """Serves a market that misbehaves, and gives its address."""
     with serve_from_thread(lambda reader, writer: answer(market, plan, reader, writer)) as port:
         yield f"http://127.0.0.1:{port}"
-    market.close()

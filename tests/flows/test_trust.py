@@ -1,0 +1,325 @@
+"""What a run does when the market or the table misbehaves, case by case: real servers, real sockets, short waits."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+import msgspec
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.market.market import Request, refuse
+from flows.market_data import Summary, market_data
+from tasks import lease
+from tasks.esi import Esi, RateLimitedError, RefusedError, TransientError
+from tasks.lease import LeaseHeldError
+from tasks.store_records import ShrinkError
+from tasks.table import TableError, TransientTableError
+from tasks.table_snapshot import TableSnapshot
+from tests.chaos.check import FOREIGN
+from tests.chaos.market import REGION, SmallMarket
+from tests.chaos.play import FIRST_INDEX, environment, hurry
+from tests.conftest import Clock, scan
+from tests.faults import market as faults
+from tests.faults.market import serve_faulty
+from tests.faults.plan import Fault, Plan
+from tests.faults.store import serve_faulty_store
+from tests.flows.test_market_data import records
+
+pytestmark = pytest.mark.usefixtures("store_url", "api")
+
+
+class World:
+    """A market and a store that misbehave as they are told, and a table between them."""
+
+    def __init__(self, market: SmallMarket, table_name: str, dynamodb: DynamoDBClient) -> None:
+        self.market = market
+        self.table_name = table_name
+        self._dynamodb = dynamodb
+
+    def run(self, *faults: Fault, store: tuple[Fault, ...] = (), **parameters: Any) -> Summary:
+        """Runs the flow once, with faults."""
+        (summary,) = self.run_at_once(1, *faults, store=store, **parameters)
+        return summary
+
+    def run_at_once(
+        self, number: int, *faults: Fault, store: tuple[Fault, ...] = (), **parameters: Any
+    ) -> list[Summary]:
+        """Runs the flow so many times at the same time, with faults."""
+        self.market.reset_counts()
+        direct = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
+        with (
+            serve_faulty(self.market, Plan(list(faults))) as market_url,
+            serve_faulty_store(direct, Plan(list(store))) as store_url,
+            environment(ESI_URL=market_url, AWS_ENDPOINT_URL_DYNAMODB=store_url),
+        ):
+            try:
+                with ThreadPoolExecutor(number) as pool:
+                    run = partial(market_data, REGION, self.table_name, **parameters)
+                    runs = [pool.submit(copy_context().run, run) for _ in range(number)]
+                    return [future.result() for future in runs]
+            finally:
+                Esi._hold_until.pop(market_url, None)  # noqa: SLF001 (as if the time were over)
+
+    def move_on(self) -> None:
+        """Lets the next snapshot come."""
+        assert isinstance(self.market.clock, Clock)
+        self.market.clock.now += self.market.every
+
+    def items(self) -> dict[str, dict[str, Any]]:
+        """Gives all of the table."""
+        return scan(self._dynamodb, self.table_name)
+
+    def put(self, item: dict[str, Any]) -> None:
+        """Puts an item into the table, as somebody else does."""
+        self._dynamodb.put_item(TableName=self.table_name, Item=item)
+
+    def stand(self) -> TableSnapshot:
+        """Gives `#snapshot`."""
+        return TableSnapshot.from_item(self.items()["#snapshot"])
+
+    def is_exact(self) -> bool:
+        """Tells whether the table is the present snapshot, and says so."""
+        truth = self.market.truth(self.market.index, "sell", "min", "compact")
+        return self.stand().state == "complete" and {pk: r for pk, r in self.items().items() if pk.isdigit()} == truth
+
+
+@pytest.fixture
+def world(table_name: str, dynamodb: DynamoDBClient) -> Iterator[World]:
+    """A small market of three pages, and a table that is not there yet."""
+    with hurry():
+        market = SmallMarket(1, Clock(FIRST_INDEX * 300.0 + 60))
+        yield World(market, table_name, dynamodb)
+        market.close()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("420", "429", "429 with a date", "500", "502", "503", "504", "520"),
+        *("reset", "reset in the body", "closed", "truncated", "stalled", "short Content-Length"),
+        *("broken gzip", "no gzip", "bomb", "HTML", "stale"),
+    ],
+)
+def test_what_may_pass_is_tried_again(world: World, kind: str) -> None:
+    """A page that fails in a way that may pass is fetched again, that page alone, and the table is exact."""
+    summary = world.run(Fault(kind, where="2"))
+    assert world.is_exact()
+    assert (summary.retries, summary.pages_retried) == (1, 1)
+    assert summary.waiting_seconds > 0
+    assert world.market.pages == {str(page): 1 + (page == 2) for page in range(1, summary.pages + 1)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("400", r'page 2 of region \d+: ESI answered 400 Bad Request: "planned"; this is not asked again'),
+        ("403", r'page 2 of region \d+: ESI answered 403 Forbidden: "planned"; this is not asked again'),
+        ("404", r'page 2 of region \d+: ESI answered 404 Not Found: "planned"'),
+        ("redirect", r"page 2 .* 302 Found.*, to 'http://127.0.0.2:1/': redirects are not followed"),
+        ("an object", r"page 2 of region \d+: Expected `array`, got `object`"),
+        ("missing field", r"page 2 of region \d+: Object missing required field `price`"),
+        ("negative price", r"page 2 of region \d+: Expected `float` >= 0.01"),
+        ("no X-Pages", r"page 2 of region \d+: X-Pages is '', expected 1 to 10,000"),
+        ("garbled X-Pages", r"page 2 of region \d+: X-Pages is 'many', expected 1 to 10,000"),
+        ("X-Pages of a million", r"page 2 of region \d+: X-Pages is '1000000', expected 1 to 10,000"),
+        ("no Last-Modified", r"page 2 of region \d+: Last-Modified is None, expected an HTTP date"),
+    ],
+)
+def test_what_will_not_pass_fails_at_once(world: World, kind: str, message: str) -> None:
+    """A page that is refused is not fetched again; the run says which and why in its state, and stores nothing."""
+    world.run()
+    before = world.items()
+    world.move_on()
+    with pytest.raises(RefusedError, match=message):
+        world.run(Fault(kind, where="2", times=9))
+    assert world.market.pages["2"] == 1
+    assert world.items() == before
+
+
+@pytest.mark.parametrize("kind", ["500", "reset", "stale", "broken gzip"])
+def test_what_does_not_pass_is_given_up(world: World, kind: str) -> None:
+    """After five retries the run fails, names the page, and leaves the table as it was."""
+    world.run()
+    before = world.items()
+    world.move_on()
+    with pytest.raises(TransientError, match=r"page 2 of region \d+"):
+        world.run(Fault(kind, where="2", times=99))
+    assert world.market.pages["2"] == 6
+    assert world.items() == before
+
+
+@pytest.mark.parametrize("kind", ["twice on a page", "twice on two pages", "clock ahead", "clock behind", "NaN"])
+def test_odd_orders_do_no_harm(world: World, kind: str) -> None:
+    """Orders that come twice count once, a wrong clock changes nothing; a price that is no number is undecodable."""
+    world.run(Fault(kind, where="2"))
+    assert world.is_exact()
+
+
+def test_404_within_the_pages_asks_whether_the_snapshot_has_moved_on(world: World) -> None:
+    """A page that is gone makes the run look: here the book is a new one, so it starts over with that."""
+    market = world.market
+    while len(market.orders(market.index)) // 25 <= len(market.orders(market.index + 1)) // 35:
+        world.move_on()
+    world.run(Fault("moves on", where="1"), fetch_concurrency=1)
+    assert world.is_exact()
+    assert market.requests["HEAD 200"] >= 2
+
+
+def test_other_number_of_pages_starts_over(world: World) -> None:
+    """A page that says that there are more pages than HEAD did makes the run start over."""
+    world.run(Fault("other X-Pages", where="2"))
+    assert world.is_exact()
+    assert world.market.requests["HEAD 200"] == 2
+
+
+def test_snapshot_that_always_moves_on_fails(world: World) -> None:
+    """After three snapshots that moved on the run fails and stores nothing."""
+    with pytest.raises(TransientError, match="3 snapshots moved on while their pages were fetched"):
+        world.run(Fault("moves on", where="2", times=99), fetch_concurrency=1)
+    assert world.market.requests["HEAD 200"] == 3
+    assert not world.items()
+
+
+def test_old_offer_is_not_stored_over_a_newer_one(world: World) -> None:
+    """A cache that offers an older snapshot than the table has begun to hold is asked again, and then given up."""
+    world.run()
+    before = world.items()
+    with pytest.raises(TransientError, match="older than the table's .*; run with force"):
+        world.run(Fault("stale", times=99), price="max")
+    assert world.items() == before
+    assert world.market.requests["HEAD 200"] == 6
+
+
+def test_limit_that_lasts_longer_than_a_run_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When ESI wants to be left alone for longer than a run may last, the run says so and ends."""
+    monkeypatch.setattr("tasks.esi.RUN_SECONDS", 0.5)
+    limit = {"Retry-After": "3600"}
+    monkeypatch.setitem(faults.REPLIES, "429", lambda _market, _reply: refuse(429, "planned", limit))
+    begun = time.monotonic()
+    with pytest.raises((RefusedError, RateLimitedError), match="ESI wants 3[56]\\d\\d s more without"):
+        world.run(Fault("429", where="2"))
+    assert time.monotonic() - begun < 10
+
+
+def test_limit_holds_all_pages_still(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a 420 nothing is asked until the second that ESI has named."""
+    times: list[float] = []
+    count = SmallMarket.count
+
+    def note(market: SmallMarket, request: Request, status: int) -> dict[str, str]:
+        times.append(time.monotonic() if status == 200 else -time.monotonic())
+        return count(market, request, status)
+
+    monkeypatch.setattr(SmallMarket, "count", note)
+    limit = {"X-Esi-Error-Limit-Reset": "2"}
+    monkeypatch.setitem(faults.REPLIES, "420", lambda _market, _reply: refuse(420, "planned", limit))
+    summary = world.run(Fault("420", where="1"), fetch_concurrency=1)
+    limited = next(-at for at in times if at < 0)
+    assert min(at for at in times if at > limited) - limited > 1.9
+    assert 1.9 < summary.waiting_seconds < 4
+    assert world.is_exact()
+
+
+@pytest.mark.parametrize("kind", ["throttled", "reset", "answer lost", "answer cut"])
+@pytest.mark.parametrize("operation", ["GetItem", "Scan", "PutItem", "BatchWriteItem"])
+def test_table_that_stumbles_is_tried_again(world: World, operation: str, kind: str) -> None:
+    """A call to the table that fails in a way that may pass is made again, and the table is exact."""
+    world.run()
+    world.move_on()
+    summary = world.run(store=(Fault(kind, where=operation, times=3),))
+    assert world.is_exact()
+    assert summary.retries >= 1
+
+
+def test_unprocessed_writes_are_all_sent_again(world: World) -> None:
+    """Writes that are left unprocessed again and again arrive in the end."""
+    world.run(store=(Fault("most unprocessed", where="BatchWriteItem", times=12),))
+    assert world.is_exact()
+
+
+def test_denied_access_fails_at_once(world: World) -> None:
+    """A denied write is not tried again; the table says that it is being written, and the next run repairs it."""
+    world.run()
+    world.move_on()
+    with pytest.raises(TableError, match=f"table {world.table_name}: .*AccessDenied") as caught:
+        world.run(store=(Fault("denied", where="BatchWriteItem", times=99),))
+    assert not isinstance(caught.value, TransientTableError)
+    assert (world.stand().state, world.stand().owner) == ("writing", "")
+    world.run()
+    assert world.is_exact()
+
+
+def test_foreign_items_are_counted_and_left_alone(world: World) -> None:
+    """Items that are no type's stay as they are, and the summary counts them; a type's without a price is replaced."""
+    world.run()
+    for item in FOREIGN.values():
+        world.put(item)
+    world.put({"pk": {"S": "35"}, "text": {"S": "no record"}})
+    world.put({"pk": {"S": "999999"}})
+    world.move_on()
+    assert world.run().foreign == len(FOREIGN)
+    assert world.is_exact()
+    assert {pk: world.items()[pk] for pk in FOREIGN} == FOREIGN
+
+
+def test_empty_region_does_not_empty_a_table(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A region that comes without a single order leaves a table of many records alone, whatever `#snapshot` says."""
+    world.run()
+    before = world.items()
+    world.move_on()
+    monkeypatch.setattr(SmallMarket, "orders", lambda _market, _index: [])
+    with pytest.raises(ShrinkError, match=r"has 0 records, the table \d+: under half"):
+        world.run()
+    with pytest.raises(ShrinkError, match=r"has no order at all, the table \d+ records: .* run with force"):
+        world.run(price="max")
+    assert world.items() == before
+    assert world.run(force=True).deleted == len(records(before))
+
+
+def test_two_runs_at_once_do_not_interleave(world: World) -> None:
+    """Of several runs at the same time one writes; the others wait, and find nothing left to write."""
+    world.run(price="max")
+    summaries = world.run_at_once(3)
+    assert world.is_exact()
+    assert sum(summary.written > 0 for summary in summaries) == 1
+
+
+def test_live_lease_fails_the_run_that_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that has waited for another's lease for two minutes fails and names who holds it."""
+    monkeypatch.setattr(lease, "WAIT_SECONDS", 0.6)
+    world.run()
+    world.move_on()
+    held = msgspec.structs.replace(world.stand(), state="writing", owner="elsewhere/1/run")
+    done = threading.Event()
+
+    def renew() -> None:
+        for count in range(10, 1000):
+            if done.wait(0.05):
+                return
+            world.put(msgspec.structs.replace(held, lease=count).to_item())
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        with pytest.raises(LeaseHeldError, match="is being written by elsewhere/1/run .*this run wrote nothing"):
+            world.run()
+    finally:
+        done.set()
+        thread.join()
+    assert world.stand().owner == "elsewhere/1/run"
+
+
+def test_dead_lease_is_taken_over(world: World) -> None:
+    """A lease whose owner was killed is taken over when it has stood still for a minute, here a second and a half."""
+    world.run()
+    world.move_on()
+    world.put(msgspec.structs.replace(world.stand(), state="writing", owner="elsewhere/1/dead", lease=9).to_item())
+    summary = world.run()
+    assert world.is_exact()
+    assert summary.waiting_seconds > 1.2
