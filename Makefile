@@ -1,6 +1,6 @@
 # A target per habit; `make` alone lists them. CI calls the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup run up table test chaos lint format lock clean
+.PHONY: help setup run up table test chaos lint format audit lock clean
 
 PYTHON ?= python3
 UV_CACHE_DIR ?= $(CURDIR)/.local/cache
@@ -54,6 +54,17 @@ lint: setup ## format, rules and types
 
 format: setup ## format, and mend what rules can mend
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+AUDIT := UV_TOOL_DIR=.local/tools $(BIN)/uv tool run pip-audit@2.10.1 --disable-pip --require-hashes --progress-spinner off
+audit: setup ## known vulnerabilities of the locked packages
+	@for lock in requirements.lock deployments/local/store.lock; do \
+		$(AUDIT) -r $$lock > .local/audit.log 2>&1; code=$$?; cat .local/audit.log; \
+		unknown=$$(grep -c 'could not be audited' .local/audit.log); \
+		if [ $$unknown -gt 0 ]; then echo "audit: the list of known vulnerabilities could not be reached for" \
+			"$$unknown packages of $$lock: nothing is said about them"; exit 2; fi; \
+		if ! grep -q 'ulnerabilities' .local/audit.log; then \
+			echo "audit: the auditor could not run, so nothing is said about $$lock"; exit 2; fi; \
+		if [ $$code -gt 0 ]; then exit $$code; fi; done
 
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 lock: setup ## requirements.lock and the store's own, as new as pyproject.toml allows

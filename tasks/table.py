@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.loaders
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004 (botocore's)
 
@@ -39,6 +41,8 @@ TRANSIENT_CODES = {
     "ServiceUnavailable",
     "ThrottlingException",
 }
+
+_api_descriptions = botocore.loaders.create_loader()  # read once a process: it takes longer than a small run's calls
 
 Item = dict[str, Any]  # in DynamoDB's own notation: {"pk": {"S": "34"}, "price": {"N": "5.7"}, …}
 P = ParamSpec("P")
@@ -296,7 +300,9 @@ def connect(store_concurrency: int) -> "DynamoDBClient":
         read_timeout=8,
     )
     try:
-        return boto3.session.Session().client("dynamodb", config=config)
+        session = botocore.session.get_session()
+        session.register_component("data_loader", _api_descriptions)
+        return boto3.session.Session(botocore_session=session).client("dynamodb", config=config)
     except BotoCoreError as error:
         raise TableError(
             f"{error} (boto3 reads AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_DYNAMODB …)"

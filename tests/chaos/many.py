@@ -24,7 +24,7 @@ def play_many(seeds: range) -> int:
     begun = told = time.monotonic()
     total, done, wrong = Outcome(), 0, 0
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context, initializer=be_quiet, max_tasks_per_child=100) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=be_quiet) as pool:
         for future in as_completed([pool.submit(play_one, seed) for seed in seeds]):
             outcome, violation = future.result()
             done += 1
