@@ -1,0 +1,112 @@
+"""Runs that end without a word, and runs that are retried: a real worker, real kills."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.api import Api
+from deployments.local.market.market import refuse
+from deployments.local.market.server import serve
+from deployments.local.processes import Child
+from deployments.local.stack import prefect, read_automations
+from tests.chaos.kills import FINAL, running_below
+from tests.conftest import Clock, scan
+from tests.flows.test_failures import Faulty
+from tests.flows.test_market_data import VENAL, records, truth
+from tests.servers import wait_for
+
+POOL = "silence"
+DEPLOYMENT = f"market-data/{POOL}"
+
+pytestmark = pytest.mark.usefixtures("store_url")
+
+
+@pytest.fixture
+def market(clock: Clock) -> Faulty:
+    """The market of these tests."""
+    return Faulty(clock)
+
+
+@pytest.fixture
+def worker(api: Api, market: Faulty, tmp_path: Path) -> Iterator[Child]:
+    """A worker with a pool of its own, whose runs see the market and keep their pages."""
+    api.create_pool(POOL)
+    entrypoint = "flows/market_data.py:market_data"
+    deploy = [prefect(), "--no-prompt", "deploy", entrypoint, "--name", POOL, "--pool", POOL]
+    subprocess.run(deploy, check=True, capture_output=True)
+    with serve(market) as url:
+        kept = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "kept")}
+        kept |= {"ESI_URL": url, "PREFECT_LOGGING_LEVEL": "INFO"}
+        command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
+        child = Child("worker", command, os.environ | kept, tmp_path / "worker.log")
+        yield child
+        child.stop()
+
+
+@pytest.mark.parametrize("has_moved_on", [False, True])
+def test_retry_goes_on_from_the_failed_state(
+    api: Api,
+    worker: Child,
+    market: Faulty,
+    clock: Clock,
+    dynamodb: DynamoDBClient,
+    table_name: str,
+    tmp_path: Path,
+    *,
+    has_moved_on: bool,
+) -> None:
+    """A retry fetches only the pages that did not come, or all of the next snapshot; then nothing is kept any more."""
+    assert worker.is_running()
+    market.plan = {"5": [refuse(403, "no")]}
+    run_id = api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
+    wait_for(lambda: api.read_state(run_id).type == "FAILED", "the failure")
+    assert api.read_state(run_id).reason == (
+        f'page 5 of region {VENAL}: ESI answered 403 Forbidden: "no"; this is not asked again'
+    )
+    kept = {file.name for file in (tmp_path / "kept" / "market-data" / run_id).glob("*/*")}
+    assert kept
+    assert "5" not in kept
+    market.reset_counts()
+    clock.now += 300 * has_moved_on
+    subprocess.run([prefect(), "flow-run", "retry", run_id], check=True, capture_output=True)
+    wait_for(lambda: api.read_state(run_id).type == "COMPLETED", "the retry's end")
+    assert set(market.pages) == {str(page) for page in range(1, 8)} - (set() if has_moved_on else kept)
+    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    assert not list((tmp_path / "kept" / "market-data").glob("*"))
+    said = "gone: starting over" if has_moved_on else "still on offer: its pages are not fetched again"
+    wait_for(lambda: any(said in line for line in read_log(api, run_id)), "the log")
+
+
+def read_log(api: Api, run_id: str) -> list[str]:
+    """Gives the log of a run."""
+    wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 200}
+    return [line["message"] for line in httpx.post(f"{api.url}/logs/filter", json=wanted, trust_env=False).json()]
+
+
+def test_silent_run_is_crashed(api: Api, worker: Child, market: Faulty, table_name: str) -> None:
+    """A run that was killed together with its worker is not shown as Running for ever; here after seconds."""
+    (automation,) = read_automations()
+    quick = automation | {"trigger": automation["trigger"] | {"within": 10}}  # as short as Prefect allows
+    api.apply_automations([quick])
+    api.apply_automations([quick])  # as a second `make up` does
+    market.latency_seconds = 30.0
+    run_id = api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
+    wait_for(lambda: api.read_state(run_id).type == "RUNNING", "the run")
+    time.sleep(1)  # for its first heartbeat to be on its way
+    runs = running_below(worker.process.pid)
+    worker.process.kill()
+    for pid in runs:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: api.read_state(run_id).type in FINAL, "the end")
+    state = api.read_state(run_id)
+    assert (state.type, state.reason) == ("CRASHED", automation["actions"][0]["message"])
+    api.apply_automations([automation])
+    present = httpx.post(f"{api.url}/automations/filter", json={}, trust_env=False).json()
+    assert [found["name"] for found in present] == [automation["name"]]
