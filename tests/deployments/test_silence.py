@@ -90,23 +90,29 @@ def read_log(api: Api, run_id: str) -> list[str]:
     return [line["message"] for line in httpx.post(f"{api.url}/logs/filter", json=wanted, trust_env=False).json()]
 
 
-def test_silent_run_is_crashed(api: Api, worker: Child, market: Faulty, table_name: str) -> None:
-    """A run that was killed together with its worker is not shown as Running for ever; here after seconds."""
-    (automation,) = read_automations()
-    quick = automation | {"trigger": automation["trigger"] | {"within": 10}}  # as short as Prefect allows
+@pytest.mark.parametrize(("number", "state"), [(0, "RUNNING"), (1, "PENDING")])
+def test_killed_run_is_crashed(
+    api: Api, worker: Child, market: Faulty, table_name: str, number: int, state: str
+) -> None:
+    """A run that was killed together with its worker is not shown as Running or Pending for ever; here for seconds."""
+    automations = read_automations()
+    quick = automations[number] | {"trigger": automations[number]["trigger"] | {"within": 10}}  # Prefect's shortest
     api.apply_automations([quick])
     api.apply_automations([quick])  # as a second `make up` does
     market.latency_seconds = 30.0
     run_id = api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
-    wait_for(lambda: api.read_state(run_id).type == "RUNNING", "the run")
-    time.sleep(1)  # for its first heartbeat to be on its way
+    while api.read_state(run_id).type != state:
+        time.sleep(0.005)
+    if state == "RUNNING":
+        time.sleep(1)  # for its first heartbeat to be on its way
     runs = running_below(worker.process.pid)
     worker.process.kill()
     for pid in runs:
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: api.read_state(run_id).type in FINAL, "the end")
-    state = api.read_state(run_id)
-    assert (state.type, state.reason) == ("CRASHED", automation["actions"][0]["message"])
-    api.apply_automations([automation])
+    end = api.read_state(run_id)
+    assert (end.type, end.reason) == ("CRASHED", quick["actions"][0]["message"])
+    api.apply_automations(automations)
     present = httpx.post(f"{api.url}/automations/filter", json={}, trust_env=False).json()
-    assert [found["name"] for found in present] == [automation["name"]]
+    assert {found["name"] for found in present} == {automation["name"] for automation in automations}
+    assert len(present) == len(automations)
