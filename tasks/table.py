@@ -274,7 +274,7 @@ class Table:
                 return ConditionError(f"table {self.name}: {SNAPSHOT_KEY} has been written by somebody else")
             if code in TRANSIENT_CODES or error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500:
                 return TransientTableError(said)
-            if "key element does not match" in str(error):
+            if re.search("key element does not match|conditions on the keys", str(error)):
                 return TableError(
                     f"{said}; its partition key must be pk (S), with no sort key: give another table_name"
                 )

@@ -5,6 +5,7 @@ import re
 import socketserver
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -303,3 +304,13 @@ def test_threads_bound_the_requests(url: str) -> None:
         for future in [esi.submit(work) for _ in range(9)]:
             future.result()
     assert most == 3
+
+
+def test_bomb_takes_no_memory(esi: Esi) -> None:
+    """A body that unpacks to 256 MiB is dropped while it is being unpacked, and memory does not grow with it."""
+    tracemalloc.start()
+    with pytest.raises(TransientError, match="the body is larger than 33,554,432 bytes"):
+        esi.get(list(CASES).index("bomb"), 3)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2.5 * MAX_BODY_BYTES  # zlib's buffer and what it gives

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from tasks.lease import Lease
+from tasks.lease import Lease, LeaseLostError
 from tasks.table import (
     STALLED_CALLS,
     Item,
@@ -232,6 +232,20 @@ def test_unprocessed_items_are_sent_again(name: str, calls: int) -> None:
     with Table(name, 1) as table:
         table.write_batch(REQUESTS, unguarded)
     assert (Scripted.calls[name], table.failures) == (calls, calls - 1)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_no_call_is_made_without_being_allowed() -> None:
+    """Before each call, a repeated one too, it is asked whether it may be made; after a no nothing more is sent."""
+    answers = iter([None, None, LeaseLostError("taken over")])
+
+    def check() -> None:
+        if answer := next(answers):
+            raise answer
+
+    with Table("Some", 1) as table, pytest.raises(LeaseLostError, match="taken over"):
+        table.write_batch(REQUESTS, check)
+    assert Scripted.calls["Some"] == 2
 
 
 @pytest.mark.usefixtures("scripted")

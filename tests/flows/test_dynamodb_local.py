@@ -1,0 +1,89 @@
+"""The half that stores, against Amazon's own DynamoDB Local, where it is there.
+
+It comes in the npm package amplify-dynamodb-simulator and needs Java 17:
+
+    npm install amplify-dynamodb-simulator
+    DYNAMODB_LOCAL=node_modules/amplify-dynamodb-simulator/emulator make test
+"""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.market.market import Market
+from deployments.local.processes import Child, free_port
+from flows.market_data import market_data
+from tasks.read_records import read_records
+from tasks.table import Table, TableError
+from tests.conftest import Clock, scan
+from tests.flows.test_market_data import VENAL, records, truth
+from tests.servers import wait_for
+
+EMULATOR = Path(os.environ.get("DYNAMODB_LOCAL", ""))
+
+pytestmark = [
+    pytest.mark.skipif(
+        not (os.environ.get("DYNAMODB_LOCAL") and shutil.which("java")),
+        reason="DYNAMODB_LOCAL does not name the folder of DynamoDBLocal.jar, or there is no Java",
+    ),
+    pytest.mark.usefixtures("served", "api"),
+]
+
+
+@pytest.fixture
+def dynamodb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[DynamoDBClient]:
+    """A client of DynamoDB Local, which boto3 finds in the environment."""
+    port = free_port()
+    options = ["-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar", "-inMemory", "-port", str(port)]
+    command = ["sh", "-c", 'cd "$0" && exec java "$@"', str(EMULATOR.resolve()), *options]
+    child = Child("DynamoDB Local", command, os.environ, tmp_path / "log")
+    wait_for(lambda: listens(port), "DynamoDB Local")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://127.0.0.1:{port}")
+    client = boto3.client("dynamodb")
+    yield client
+    client.close()
+    child.stop()
+
+
+def listens(port: int) -> bool:
+    """Tells whether somebody takes connections on a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_table_is_exact_and_differential(
+    dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str
+) -> None:
+    """A first fill, the next snapshot with details, and a read are the same as against any other store."""
+    first = market_data(VENAL, table_name)
+    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    clock.now += 300
+    second = market_data(VENAL, table_name, force=True)
+    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    assert 0 < second.written < first.written / 2
+    assert second.consumed_write_units > second.written
+    assert len(read_records(table_name)[0]) == second.records
+
+
+def test_other_key_is_refused(dynamodb: DynamoDBClient, table_name: str) -> None:
+    """A table with a sort key is refused, with what it must be."""
+    dynamodb.create_table(
+        TableName=table_name,
+        AttributeDefinitions=[
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    with Table(table_name, 1) as table, pytest.raises(TableError, match=r"partition key must be pk \(S\)"):
+        table.read_snapshot()

@@ -1,0 +1,48 @@
+"""What Prefect tries again."""
+
+import pytest
+from prefect import task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Failed
+
+from tasks.esi import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
+from tasks.lease import LeaseHeldError, LeaseLostError
+from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, may_pass
+from tasks.store_records import ShrinkError
+from tasks.table import ConditionError, MissingTableError, TableError, TransientTableError
+
+
+@task
+def some_task() -> None:
+    """Does nothing."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (TransientError("busy"), True),
+        (RateLimitedError("limited", 1.0), True),
+        (TransientTableError("throttled"), True),
+        (EsiError("?"), False),
+        (RefusedError("no"), False),
+        (NotFoundError("gone"), False),
+        (TableError("denied"), False),
+        (MissingTableError("missing"), False),
+        (ConditionError("changed"), False),
+        (LeaseHeldError("held"), False),
+        (LeaseLostError("lost"), False),
+        (ShrinkError("shrunk"), False),
+        (ValueError("bad"), False),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(error: Exception, *, expected: bool) -> None:
+    """Time-outs, broken answers, limits and throttling may pass; refusals, guards and mistakes do not."""
+    state: State[object] = Failed(data=error)
+    run = TaskRun.model_construct()
+    assert may_pass(some_task, run, state) is expected
+
+
+def test_tries_are_bounded() -> None:
+    """Five retries, each after twice the time of the one before."""
+    assert RETRIES == 5
+    assert RETRY_DELAY_SECONDS == [1, 2, 4, 8, 16]
