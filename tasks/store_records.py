@@ -18,7 +18,7 @@ from prefect.logging import get_run_logger
 
 from tasks.aggregate import Book
 from tasks.get_page_count import Snapshot, understand
-from tasks.lease import Lease
+from tasks.lease import Lease, LeaseLostError
 from tasks.read_records import is_type_id
 from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
 from tasks.table import (
@@ -143,8 +143,26 @@ def store_records(part: Part, lease: Lease) -> None:
 
 @task(name="Store Records", task_run_name="Store Records: complete", **_retried)
 def complete_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: Lease) -> None:
-    """Turns `#snapshot` to `complete`, and gives the lease back: from now on the table is this snapshot."""
-    lease.complete(describe("complete", snapshot, parameters, book.orders, len(book.records)))
+    """Turns `#snapshot` to `complete`, and gives the lease back: from now on the table is this snapshot.
+
+    That another run has come first with the same snapshot is as good.
+
+    Raises:
+        LeaseLostError: another run has written something else.
+    """
+    wanted = describe("complete", snapshot, parameters, book.orders, len(book.records))
+    try:
+        lease.complete(wanted)
+    except LeaseLostError:
+        stored = understand(lease.table.read_snapshot(), lease.table.name, parameters.region_id, force=False)
+        if stored is None or not is_same(stored, wanted):
+            raise
+
+
+def is_same(stored: TableSnapshot, wanted: TableSnapshot) -> bool:
+    """Tells whether the table is complete, of the snapshot and the parameters that are wanted."""
+    same = stored.last_modified == wanted.last_modified and stored.parameters == wanted.parameters
+    return same and stored.state == "complete"
 
 
 def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> None:

@@ -54,8 +54,6 @@ def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
     run("prefect --no-prompt deploy --all")
     assert "prefect automation create --from-file deployments/automations.yaml" in COMMANDS
     assert "Created 2 automation(s)" in run("prefect automation create --from-file deployments/automations.yaml")
-    for name in ("silent", "stuck"):
-        run(f"prefect automation delete 'market-data crashes {name} runs'")
     assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
     found = api.find_deployment("market-data/venal")
     run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")

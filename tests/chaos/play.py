@@ -54,8 +54,8 @@ class Outcome(msgspec.Struct):
 def hurry() -> Iterator[None]:
     """Lets waits be short that are long for the sake of others: what happens in which order stays."""
     short = {
-        (esi, "TIMEOUT"): httpx.Timeout(connect=2.0, read=0.3, write=2.0, pool=None),
-        (esi, "BODY_SECONDS"): 0.3,
+        (esi, "TIMEOUT"): httpx.Timeout(connect=2.0, read=1.0, write=2.0, pool=None),
+        (esi, "BODY_SECONDS"): 1.0,
         (table, "MAX_WAIT_SECONDS"): 0.05,
         (lease, "STANDSTILL_SECONDS"): 1.5,
         (lease, "RENEW_SECONDS"): 0.2,

@@ -1,23 +1,21 @@
-"""What the flow does when ESI does not behave: the plain cases."""
+"""What the flow does at its own pace: retries with their real waits, a missing table, a large region's memory."""
 
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
-from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Generation, Market, Reply, Request, refuse
 from deployments.local.market.server import serve
 from flows.market_data import market_data
-from tasks.esi import Esi, RefusedError, TransientError
+from tasks.esi import Esi
 from tasks.table import TableError
-from tests.conftest import Clock, scan
-from tests.flows.test_market_data import VENAL, expire, records, truth
+from tests.conftest import Clock
+from tests.flows.test_market_data import VENAL
 
 pytestmark = pytest.mark.usefixtures("store_url", "api")
 
@@ -53,27 +51,6 @@ def url(served: str) -> Iterator[str]:
     Esi._hold_until.pop(served, None)  # noqa: SLF001 (as if the time were over)
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        pytest.param(refuse(500, "oops"), id="500"),
-        pytest.param(refuse(503, "busy"), id="503"),
-        pytest.param(refuse(420, "limited", {"X-Esi-Error-Limit-Reset": "1"}), id="420"),
-        pytest.param(refuse(429, "limited", {"Retry-After": "1"}), id="429"),
-    ],
-)
-def test_passing_fault_is_retried(
-    dynamodb: DynamoDBClient, market: Faulty, url: str, table_name: str, reply: Reply
-) -> None:
-    """A fault that passes is retried by Prefect, for the page that failed alone, and the table is exact."""
-    market.plan = {"3": [reply]}
-    summary = market_data(VENAL, table_name)
-    assert url
-    assert summary.retries == 1
-    assert market.pages == {str(page): 1 + (page == 3) for page in range(1, 8)}
-    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
-
-
 def test_retry_asks_for_the_missing_pages_of_a_chunk_alone(market: Faulty, url: str, table_name: str) -> None:
     """Of a chunk of many pages, only the one that failed is fetched again."""
     assert url
@@ -89,62 +66,6 @@ def test_head_is_retried(market: Faulty, url: str, table_name: str) -> None:
     assert url
     market.plan = {"HEAD": [refuse(504, "timeout")]}
     assert market_data(VENAL, table_name).retries == 1
-
-
-@pytest.mark.parametrize("status", [400, 403, 404])
-def test_lasting_fault_fails_at_once(
-    dynamodb: DynamoDBClient, market: Faulty, url: str, table_name: str, status: int
-) -> None:
-    """A fault that will not pass is not retried; it names the page, and the table is as it was."""
-    assert url
-    market_data(VENAL, table_name)
-    before = scan(dynamodb, table_name)
-    market.reset_counts()
-    market.plan = {"5": [refuse(status, "no")] * 9}
-    with pytest.raises(RefusedError, match=rf'page 5 of region {VENAL}: ESI answered {status} .*: "no"'):
-        market_data(VENAL, table_name, force=True)
-    assert market.pages["5"] == 1
-    assert scan(dynamodb, table_name) == before
-
-
-def test_snapshot_that_moves_on_is_fetched_anew(
-    dynamodb: DynamoDBClient, market: Faulty, clock: Clock, url: str, table_name: str
-) -> None:
-    """When the snapshot moves on between two pages the run starts over with the next, and nothing is mixed."""
-    assert url
-    market.on_page = {"2": 300.0}
-    summary = market_data(VENAL, table_name, fetch_concurrency=1)
-    assert summary.last_modified.timestamp() == clock.now // 300 * 300
-    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
-    assert market.requests["HEAD 200"] == 2
-
-
-def test_snapshot_that_always_moves_on_fails_the_run(
-    dynamodb: DynamoDBClient, market: Faulty, clock: Clock, url: str, table_name: str
-) -> None:
-    """After three snapshots that moved on the run fails, says so, and leaves the table alone."""
-    assert url
-    market_data(VENAL, table_name)
-    before = scan(dynamodb, table_name)
-    expire(dynamodb, table_name)
-    before["#snapshot"]["expires"] = {"S": "2020-01-01T00:00:00Z"}
-    clock.now += 300
-    market.every = 1  # a second each, and each request takes two
-    moved = threading.Event()
-
-    def run_clock() -> None:
-        while not moved.wait(0.01):
-            clock.now += 1
-
-    thread = threading.Thread(target=run_clock)
-    thread.start()
-    try:
-        with pytest.raises(TransientError, match="3 snapshots moved on while their pages were fetched"):
-            market_data(VENAL, table_name, fetch_concurrency=1)
-    finally:
-        moved.set()
-        thread.join()
-    assert scan(dynamodb, table_name) == before
 
 
 def test_missing_table_elsewhere_is_told(

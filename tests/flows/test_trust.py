@@ -178,6 +178,14 @@ def test_other_number_of_pages_starts_over(world: World) -> None:
     assert world.market.requests["HEAD 200"] == 2
 
 
+def test_snapshot_that_moves_on_is_fetched_anew(world: World) -> None:
+    """When the snapshot moves on between two pages the run starts over with the next, and nothing is mixed."""
+    summary = world.run(Fault("moves on", where="2"), fetch_concurrency=1)
+    assert world.is_exact()
+    assert summary.last_modified.timestamp() == world.market.index * world.market.every
+    assert world.market.requests["HEAD 200"] == 2
+
+
 def test_snapshot_that_always_moves_on_fails(world: World) -> None:
     """After three snapshots that moved on the run fails and stores nothing."""
     with pytest.raises(TransientError, match="3 snapshots moved on while their pages were fetched"):
