@@ -35,22 +35,32 @@ def start_servers() -> ExitStack:
     servers.callback(shutil.rmtree, home, ignore_errors=True)
     store_port, api_port = free_port(), free_port()
     base = base_environment(os.environ) | {"TMPDIR": str(home)}
-    prefect_settings = prefect_environment(f"http://127.0.0.1:{api_port}/api")
-    prefect_settings |= {"PREFECT_HOME": str(home / "prefect"), "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2"}
-    del prefect_settings["PREFECT_RESULTS_PERSIST_BY_DEFAULT"]  # as where nobody has set it
+    prefect_settings = prefect_server_environment(api_port, home / "prefect")
     aws = aws_environment(Options(0, "local", ""), f"http://127.0.0.1:{store_port}", {})
     for name in [name for name in os.environ if name.startswith(("AWS_", "PREFECT_", "ESI_"))]:
         del os.environ[name]
     os.environ.update(prefect_settings | aws | {"NO_PROXY": base["NO_PROXY"], "PREFECT_LOGGING_LEVEL": "WARNING"})
     refresh_global_settings_context()
-    api = [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(api_port)]
     store = store_environment(store_port, home / "store") | {"PERSIST_STATE": "0"}
     for name, command, environ in (
         ("store", [str(STORE_VENV / "bin" / "ministack")], base | store),
-        ("server", api, base | prefect_settings),
+        ("server", server_command(api_port), base | prefect_settings),
     ):
         servers.callback(Child(name, command, environ, home / f"{name}.log").stop)
     return servers
+
+
+def prefect_server_environment(port: int, home: Path) -> dict[str, str]:
+    """Gives the settings of a Prefect server that keeps its database in `home`, and of those who use it."""
+    settings = prefect_environment(f"http://127.0.0.1:{port}/api", home)
+    settings["PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS"] = "2"
+    del settings["PREFECT_RESULTS_PERSIST_BY_DEFAULT"]  # as where nobody has set it
+    return settings
+
+
+def server_command(port: int) -> list[str]:
+    """Gives the command that starts a Prefect server."""
+    return [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 
 def wait_for_store() -> str:

@@ -47,7 +47,8 @@ def test_make_targets_are_there() -> None:
     assert {"run", "up", "table", "setup", "test", "lint", "help"} <= listed
 
 
-def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
+@pytest.mark.xdist_group("automations")
+def test_prefect_commands_deploy_and_schedule(automated_api: Api) -> None:
     """The README's way to a Prefect server: pool, deploy, schedule on; the server then schedules runs by itself."""
     assert "prefect work-pool create market-data --type process" in COMMANDS
     run("prefect work-pool create market-data --type process")
@@ -55,9 +56,9 @@ def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
     assert "prefect automation create --from-file deployments/automations.yaml" in COMMANDS
     assert "Created 2 automation(s)" in run("prefect automation create --from-file deployments/automations.yaml")
     assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
-    found = api.find_deployment("market-data/venal")
+    found = automated_api.find_deployment("market-data/venal")
     run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")
-    wait_for(lambda: bool(scheduled_runs(api, found)), "a scheduled run")
+    wait_for(lambda: bool(scheduled_runs(automated_api, found)), "a scheduled run")
     run("prefect deployment run market-data/region --param region_id=10000043")
 
 

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -124,12 +125,18 @@ def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]
     }
 
 
-def prefect_environment(api_url: str) -> dict[str, str]:
-    """Gives the settings of Prefect's server, worker and commands."""
+def prefect_environment(api_url: str, home: Path = STATE / "prefect") -> dict[str, str]:
+    """Gives the settings of Prefect's server, worker and commands, all of whose files are in `home`."""
     return {
         "PREFECT_API_URL": api_url,
-        "PREFECT_HOME": str(STATE / "prefect"),
-        "PREFECT_PROFILES_PATH": str(STATE / "prefect" / "profiles.toml"),
+        "PREFECT_HOME": str(home),
+        "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
+        # Prefect gives SQLite a single connection if this word is in its address. With several it refuses writes as
+        # locked, and can then stand still for a minute: the event loop frees a refused write's cursor, and waits for a
+        # connection that waits for a lock that the event loop is to give back (3.8.8).
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
+            f"sqlite+aiosqlite:///file:{quote(str(home / 'prefect.db'))}?uri=true&connections=:memory:"
+        ),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "1",

@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -17,7 +17,6 @@ import msgspec
 from botocore.retries.standard import ExponentialBackoff
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect import Task
-from prefect.exceptions import MissingResult
 
 from flows.market_data import market_data
 from tasks import esi, lease, read_records, table
@@ -122,8 +121,7 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
             clock.now += 300 * (schedule.seed % 2)
         market_plan.stop()
         store_plan.stop()
-        with suppress(MissingResult):
-            flow(**run)
+        flow(**run)
         outcome.runs += 1
     after = read_all(dynamodb, name)
     check_table({}, {pk: item for pk, item in after.items() if pk not in FOREIGN}, parameters, truth)
@@ -197,7 +195,7 @@ def run_at_once(flow: Flow, parameters: Mapping[str, object], number: int, outco
     def run() -> None:
         try:
             flow(**parameters)
-        except (EsiError, TableError, MissingResult) as error:  # Prefect's client may lose an end that its server has
+        except (EsiError, TableError) as error:
             outcome.failed[type(error).__name__] += 1
         except Exception as error:  # noqa: BLE001 (is raised below)
             unexpected.append(error)

@@ -20,6 +20,18 @@ from tests.servers import wait_for
 from tests.tasks import reference
 
 VENAL, PERIOD_BASIS, DERELIK = 10000015, 10000063, 10000001
+PARAMETERS: list[tuple[Any, Any, Any]] = [
+    (order_type, price, detail)
+    for order_type, price in (
+        ("sell", "max"),
+        ("buy", "mean"),
+        ("all", "weighted_mean"),
+        ("all", "median"),
+        ("sell", "percentile_5"),
+        ("buy", "percentile_5"),
+    )
+    for detail in ("compact", "full", "fuzzwork")
+]
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
@@ -131,27 +143,14 @@ def test_next_snapshot_writes_what_differs(
     assert summary.consumed_write_units == summary.written + summary.deleted + 2
 
 
-@pytest.mark.parametrize("detail", ["compact", "full", "fuzzwork"])
-@pytest.mark.parametrize(
-    ("order_type", "price"),
-    [
-        ("sell", "max"),
-        ("buy", "mean"),
-        ("all", "weighted_mean"),
-        ("all", "median"),
-        ("sell", "percentile_5"),
-        ("buy", "percentile_5"),
-    ],
-)
-def test_other_parameters_rewrite_what_differs(
-    dynamodb: DynamoDBClient, market: Market, table_name: str, order_type: Any, price: Any, detail: Any
-) -> None:
+def test_other_parameters_rewrite_what_differs(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
     """A run with other parameters than the stored ones is never not modified, and makes the table exactly theirs."""
     region_id = 10000003  # one page
     market_data(region_id, table_name)
-    summary = market_data(region_id, table_name, order_type=order_type, price=price, detail=detail)
-    assert not summary.not_modified
-    assert_same(records(scan(dynamodb, table_name)), truth(market, region_id, order_type, price, detail))
+    for order_type, price, detail in PARAMETERS:
+        summary = market_data(region_id, table_name, order_type=order_type, price=price, detail=detail)
+        assert not summary.not_modified
+        assert_same(records(scan(dynamodb, table_name)), truth(market, region_id, order_type, price, detail))
 
 
 def test_empty_region_is_no_error(dynamodb: DynamoDBClient, table_name: str) -> None:
@@ -163,10 +162,12 @@ def test_empty_region_is_no_error(dynamodb: DynamoDBClient, table_name: str) -> 
     assert items["#snapshot"]["state"] == {"S": "complete"}
 
 
-@pytest.mark.parametrize("fetch_concurrency", [1, 5])
-def test_requests_in_flight_are_bounded(market: Market, table_name: str, fetch_concurrency: int) -> None:
+@pytest.mark.parametrize(("fetch_concurrency", "latency_seconds"), [(1, 0.01), (5, 0.3)])
+def test_requests_in_flight_are_bounded(
+    market: Market, table_name: str, fetch_concurrency: int, latency_seconds: float
+) -> None:
     """However many chunks there are, the server never sees more requests at once than `fetch_concurrency`."""
-    market.latency_seconds = 0.02
+    market.latency_seconds = latency_seconds  # long enough for all to be there before the first is answered
     market_data(DERELIK, table_name, fetch_concurrency=fetch_concurrency)
     assert market.most_in_flight == fetch_concurrency
 

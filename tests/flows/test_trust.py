@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from deployments.local.api import Api
 from deployments.local.market.market import Request, refuse
 from flows.market_data import Summary, market_data
 from tasks import lease
@@ -28,6 +30,7 @@ from tests.conftest import Clock, scan
 from tests.faults import market as faults
 from tests.faults.market import serve_faulty
 from tests.faults.plan import Fault, Plan
+from tests.faults.server import serve_forgetful
 from tests.faults.store import serve_faulty_store
 from tests.flows.test_market_data import records
 
@@ -331,3 +334,13 @@ def test_dead_lease_is_taken_over(world: World) -> None:
     summary = world.run()
     assert world.is_exact()
     assert summary.waiting_seconds > 1.2
+
+
+def test_lost_answer_of_the_prefect_server_does_not_lose_the_summary(world: World, api: Api) -> None:
+    """A run whose end Prefect's server took in, but could not confirm in time, still gives its caller the summary."""
+    plan = Plan([Fault("lost", where="COMPLETED")])
+    with serve_forgetful(api.url, plan) as url, temporary_settings(updates={PREFECT_API_URL: url}):
+        summary = world.run()
+    assert plan.injected["lost"] == 1
+    assert summary.written == summary.records
+    assert world.is_exact()
