@@ -115,12 +115,12 @@ Force = Annotated[bool, or_give("true or false")]
 _summaries: dict[str, Summary] = {}  # of runs that are ending, by flow run id
 
 
-def hand_over(_flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
+def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's names)
     """Gives a caller its summary even if Prefect's server answers too late that it took the run's end in.
 
     Prefect asks again, is told that the run has ended already, and is given a state that has no data.
     """
-    summary = _summaries.pop(str(run.id), None)
+    summary = _summaries.pop(str(flow_run.id), None)
     if state.data is None:
         state.data = summary
 
