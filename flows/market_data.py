@@ -70,10 +70,13 @@ def or_give(allowed: str) -> WrapValidator:
 
     def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
         try:
-            return validate(value)
+            given = validate(value)
         except ValidationError:
+            given = None
+        if given is None or (type(given) is int and isinstance(value, bool)):
             told = {"value": repr(value), "allowed": allowed}
-            raise PydanticCustomError("refused", "{value} is refused: give {allowed}", told) from None
+            raise PydanticCustomError("refused", "{value} is refused: give {allowed}", told)
+        return given
 
     return WrapValidator(check)
 

@@ -6,6 +6,7 @@ once, by the division that ends its formula.
 
 import math
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from tasks.fetch_pages import COARSE_ISK
 from tasks.table_snapshot import Detail, OrderType, Parameters, Price
 
 CENTS = 100  # to one ISK
@@ -104,7 +106,7 @@ def weighted_mean(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[fl
 
 def median(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
     """`median`: the middle price, each order counted alike; between the middle two where their number is even."""
-    return to_cents(orders.price).groupby(orders.type_id).median() / CENTS
+    return middle(to_cents(orders.price), orders.type_id)
 
 
 def percentile_5(orders: pd.DataFrame, order_type: OrderType) -> "pd.Series[float]":
@@ -187,10 +189,10 @@ def describe_fuzzwork(orders: pd.DataFrame, side: OrderType) -> dict[int, Figure
     return by_type(
         total.index,
         weightedAverage=divide(sum_exactly(multiply(cents, levels.volume), types), total * CENTS),
-        max=cents.groupby(types).max() / CENTS,
-        min=cents.groupby(types).min() / CENTS,
+        max=to_isk(cents.groupby(types).max()),
+        min=to_isk(cents.groupby(types).min()),
         stddev=map(math.sqrt, variance),
-        median=cents.groupby(types).median() / CENTS,
+        median=middle(cents, types),
         volume=total,
         orderCount=count,
         percentile=best_twentieth(levels, dearest=side == "buy"),
@@ -243,7 +245,16 @@ def weighted_median(ranked: pd.DataFrame) -> "pd.Series[float]":
     volume = widen(ranked.volume, factor=2)
     total = volume.groupby(ranked.type_id).transform("sum")
     reached = ranked[cumulate(volume, ranked.type_id) * 2 >= total]
-    return reached.groupby("type_id").cents.first() / CENTS
+    return to_isk(reached.groupby("type_id").cents.first())
+
+
+def middle(cents: "pd.Series[int]", type_id: "pd.Series[int]") -> "pd.Series[float]":
+    """Gives each type's middle price (ISK), or the mean of the middle two, ascending by type."""
+    ascending = cents.to_numpy()[np.lexsort((cents, type_id))]
+    count = type_id.groupby(type_id).size()
+    first = count.cumsum() - count
+    low, high = ascending[first + (count - 1) // 2], ascending[first + count // 2]
+    return divide(pd.Series(low, count.index, "object") + high, pd.Series(2 * CENTS, count.index))
 
 
 # Exact arithmetic: int64 where that is enough, Python's integers (dtype object) where not.
@@ -251,7 +262,15 @@ def weighted_median(ranked: pd.DataFrame) -> "pd.Series[float]":
 
 def to_cents(price: "pd.Series[float]") -> "pd.Series[int]":
     """Gives prices (ISK, two decimals) in whole cents, int64."""
-    return (price * CENTS).round().astype("int64")
+    if (price < COARSE_ISK).all():
+        return (price * CENTS).round().astype("int64")
+    exact = [int(Decimal(repr(p)) * CENTS) for p in price.tolist()]  # a larger one times 100 would be rounded
+    return pd.Series(exact, price.index, "int64")
+
+
+def to_isk(cents: "pd.Series[int]") -> "pd.Series[float]":
+    """Gives whole cents in ISK, float64, each rounded once."""
+    return pd.Series([whole / CENTS for whole in cents.tolist()], cents.index, "float64")
 
 
 def widen(values: "pd.Series[int]", factor: float = 1) -> "pd.Series[int]":

@@ -69,7 +69,7 @@ class Answer(msgspec.Struct, frozen=True):
     """What ESI says of one page of a region's orders."""
 
     last_modified: datetime  # names the snapshot, UTC
-    pages: int  # X-Pages, 1 or more
+    pages: int  # X-Pages, 1 or more; 0 if a page came without it
     etag: str  # empty if ESI sent none
     fresh_seconds: float  # Expires - Date, both by ESI's clock; 0 or less says nothing
     body: bytes  # decompressed JSON; empty for HEAD
@@ -194,20 +194,22 @@ class Esi:
 
 
 def check_url(url: str) -> str:
-    """Gives `url` without its last slash.
+    """Gives `url` without blanks around it and without its last slash.
 
     Raises:
-        ValueError: it is no http(s) address, or plain http to another machine.
+        ValueError: it is no http(s) address, or plain http to another machine, or has a user, a query or a fragment.
     """
+    if "@" in url:
+        raise ValueError("ESI_URL has a user name or password in it, which would show in messages: give it without")
     try:
-        parts = httpx.URL(url)
+        parts = httpx.URL(url.strip())
     except httpx.InvalidURL as error:
         raise ValueError(f"ESI_URL is {url!r}: {error}; give an http(s) address, such as {DEFAULT_URL}") from error
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise ValueError(f"ESI_URL is {url!r}: give an http(s) address, such as {DEFAULT_URL}")
+    if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
+        raise ValueError(f"ESI_URL is {url!r}: give an http(s) address with no query, such as {DEFAULT_URL}")
     if parts.scheme == "http" and not is_this_machine(parts.host):
         raise ValueError(f"ESI_URL is {url!r}: plain http is for this machine only, use https")
-    return url.rstrip("/")
+    return url.strip().rstrip("/")
 
 
 def is_this_machine(host: str) -> bool:
@@ -277,12 +279,13 @@ def read_answer(response: httpx.Response, what: str, deadline: float) -> Answer:
         RefusedError: `Last-Modified` or `X-Pages` is missing or makes no sense.
     """
     headers = response.headers
+    if not headers.get("X-Pages") and not headers.get("Last-Modified"):
+        kind = headers.get("Content-Type", "")[:40]
+        raise TransientError(f"{what}: somebody else than ESI answered 200, Content-Type {kind!r}")
     last_modified = parse_date(headers.get("Last-Modified", ""))
     if last_modified is None:
         raise RefusedError(f"{what}: Last-Modified is {headers.get('Last-Modified')!r}, expected an HTTP date")
-    pages = headers.get("X-Pages", "")
-    if not (re.fullmatch(r"[0-9]{1,6}", pages) and 1 <= int(pages) <= MAX_PAGES):
-        raise RefusedError(f"{what}: X-Pages is {headers.get('X-Pages', '')[:40]!r}, expected 1 to {MAX_PAGES:,}")
+    pages = read_pages(headers.get("X-Pages", ""), what, is_optional=response.request.method == "GET")
     expires, date = parse_date(headers.get("Expires", "")), parse_date(headers.get("Date", ""))
     try:
         body = b"" if response.request.method == "HEAD" else read_body(response, deadline)
@@ -290,11 +293,24 @@ def read_answer(response: httpx.Response, what: str, deadline: float) -> Answer:
         raise TransientError(f"{what}: {error}") from error
     return Answer(
         last_modified=last_modified,
-        pages=int(pages),
+        pages=pages,
         etag=headers.get("ETag", ""),
         fresh_seconds=(expires - date).total_seconds() if expires and date else 0.0,
         body=body,
     )
+
+
+def read_pages(value: str, what: str, *, is_optional: bool) -> int:
+    """Reads `X-Pages`; an empty region may say 0, and has one page all the same.
+
+    Raises:
+        RefusedError: it makes no sense, or is missing where it must not.
+    """
+    if is_optional and not value:
+        return 0
+    if not (re.fullmatch(r"[0-9]{1,6}", value) and int(value) <= MAX_PAGES):
+        raise RefusedError(f"{what}: X-Pages is {value[:40]!r}, expected 1 to {MAX_PAGES:,}; nothing was stored")
+    return max(1, int(value))
 
 
 def read_body(response: httpx.Response, deadline: float) -> bytes:
@@ -313,19 +329,35 @@ def read_body(response: httpx.Response, deadline: float) -> bytes:
     parts: list[bytes] = []
     size_bytes = 0
     for packed in response.iter_raw():
-        try:
-            part = packed if encoding == "identity" else gunzip.decompress(packed, MAX_BODY_BYTES + 1 - size_bytes)
-        except zlib.error as error:
-            raise TransientError(f"the body is no gzip: {error}") from error
-        parts.append(part)
-        size_bytes += len(part)
-        if size_bytes > MAX_BODY_BYTES:
-            raise TransientError(f"the body is larger than {MAX_BODY_BYTES:,} bytes")
+        rest = packed
+        while rest:
+            if encoding == "identity":
+                part, rest = rest, b""
+            else:
+                if gunzip.eof:  # another member follows: RFC 1952, 2.2
+                    gunzip = zlib.decompressobj(wbits=31)
+                part, rest = unpack(gunzip, rest, MAX_BODY_BYTES + 1 - size_bytes), gunzip.unused_data
+            parts.append(part)
+            size_bytes += len(part)
+            if size_bytes > MAX_BODY_BYTES:
+                raise TransientError(f"the body is larger than {MAX_BODY_BYTES:,} bytes")
         if time.monotonic() > deadline:
             raise TransientError(f"the body was not complete after {BODY_SECONDS:.0f} s")
     if encoding == "gzip" and not gunzip.eof:
         raise TransientError("the body ends before its gzip does")
     return b"".join(parts)
+
+
+def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int) -> bytes:
+    """Unpacks a piece of a gzip, at most so many bytes.
+
+    Raises:
+        TransientError: it is no gzip.
+    """
+    try:
+        return gunzip.decompress(packed, most_bytes)
+    except zlib.error as error:
+        raise TransientError(f"the body is no gzip: {error}") from error
 
 
 def parse_date(value: str) -> datetime | None:

@@ -23,15 +23,16 @@ class Order(msgspec.Struct, gc=False):
     """What the records need of an order; ESI's other seven fields are skipped while decoding."""
 
     order_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-    type_id: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-    price: Annotated[float, msgspec.Meta(ge=0.01, le=3.5e13)]  # ISK, two decimals; below 2**45 cents round right
-    volume_remain: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]  # units
+    type_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    price: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)]  # ISK, two decimals; the game's own limit is 9.2e14
+    volume_remain: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # units
     is_buy_order: bool
 
 
 MAX_SNAPSHOTS = 3
+COARSE_ISK = 2.0**45  # from here on a float's own digits are no finer than cents
 
-DTYPES = {"order_id": "int64", "type_id": "int32", "price": "float64", "volume_remain": "int64", "is_buy_order": "bool"}
+DTYPES = {"order_id": "int64", "type_id": "int64", "price": "float64", "volume_remain": "int64", "is_buy_order": "bool"}
 _decoder = msgspec.json.Decoder(list[Order])
 
 
@@ -100,9 +101,12 @@ def fetch_page(page: int, snapshot: Snapshot, esi: Esi) -> pd.DataFrame:
     what = f"page {page} of region {snapshot.region_id}"
     try:
         answer = esi.get(snapshot.region_id, page)
-    except NotFoundError:
+    except NotFoundError as error:
         check_same_snapshot(esi.head(snapshot.region_id), snapshot, what)
-        raise
+        raise RefusedError(
+            f"{error}, though the region has {snapshot.pages} pages of the same snapshot; nothing was stored, the next "
+            "run asks again"
+        ) from error
     try:
         check_same_snapshot(answer, snapshot, what)
         return decode_orders(answer.body, what)
@@ -122,7 +126,7 @@ def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
         raise TransientError(
             f"{what} is of {answer.last_modified}, older than the snapshot of {snapshot.last_modified}"
         )
-    if answer.last_modified > snapshot.last_modified or answer.pages != snapshot.pages:
+    if answer.last_modified > snapshot.last_modified or answer.pages not in {0, snapshot.pages}:
         raise SnapshotMovedOn(
             f"{what} is of {answer.last_modified}, {answer.pages} pages; "
             f"the snapshot was of {snapshot.last_modified}, {snapshot.pages} pages"
@@ -146,7 +150,8 @@ def decode_orders(body: bytes, what: str) -> pd.DataFrame:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TransientError(f"{what}: the body is no JSON: {error}") from error
     frame = pd.DataFrame({name: np.array([getattr(o, name) for o in orders], dtype) for name, dtype in DTYPES.items()})
-    uneven = frame.price[np.rint(frame.price * 100) / 100 != frame.price]
+    frame = frame[frame.volume_remain > 0]  # nothing is left of the others
+    uneven = frame.price[(np.rint(frame.price * 100) / 100 != frame.price) & (frame.price < COARSE_ISK)]
     if len(uneven):
         raise RefusedError(f"{what}: the price {uneven.iloc[0]} has more than two decimals; nothing was stored")
     return frame
@@ -165,6 +170,6 @@ def offers() -> Iterator[int]:
     """
     yield from range(1, MAX_SNAPSHOTS + 1)
     raise TransientError(
-        f"{MAX_SNAPSHOTS} snapshots moved on while their pages were fetched: nothing was stored, the next run tries "
-        "again; if it happens again, raise fetch_concurrency"
+        f"{MAX_SNAPSHOTS} snapshots moved on while their pages were fetched, as the task runs in state MovedOn say: "
+        "nothing was stored, the next run tries again; if it happens again, raise fetch_concurrency"
     )

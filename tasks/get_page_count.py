@@ -16,6 +16,7 @@ from tasks.table_snapshot import FORMAT_VERSION, Parameters, TableSnapshot
 
 PAGE_SECONDS = 0.2  # from request to answer; fetch_concurrency pages come at once
 MAX_WAIT_SECONDS = 60.0
+MAX_FRESH_SECONDS = 86_400.0  # so long an `Expires` is believed: a wrong one must not freeze the table
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -30,7 +31,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     is_stored: bool  # the table holds this snapshot, made with the same parameters
 
     def __str__(self) -> str:
-        return f"{self.last_modified:%Y%m%dT%H%M%SZ}"
+        return f"{self.last_modified:%Y%m%dT%H%M%SZ}-{self.pages}p"
 
 
 @task(
@@ -89,25 +90,25 @@ def read_stored(table: Table, region_id: int, *, force: bool) -> TableSnapshot |
 
 
 def understand(item: Item | None, table_name: str, region_id: int, *, force: bool) -> TableSnapshot | None:
-    """Reads the item `#snapshot`; with `force`, one that is not this program's is as good as none.
+    """Reads the item `#snapshot`; of this region, or with `force`, one that cannot be read is as good as none.
 
     Raises:
         TableError: it is another region's, or another program's, and `force` is not set.
     """
     if item is None:
         return None
-    try:
-        stored = TableSnapshot.from_item(item)
-    except TableError:
-        if force:
-            return None
-        raise
-    if stored.region_id != region_id and not force:
+    stored_region = item.get("region_id", {}).get("N", "")
+    if stored_region not in {"", str(region_id)} and not force:
         raise TableError(
-            f"table {table_name} holds region {stored.region_id}, not {region_id}: give each region its own table, "
-            'such as table_name="MarketData-{region_id}", or run with force to replace its records'
+            f"table {table_name} holds region {stored_region}, not {region_id}: give each region its own table, such "
+            'as table_name="MarketData-{region_id}", or run with force to replace its records'
         )
-    return stored
+    try:
+        return TableSnapshot.from_item(item)
+    except TableError as error:
+        if force or stored_region:
+            return None
+        raise TableError(f"table {table_name}: {error}") from error
 
 
 def made_alike(stored: TableSnapshot | None, parameters: Parameters) -> TableSnapshot | None:
@@ -158,7 +159,7 @@ def offered(answer: Answer, region_id: int, stored: TableSnapshot | None) -> Sna
     return Snapshot(
         region_id=region_id,
         last_modified=answer.last_modified,
-        expires=datetime.now(UTC) + timedelta(seconds=answer.fresh_seconds),
+        expires=datetime.now(UTC) + timedelta(seconds=min(answer.fresh_seconds, MAX_FRESH_SECONDS)),
         etag=answer.etag,
         pages=answer.pages,
         stored=stored,

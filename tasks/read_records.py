@@ -23,7 +23,7 @@ def read_records(table_name: str) -> tuple[dict[str, Record], TableSnapshot]:
     """Gives a table's records, all of one snapshot, and what that snapshot is.
 
     `#snapshot` is read before and after the scan: if it is the same and `complete`, no run has written meanwhile. While
-    a run writes, the table is read again a few times, for half a minute at most.
+    a run writes, the table is read again a few times, for a quarter of a minute at most.
 
     Args:
         table_name: of a market table, where boto3's settings find it.

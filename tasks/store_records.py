@@ -238,10 +238,23 @@ def compare(items: dict[str, Item], present: dict[str, Item]) -> Changes:
         items: the table as it is to be, by `pk`.
         present: the table as it is, by `pk`.
     """
-    puts = [item for pk, item in items.items() if present.get(pk) != item]
+    puts = [item for pk, item in items.items() if not is_equal(item, present.get(pk))]
     others = [pk for pk in present if pk not in items]
     deletes = [pk for pk in others if is_type_id(pk)]
     return Changes(puts, deletes, len(items) - len(puts), len(others) - len(deletes))
+
+
+def is_equal(item: Item, other: Item | None) -> bool:
+    """Tells whether two items are the same to DynamoDB, however a store writes its numbers: 5.70 is 5.7."""
+    return item == other or (other is not None and read_numbers(item) == read_numbers(other))
+
+
+def read_numbers(item: Item) -> Item:
+    """Gives an item with its numbers as numbers."""
+    return {
+        name: Decimal(value["N"]) if "N" in value else read_numbers(value["M"]) if "M" in value else value
+        for name, value in item.items()
+    }
 
 
 def describe(

@@ -19,8 +19,15 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.loaders
 import botocore.session
+import msgspec
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004 (botocore's)
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # noqa: A004 (botocore's)
+    HTTPClientError,
+    ResponseStreamingError,
+)
 
 from tasks.esi import is_this_machine
 from tasks.waits import Waits
@@ -137,8 +144,10 @@ class Table:
 
     def create_command(self) -> str:
         """Gives the shell command that creates the table."""
+        url = self._client.meta.endpoint_url
+        endpoint = "" if url.endswith((".amazonaws.com", ".amazonaws.com.cn")) else f"--endpoint-url {url} "
         return (
-            f"aws dynamodb create-table --region {self._client.meta.region_name} --table-name {self.name} "
+            f"aws dynamodb create-table {endpoint}--region {self._client.meta.region_name} --table-name {self.name} "
             "--attribute-definitions AttributeName=pk,AttributeType=S --key-schema AttributeName=pk,KeyType=HASH "
             "--billing-mode PAY_PER_REQUEST"
         )
@@ -202,6 +211,9 @@ class Table:
                 TotalSegments=segments,
                 **start,
             )
+            if "Items" not in answer:
+                self._count_failure()
+                raise TransientTableError(f"table {self.name}: the answer to a scan has no Items")
             items += answer["Items"]
             if "LastEvaluatedKey" not in answer:
                 return items
@@ -244,9 +256,6 @@ class Table:
             if isinstance(translated, TransientTableError):
                 self._count_failure()
             raise translated from error
-        if answer.keys() == {"ResponseMetadata"} and has_body(answer):
-            self._count_failure()
-            raise TransientTableError(f"table {self.name}: the answer to {operation.__name__} cannot be read")
         consumed = answer.get("ConsumedCapacity") or []
         units = sum(part["CapacityUnits"] for part in (consumed if isinstance(consumed, list) else [consumed]))
         with self._lock:
@@ -274,16 +283,30 @@ class Table:
                 return ConditionError(f"table {self.name}: {SNAPSHOT_KEY} has been written by somebody else")
             if code in TRANSIENT_CODES or error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500:
                 return TransientTableError(said)
-            if re.search("key element does not match|conditions on the keys", str(error)):
-                return TableError(
-                    f"{said}; its partition key must be pk (S), with no sort key: give another table_name"
-                )
+            said += advise(code, str(error))
         return TableError(said)
 
 
-def has_body(answer: Any) -> bool:  # noqa: ANN401 (any operation's)
-    """Tells whether an answer came with more than `{}`: boto3 gives no error for a body that it cannot read."""
-    return int(answer["ResponseMetadata"]["HTTPHeaders"].get("content-length", 0)) > len("{}")
+def advise(code: str, said: str) -> str:
+    """Gives what to do about an error that will not pass, as the end of its message; nothing if nothing is known."""
+    if code in {"AccessDeniedException", "UnrecognizedClientException"}:
+        return "; deployments/aws/iam-policy.json has what the role needs"
+    if re.search("key element does not match|conditions on the keys", said):
+        return "; its partition key must be pk (S), with no sort key: give another table_name"
+    return ""
+
+
+def refuse_unreadable(response_dict: dict[str, Any] | None, **_: object) -> None:
+    """Raises for an answer that says that all went well, but not how: boto3 would take its body for an empty one.
+
+    Raises:
+        ResponseStreamingError: the body is no JSON object.
+    """
+    if response_dict and response_dict["status_code"] == 200:
+        try:
+            msgspec.json.decode(response_dict["body"], type=dict[str, msgspec.Raw])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ResponseStreamingError(error=f"the answer cannot be read: {error}") from error
 
 
 def connect(store_concurrency: int) -> "DynamoDBClient":
@@ -302,11 +325,13 @@ def connect(store_concurrency: int) -> "DynamoDBClient":
     try:
         session = botocore.session.get_session()
         session.register_component("data_loader", _api_descriptions)
-        return boto3.session.Session(botocore_session=session).client("dynamodb", config=config)
+        client = boto3.session.Session(botocore_session=session).client("dynamodb", config=config)
     except BotoCoreError as error:
         raise TableError(
             f"{error} (boto3 reads AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_DYNAMODB …)"
         ) from error
+    client.meta.events.register("response-received.dynamodb", refuse_unreadable)
+    return client
 
 
 def check_table_name(name: str) -> str:

@@ -1,12 +1,13 @@
 """The item `#snapshot`, which tells readers and runs where a table stands."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, Self
 
 import msgspec
 
 from tasks.table import SNAPSHOT_KEY, Item, TableError
 
+UNKNOWN = datetime.fromtimestamp(0, UTC)
 FORMAT_VERSION = 1  # of the items; a table of another version is compared and rewritten, never taken as up to date
 
 OrderType = Literal["sell", "buy", "all"]
@@ -32,12 +33,12 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     price: Price
     detail: Detail
     last_modified: datetime  # names the snapshot, UTC
-    expires: datetime  # until then ESI has no newer one, UTC by this side's clock
-    etag: str
-    pages: int
-    orders: int  # each counted once
-    records: int  # while writing: as many as the snapshot before had
-    written_at: datetime  # UTC
+    expires: datetime = UNKNOWN  # until then ESI has no newer one, UTC by this side's clock
+    etag: str = ""
+    pages: int = 0
+    orders: int = 0  # each counted once
+    records: int = 0  # while writing: as many as the snapshot before had
+    written_at: datetime = UNKNOWN  # UTC
     owner: str = ""  # of the lease while writing: who writes; when complete: who wrote. Empty: nobody writes any more
     lease: int = 0  # counted up at each change, so that two that are the same are the same
     version: int = FORMAT_VERSION
@@ -65,5 +66,6 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             )
         except msgspec.ValidationError as error:
             raise TableError(
-                f"the table's item {SNAPSHOT_KEY} is not this program's ({error}): run with force"
+                f"the table's item {SNAPSHOT_KEY} is not this program's ({error}): give another table_name, or run "
+                "with force to replace it"
             ) from error

@@ -14,9 +14,8 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from deployments.local.api import Api
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
-from deployments.local.processes import Child, free_port
 from tasks.table import Item
-from tests.servers import prefect_server_environment, server_command, start_servers, wait_for, wait_for_store
+from tests.servers import PrefectServer, start_servers, wait_for, wait_for_store
 
 SERVERS = pytest.StashKey[ExitStack]()
 
@@ -56,29 +55,19 @@ def api() -> Iterator[Api]:
 
 
 @pytest.fixture(scope="session")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A second Prefect server, by the settings that lead to it, for tests that create automations.
-
-    An automation that watches each run writes to the database at each of its events. With many runs at once SQLite
-    refuses some of that as locked, and Prefect 3.8 can then stand still for a minute: the cursor of the refused write
-    is freed by the event loop's thread, which waits for a connection that waits for what that thread has to do.
-    """
-    home, port = tmp_path_factory.mktemp("prefect"), free_port()
-    settings = prefect_server_environment(port, home)
-    child = Child("server", server_command(port), os.environ | settings, home / "server.log")
-    with Api(settings["PREFECT_API_URL"]) as opened:
-        wait_for(opened.is_up, "the second Prefect server")
-    yield settings
-    child.stop()
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A second Prefect server, for tests that create automations, kill it, or look into its database."""
+    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
+    yield server
+    server.stop()
 
 
 @pytest.fixture
-def automated_api(own_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """The API of a Prefect server that takes automations; commands that the test runs find it too."""
-    for name, value in own_server.items():
+def own_api(own_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """The API of the second Prefect server, which commands that the test runs find as well."""
+    for name, value in own_server.settings.items():
         monkeypatch.setenv(name, value)
-    with Api(own_server["PREFECT_API_URL"]) as opened:
-        yield opened
+    return own_server.api
 
 
 @pytest.fixture(scope="session")

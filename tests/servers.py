@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prefect.context import refresh_global_settings_context
 
+from deployments.local.api import Api
 from deployments.local.environment import (
     STORE_VENV,
     Options,
@@ -61,6 +62,33 @@ def prefect_server_environment(port: int, home: Path) -> dict[str, str]:
 def server_command(port: int) -> list[str]:
     """Gives the command that starts a Prefect server."""
     return [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+
+
+class PrefectServer:
+    """A Prefect server that can be killed, and started again with the same database."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = free_port()
+        self.settings = prefect_server_environment(self.port, home)
+        self.api = Api(self.settings["PREFECT_API_URL"])
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, and waits until it answers."""
+        environ = os.environ | self.settings
+        self._child = Child("server", server_command(self.port), environ, self.home / "server.log")
+        wait_for(self.api.is_up, "the Prefect server")
+
+    def kill(self) -> None:
+        """Kills it outright."""
+        self._child.process.kill()
+        self._child.process.wait()
+
+    def stop(self) -> None:
+        """Stops it."""
+        self._child.stop()
+        self.api.close()
 
 
 def wait_for_store() -> str:

@@ -72,6 +72,10 @@ class Api:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
         self._http.close()
 
     def is_up(self) -> bool:

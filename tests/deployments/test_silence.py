@@ -25,7 +25,7 @@ from tests.servers import wait_for
 POOL = "silence"
 DEPLOYMENT = f"market-data/{POOL}"
 
-pytestmark = [pytest.mark.usefixtures("store_url"), pytest.mark.xdist_group("automations")]
+pytestmark = [pytest.mark.usefixtures("store_url"), pytest.mark.xdist_group("own_server")]
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def market(clock: Clock) -> Faulty:
 
 
 @pytest.fixture
-def worker(automated_api: Api, market: Faulty, tmp_path: Path) -> Iterator[Child]:
+def worker(own_api: Api, market: Faulty, tmp_path: Path) -> Iterator[Child]:
     """A worker with a pool of its own, whose runs see the market and keep their pages."""
-    automated_api.create_pool(POOL)
+    own_api.create_pool(POOL)
     entrypoint = "flows/market_data.py:market_data"
     deploy = [prefect(), "--no-prompt", "deploy", entrypoint, "--name", POOL, "--pool", POOL]
     subprocess.run(deploy, check=True, capture_output=True)
@@ -52,7 +52,7 @@ def worker(automated_api: Api, market: Faulty, tmp_path: Path) -> Iterator[Child
 
 @pytest.mark.parametrize("has_moved_on", [False, True])
 def test_retry_goes_on_from_the_failed_state(
-    automated_api: Api,
+    own_api: Api,
     worker: Child,
     market: Faulty,
     clock: Clock,
@@ -65,9 +65,9 @@ def test_retry_goes_on_from_the_failed_state(
     """A retry fetches only the pages that did not come, or all of the next snapshot; then nothing is kept any more."""
     assert worker.is_running()
     market.plan = {"5": [refuse(403, "no")]}
-    run_id = automated_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
-    wait_for(lambda: automated_api.read_state(run_id).type == "FAILED", "the failure")
-    assert automated_api.read_state(run_id).reason == (
+    run_id = own_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
+    wait_for(lambda: own_api.read_state(run_id).type == "FAILED", "the failure")
+    assert own_api.read_state(run_id).reason == (
         f'page 5 of region {VENAL}: ESI answered 403 Forbidden: "no"; this is not asked again'
     )
     kept = {file.name for file in (tmp_path / "kept" / "market-data" / run_id).glob("*/*")}
@@ -76,33 +76,33 @@ def test_retry_goes_on_from_the_failed_state(
     market.reset_counts()
     clock.now += 300 * has_moved_on
     subprocess.run([prefect(), "flow-run", "retry", run_id], check=True, capture_output=True)
-    wait_for(lambda: automated_api.read_state(run_id).type == "COMPLETED", "the retry's end")
+    wait_for(lambda: own_api.read_state(run_id).type == "COMPLETED", "the retry's end")
     assert set(market.pages) == {str(page) for page in range(1, 8)} - (set() if has_moved_on else kept)
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
     assert not list((tmp_path / "kept" / "market-data").glob("*"))
     said = "gone: starting over" if has_moved_on else "still on offer: its pages are not fetched again"
-    wait_for(lambda: any(said in line for line in read_log(automated_api, run_id)), "the log")
+    wait_for(lambda: any(said in line for line in read_log(own_api, run_id)), "the log")
 
 
-def read_log(automated_api: Api, run_id: str) -> list[str]:
+def read_log(own_api: Api, run_id: str) -> list[str]:
     """Gives the log of a run."""
     wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 200}
-    found = httpx.post(f"{automated_api.url}/logs/filter", json=wanted, trust_env=False).json()
+    found = httpx.post(f"{own_api.url}/logs/filter", json=wanted, trust_env=False).json()
     return [line["message"] for line in found]
 
 
 @pytest.mark.parametrize(("number", "state"), [(0, "RUNNING"), (1, "PENDING")])
 def test_killed_run_is_crashed(
-    automated_api: Api, worker: Child, market: Faulty, table_name: str, number: int, state: str
+    own_api: Api, worker: Child, market: Faulty, table_name: str, number: int, state: str
 ) -> None:
     """A run that was killed together with its worker is not shown as Running or Pending for ever; here for seconds."""
     automation = read_automations()[number]
     quick = {"name": table_name, "trigger": automation["trigger"] | {"within": 10}}  # the shortest that Prefect takes
-    automated_api.apply_automations([automation | quick])
-    automated_api.apply_automations([automation | quick])  # as a second `make up` does
+    own_api.apply_automations([automation | quick])
+    own_api.apply_automations([automation | quick])  # as a second `make up` does
     market.latency_seconds = 30.0
-    run_id = automated_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
-    while automated_api.read_state(run_id).type != state:
+    run_id = own_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
+    while own_api.read_state(run_id).type != state:
         time.sleep(0.02)
     if state == "RUNNING":
         time.sleep(1)  # for its first heartbeat to be on its way
@@ -110,9 +110,9 @@ def test_killed_run_is_crashed(
     worker.process.kill()
     for pid in runs:
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: automated_api.read_state(run_id).type in FINAL, "the end")
-    end = automated_api.read_state(run_id)
+    wait_for(lambda: own_api.read_state(run_id).type in FINAL, "the end")
+    end = own_api.read_state(run_id)
     assert (end.type, end.reason) == ("CRASHED", automation["actions"][0]["message"])
-    present = httpx.post(f"{automated_api.url}/automations/filter", json={}, trust_env=False).json()
+    present = httpx.post(f"{own_api.url}/automations/filter", json={}, trust_env=False).json()
     (known,) = [found["id"] for found in present if found["name"] == table_name]
-    httpx.delete(f"{automated_api.url}/automations/{known}", trust_env=False).raise_for_status()
+    httpx.delete(f"{own_api.url}/automations/{known}", trust_env=False).raise_for_status()

@@ -16,8 +16,8 @@ from tests.tasks import reference
 from tests.tasks.reference import Figures, Order, Record
 
 CHOICES = list(product(get_args(OrderType), get_args(Price), get_args(Detail)))
-TYPES = [18, 34, 35, 2**31 - 1]
-CENTS = st.one_of(st.sampled_from([1, 100, 570, 10**15]), st.integers(1, 10_000), st.integers(1, 10**15))
+TYPES = [18, 34, 35, 2**31, 2**63 - 1]
+CENTS = st.one_of(st.sampled_from([1, 100, 570, 10**15, 9 * 10**16]), st.integers(1, 10_000), st.integers(1, 10**15))
 UNITS = st.one_of(st.integers(1, 100), st.sampled_from([2**53 + 1, 2**62, 2**63 - 1]), st.integers(1, 2**63 - 1))
 ORDERS = st.lists(
     st.builds(

@@ -92,8 +92,10 @@ CASES = {
     ),
     "no date": Case(page(PAGE, "X-Pages: 7\r\n"), RefusedError, "Last-Modified is None, expected an HTTP date"),
     "garbled date": Case(page(PAGE, "Last-Modified: now\r\nX-Pages: 7\r\n"), RefusedError, "Last-Modified is 'now'"),
-    "no page count": Case(page(PAGE, GOOD.split("X-P", maxsplit=1)[0]), RefusedError, "X-Pages is '', expected 1 to"),
-    "no pages": Case(page(PAGE, GOOD.replace("7", "0")), RefusedError, "X-Pages is '0'"),
+    "somebody else's page": Case(
+        reply("200 OK", "Content-Type: text/html\r\n", b"<html>"), TransientError, "somebody else .* 'text/html'"
+    ),
+    "garbage after gzip": Case(page(PAGE + b"x"), TransientError, "the body is no gzip|ends before its gzip"),
     "garbled page count": Case(page(PAGE, GOOD.replace("7", "seven")), RefusedError, "X-Pages is 'seven'"),
     "endless page count": Case(page(PAGE, GOOD.replace("7", "9" * 5000)), RefusedError, "X-Pages is '9{40}'"),
     "error that is no text": Case(reply("403 No", body=b'{"error":"\xff"}'), RefusedError, "403 No; this is not asked"),
@@ -121,10 +123,15 @@ class Misbehaving(socketserver.StreamRequestHandler):
                 self.wfile.write(bytes([number]))
                 time.sleep(0.05)  # a body that comes, but slowly, is what is tested
         else:
-            self.wfile.write(page(PAGE, GOOD + 'ETag: "a"\r\nDate: x\r\n'))
+            self.wfile.write(ODD.get(region, page(PAGE, GOOD + 'ETag: "a"\r\nDate: x\r\n')))
 
 
-DRIP, FINE = 1000, 2000
+DRIP, FINE, MEMBERS, UNCOUNTED, EMPTY = 1000, 2000, 3000, 4000, 5000
+ODD = {  # and yet allowed
+    MEMBERS: page(gzip.compress(b"[") + gzip.compress(b"]")),
+    UNCOUNTED: page(PAGE, GOOD.split("X-P", maxsplit=1)[0]),
+    EMPTY: page(PAGE, GOOD.replace("7", "0")),
+}
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +183,16 @@ def test_good_page_is_read(esi: Esi) -> None:
     assert (answer.pages, answer.etag, answer.body) == (7, '"a"', b"[]")
     assert answer.last_modified == datetime(2026, 11, 24, 14, tzinfo=UTC)
     assert answer.fresh_seconds == 0
+
+
+@pytest.mark.parametrize(("region", "pages"), [(MEMBERS, 7), (UNCOUNTED, 0), (EMPTY, 1)])
+def test_odd_page_is_read(esi: Esi, region: int, pages: int) -> None:
+    """A gzip of several members, a page without its count, and a count of 0 are taken; HEAD must have a count."""
+    answer = esi.get(region, 1)
+    assert (answer.pages, answer.body) == (pages, b"[]")
+    if region == UNCOUNTED:
+        with pytest.raises(RefusedError, match="X-Pages is '', expected 1 to 10,000"):
+            esi.head(region)
 
 
 def test_request_says_what_esi_asks_for(esi: Esi) -> None:

@@ -32,7 +32,7 @@ GOOD = {"order_id": 1, "type_id": 34, "price": 5.7, "volume_remain": 10, "is_buy
 orders = st.builds(
     Order,
     order_id=st.integers(1, 2**63 - 1),
-    type_id=st.integers(1, 2**31 - 1),
+    type_id=st.integers(1, 2**63 - 1),
     price=st.integers(1, 35 * 10**14).map(lambda cents: cents / 100),
     volume_remain=st.integers(1, 2**63 - 1),
     is_buy_order=st.booleans(),
@@ -69,7 +69,7 @@ def test_what_is_encoded_comes_back(rows: list[Order]) -> None:
         pytest.param({"price": -1}, r"`float` >= 0.01 - at `\$\[1\].price`", id="negative price"),
         pytest.param({"price": 1e300}, r"`float` <= .* - at `\$\[1\].price`", id="absurd price"),
         pytest.param({"price": 5.123}, r"the price 5.123 has more than two decimals", id="price with three decimals"),
-        pytest.param({"volume_remain": 0}, r"`int` >= 1 - at `\$\[1\].volume_remain`", id="nothing left"),
+        pytest.param({"volume_remain": -1}, r"`int` >= 0 - at `\$\[1\].volume_remain`", id="less than nothing left"),
         pytest.param({"volume_remain": 2**63}, r"`int` <= 9223372036854775807", id="volume past 64 bits"),
         pytest.param({"order_id": 1.5}, r"Expected `int`, got `float`", id="order id with decimals"),
         pytest.param({"is_buy_order": 1}, r"Expected `bool`, got `int`", id="side as number"),
@@ -80,6 +80,12 @@ def test_wrong_order_is_refused(change: dict[str, Any], message: str) -> None:
     wrong = {name: value for name, value in (GOOD | change).items() if value is not None}
     with pytest.raises(RefusedError, match=f"page 3 of region 7: .*{message}.*nothing was stored"):
         decode_orders(msgspec.json.encode([GOOD, wrong]), "page 3 of region 7")
+
+
+def test_order_with_nothing_left_is_left_out() -> None:
+    """An order of which nothing remains is none any more: it sets no price."""
+    frame = decode_orders(msgspec.json.encode([GOOD, GOOD | {"volume_remain": 0}]), "page 3 of region 7")
+    assert frame.volume_remain.tolist() == [GOOD["volume_remain"]]
 
 
 @pytest.mark.parametrize("body", [b'{"error":"x"}', b"null", b"[1]", b'"x"'])

@@ -91,7 +91,8 @@ def test_table_is_created_once(table: Table, dynamodb: DynamoDBClient) -> None:
 def test_create_command_makes_the_same(table: Table) -> None:
     """The command for one's own account has the region, the name and the key."""
     command = table.create_command()
-    assert command.startswith(f"aws dynamodb create-table --region us-east-1 --table-name {table.name} ")
+    assert command.startswith("aws dynamodb create-table --endpoint-url http://127.0.0.1:")
+    assert f" --region us-east-1 --table-name {table.name} " in command
     assert "AttributeName=pk,KeyType=HASH --billing-mode PAY_PER_REQUEST" in command
 
 
@@ -130,7 +131,9 @@ def test_snapshot_is_stored(table: Table, dynamodb: DynamoDBClient) -> None:
 
 def test_foreign_snapshot_is_told() -> None:
     """A `#snapshot` that is not this program's says so, and what to do."""
-    with pytest.raises(TableError, match="#snapshot is not this program's .*: run with force"):
+    with pytest.raises(
+        TableError, match="#snapshot is not this program's .*: give another table_name, or run with force"
+    ):
         TableSnapshot.from_item({"pk": {"S": "#snapshot"}})
 
 
