@@ -9,7 +9,7 @@ from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail
 from deployments.local.run import FlowRunError, run_deployment
 from deployments.local.show import show_table
-from deployments.local.stack import BusyError, Stack, read_addresses
+from deployments.local.stack import BusyError, FullDiskError, Stack, read_addresses
 from tasks.table import TableError
 
 INTERRUPTED = 130
@@ -41,7 +41,7 @@ def main() -> int:
     command = commands[parser.parse_args().command]
     try:
         command(read_options(os.environ))
-    except (BusyError, ChildError, FlowRunError, TableError, ValueError) as error:
+    except (BusyError, ChildError, FlowRunError, FullDiskError, TableError, ValueError) as error:
         fail(str(error))
         return 1
     except KeyboardInterrupt:

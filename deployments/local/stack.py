@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import signal
 import sys
 import time
@@ -31,6 +32,7 @@ from deployments.local.progress import Progress
 
 T = TypeVar("T")
 START_SECONDS = 120.0
+FREE_BYTES = 200 * 2**20  # a day's database and logs of one region
 UI_PORT = 4200  # Prefect's own default, if nobody has it
 AUTOMATIONS = CHECKOUT / "deployments" / "automations.yaml"
 ADDRESSES = STATE / "stack.json"
@@ -52,6 +54,10 @@ class Addresses(msgspec.Struct, frozen=True):
 
 class BusyError(Exception):
     """Another stack of this checkout is running."""
+
+
+class FullDiskError(Exception):
+    """There is no room for databases and logs."""
 
 
 @contextmanager
@@ -76,6 +82,20 @@ def lock_state() -> Iterator[None]:
             yield
         finally:
             ADDRESSES.unlink(missing_ok=True)
+
+
+def check_disk(folder: Path) -> None:
+    """Raises if a folder's disk is about full: a database that cannot grow fails late, and in many words.
+
+    Raises:
+        FullDiskError: it is.
+    """
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < FREE_BYTES:
+        raise FullDiskError(
+            f"the disk of {folder} has {free_bytes / 2**20:.0f} MiB left, the stack needs {FREE_BYTES / 2**20:.0f} MiB: "
+            "make room, or `make clean` if it is what the stack has left there"
+        )
 
 
 def read_addresses() -> Addresses | None:
@@ -104,6 +124,7 @@ class Stack:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, raise_interrupt)
         self._held.enter_context(lock_state())
+        check_disk(STATE)
         self._held.enter_context(self.api)
         adopt_orphans()
         return self

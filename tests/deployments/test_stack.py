@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.local import stack
 from deployments.local.environment import (
     CHECKOUT,
     Options,
@@ -19,6 +20,7 @@ from deployments.local.environment import (
 from deployments.local.market.market import refuse
 from deployments.local.market.server import serve
 from deployments.local.processes import Child, ChildError, free_port
+from deployments.local.stack import FullDiskError, check_disk
 from tests.conftest import Clock
 from tests.flows.test_failures import Faulty
 
@@ -178,6 +180,14 @@ def is_readable(pidfd: int) -> bool:
     import select  # noqa: PLC0415
 
     return bool(select.select([pidfd], [], [], 10.0)[0])
+
+
+def test_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A disk with too little room is refused, with how much there is and what to do."""
+    check_disk(tmp_path)
+    monkeypatch.setattr(stack, "FREE_BYTES", 2**60)
+    with pytest.raises(FullDiskError, match=r"has \d+ MiB left, the stack needs \d+ MiB: make room, or `make clean`"):
+        check_disk(tmp_path)
 
 
 def test_taken_port_is_passed_over(store_url: str) -> None:

@@ -18,7 +18,10 @@ ERRORS = {
     "denied": (400, "AccessDeniedException"),
 }
 UNPROCESSED = {"some unprocessed": 0.5, "most unprocessed": 0.96, "all unprocessed": 1.0}  # share
-WIRES = {"reset", "answer lost", "answer cut"}
+WIRES = {"reset", "answer lost", "answer cut", "HTML"}
+# A body whose length no header tells.
+HTML_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
+HTML = HTML_HEAD + b"6\r\n<html>\r\n0\r\n\r\n"
 KINDS = sorted({*ERRORS, *UNPROCESSED, *WIRES})
 
 
@@ -35,6 +38,8 @@ async def answer(store_port: int, plan: Plan, reader: asyncio.StreamReader, writ
                 kind = "throttled"
             if kind in ERRORS:
                 writer.write(format_error(*ERRORS[kind]))
+            elif kind == "HTML":
+                writer.write(HTML)
             elif kind == "reset":
                 writer.transport.abort()
                 return

@@ -205,6 +205,7 @@ def test_run_graph_shows_the_five_states(api: Api, table_name: str) -> None:
         pytest.param({"detail": "all"}, "detail: 'all' is refused: give compact, full or fuzzwork", id="detail"),
         pytest.param({"fetch_concurrency": 0}, "fetch_concurrency: 0 is refused: give 1 to 500", id="no fetches"),
         pytest.param({"fetch_concurrency": 501}, "fetch_concurrency: 501 is refused", id="too many fetches"),
+        pytest.param({"fetch_concurrency": True}, "fetch_concurrency: True is refused: give 1 to 500", id="a bool"),
         pytest.param({"store_concurrency": -1}, "store_concurrency: -1 is refused: give 1 to 100", id="stores"),
         pytest.param({"force": "maybe"}, "force: 'maybe' is refused: give true or false", id="force"),
     ],

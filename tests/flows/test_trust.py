@@ -236,7 +236,7 @@ def test_limit_holds_all_pages_still(world: World, monkeypatch: pytest.MonkeyPat
     assert world.is_exact()
 
 
-@pytest.mark.parametrize("kind", ["throttled", "reset", "answer lost", "answer cut"])
+@pytest.mark.parametrize("kind", ["throttled", "reset", "answer lost", "answer cut", "HTML"])
 @pytest.mark.parametrize("operation", ["GetItem", "Scan", "PutItem", "BatchWriteItem"])
 def test_table_that_stumbles_is_tried_again(world: World, operation: str, kind: str) -> None:
     """A call to the table that fails in a way that may pass is made again, and the table is exact."""
@@ -262,6 +262,25 @@ def test_denied_access_fails_at_once(world: World) -> None:
     assert not isinstance(caught.value, TransientTableError)
     assert (world.stand().state, world.stand().owner) == ("writing", "")
     world.run()
+    assert world.is_exact()
+
+
+def test_snapshot_of_the_few_fields_that_all_share_is_understood(world: World) -> None:
+    """A `#snapshot` without what this version adds is one of ours, and the next run is differential."""
+    world.run()
+    stored = world.items()["#snapshot"]
+    for name in ("expires", "owner", "lease", "etag"):
+        del stored[name]
+    world.put(stored)
+    assert world.run().not_modified
+    world.move_on()
+    summary = world.run()
+    assert 0 < summary.written < summary.records
+    world.put(stored | {"region_id": {"N": "10000002"}, "price": {"S": "unheard of"}})
+    with pytest.raises(TableError, match=f"holds region 10000002, not {REGION}: .*MarketData-{{region_id}}.*force"):
+        world.run()
+    world.put(stored | {"price": {"S": "unheard of"}, "last_modified": {"S": "Tue, 24 Nov 2026 10:00:00 GMT"}})
+    assert world.run().written == 0
     assert world.is_exact()
 
 

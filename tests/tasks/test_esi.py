@@ -246,12 +246,20 @@ def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.Monkey
         ("https://x\0", "give an http"),
         ("http://esi.evetech.net", "plain http is for this machine only, use https"),
         ("http://10.0.0.1", "plain http is for this machine only"),
+        ("https://esi.evetech.net/?datasource=tranquility", "with no query, such as https://esi"),
+        ("https://me:planted@esi.evetech.net", "has a user name or password in it.*: give it without"),
     ],
 )
 def test_bad_address_is_refused(url: str, message: str) -> None:
-    """An address that is none, or sends in the clear to another machine, is refused by its name."""
-    with pytest.raises(ValueError, match=message):
+    """An address that is none, or sends in the clear to another machine, is refused by its name, but for a password."""
+    with pytest.raises(ValueError, match=message) as caught:
         check_url(url)
+    assert "planted" not in str(caught.value)
+
+
+def test_good_address_is_taken() -> None:
+    """Blanks around an address and its last slash do not count; a path before the route does."""
+    assert check_url(" https://proxy.example/esi/ ") == "https://proxy.example/esi"
 
 
 @pytest.mark.parametrize("user_agent", ["José <a@b>", "me\r\nCookie: a=b"])

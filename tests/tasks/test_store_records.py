@@ -69,6 +69,19 @@ def test_details_are_maps_of_numbers() -> None:
     assert (item["buy"], item["sell"]) == ({"M": {}}, {"M": {"max": {"N": "2.5"}, "volume": {"N": "3"}}})
 
 
+def test_numbers_are_compared_as_numbers() -> None:
+    """A store may write a number as it likes: what is equal is not written again, what is not is."""
+    wanted: dict[str, Item] = {
+        "34": {"pk": {"S": "34"}, "price": {"N": "5.7"}, "sell": {"M": {"volume": {"N": "100"}}}}
+    }
+    present: dict[str, Item] = {
+        "34": {"pk": {"S": "34"}, "price": {"N": "5.70"}, "sell": {"M": {"volume": {"N": "1E+2"}}}}
+    }
+    assert compare(wanted, present) == Changes([], [], 1, 0)
+    present["34"]["sell"]["M"]["volume"]["N"] = "101"
+    assert compare(wanted, present) == Changes([wanted["34"]], [], 0, 0)
+
+
 @given(wanted=st.dictionaries(st.integers(1, 30).map(str), st.integers(1, 3)), present=tables)
 def test_changes_turn_any_table_into_the_records(wanted: dict[str, int], present: dict[str, int]) -> None:
     """Whatever the table held, after the changes it holds the records, and what is no type's as it was."""
