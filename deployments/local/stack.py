@@ -93,8 +93,8 @@ def check_disk(folder: Path) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < FREE_BYTES:
         raise FullDiskError(
-            f"the disk of {folder} has {free_bytes / 2**20:.0f} MiB left, the stack needs {FREE_BYTES / 2**20:.0f} MiB: "
-            "make room, or `make clean` if it is what the stack has left there"
+            f"the disk of {folder} has {free_bytes / 2**20:.0f} MiB left, the stack needs {FREE_BYTES / 2**20:.0f} "
+            "MiB: make room, or `make clean` if it is what the stack has left there"
         )
 
 
