@@ -44,7 +44,7 @@ table: setup ## the table's records, most traded first: TYPE="Tritanium", REGION
 	@$(STACK) table
 
 test: setup ## all tests
-	@$(BIN)/python -m pytest -n auto --dist loadgroup
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 chaos: setup ## random faults against the flow, and whether the table was ever wrong: N=1000, SEED=7, KILLS=100
 	@$(BIN)/python -m tests.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))

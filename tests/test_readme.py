@@ -47,8 +47,7 @@ def test_make_targets_are_there() -> None:
     assert {"run", "up", "table", "setup", "test", "lint", "help"} <= listed
 
 
-@pytest.mark.xdist_group("own_server")
-def test_prefect_commands_deploy_and_schedule(own_api: Api) -> None:
+def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
     """The README's way to a Prefect server: pool, deploy, schedule on; the server then schedules runs by itself."""
     assert "prefect work-pool create market-data --type process" in COMMANDS
     run("prefect work-pool create market-data --type process")
@@ -56,9 +55,9 @@ def test_prefect_commands_deploy_and_schedule(own_api: Api) -> None:
     assert "prefect automation create --from-file deployments/automations.yaml" in COMMANDS
     assert "Created 2 automation(s)" in run("prefect automation create --from-file deployments/automations.yaml")
     assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
-    found = own_api.find_deployment("market-data/venal")
+    found = api.find_deployment("market-data/venal")
     run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")
-    wait_for(lambda: bool(scheduled_runs(own_api, found)), "a scheduled run")
+    wait_for(lambda: bool(scheduled_runs(api, found)), "a scheduled run")
     run("prefect deployment run market-data/region --param region_id=10000043")
 
 

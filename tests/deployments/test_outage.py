@@ -1,4 +1,4 @@
-"""Prefect's server goes away in the middle of a run, or together with the worker: real processes, real kills."""
+"""Runs that end without a word, runs that are retried, and Prefect's server gone: a real worker, real kills."""
 
 import os
 import signal
@@ -7,23 +7,118 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.api import Api
-from deployments.local.market.market import Market
+from deployments.local.market.market import refuse
+from deployments.local.market.server import serve
 from deployments.local.processes import Child
-from deployments.local.stack import prefect
+from deployments.local.stack import prefect, read_automations
 from tests.chaos.kills import FINAL, running_below
-from tests.conftest import scan
+from tests.conftest import Clock, scan
+from tests.flows.test_failures import Faulty
 from tests.flows.test_market_data import VENAL, records, truth
 from tests.servers import PrefectServer, wait_for
 
-POOL = "outage"
-DEPLOYMENT = "market-data/venal"  # with the concurrency limit of prefect.yaml
+POOL = "silence"
+DEPLOYMENT = f"market-data/{POOL}"
+OUTAGE_POOL = "outage"
+LIMITED_DEPLOYMENT = "market-data/venal"  # with the concurrency limit of prefect.yaml
 OUTAGE_SECONDS = 20.0
 
-pytestmark = [pytest.mark.usefixtures("store_url", "served"), pytest.mark.xdist_group("own_server")]
+pytestmark = pytest.mark.usefixtures("store_url")
+
+
+@pytest.fixture
+def market(clock: Clock) -> Faulty:
+    """The market of these tests."""
+    return Faulty(clock)
+
+
+@pytest.fixture
+def worker(own_api: Api, market: Faulty, tmp_path: Path) -> Iterator[Child]:
+    """A worker with a pool of its own, whose runs see the market and keep their pages."""
+    own_api.create_pool(POOL)
+    entrypoint = "flows/market_data.py:market_data"
+    deploy = [prefect(), "--no-prompt", "deploy", entrypoint, "--name", POOL, "--pool", POOL]
+    subprocess.run(deploy, check=True, capture_output=True)
+    with serve(market) as url:
+        kept = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "kept")}
+        kept |= {"ESI_URL": url, "PREFECT_LOGGING_LEVEL": "INFO"}
+        command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
+        child = Child("worker", command, os.environ | kept, tmp_path / "worker.log")
+        yield child
+        child.stop()
+
+
+@pytest.mark.parametrize("has_moved_on", [False, True])
+def test_retry_goes_on_from_the_failed_state(
+    own_api: Api,
+    worker: Child,
+    market: Faulty,
+    clock: Clock,
+    dynamodb: DynamoDBClient,
+    table_name: str,
+    tmp_path: Path,
+    *,
+    has_moved_on: bool,
+) -> None:
+    """A retry fetches only the pages that did not come, or all of the next snapshot; then nothing is kept any more."""
+    assert worker.is_running()
+    market.plan = {"5": [refuse(403, "no")]}
+    run_id = own_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
+    wait_for(lambda: own_api.read_state(run_id).type == "FAILED", "the failure")
+    assert own_api.read_state(run_id).reason == (
+        f'page 5 of region {VENAL}: ESI answered 403 Forbidden: "no"; this is not asked again'
+    )
+    kept = {file.name for file in (tmp_path / "kept" / "market-data" / run_id).glob("*/*")}
+    assert kept
+    assert "5" not in kept
+    market.reset_counts()
+    clock.now += 300 * has_moved_on
+    subprocess.run([prefect(), "flow-run", "retry", run_id], check=True, capture_output=True)
+    wait_for(lambda: own_api.read_state(run_id).type == "COMPLETED", "the retry's end")
+    assert set(market.pages) == {str(page) for page in range(1, 8)} - (set() if has_moved_on else kept)
+    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    assert not list((tmp_path / "kept" / "market-data").glob("*"))
+    said = "gone: starting over" if has_moved_on else "still on offer: its pages are not fetched again"
+    wait_for(lambda: any(said in line for line in read_log(own_api, run_id)), "the log")
+
+
+def read_log(own_api: Api, run_id: str) -> list[str]:
+    """Gives the log of a run."""
+    wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 200}
+    found = httpx.post(f"{own_api.url}/logs/filter", json=wanted, trust_env=False).json()
+    return [line["message"] for line in found]
+
+
+@pytest.mark.parametrize(("number", "state"), [(0, "RUNNING"), (1, "PENDING")])
+def test_killed_run_is_crashed(
+    own_api: Api, worker: Child, market: Faulty, table_name: str, number: int, state: str
+) -> None:
+    """A run that was killed together with its worker is not shown as Running or Pending for ever; here for seconds."""
+    automation = read_automations()[number]
+    quick = {"name": table_name, "trigger": automation["trigger"] | {"within": 10}}  # the shortest that Prefect takes
+    own_api.apply_automations([automation | quick])
+    own_api.apply_automations([automation | quick])  # as a second `make up` does
+    market.latency_seconds = 30.0
+    run_id = own_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
+    while own_api.read_state(run_id).type != state:
+        time.sleep(0.02)
+    if state == "RUNNING":
+        time.sleep(1)  # for its first heartbeat to be on its way
+    runs = running_below(worker.process.pid)
+    worker.process.kill()
+    for pid in runs:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: own_api.read_state(run_id).type in FINAL, "the end")
+    end = own_api.read_state(run_id)
+    assert (end.type, end.reason) == ("CRASHED", automation["actions"][0]["message"])
+    present = httpx.post(f"{own_api.url}/automations/filter", json={}, trust_env=False).json()
+    (known,) = [found["id"] for found in present if found["name"] == table_name]
+    httpx.delete(f"{own_api.url}/automations/{known}", trust_env=False).raise_for_status()
 
 
 @pytest.fixture
@@ -33,10 +128,11 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def worker(own_api: Api, log: Path) -> Iterator[Child]:
-    """A worker with a pool of its own, and the deployment in it."""
-    own_api.create_pool(POOL)
-    deploy = [prefect(), "--no-prompt", "deploy", "--name", "venal", "--pool", POOL]
+def limited_worker(own_api: Api, served: str, log: Path) -> Iterator[Child]:
+    """A worker of the deployment that runs once at a time, whose runs see the market."""
+    assert served
+    own_api.create_pool(OUTAGE_POOL)
+    deploy = [prefect(), "--no-prompt", "deploy", "--name", "venal", "--pool", OUTAGE_POOL]
     subprocess.run(deploy, check=True, capture_output=True)
     child = start_worker(log)
     yield child
@@ -45,17 +141,17 @@ def worker(own_api: Api, log: Path) -> Iterator[Child]:
 
 def start_worker(log: Path) -> Child:
     """Starts a worker."""
-    command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
+    command = [prefect(), "worker", "start", "--pool", OUTAGE_POOL, "--type", "process"]
     return Child("worker", command, os.environ, log)
 
 
 def test_run_outlives_an_outage_of_the_server(
-    own_server: PrefectServer, worker: Child, market: Market, dynamodb: DynamoDBClient, table_name: str
+    own_server: PrefectServer, limited_worker: Child, market: Faulty, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
     """A run whose Prefect server is gone for 20 s in its middle completes all the same, and so does the worker."""
     api = own_server.api
     market.latency_seconds = 2.0
-    run_id = api.create_run(DEPLOYMENT, {"table_name": table_name})
+    run_id = api.create_run(LIMITED_DEPLOYMENT, {"table_name": table_name})
     wait_for(lambda: market.in_flight > 1, "the pages' requests")
     own_server.kill()
     time.sleep(OUTAGE_SECONDS)
@@ -64,19 +160,19 @@ def test_run_outlives_an_outage_of_the_server(
     wait_for(lambda: api.read_state(run_id).type in FINAL, "the run's end")
     assert api.read_state(run_id).type == "COMPLETED"
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
-    assert worker.is_running()
+    assert limited_worker.is_running()
 
 
 def test_slot_comes_back_after_worker_and_server_died(
-    own_server: PrefectServer, worker: Child, log: Path, table_name: str
+    own_server: PrefectServer, limited_worker: Child, log: Path, table_name: str
 ) -> None:
     """Worker and server are killed while a run is Pending and has the only slot: in two minutes another completes."""
     api = own_server.api
-    run_id = api.create_run(DEPLOYMENT, {"table_name": table_name})
+    run_id = api.create_run(LIMITED_DEPLOYMENT, {"table_name": table_name})
     while api.read_state(run_id).type != "PENDING":
         time.sleep(0.02)
-    children = running_below(worker.process.pid)
-    worker.process.kill()
+    children = running_below(limited_worker.process.pid)
+    limited_worker.process.kill()
     own_server.kill()
     for pid in children:
         os.kill(pid, signal.SIGKILL)
@@ -85,7 +181,7 @@ def test_slot_comes_back_after_worker_and_server_died(
     second = start_worker(log)
     try:
         while True:
-            run_id = api.create_run(DEPLOYMENT, {"table_name": table_name})
+            run_id = api.create_run(LIMITED_DEPLOYMENT, {"table_name": table_name})
             wait_for(lambda: api.read_state(run_id).type in FINAL, "the run's end")  # noqa: B023 (waited for here)
             if api.read_state(run_id).type == "COMPLETED":
                 break
