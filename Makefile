@@ -43,8 +43,8 @@ up: setup ## the same stack until Ctrl-C, with its UI, and the schedule on
 table: setup ## the table's records, most traded first: TYPE="Tritanium", REGION=10000002, STORE=aws
 	@$(STACK) table
 
-test: setup ## all tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+test: setup ## all tests; one more at once than there are cores, since some of them wait
+	@$(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
 chaos: setup ## random faults against the flow, and whether the table was ever wrong: N=1000, SEED=7, KILLS=100
 	@$(BIN)/python -m tests.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -13,7 +13,6 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.api import Api
 from deployments.local.market.market import refuse
-from deployments.local.market.server import serve
 from deployments.local.processes import Child
 from deployments.local.stack import prefect, read_automations
 from tests.chaos.kills import FINAL, running_below
@@ -22,9 +21,8 @@ from tests.flows.test_failures import Faulty
 from tests.flows.test_market_data import VENAL, records, truth
 from tests.servers import PrefectServer, wait_for
 
-POOL = "silence"
-DEPLOYMENT = f"market-data/{POOL}"
-OUTAGE_POOL = "outage"
+POOL = "outage"
+DEPLOYMENT = "market-data/outage"
 LIMITED_DEPLOYMENT = "market-data/venal"  # with the concurrency limit of prefect.yaml
 OUTAGE_SECONDS = 20.0
 
@@ -37,20 +35,36 @@ def market(clock: Clock) -> Faulty:
     return Faulty(clock)
 
 
+@pytest.fixture(scope="module")
+def deployed(own_server: PrefectServer) -> None:
+    """A pool, and the two deployments in it."""
+    own_server.api.create_pool(POOL)
+    for what in (["flows/market_data.py:market_data", "--name", "outage"], ["--name", "venal"]):
+        command = [prefect(), "--no-prompt", "deploy", *what, "--pool", POOL]
+        subprocess.run(command, env=os.environ | own_server.settings, check=True, capture_output=True)
+
+
 @pytest.fixture
-def worker(own_api: Api, market: Faulty, tmp_path: Path) -> Iterator[Child]:
-    """A worker with a pool of its own, whose runs see the market and keep their pages."""
-    own_api.create_pool(POOL)
-    entrypoint = "flows/market_data.py:market_data"
-    deploy = [prefect(), "--no-prompt", "deploy", entrypoint, "--name", POOL, "--pool", POOL]
-    subprocess.run(deploy, check=True, capture_output=True)
-    with serve(market) as url:
-        kept = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "kept")}
-        kept |= {"ESI_URL": url, "PREFECT_LOGGING_LEVEL": "INFO"}
+def start_worker(deployed: None, own_api: Api, served: str, tmp_path: Path) -> Iterator[Callable[[], Child]]:
+    """Starts a worker, whose runs see the market and keep their pages; it is stopped in the end."""
+    kept = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "kept")}
+    environ = os.environ | kept | {"ESI_URL": served, "PREFECT_LOGGING_LEVEL": "INFO"}
+    workers: list[Child] = []
+
+    def start() -> Child:
         command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
-        child = Child("worker", command, os.environ | kept, tmp_path / "worker.log")
-        yield child
-        child.stop()
+        workers.append(Child("worker", command, environ, tmp_path / "worker.log"))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.stop()
+
+
+@pytest.fixture
+def worker(start_worker: Callable[[], Child]) -> Child:
+    """A worker."""
+    return start_worker()
 
 
 @pytest.mark.parametrize("has_moved_on", [False, True])
@@ -121,32 +135,8 @@ def test_killed_run_is_crashed(
     httpx.delete(f"{own_api.url}/automations/{known}", trust_env=False).raise_for_status()
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    """Where a worker's output goes."""
-    return tmp_path / "worker.log"
-
-
-@pytest.fixture
-def limited_worker(own_api: Api, served: str, log: Path) -> Iterator[Child]:
-    """A worker of the deployment that runs once at a time, whose runs see the market."""
-    assert served
-    own_api.create_pool(OUTAGE_POOL)
-    deploy = [prefect(), "--no-prompt", "deploy", "--name", "venal", "--pool", OUTAGE_POOL]
-    subprocess.run(deploy, check=True, capture_output=True)
-    child = start_worker(log)
-    yield child
-    child.stop()
-
-
-def start_worker(log: Path) -> Child:
-    """Starts a worker."""
-    command = [prefect(), "worker", "start", "--pool", OUTAGE_POOL, "--type", "process"]
-    return Child("worker", command, os.environ, log)
-
-
 def test_run_outlives_an_outage_of_the_server(
-    own_server: PrefectServer, limited_worker: Child, market: Faulty, dynamodb: DynamoDBClient, table_name: str
+    own_server: PrefectServer, worker: Child, market: Faulty, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
     """A run whose Prefect server is gone for 20 s in its middle completes all the same, and so does the worker."""
     api = own_server.api
@@ -160,33 +150,30 @@ def test_run_outlives_an_outage_of_the_server(
     wait_for(lambda: api.read_state(run_id).type in FINAL, "the run's end")
     assert api.read_state(run_id).type == "COMPLETED"
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
-    assert limited_worker.is_running()
+    assert worker.is_running()
 
 
 def test_slot_comes_back_after_worker_and_server_died(
-    own_server: PrefectServer, limited_worker: Child, log: Path, table_name: str
+    own_server: PrefectServer, worker: Child, start_worker: Callable[[], Child], table_name: str
 ) -> None:
     """Worker and server are killed while a run is Pending and has the only slot: in two minutes another completes."""
     api = own_server.api
     run_id = api.create_run(LIMITED_DEPLOYMENT, {"table_name": table_name})
     while api.read_state(run_id).type != "PENDING":
         time.sleep(0.02)
-    children = running_below(limited_worker.process.pid)
-    limited_worker.process.kill()
+    children = running_below(worker.process.pid)
+    worker.process.kill()
     own_server.kill()
     for pid in children:
         os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
     own_server.start()
-    second = start_worker(log)
-    try:
-        while True:
-            run_id = api.create_run(LIMITED_DEPLOYMENT, {"table_name": table_name})
-            wait_for(lambda: api.read_state(run_id).type in FINAL, "the run's end")  # noqa: B023 (waited for here)
-            if api.read_state(run_id).type == "COMPLETED":
-                break
-            assert api.read_state(run_id).type == "CANCELLED"
-            assert time.monotonic() - killed < 120.0
-            time.sleep(5)
-    finally:
-        second.stop()
+    start_worker()
+    while True:
+        run_id = api.create_run(LIMITED_DEPLOYMENT, {"table_name": table_name})
+        wait_for(lambda: api.read_state(run_id).type in FINAL, "the run's end")  # noqa: B023 (waited for here)
+        if api.read_state(run_id).type == "COMPLETED":
+            break
+        assert api.read_state(run_id).type == "CANCELLED"
+        assert time.monotonic() - killed < 120.0
+        time.sleep(5)
