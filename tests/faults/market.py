@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -61,7 +62,8 @@ def shift(seconds: float) -> Callable[[Market, Reply], Reply]:
     return lambda market, reply: header(Date=formatdate(market.clock() + seconds, usegmt=True))(market, reply)
 
 
-def bomb(_packed: bytes = b"") -> bytes:
+@cache
+def bomb() -> bytes:
     """Gives 64 MiB of zeros, gzipped."""
     packer = zlib.compressobj(9, wbits=31)
     return b"".join(packer.compress(bytes(2**20)) for _ in range(64)) + packer.flush()
@@ -92,7 +94,7 @@ REPLIES: dict[str, Callable[[Market, Reply], Reply]] = {
     "redirect": status(302, {"Location": "http://127.0.0.2:1/"}),
     "broken gzip": body(lambda packed: packed[:12] + bytes(8) + packed[20:]),
     "no gzip": body(lambda _packed: b"[]"),
-    "bomb": body(bomb),
+    "bomb": body(lambda _packed: bomb()),
     "HTML": header(Content_Type="text/html", Content_Encoding=""),
     "an object": orders(lambda _rows: {"orders": []}),
     "missing field": orders(lambda rows: first(rows, price=None)),

@@ -21,11 +21,11 @@ from tasks import lease
 from tasks.esi import Esi, RateLimitedError, RefusedError, TransientError
 from tasks.lease import LeaseHeldError
 from tasks.store_records import ShrinkError
-from tasks.table import TableError, TransientTableError
+from tasks.table import Table, TableError, TransientTableError
 from tasks.table_snapshot import TableSnapshot
 from tests.chaos.check import FOREIGN
 from tests.chaos.market import REGION, SmallMarket
-from tests.chaos.play import FIRST_INDEX, environment, hurry
+from tests.chaos.play import FIRST_INDEX, describe, environment, hurry
 from tests.conftest import Clock, scan
 from tests.faults import market as faults
 from tests.faults.market import serve_faulty
@@ -68,6 +68,15 @@ class World:
                     return [future.result() for future in runs]
             finally:
                 Esi._hold_until.pop(market_url, None)  # noqa: SLF001 (as if the time were over)
+
+    def fill(self) -> None:
+        """Puts the present snapshot into the table, as a run of before has left it."""
+        with Table(self.table_name, 1) as table:
+            table.create()
+        items = self.market.truth(self.market.index, "sell", "min", "compact")
+        snapshot = describe(self.market.index, "complete", ("sell", "min", "compact"), len(items), "")
+        for item in [*items.values(), snapshot]:
+            self.put(item)
 
     def move_on(self) -> None:
         """Lets the next snapshot come."""
@@ -135,7 +144,7 @@ def test_what_may_pass_is_tried_again(world: World, kind: str) -> None:
 )
 def test_what_will_not_pass_fails_at_once(world: World, kind: str, message: str) -> None:
     """A page that is refused is not fetched again; the run says which and why in its state, and stores nothing."""
-    world.run()
+    world.fill()
     before = world.items()
     world.move_on()
     with pytest.raises(RefusedError, match=message):
@@ -147,7 +156,7 @@ def test_what_will_not_pass_fails_at_once(world: World, kind: str, message: str)
 @pytest.mark.parametrize("kind", ["500", "reset", "stale", "broken gzip"])
 def test_what_does_not_pass_is_given_up(world: World, kind: str) -> None:
     """After five retries the run fails, names the page, and leaves the table as it was."""
-    world.run()
+    world.fill()
     before = world.items()
     world.move_on()
     with pytest.raises(TransientError, match=r"page 2 of region \d+"):
@@ -198,7 +207,7 @@ def test_snapshot_that_always_moves_on_fails(world: World) -> None:
 
 def test_old_offer_is_not_stored_over_a_newer_one(world: World) -> None:
     """A cache that offers an older snapshot than the table has begun to hold is asked again, and then given up."""
-    world.run()
+    world.fill()
     before = world.items()
     with pytest.raises(TransientError, match="older than the table's .*; run with force"):
         world.run(Fault("stale", times=99), price="max")
@@ -240,7 +249,7 @@ def test_limit_holds_all_pages_still(world: World, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("operation", ["GetItem", "Scan", "PutItem", "BatchWriteItem"])
 def test_table_that_stumbles_is_tried_again(world: World, operation: str, kind: str) -> None:
     """A call to the table that fails in a way that may pass is made again, and the table is exact."""
-    world.run()
+    world.fill()
     world.move_on()
     summary = world.run(store=(Fault(kind, where=operation, times=3),))
     assert world.is_exact()
@@ -255,7 +264,7 @@ def test_unprocessed_writes_are_all_sent_again(world: World) -> None:
 
 def test_denied_access_fails_at_once(world: World) -> None:
     """A denied write is not tried again; the table says that it is being written, and the next run repairs it."""
-    world.run()
+    world.fill()
     world.move_on()
     with pytest.raises(TableError, match=f"table {world.table_name}: .*AccessDenied") as caught:
         world.run(store=(Fault("denied", where="BatchWriteItem", times=99),))
@@ -286,7 +295,7 @@ def test_snapshot_of_the_few_fields_that_all_share_is_understood(world: World) -
 
 def test_foreign_items_are_counted_and_left_alone(world: World) -> None:
     """Items that are no type's stay as they are, and the summary counts them; a type's without a price is replaced."""
-    world.run()
+    world.fill()
     for item in FOREIGN.values():
         world.put(item)
     world.put({"pk": {"S": "35"}, "text": {"S": "no record"}})
@@ -299,7 +308,7 @@ def test_foreign_items_are_counted_and_left_alone(world: World) -> None:
 
 def test_empty_region_does_not_empty_a_table(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A region that comes without a single order leaves a table of many records alone, whatever `#snapshot` says."""
-    world.run()
+    world.fill()
     before = world.items()
     world.move_on()
     monkeypatch.setattr(SmallMarket, "orders", lambda _market, _index: [])
@@ -322,7 +331,7 @@ def test_two_runs_at_once_do_not_interleave(world: World) -> None:
 def test_live_lease_fails_the_run_that_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that has waited for another's lease for two minutes fails and names who holds it."""
     monkeypatch.setattr(lease, "WAIT_SECONDS", 0.6)
-    world.run()
+    world.fill()
     world.move_on()
     held = msgspec.structs.replace(world.stand(), state="writing", owner="elsewhere/1/run")
     done = threading.Event()
@@ -346,7 +355,7 @@ def test_live_lease_fails_the_run_that_waits(world: World, monkeypatch: pytest.M
 
 def test_dead_lease_is_taken_over(world: World) -> None:
     """A lease whose owner was killed is taken over when it has stood still for a minute, here a second and a half."""
-    world.run()
+    world.fill()
     world.move_on()
     world.put(msgspec.structs.replace(world.stand(), state="writing", owner="elsewhere/1/dead", lease=9).to_item())
     summary = world.run()
