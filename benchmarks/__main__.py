@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.cases import FLOW, FORGE, PLAIN, Case, Kind, Results, full_cases, quick_cases
+from benchmarks.cases import FLOW, FORGE, PLAIN, REPEATS, Case, Results, full_cases, quick_cases
 from benchmarks.cpu_profile import Profile
 from benchmarks.deployment import time_deployments
 from benchmarks.machine import describe_machine, list_versions
@@ -23,7 +23,7 @@ from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail
 
 RESULTS = "results.json"
-SHOWN: tuple[Kind, ...] = ("first fill", "steady state")  # state by state
+SHOWN = (Case("first fill", FORGE).name, Case("steady state", FORGE).name)  # state by state
 
 
 def main() -> int:
@@ -31,12 +31,16 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks", description="Compares the flow with a plain script.")
     parser.add_argument("--quick", action="store_true", help="two sizes, once, and no file of the checkout is changed")
     parser.add_argument("--from-results", type=Path, metavar="FILE", help="write the report anew from earlier results")
+    parser.add_argument("--repeats", type=int, metavar="N", help=f"of each case, instead of {REPEATS}")
     options = parser.parse_args()
     try:
         if options.from_results:
             results = msgspec.json.decode(options.from_results.read_bytes(), type=Results)
         else:
-            results = measure(quick_cases() if options.quick else full_cases(), is_full=not options.quick)
+            cases = quick_cases() if options.quick else full_cases()
+            if options.repeats:
+                cases = [msgspec.structs.replace(case, repeats=options.repeats) for case in cases]
+            results = measure(cases, is_full=not options.quick)
     except (ChildError, RunError, WrongTableError) as error:
         fail(str(error))
         return 1
@@ -68,13 +72,13 @@ def play_case(play: Play, case: Case, results: Results) -> None:
     """Measures one case, and adds what came out."""
     results.results += play.play(case)
     results.orders[case.pages] = count_orders(case.region_id, SNAPSHOT_INDEX)
-    if case.pages == FORGE and case.kind in SHOWN and not case.is_slow:
+    if case.name in SHOWN:
         results.spans[case.name] = read_spans(play.servers.api.url, "market-data")
 
 
 def profile(play: Play, contestant: str) -> Profile:
     """Gives the CPU profile of a first fill of 433 pages."""
-    measured = play.measure(Case("first fill", FORGE, (contestant,)), contestant, is_profiled=True)
+    measured = play.measure(Case("first fill", FORGE), contestant, is_profiled=True)
     assert measured.profile
     return measured.profile
 

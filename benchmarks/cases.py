@@ -9,7 +9,10 @@ import msgspec
 from benchmarks.cpu_profile import Profile
 from benchmarks.measure import Measure
 
-Kind = Literal["first fill", "steady state", "not modified", "as deployed", "floor"]
+Kind = Literal["first fill", "steady state", "not modified", "floor"]
+Setting = Literal["defaults", "no heartbeats", "as deployed"]  # of Prefect, in the contestant's process
+DEFAULTS: Setting = "defaults"
+OTHERS: tuple[Setting, ...] = ("no heartbeats", "as deployed")
 SIZES = (1, 7, 50, 433, 1686)  # pages: a small region, Venal, a middling one, The Forge, all of ESI's regions together
 FORGE = 433
 LATENCIES_MS = (0, 50, 200)
@@ -25,10 +28,11 @@ class Case(msgspec.Struct, frozen=True):
 
     kind: Kind
     pages: int
-    contestants: tuple[str, ...]
-    repeats: int = REPEATS
     latency_ms: int = 0
     fetch_concurrency: int = DEFAULT_CONCURRENCY
+    setting: Setting = DEFAULTS
+    contestants: tuple[str, ...] = ()
+    repeats: int = REPEATS
 
     @property
     def region_id(self) -> int:
@@ -37,11 +41,11 @@ class Case(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The case in a few words."""
-        if self.kind == "floor":
-            return "Prefect alone"
+        """The case in a few words, which no other case has."""
+        what = "Prefect alone" if self.kind == "floor" else f"{self.pages} page{'s' * (self.pages > 1)}, {self.kind}"
         latency = f", {self.latency_ms} ms, {self.fetch_concurrency} at once" if self.is_slow else ""
-        return f"{self.pages} page{'s' if self.pages > 1 else ''}, {self.kind}{latency}"
+        setting = "" if self.setting == DEFAULTS else f", {self.setting}"
+        return what + latency + setting
 
     @property
     def is_slow(self) -> bool:
@@ -86,29 +90,14 @@ class Results(msgspec.Struct):
     profiles: dict[str, Profile] = {}  # of the 433-page first fill, by contestant
     deployments: dict[str, list[float]] = {}  # seconds of `prefect deployment run --watch`, by contestant
 
-    def find(  # noqa: D417 (the others are the case's)
-        self,
-        kind: Kind,
-        pages: int,
-        contestant: str,
-        latency_ms: int = 0,
-        fetch_concurrency: int = DEFAULT_CONCURRENCY,
-    ) -> Result | None:
-        """Gives a result, None if it was not measured.
-
-        Args:
-            contestant: whose.
-        """
-        wanted = (kind, pages, contestant, latency_ms, fetch_concurrency)
-        for result in self.results:
-            case = result.case
-            if wanted == (case.kind, case.pages, result.contestant, case.latency_ms, case.fetch_concurrency):
-                return result
-        return None
+    def find(self, contestant: str, case: Case) -> Result | None:
+        """Gives a contestant's result in a case, None if it was not measured; repeats and others do not matter."""
+        found = (result for result in self.results if (result.contestant, result.case.name) == (contestant, case.name))
+        return next(found, None)
 
     def floor(self, contestant: str) -> float:
         """Gives the median seconds of a flow that does nothing; 0 if it was not measured."""
-        found = self.find("floor", 1, contestant)
+        found = self.find(contestant, Case("floor", 1))
         return found.median() if found else 0.0
 
 
@@ -120,33 +109,42 @@ def region_of(pages: int) -> int:
 def quick_cases() -> list[Case]:
     """Gives what shows in two minutes that all of it works."""
     return [
-        Case("floor", 1, FLOORS, 1),
-        Case("first fill", 7, (PLAIN, FLOW, IDIOMATIC), 1),
-        Case("first fill", FORGE, (PLAIN, FLOW), 1),
-        Case("steady state", FORGE, (PLAIN, FLOW), 1),
-        Case("not modified", FORGE, (FLOW,), 1),
+        Case("floor", 1, contestants=(NO_TASKS,), repeats=1),
+        Case("first fill", 7, contestants=(PLAIN, FLOW, IDIOMATIC), repeats=1),
+        Case("not modified", 7, contestants=(FLOW,), repeats=1),
+        Case("first fill", FORGE, contestants=(PLAIN, FLOW), repeats=1),
+        Case("steady state", FORGE, contestants=(PLAIN, FLOW), repeats=1),
     ]
 
 
 def full_cases() -> list[Case]:
     """Gives all cases."""
     return [
-        Case("floor", 1, FLOORS),
-        *(Case("first fill", pages, (PLAIN, FLOW, IDIOMATIC)) for pages in SIZES[:-1]),
-        Case("first fill", SIZES[-1], (PLAIN, FLOW)),
-        Case("first fill", SIZES[-1], (IDIOMATIC,), FEWER_REPEATS),
-        *(Case("steady state", pages, (PLAIN, FLOW)) for pages in SIZES),
-        Case("not modified", FORGE, (FLOW,)),
-        Case("as deployed", FORGE, (FLOW,)),
+        Case("floor", 1, contestants=FLOORS),
+        *(Case("first fill", pages, contestants=(PLAIN, FLOW, IDIOMATIC)) for pages in SIZES[:-1]),
+        Case("first fill", SIZES[-1], contestants=(PLAIN, FLOW)),
+        Case("first fill", SIZES[-1], contestants=(IDIOMATIC,), repeats=FEWER_REPEATS),
+        *(Case("steady state", pages, contestants=(PLAIN, FLOW)) for pages in SIZES),
+        Case("not modified", FORGE, contestants=(FLOW,)),
         *slow_cases(),
+        *(case for setting in OTHERS for case in other_cases(setting)),
     ]
 
 
 def slow_cases() -> list[Case]:
     """Gives the cases of latency and concurrency that the sizes do not have already."""
     return [
-        Case("first fill", FORGE, (PLAIN, FLOW), FEWER_REPEATS, latency_ms, concurrency)
+        Case("first fill", FORGE, latency_ms, at_once, contestants=(PLAIN, FLOW), repeats=FEWER_REPEATS)
         for latency_ms in LATENCIES_MS
-        for concurrency in CONCURRENCIES
-        if (latency_ms, concurrency) != (0, DEFAULT_CONCURRENCY)
+        for at_once in CONCURRENCIES
+        if (latency_ms, at_once) != (0, DEFAULT_CONCURRENCY)
+    ]
+
+
+def other_cases(setting: Setting) -> list[Case]:
+    """Gives the cases that show what a setting of Prefect costs."""
+    return [
+        Case("floor", 1, setting=setting, contestants=FLOORS),
+        *(Case("first fill", pages, setting=setting, contestants=(FLOW,)) for pages in (7, FORGE)),
+        Case("not modified", FORGE, setting=setting, contestants=(FLOW,)),
     ]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from benchmarks.cases import FLOW, FORGE, NO_TASKS, NO_WORK, PLAIN, SIZES, Kind, Results
+from benchmarks.cases import FLOW, FORGE, NO_TASKS, NO_WORK, PLAIN, SIZES, Case, Results
 
 LARGEST = SIZES[-1]
 MIB = 1024**2
@@ -23,11 +23,11 @@ class Goal(msgspec.Struct, frozen=True):
 def judge_goals(results: Results) -> list[Goal]:
     """Gives all goals whose cases have been measured."""
     judges: list[Callable[[Results], Goal | None]] = [
-        lambda found: judge_ratio(found, "first fill", FORGE, 1.15),
-        lambda found: judge_ratio(found, "steady state", FORGE, 0.85),
-        lambda found: judge_ratio(found, "first fill", FORGE, 1.05, 50),
-        lambda found: judge_ratio(found, "first fill", FORGE, 1.05, 200),
-        lambda found: judge_ratio(found, "first fill", LARGEST, 1.10),
+        lambda found: judge_ratio(found, Case("first fill", FORGE), 1.15),
+        lambda found: judge_ratio(found, Case("steady state", FORGE), 0.85),
+        lambda found: judge_ratio(found, Case("first fill", FORGE, latency_ms=50), 1.05),
+        lambda found: judge_ratio(found, Case("first fill", FORGE, latency_ms=200), 1.05),
+        lambda found: judge_ratio(found, Case("first fill", LARGEST), 1.10),
         judge_small,
         judge_not_modified,
         judge_memory,
@@ -39,10 +39,10 @@ def judge_goals(results: Results) -> list[Goal]:
     return [goal for judge in judges if (goal := judge(results))]
 
 
-def judge_ratio(results: Results, kind: Kind, pages: int, most: float, latency_ms: int = 0) -> Goal | None:
+def judge_ratio(results: Results, case: Case, most: float) -> Goal | None:
     """Compares the flow's seconds with the plain script's."""
-    flow = results.find(kind, pages, FLOW, latency_ms)
-    plain = results.find(kind, pages, PLAIN, latency_ms)
+    flow = results.find(FLOW, case)
+    plain = results.find(PLAIN, case)
     if not (flow and plain):
         return None
     ratio = flow.median() / plain.median()
@@ -58,7 +58,7 @@ def judge_ratio(results: Results, kind: Kind, pages: int, most: float, latency_m
 
 def judge_small(results: Results) -> Goal | None:
     """Compares the seconds of a small region."""
-    flow, plain = results.find("first fill", 7, FLOW), results.find("first fill", 7, PLAIN)
+    flow, plain = results.find(FLOW, Case("first fill", 7)), results.find(PLAIN, Case("first fill", 7))
     if not (flow and plain):
         return None
     ratio, more = flow.median() / plain.median(), flow.median() - plain.median()
@@ -74,7 +74,7 @@ def judge_small(results: Results) -> Goal | None:
 
 def judge_not_modified(results: Results) -> Goal | None:
     """Judges a run that has nothing to do."""
-    flow = results.find("not modified", FORGE, FLOW)
+    flow = results.find(FLOW, Case("not modified", FORGE))
     if not flow:
         return None
     floor = f"{results.floor(NO_TASKS):.2f} s: a flow run with no task in it"
@@ -83,7 +83,7 @@ def judge_not_modified(results: Results) -> Goal | None:
 
 def judge_memory(results: Results) -> Goal | None:
     """Compares the peak of resident memory above what was resident before."""
-    flow, plain = results.find("first fill", FORGE, FLOW), results.find("first fill", FORGE, PLAIN)
+    flow, plain = results.find(FLOW, Case("first fill", FORGE)), results.find(PLAIN, Case("first fill", FORGE))
     if not (flow and plain):
         return None
     peaks = flow.median("peak_bytes"), plain.median("peak_bytes")
@@ -94,7 +94,7 @@ def judge_memory(results: Results) -> Goal | None:
 
 def judge_memory_an_order(results: Results) -> Goal | None:
     """Judges the peak for the largest size, where what is there anyway counts least."""
-    flow = results.find("first fill", LARGEST, FLOW)
+    flow = results.find(FLOW, Case("first fill", LARGEST))
     if not flow:
         return None
     each = flow.median("peak_bytes") / results.orders[LARGEST]
@@ -104,7 +104,7 @@ def judge_memory_an_order(results: Results) -> Goal | None:
 
 def judge_linear(results: Results) -> Goal | None:
     """Judges how far 433 pages lie from the straight line between 50 and 1,686."""
-    found = [results.find("first fill", pages, FLOW) for pages in (50, FORGE, LARGEST)]
+    found = [results.find(FLOW, Case("first fill", pages)) for pages in (50, FORGE, LARGEST)]
     seconds = [result.median() for result in found if result]
     if len(seconds) < len(found):
         return None
@@ -121,7 +121,7 @@ def judge_linear(results: Results) -> Goal | None:
 
 def judge_deployment(results: Results) -> Goal | None:
     """Judges what a user waits for a run of the deployment."""
-    flow = results.find("first fill", FORGE, FLOW)
+    flow = results.find(FLOW, Case("first fill", FORGE))
     if not (flow and results.deployments):
         return None
     runs = {name: sorted(seconds)[len(seconds) // 2] for name, seconds in results.deployments.items()}
@@ -138,12 +138,12 @@ def judge_deployment(results: Results) -> Goal | None:
 
 def judge_cpu(results: Results) -> Goal | None:
     """Compares the CPU that the process takes for a page."""
-    flow, plain = results.find("first fill", FORGE, FLOW), results.find("first fill", FORGE, PLAIN)
+    flow, plain = results.find(FLOW, Case("first fill", FORGE)), results.find(PLAIN, Case("first fill", FORGE))
     if not (flow and plain):
         return None
     each = [result.median("cpu_seconds") / FORGE * 1000 for result in (flow, plain)]
     ratio = each[0] / each[1]
-    floor = results.find("floor", 1, NO_WORK)
+    floor = results.find(NO_WORK, Case("floor", 1))
     least = 1 + floor.median("cpu_seconds") / plain.median("cpu_seconds") if floor else 1.0
     return Goal(
         "CPU a page, 433 pages",

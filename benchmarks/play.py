@@ -54,9 +54,16 @@ class Play:
         with self.tables.table() as warm, self.tables.table(self.items_before(case, contestant)) as table:
             self.servers.wait_until_idle()
             job = Job(
-                contestant, case.region_id, table, case.fetch_concurrency, WARM_REGION_ID, warm, is_profiled=is_profiled
+                contestant,
+                case.region_id,
+                table,
+                case.fetch_concurrency,
+                WARM_REGION_ID,
+                warm,
+                is_profiled=is_profiled,
+                has_heartbeats=case.setting != "no heartbeats",
             )
-            measure = run(job, self.servers.environ(market, as_deployed=case.kind == "as deployed"))
+            measure = run(job, self.servers.environ(market, as_deployed=case.setting == "as deployed"))
             if contestant not in FLOORS:
                 self.tables.check(table, true_records(case.region_id, market.index))
         self.say(f"{case.name}: {contestant} {measure.seconds:.2f} s")

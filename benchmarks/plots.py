@@ -6,7 +6,19 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from benchmarks.cases import CONCURRENCIES, FLOW, FORGE, IDIOMATIC, LATENCIES_MS, PLAIN, SIZES, Kind, Results, Span
+from benchmarks.cases import (
+    CONCURRENCIES,
+    FLOW,
+    FORGE,
+    IDIOMATIC,
+    LATENCIES_MS,
+    PLAIN,
+    SIZES,
+    Case,
+    Kind,
+    Results,
+    Span,
+)
 from benchmarks.states import FLOW_RUN
 
 LABELS = {PLAIN: "plain script", FLOW: "market-data", IDIOMATIC: "a task a page"}
@@ -40,7 +52,7 @@ def draw_sizes(results: Results, file: Path) -> None:
 
 def draw_size(ax: Axes, results: Results, contestant: str, kind: Kind, figure: str) -> None:
     """Draws one contestant's medians over pages, with the spread where there is more than one measure."""
-    found = [result for pages in SIZES if (result := results.find(kind, pages, contestant))]
+    found = [result for pages in SIZES if (result := results.find(contestant, Case(kind, pages)))]
     if not found:
         return
     unit = 1024**2 if figure == "peak_bytes" else 1
@@ -68,7 +80,7 @@ def draw_latency(results: Results, file: Path) -> None:
             found = {
                 at_once: result.median()
                 for at_once in CONCURRENCIES
-                if (result := results.find("first fill", FORGE, contestant, latency_ms, at_once))
+                if (result := results.find(contestant, Case("first fill", FORGE, latency_ms, at_once)))
             }
             ax.plot(found.keys(), found.values(), "o-", color=COLOURS[contestant], label=LABELS[contestant])
         ax.set(title=f"{latency_ms} ms added to each answer", xlabel="pages in flight", ylim=(0, None))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from benchmarks.cases import CONCURRENCIES, FLOW, FORGE, LATENCIES_MS, NO_TASKS, PLAIN, Result, Results
+from benchmarks.cases import CONCURRENCIES, FLOW, FORGE, LATENCIES_MS, NO_TASKS, PLAIN, Case, Result, Results
 from benchmarks.cpu_profile import Shares
 from benchmarks.goals import MIB, judge_goals
 from benchmarks.plots import LABELS
@@ -57,7 +57,7 @@ def sizes_section(results: Results, images: str) -> str:
 
 def row_of(result: Result, results: Results) -> tuple[str, ...]:
     """Gives a result's row."""
-    plain = results.find(result.case.kind, result.case.pages, PLAIN)
+    plain = results.find(PLAIN, result.case)
     ratio = f"{result.median() / plain.median():.2f}" if plain else ""
     return (
         result.case.name,
@@ -81,7 +81,7 @@ def latency_section(results: Results, images: str) -> str:
 
 def latency_row(results: Results, contestant: str, latency_ms: int) -> tuple[str, ...]:
     """Gives a contestant's seconds by concurrency."""
-    found = [results.find("first fill", FORGE, contestant, latency_ms, at_once) for at_once in CONCURRENCIES]
+    found = [results.find(contestant, Case("first fill", FORGE, latency_ms, at_once)) for at_once in CONCURRENCIES]
     return (f"{latency_ms} ms", NAMES[contestant], *(spread(result.values()) if result else "" for result in found))
 
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import cache
@@ -59,15 +60,21 @@ class Tables:
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
             BillingMode="PAY_PER_REQUEST",
         )
-        for start in range(0, len(items or []), 25):
-            batch: list[WriteRequestTypeDef] = [
-                {"PutRequest": {"Item": item}} for item in (items or [])[start : start + 25]
-            ]
-            self.client.batch_write_item(RequestItems={name: batch})
+        self.fill(name, items or [])
         try:
             yield name
         finally:
             self.client.delete_table(TableName=name)
+
+    def fill(self, name: str, items: list[Item]) -> None:
+        """Writes items into a table."""
+
+        def write(start: int) -> None:
+            batch: list[WriteRequestTypeDef] = [{"PutRequest": {"Item": item}} for item in items[start : start + 25]]
+            self.client.batch_write_item(RequestItems={name: batch})
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(write, range(0, len(items), 25)))
 
     def read(self, name: str) -> list[Item]:
         """Gives all items of a table."""

@@ -24,9 +24,12 @@ and the most in brackets.
 SIZES_SAY = """
 *First fill* starts with an empty table. *Steady state* starts with the snapshot before, of which a tenth of the item
 types has changed: what happens every five minutes. *Not modified*: the table has the snapshot already, and its
-`Expires` has passed, so that ESI is asked. *As deployed* has what `make up` sets for flow runs: heartbeats and kept
-pages. *Prefect alone* is a flow with nothing in it, and one of as many task runs as The Forge's, with nothing in
-them.
+`Expires` has passed, so that ESI is asked. *Prefect alone* is a flow with nothing in it, and one of as many task runs
+as The Forge's, with nothing in them.
+
+Prefect's own settings are its defaults: a flow run sends heartbeats, and a synchronous flow waits for their thread,
+which looks up once a second, before it ends. *No heartbeats* shows what that costs. *As deployed* has what `make up`
+sets for flow runs: heartbeats, and pages that are kept for a retry.
 """
 
 LATENCY = """
@@ -59,8 +62,7 @@ WHAT_FAVOURS_WHOM = """
 - The plain script tries nothing twice, and takes a page of another snapshot, an order on two pages or a broken price
   as they come. market-data checks each of them, holds the lease while it writes, and compares before.
 - market-data is measured in-process, with Prefect imported and its server up and near. A worker starts a process for
-  each run, as the section on deployments shows. Heartbeats are off, as Prefect has them unless told, except where *as
-  deployed* stands; Prefect ends them in steps of a second.
+  each run, as the section on deployments shows.
 - The local store takes about 19,000 records a second. A slower store makes steady state look better than here, a
   faster one worse.
 - The market's answers come from memory, compressed beforehand, over a loopback connection without TLS.
