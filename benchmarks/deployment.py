@@ -6,7 +6,7 @@ import time
 from benchmarks.cases import FLOW, FORGE, NO_TASKS, REPEATS, region_of
 from benchmarks.play import Play, RunError
 from benchmarks.servers import SNAPSHOT_INDEX, Market
-from benchmarks.tables import true_records
+from benchmarks.tables import check, true_records
 from deployments.local.environment import CHECKOUT
 from deployments.local.stack import prefect
 
@@ -46,5 +46,5 @@ def watch(play: Play, contestant: str) -> float:
         if done.returncode:
             raise RunError(f"{' '.join(command)} ended with exit code {done.returncode}: {done.stdout[-2000:]}")
         if contestant == FLOW:
-            play.tables.check(table, true_records(region_of(FORGE), SNAPSHOT_INDEX))
+            check(play.tables.read(table), true_records(region_of(FORGE), SNAPSHOT_INDEX))
     return seconds

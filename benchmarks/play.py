@@ -9,7 +9,7 @@ import msgspec
 from benchmarks.cases import FLOORS, FLOW, Case, Result, region_of
 from benchmarks.measure import Job, Measure
 from benchmarks.servers import SNAPSHOT_INDEX, Market, Servers
-from benchmarks.tables import Item, Tables, grow_old, true_records
+from benchmarks.tables import Item, Tables, check, grow_old, true_records
 from deployments.local.environment import CHECKOUT
 
 RUN_SECONDS = 600.0
@@ -65,24 +65,24 @@ class Play:
             )
             measure = run(job, self.servers.environ(market, as_deployed=case.setting == "as deployed"))
             if contestant not in FLOORS:
-                self.tables.check(table, true_records(case.region_id, market.index))
+                items = self.tables.read(table)
+                check(items, true_records(case.region_id, market.index))
+                self.keep(case, contestant, items)
         self.say(f"{case.name}: {contestant} {measure.seconds:.2f} s")
         return measure
+
+    def keep(self, case: Case, contestant: str, items: list[Item]) -> None:
+        """Keeps the items of the flow's first fill as they are when their snapshot has expired, for later cases."""
+        if contestant == FLOW and case.kind == "first fill":
+            self._stored[case.pages] = grow_old(items)
 
     def items_before(self, case: Case, contestant: str) -> list[Item]:
         """Gives what a run's table holds before it; only the flow looks, so the others' are empty."""
         if contestant != FLOW or case.kind not in {"steady state", "not modified"}:
             return []
         if case.pages not in self._stored:
-            self._stored[case.pages] = self.fill(case)
+            self.measure(Case("first fill", case.pages), FLOW)
         return self._stored[case.pages]
-
-    def fill(self, case: Case) -> list[Item]:
-        """Gives the items of a table that the flow has brought to the first snapshot, which has expired since."""
-        with self.tables.table() as warm, self.tables.table() as table:
-            job = Job(FLOW, case.region_id, table, case.fetch_concurrency, WARM_REGION_ID, warm)
-            run(job, self.servers.environ(Market()))
-            return grow_old(self.tables.read(table))
 
 
 def market_of(case: Case) -> Market:

@@ -81,18 +81,19 @@ class Tables:
         pages = self.client.get_paginator("scan").paginate(TableName=name, ConsistentRead=True)
         return [dict(item) for page in pages for item in page["Items"]]
 
-    def check(self, name: str, truth: Records) -> None:
-        """Compares a table with the truth.
 
-        Raises:
-            WrongTableError: they differ.
-        """
-        records = to_records(self.read(name))
-        if wrong := [pk for pk in truth.keys() | records.keys() if truth.get(pk) != records.get(pk)]:
-            pk = min(wrong)
-            raise WrongTableError(
-                f"{len(wrong)} of {len(truth)} records are wrong; {pk} is {records.get(pk)}, expected {truth.get(pk)}"
-            )
+def check(items: list[Item], truth: Records) -> None:
+    """Compares a table's items with the truth.
+
+    Raises:
+        WrongTableError: they differ.
+    """
+    records = to_records(items)
+    if wrong := [pk for pk in truth.keys() | records.keys() if truth.get(pk) != records.get(pk)]:
+        pk = min(wrong)
+        raise WrongTableError(
+            f"{len(wrong)} of {len(truth)} records are wrong; {pk} is {records.get(pk)}, expected {truth.get(pk)}"
+        )
 
 
 def to_records(items: list[Item]) -> Records:

@@ -13,7 +13,7 @@ from benchmarks.measure import Measure, measure_run
 from benchmarks.play import markets_of
 from benchmarks.report import write_report
 from benchmarks.states import Times, to_spans
-from benchmarks.tables import Records, Tables, WrongTableError, to_records, true_records
+from benchmarks.tables import Records, Tables, WrongTableError, check, true_records
 from deployments.local.market.market import Market
 from tests.conftest import scan
 
@@ -33,7 +33,7 @@ def test_contestant_makes_the_true_table(contestant: str, store_url: str, truth:
     tables = Tables(store_url)
     with tables.table() as name:
         importlib.import_module(f"benchmarks.{contestant}").run(REGION_ID, name, 5)
-        tables.check(name, truth)
+        check(tables.read(name), truth)
 
 
 @pytest.mark.usefixtures("api")
@@ -49,12 +49,10 @@ def test_wrong_table_is_told(store_url: str, truth: Records, dynamodb: DynamoDBC
         {"pk": {"S": pk}, "price": {"N": str(record.price)}, "volume": {"N": str(record.volume)}}
         for pk, record in truth.items()
     ]
-    tables = Tables(store_url)
-    with tables.table(items) as name:
-        tables.check(name, truth)
-        assert to_records(list(scan(dynamodb, name).values())) == truth
-    with tables.table(items[1:]) as name, pytest.raises(WrongTableError, match=f"1 of {len(truth)} records are wrong"):
-        tables.check(name, truth)
+    with Tables(store_url).table(items) as name:
+        check(list(scan(dynamodb, name).values()), truth)
+    with pytest.raises(WrongTableError, match=f"1 of {len(truth)} records are wrong"):
+        check(items[1:], truth)
 
 
 def take_memory() -> None:
