@@ -22,35 +22,48 @@ from deployments.local.environment import CHECKOUT, STATE
 from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail
 
-RESULTS = "results.json"
+FOLDER = STATE / "performance"
+KEPT = FOLDER / "results.json"
 SHOWN = (Case("first fill", FORGE).name, Case("steady state", FORGE).name)  # state by state
 
 
 def main() -> int:
     """Does what the command line says; gives the exit code."""
-    parser = argparse.ArgumentParser("python -m benchmarks", description="Compares the flow with a plain script.")
-    parser.add_argument("--quick", action="store_true", help="two sizes, once, and no file of the checkout is changed")
-    parser.add_argument("--from-results", type=Path, metavar="FILE", help="write the report anew from earlier results")
-    parser.add_argument("--repeats", type=int, metavar="N", help=f"of each case, instead of {REPEATS}")
-    options = parser.parse_args()
+    options = read_options()
     try:
-        if options.from_results:
-            results = msgspec.json.decode(options.from_results.read_bytes(), type=Results)
-        else:
-            cases = quick_cases() if options.quick else full_cases()
-            if options.repeats:
-                cases = [msgspec.structs.replace(case, repeats=options.repeats) for case in cases]
-            results = measure(cases, is_full=not options.quick)
+        results = measure(options) if options.measure else read_kept()
     except (ChildError, RunError, WrongTableError) as error:
         fail(str(error))
         return 1
-    write_down(results, STATE / "performance" if options.quick else CHECKOUT / "docs")
+    write_down(results, FOLDER if options.quick else CHECKOUT / "docs")
     return 0
 
 
-def measure(cases: list[Case], *, is_full: bool) -> Results:
-    """Starts the servers and measures all cases."""
-    results = Results(datetime.now(UTC), describe_machine(), list_versions())
+def read_options() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser("python -m benchmarks", description="Compares the flow with a plain script.")
+    parser.add_argument("--quick", action="store_true", help="two sizes, once, and no file of the checkout is changed")
+    parser.add_argument("--repeats", type=int, metavar="N", help=f"of each case, instead of {REPEATS}")
+    parser.add_argument("--resume", action="store_true", help="go on after a run that was stopped")
+    parser.add_argument("--no-measure", dest="measure", action="store_false", help="write the last results down anew")
+    return parser.parse_args()
+
+
+def read_kept() -> Results:
+    """Gives what the last run has measured, as far as it came."""
+    return msgspec.json.decode(KEPT.read_bytes(), type=Results)
+
+
+def choose_cases(options: argparse.Namespace) -> list[Case]:
+    """Gives the cases that the command line asks for."""
+    cases = quick_cases() if options.quick else full_cases()
+    return [msgspec.structs.replace(case, repeats=options.repeats or case.repeats) for case in cases]
+
+
+def measure(options: argparse.Namespace) -> Results:
+    """Starts the servers and measures what is asked for."""
+    cases = choose_cases(options)
+    results = read_kept() if options.resume else Results(datetime.now(UTC), describe_machine(), list_versions())
     with Progress() as progress, Servers() as servers:
         progress.begin("starting markets, store and Prefect server")
         servers.start(markets_of(cases))
@@ -58,18 +71,20 @@ def measure(cases: list[Case], *, is_full: bool) -> Results:
         for case in cases:
             progress.begin(case.name)
             play_case(play, case, results)
-            keep(results)
-        if is_full:
+            keep(results, quick=options.quick)
+        if not options.quick:
             progress.begin("profiling")
             results.profiles = {contestant: profile(play, contestant) for contestant in (PLAIN, FLOW)}
             progress.begin("running deployments")
-            results.deployments = time_deployments(play)
-        keep(results)
+            results.deployments = time_deployments(play, cases[0].repeats)
+            keep(results, quick=False)
     return results
 
 
 def play_case(play: Play, case: Case, results: Results) -> None:
-    """Measures one case, and adds what came out."""
+    """Measures one case, unless an earlier run has, and adds what came out."""
+    if all(results.find(contestant, case) for contestant in case.contestants):
+        return
     results.results += play.play(case)
     results.orders[case.pages] = count_orders(case.region_id, SNAPSHOT_INDEX)
     if case.name in SHOWN:
@@ -83,10 +98,11 @@ def profile(play: Play, contestant: str) -> Profile:
     return measured.profile
 
 
-def keep(results: Results) -> None:
+def keep(results: Results, *, quick: bool) -> None:
     """Keeps what has been measured so far."""
-    (STATE / "performance").mkdir(exist_ok=True)
-    (STATE / "performance" / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+    FOLDER.mkdir(exist_ok=True)
+    file = KEPT.with_stem("quick") if quick else KEPT
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
 
 
 def write_down(results: Results, folder: Path) -> None:

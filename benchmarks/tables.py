@@ -3,13 +3,14 @@
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import msgspec
+from botocore.exceptions import EndpointConnectionError
 
 from deployments.local.market.book import make_orders
 
@@ -64,7 +65,8 @@ class Tables:
         try:
             yield name
         finally:
-            self.client.delete_table(TableName=name)
+            with suppress(EndpointConnectionError):  # the store is gone, and why is said elsewhere
+                self.client.delete_table(TableName=name)
 
     def fill(self, name: str, items: list[Item]) -> None:
         """Writes items into a table."""
