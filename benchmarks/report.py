@@ -35,7 +35,11 @@ def setting_section(results: Results) -> str:
     """Says when and on what."""
     machine = "; ".join(f"{name} {value}" for name, value in results.machine.items())
     versions = ", ".join(f"{name} {value}" for name, value in results.versions.items())
-    return f"Measured on {results.measured_at:%Y-%m-%d}. Machine: {machine}. Packages: {versions}."
+    repeats = min((len(result.measures) for result in results.results), default=0)
+    return (
+        f"Measured on {results.measured_at:%Y-%m-%d}, each case at least {repeats} times: below 3, take no figure for "
+        f"more than a hint. Machine: {machine}. Packages: {versions}."
+    )
 
 
 def goals_section(results: Results) -> str:
