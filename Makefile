@@ -1,6 +1,6 @@
 # A target per habit; `make` alone lists them. CI calls the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup run up table test chaos lint format audit lock clean
+.PHONY: help setup run up table test chaos bench lint format audit lock clean
 
 PYTHON ?= python3
 UV_CACHE_DIR ?= $(CURDIR)/.local/cache
@@ -48,6 +48,9 @@ test: setup ## all tests; one more at once than there are cores, since some of t
 
 chaos: setup ## random faults against the flow, and whether the table was ever wrong: N=1000, SEED=7, KILLS=100
 	@$(BIN)/python -m tests.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
+
+bench: setup ## the flow beside a plain script, and docs/performance.md; QUICK=1 for two minutes and .local alone, REPEATS=1
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS))
 
 lint: setup ## format, rules and types
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

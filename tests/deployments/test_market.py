@@ -213,3 +213,12 @@ def test_gzip_is_the_same_every_time() -> None:
     first, second = (Market(clock=lambda: NOW).prepare(PERIOD_BASIS, 5).result() for _ in range(2))
     assert first == second
     assert gzip.decompress(first.pages[0]) == b"[]"
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+def test_region_of_any_size_is_made_up(esi: httpx.Client, pages: int) -> None:
+    """A region that ESI does not have is of as many pages as its id ends in."""
+    bodies = [get(esi, 19000000 + pages, page=page) for page in range(1, pages + 1)]
+    assert {body.headers["X-Pages"] for body in bodies} == {str(pages)}
+    assert [len(body.json()) for body in bodies[:-1]] == [1000] * (pages - 1)
+    assert 0 < len(bodies[-1].json()) <= 1000

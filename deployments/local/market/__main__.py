@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import signal
 import sys
+import time
 
 from deployments.local.market.market import Market
 from deployments.local.market.server import listen
@@ -15,6 +16,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; a free one unless told")
     parser.add_argument("--seed", type=int, default=1, help="of all orders (default %(default)s)")
     parser.add_argument("--every", type=int, default=300, help="seconds between two snapshots (default %(default)s)")
+    parser.add_argument("--at", type=float, metavar="UNIX_TIME", help="stop the clock at this time")
     parser.add_argument("--latency-ms", type=float, default=0, help="added to each answer (default %(default)s)")
     parser.add_argument("--enforce-limit", action="store_true", help="answer 429 when the tokens are used up")
     parser.add_argument(
@@ -24,6 +26,7 @@ def main() -> int:
     market = Market(
         options.seed,
         options.every,
+        clock=time.time if options.at is None else lambda: float(options.at),
         latency_seconds=options.latency_ms / 1000,
         enforce_limit=options.enforce_limit,
     )

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deployments.local.market.names import regions, types
+from deployments.local.market.names import region_pages, types
 
 PAGE_ORDERS = 1000
 TYPE_PERIOD = 10  # snapshots between two changes of a type
@@ -57,7 +57,7 @@ def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
 
     Args:
         seed: of the whole market.
-        region_id: one of `regions()`.
+        region_id: one that has `region_pages`.
         index: number of the snapshot: its unix time divided by the seconds between two.
 
     Returns:
@@ -96,8 +96,8 @@ def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
 @lru_cache(maxsize=128)
 def make_slots(seed: int, region_id: int) -> pd.DataFrame:
     """Gives all orders that a region ever has, with what never changes of them."""
-    region = regions().loc[region_id].to_dict()
-    size = 0 if region["is_empty"] else round((region["pages"] * PAGE_ORDERS - 400) / (1 - ABSENT))
+    pages = region_pages(region_id)
+    size = round((pages * PAGE_ORDERS - 400) / (1 - ABSENT)) if pages else 0
     random = np.random.default_rng([seed, region_id])
     known = types()
     weights = known.popularity.fillna(0.5).to_numpy()

@@ -13,7 +13,7 @@ from email.utils import formatdate, parsedate_to_datetime
 import msgspec
 
 from deployments.local.market.book import Order, make_bodies, make_orders
-from deployments.local.market.names import regions
+from deployments.local.market.names import region_pages
 
 ROUTE = re.compile(r"/markets/(\d+)/orders/?")
 TOKENS, WINDOW_SECONDS = 12_000, 900
@@ -154,7 +154,7 @@ class Market:
             return refuse(400, "order_type is required: buy, sell or all")
         if not re.fullmatch(r"[1-9]\d{0,8}", page):
             return refuse(400, f"page {page!r} is no positive integer")
-        if int(match[1]) not in regions().index:
+        if region_pages(int(match[1])) is None:
             return refuse(404, "Region not found!")
         if self.enforce_limit and self.tokens.used >= TOKENS:
             return refuse(429, "Rate limit exceeded", {"Retry-After": str(self.tokens.seconds_left(self.clock()))})

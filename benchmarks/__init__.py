@@ -1,0 +1,1 @@
+"""The comparison runs behind every figure of docs/performance.md."""

@@ -1,0 +1,150 @@
+"""What is measured, how often, and what comes out of it."""
+
+import statistics
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from benchmarks.cpu_profile import Profile
+from benchmarks.measure import Measure
+
+Kind = Literal["first fill", "steady state", "not modified", "floor"]
+Setting = Literal["defaults", "no heartbeats", "as deployed"]  # of Prefect, in the contestant's process
+DEFAULTS: Setting = "defaults"
+OTHERS: tuple[Setting, ...] = ("no heartbeats", "as deployed")
+SIZES = (1, 7, 50, 433, 1686)  # pages: a small region, Venal, a middling one, The Forge, all of ESI's regions together
+FORGE = 433
+LATENCIES_MS = (0, 50, 200)
+CONCURRENCIES = (5, 20, 50, 100)
+DEFAULT_CONCURRENCY = 20
+REPEATS, FEWER_REPEATS = 5, 3
+FLOW, PLAIN, IDIOMATIC, NO_TASKS, NO_WORK = "market_data", "plain", "one_task_a_page", "no_tasks", "no_work"
+FLOORS = (NO_TASKS, NO_WORK)
+
+
+class Case(msgspec.Struct, frozen=True):
+    """A job that contestants do in turn."""
+
+    kind: Kind
+    pages: int
+    latency_ms: int = 0
+    fetch_concurrency: int = DEFAULT_CONCURRENCY
+    setting: Setting = DEFAULTS
+    contestants: tuple[str, ...] = ()
+    repeats: int = REPEATS
+
+    @property
+    def region_id(self) -> int:
+        """The market stand-in's region of that size."""
+        return region_of(self.pages)
+
+    @property
+    def name(self) -> str:
+        """The case in a few words, which no other case has."""
+        what = "Prefect alone" if self.kind == "floor" else f"{self.pages} page{'s' * (self.pages > 1)}, {self.kind}"
+        latency = f", {self.latency_ms} ms, {self.fetch_concurrency} at once" if self.is_slow else ""
+        setting = "" if self.setting == DEFAULTS else f", {self.setting}"
+        return what + latency + setting
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it is one of those that vary latency and concurrency."""
+        return self.latency_ms > 0 or self.fetch_concurrency != DEFAULT_CONCURRENCY
+
+
+class Result(msgspec.Struct, frozen=True):
+    """A contestant's measures in a case."""
+
+    case: Case
+    contestant: str
+    measures: list[Measure]
+
+    def median(self, figure: str = "seconds") -> float:
+        """Gives the median of a figure of `Measure`."""
+        return statistics.median(self.values(figure))
+
+    def values(self, figure: str = "seconds") -> list[float]:
+        """Gives a figure of all measures."""
+        return [getattr(measure, figure) for measure in self.measures]
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A state of one flow run, by Prefect's own timestamps."""
+
+    state: str
+    task_runs: int
+    begun: float  # seconds after the flow run's start
+    ended: float
+
+
+class Results(msgspec.Struct):
+    """All that a run of the benchmark has found."""
+
+    measured_at: datetime
+    machine: dict[str, str]
+    versions: dict[str, str]
+    results: list[Result] = []
+    orders: dict[int, int] = {}  # by pages
+    spans: dict[str, list[Span]] = {}  # by case
+    profiles: dict[str, Profile] = {}  # of the 433-page first fill, by contestant
+    deployments: dict[str, list[float]] = {}  # seconds of `prefect deployment run --watch`, by contestant
+
+    def find(self, contestant: str, case: Case) -> Result | None:
+        """Gives a contestant's result in a case, None if it was not measured; repeats and others do not matter."""
+        found = (result for result in self.results if (result.contestant, result.case.name) == (contestant, case.name))
+        return next(found, None)
+
+    def floor(self, contestant: str) -> float:
+        """Gives the median seconds of a flow that does nothing; 0 if it was not measured."""
+        found = self.find(contestant, Case("floor", 1))
+        return found.median() if found else 0.0
+
+
+def region_of(pages: int) -> int:
+    """Gives the market stand-in's region of a number of pages."""
+    return 19_000_000 + pages
+
+
+def quick_cases() -> list[Case]:
+    """Gives what shows in two minutes that all of it works."""
+    return [
+        Case("floor", 1, contestants=(NO_TASKS,), repeats=1),
+        Case("first fill", 7, contestants=(PLAIN, FLOW, IDIOMATIC), repeats=1),
+        Case("not modified", 7, contestants=(FLOW,), repeats=1),
+        Case("first fill", FORGE, contestants=(PLAIN, FLOW), repeats=1),
+        Case("steady state", FORGE, contestants=(PLAIN, FLOW), repeats=1),
+    ]
+
+
+def full_cases() -> list[Case]:
+    """Gives all cases."""
+    return [
+        Case("floor", 1, contestants=FLOORS),
+        *(Case("first fill", pages, contestants=(PLAIN, FLOW, IDIOMATIC)) for pages in SIZES[:-1]),
+        Case("first fill", SIZES[-1], contestants=(PLAIN, FLOW)),
+        Case("first fill", SIZES[-1], contestants=(IDIOMATIC,), repeats=FEWER_REPEATS),
+        *(Case("steady state", pages, contestants=(PLAIN, FLOW)) for pages in SIZES),
+        Case("not modified", FORGE, contestants=(FLOW,)),
+        *slow_cases(),
+        *(case for setting in OTHERS for case in other_cases(setting)),
+    ]
+
+
+def slow_cases() -> list[Case]:
+    """Gives the cases of latency and concurrency that the sizes do not have already."""
+    return [
+        Case("first fill", FORGE, latency_ms, at_once, contestants=(PLAIN, FLOW), repeats=FEWER_REPEATS)
+        for latency_ms in LATENCIES_MS
+        for at_once in CONCURRENCIES
+        if (latency_ms, at_once) != (0, DEFAULT_CONCURRENCY)
+    ]
+
+
+def other_cases(setting: Setting) -> list[Case]:
+    """Gives the cases that show what a setting of Prefect costs."""
+    return [
+        Case("floor", 1, setting=setting, contestants=FLOORS),
+        *(Case("first fill", pages, setting=setting, contestants=(FLOW,)) for pages in (7, FORGE)),
+        Case("not modified", FORGE, setting=setting, contestants=(FLOW,)),
+    ]

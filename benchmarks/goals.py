@@ -1,0 +1,154 @@
+"""What was set out to be reached, what was, and where not, what the floor is."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from benchmarks.cases import FLOW, FORGE, NO_TASKS, NO_WORK, PLAIN, SIZES, Case, Results
+
+LARGEST = SIZES[-1]
+MIB = 1024**2
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """A goal, and how near the measures come."""
+
+    case: str
+    goal: str
+    measured: str
+    is_met: bool
+    floor: str = ""  # why it is not met, if it is not
+
+
+def judge_goals(results: Results) -> list[Goal]:
+    """Gives all goals whose cases have been measured."""
+    judges: list[Callable[[Results], Goal | None]] = [
+        lambda found: judge_ratio(found, Case("first fill", FORGE), 1.15),
+        lambda found: judge_ratio(found, Case("steady state", FORGE), 0.85),
+        lambda found: judge_ratio(found, Case("first fill", FORGE, latency_ms=50), 1.05),
+        lambda found: judge_ratio(found, Case("first fill", FORGE, latency_ms=200), 1.05),
+        lambda found: judge_ratio(found, Case("first fill", LARGEST), 1.10),
+        judge_small,
+        judge_not_modified,
+        judge_memory,
+        judge_memory_an_order,
+        judge_linear,
+        judge_deployment,
+        judge_cpu,
+    ]
+    return [goal for judge in judges if (goal := judge(results))]
+
+
+def judge_ratio(results: Results, case: Case, most: float) -> Goal | None:
+    """Compares the flow's seconds with the plain script's."""
+    flow = results.find(FLOW, case)
+    plain = results.find(PLAIN, case)
+    if not (flow and plain):
+        return None
+    ratio = flow.median() / plain.median()
+    floor = 1 + results.floor(NO_WORK) / plain.median()
+    return Goal(
+        flow.case.name,
+        f"≤ {most:.2f} × plain",
+        f"{ratio:.2f} × ({flow.median():.2f} s, plain {plain.median():.2f} s)",
+        ratio <= most,
+        f"{floor:.2f} ×: plain, and as many task runs with nothing in them",
+    )
+
+
+def judge_small(results: Results) -> Goal | None:
+    """Compares the seconds of a small region."""
+    flow, plain = results.find(FLOW, Case("first fill", 7)), results.find(PLAIN, Case("first fill", 7))
+    if not (flow and plain):
+        return None
+    ratio, more = flow.median() / plain.median(), flow.median() - plain.median()
+    floor = 1 + results.floor(NO_TASKS) / plain.median()
+    return Goal(
+        flow.case.name,
+        "≤ 2 × plain, and at most 0.5 s more",
+        f"{ratio:.2f} ×, {more:+.2f} s",
+        ratio <= 2 and more <= 0.5,
+        f"{floor:.2f} ×, {results.floor(NO_TASKS):+.2f} s: plain, and a flow run with no task in it",
+    )
+
+
+def judge_not_modified(results: Results) -> Goal | None:
+    """Judges a run that has nothing to do."""
+    flow = results.find(FLOW, Case("not modified", FORGE))
+    if not flow:
+        return None
+    floor = f"{results.floor(NO_TASKS):.2f} s: a flow run with no task in it"
+    return Goal("not modified", "≤ 0.5 s", f"{flow.median():.2f} s", flow.median() <= 0.5, floor)
+
+
+def judge_memory(results: Results) -> Goal | None:
+    """Compares the peak of resident memory above what was resident before."""
+    flow, plain = results.find(FLOW, Case("first fill", FORGE)), results.find(PLAIN, Case("first fill", FORGE))
+    if not (flow and plain):
+        return None
+    peaks = flow.median("peak_bytes"), plain.median("peak_bytes")
+    ratio = peaks[0] / peaks[1]
+    measured = f"{ratio:.2f} × ({peaks[0] / MIB:.0f} MiB, plain {peaks[1] / MIB:.0f} MiB)"
+    return Goal("peak memory, 433 pages", "≤ 1.5 × plain", measured, ratio <= 1.5, "see the memory below")
+
+
+def judge_memory_an_order(results: Results) -> Goal | None:
+    """Judges the peak for the largest size, where what is there anyway counts least."""
+    flow = results.find(FLOW, Case("first fill", LARGEST))
+    if not flow:
+        return None
+    each = flow.median("peak_bytes") / results.orders[LARGEST]
+    floor = "29 bytes an order as it is decoded, twice while they are put together"
+    return Goal(f"peak memory, {LARGEST} pages", "≤ 64 bytes an order", f"{each:.0f} bytes", each <= 64, floor)
+
+
+def judge_linear(results: Results) -> Goal | None:
+    """Judges how far 433 pages lie from the straight line between 50 and 1,686."""
+    found = [results.find(FLOW, Case("first fill", pages)) for pages in (50, FORGE, LARGEST)]
+    seconds = [result.median() for result in found if result]
+    if len(seconds) < len(found):
+        return None
+    line = seconds[0] + (seconds[2] - seconds[0]) * (FORGE - 50) / (LARGEST - 50)
+    off = seconds[1] / line - 1
+    return Goal(
+        "50 to 1,686 pages",
+        "linear within 10 %",
+        f"433 pages are {off:+.0%} off the line",
+        abs(off) <= 0.1,
+        "the same market fills the table from 50 pages on: each item type has its record by then",
+    )
+
+
+def judge_deployment(results: Results) -> Goal | None:
+    """Judges what a user waits for a run of the deployment."""
+    flow = results.find(FLOW, Case("first fill", FORGE))
+    if not (flow and results.deployments):
+        return None
+    runs = {name: sorted(seconds)[len(seconds) // 2] for name, seconds in results.deployments.items()}
+    most = 1.3 * runs[NO_TASKS] + flow.median()
+    return Goal(
+        "deployment run, 433 pages",
+        "≤ 1.3 × an empty flow's + the work",
+        f"{runs[FLOW]:.1f} s, allowed {most:.1f} s (an empty flow's {runs[NO_TASKS]:.1f} s, the work "
+        f"{flow.median():.1f} s)",
+        runs[FLOW] <= most,
+        "the difference is imports, heartbeat and kept pages: see below",
+    )
+
+
+def judge_cpu(results: Results) -> Goal | None:
+    """Compares the CPU that the process takes for a page."""
+    flow, plain = results.find(FLOW, Case("first fill", FORGE)), results.find(PLAIN, Case("first fill", FORGE))
+    if not (flow and plain):
+        return None
+    each = [result.median("cpu_seconds") / FORGE * 1000 for result in (flow, plain)]
+    ratio = each[0] / each[1]
+    floor = results.find(NO_WORK, Case("floor", 1))
+    least = 1 + floor.median("cpu_seconds") / plain.median("cpu_seconds") if floor else 1.0
+    return Goal(
+        "CPU a page, 433 pages",
+        "≤ 1.25 × plain",
+        f"{ratio:.2f} × ({each[0]:.1f} ms, plain {each[1]:.1f} ms)",
+        ratio <= 1.25,
+        f"{least:.2f} ×: plain, and as many task runs with nothing in them",
+    )

@@ -1,0 +1,94 @@
+"""Measures one run of one contestant in a process of its own: `python -m benchmarks.measure JOB`, JOB as JSON."""
+
+import importlib
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.cpu_profile import Profile, profile_cpu
+
+KIB = 1024  # the unit of /proc/self/status
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A run to be measured, and one before it that warms what a second run finds warm."""
+
+    contestant: str  # a module of this package with `run`
+    region_id: int
+    table_name: str
+    fetch_concurrency: int
+    warm_region_id: int
+    warm_table_name: str
+    is_profiled: bool = False
+    has_heartbeats: bool = True
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """What a run took."""
+
+    seconds: float  # from call to return
+    cpu_seconds: float  # of the process, with what is sent to Prefect after the return
+    peak_bytes: int  # resident, above what was resident before
+    profile: Profile | None = None
+
+
+def main() -> None:
+    """Runs, measures, and prints the measure as the last line."""
+    job = msgspec.json.decode(sys.argv[1], type=Job)
+    contestant = importlib.import_module(f"benchmarks.{job.contestant}")
+    with nullcontext() if job.has_heartbeats else no_heartbeats():
+        contestant.run(job.warm_region_id, job.warm_table_name, job.fetch_concurrency)
+        measure = measure_run(
+            lambda: contestant.run(job.region_id, job.table_name, job.fetch_concurrency), is_profiled=job.is_profiled
+        )
+    sys.stdout.write(f"{msgspec.json.encode(measure).decode()}\n")
+
+
+def measure_run(run: Callable[[], None], *, is_profiled: bool) -> Measure:
+    """Gives what a run takes."""
+    base_bytes = forget_peak()
+    with profile_cpu() if is_profiled else nullcontext() as profile:
+        started, used = time.perf_counter(), time.process_time()
+        run()
+        seconds = time.perf_counter() - started
+        send_rest()
+        cpu_seconds = time.process_time() - used
+    return Measure(seconds, cpu_seconds, read_memory("VmHWM") - base_bytes, profile)
+
+
+def no_heartbeats() -> AbstractContextManager[object]:
+    """Makes flow runs of this process send no heartbeats, which no environment variable can."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings  # noqa: PLC0415
+
+    return temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+
+
+def send_rest() -> None:
+    """Waits until Prefect's threads have sent the run's events and logs: their CPU is the run's too."""
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 (the plain script must not import Prefect)
+    from prefect.logging.handlers import APILogWorker  # noqa: PLC0415
+
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=60)
+
+
+def forget_peak() -> int:
+    """Makes the kernel count the peak of resident memory anew, and gives what is resident, in bytes (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return read_memory("VmRSS")
+
+
+def read_memory(name: str) -> int:
+    """Gives a line of this process's status, in bytes (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * KIB for line in lines if line.startswith(f"{name}:"))
+
+
+if __name__ == "__main__":
+    main()

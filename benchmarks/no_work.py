@@ -1,0 +1,28 @@
+"""The floor of a flow with these states: as many task runs as The Forge's first fill has, with nothing in them."""
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+MAPPED = 20  # task runs each of Fetch Pages and Store Records
+
+
+def run(_region_id: int, _table_name: str, _fetch_concurrency: int) -> None:
+    """Runs the flow."""
+    no_work()
+
+
+@flow(name="no-work")
+def no_work() -> None:
+    """Runs the states, one after the other."""
+    for _ in range(2):  # Get Page Count, Build Iterator
+        nothing(0)
+    nothing.map(range(MAPPED)).result()
+    for _ in range(2):  # Aggregate, Store Records: compare
+        nothing(0)
+    nothing.map(range(MAPPED)).result()
+    nothing(0)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def nothing(_number: int) -> None:
+    """Does nothing."""

@@ -1,0 +1,66 @@
+"""The idiomatic way with Prefect: a mapped task run for each page, and one for each batch of 25 records."""
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+import boto3
+import httpx
+import pandas as pd
+from prefect import flow, task, unmapped
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from benchmarks.plain import HEADERS, decode
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+Batch = list[dict[str, Any]]
+
+
+def run(region_id: int, table_name: str, fetch_concurrency: int) -> None:
+    """Fills a table with a region's cheapest sell orders: all records, every time."""
+    runner = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers=fetch_concurrency))
+    one_task_a_page.with_options(task_runner=runner)(region_id, table_name)
+
+
+@flow
+def one_task_a_page(region_id: int, table_name: str) -> None:
+    """Fetches, aggregates and stores."""
+    dynamodb = boto3.client("dynamodb")
+    with httpx.Client(base_url=os.environ["ESI_URL"], headers=HEADERS, timeout=30) as http:
+        pages = get_page_count(http, region_id)
+        orders = fetch_page.map(unmapped(http), unmapped(region_id), range(1, pages + 1)).result()
+    store_batch.map(aggregate(orders), unmapped(table_name), unmapped(dynamodb)).result()
+
+
+@task(retries=3, retry_delay_seconds=1, cache_policy=NO_CACHE)
+def get_page_count(http: httpx.Client, region_id: int) -> int:
+    """Asks how many pages there are."""
+    return int(http.head(f"/markets/{region_id}/orders", params={"order_type": "all"}).headers["X-Pages"])
+
+
+@task(retries=3, retry_delay_seconds=1, cache_policy=NO_CACHE)
+def fetch_page(http: httpx.Client, region_id: int, page: int) -> pd.DataFrame:
+    """Downloads one page."""
+    answer = http.get(f"/markets/{region_id}/orders", params={"order_type": "all", "page": page})
+    return decode(answer.raise_for_status().content)
+
+
+@task(cache_policy=NO_CACHE)
+def aggregate(pages: list[pd.DataFrame]) -> list[Batch]:
+    """Gives the records as put requests, in batches of 25."""
+    orders = pd.concat(pages, ignore_index=True)
+    records = orders.groupby("type_id").agg(price=("price", "min"), volume=("volume", "sum"))
+    requests: Batch = [
+        {"PutRequest": {"Item": {"pk": {"S": str(t)}, "price": {"N": str(price)}, "volume": {"N": str(volume)}}}}
+        for t, price, volume in zip(records.index, records.price.tolist(), records.volume.tolist(), strict=True)
+    ]
+    return [requests[start : start + 25] for start in range(0, len(requests), 25)]
+
+
+@task(retries=3, retry_delay_seconds=1, cache_policy=NO_CACHE)
+def store_batch(batch: Any, table_name: str, dynamodb: "DynamoDBClient") -> None:  # noqa: ANN401 (requests of boto3)
+    """Writes one batch."""
+    dynamodb.batch_write_item(RequestItems={table_name: batch})

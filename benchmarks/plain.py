@@ -1,0 +1,75 @@
+"""The yardstick: the plain script that a good engineer would write for the same table, without retries and checks."""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import boto3
+import httpx
+import msgspec
+import numpy as np
+import pandas as pd
+from botocore.config import Config
+
+HEADERS = {"X-Compatibility-Date": "2026-08-18", "Accept-Encoding": "gzip"}
+STORE_CONCURRENCY = 8
+
+
+class Order(msgspec.Struct, gc=False):
+    """What counts of an order."""
+
+    type_id: int
+    price: float
+    volume_remain: int
+    is_buy_order: bool
+
+
+decoder = msgspec.json.Decoder(list[Order])
+
+
+def run(region_id: int, table_name: str, fetch_concurrency: int) -> None:
+    """Fills a table with a region's cheapest sell orders: all records, every time."""
+    orders = pd.concat(asyncio.run(fetch_region(region_id, fetch_concurrency)), ignore_index=True)
+    records = orders.groupby("type_id").agg(price=("price", "min"), volume=("volume", "sum"))
+    store(records, table_name)
+
+
+async def fetch_region(region_id: int, fetch_concurrency: int) -> list[pd.DataFrame]:
+    """Gives the sell orders of each page."""
+    path = f"/markets/{region_id}/orders"
+    gate = asyncio.Semaphore(fetch_concurrency)
+    limits = httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency)
+    async with httpx.AsyncClient(base_url=os.environ["ESI_URL"], headers=HEADERS, limits=limits, timeout=30) as http:
+
+        async def fetch(page: int) -> pd.DataFrame:
+            async with gate:
+                answer = await http.get(path, params={"order_type": "all", "page": page})
+                answer.raise_for_status()
+                return decode(answer.content)
+
+        head = await http.head(path, params={"order_type": "all"})
+        return await asyncio.gather(*map(fetch, range(1, int(head.headers["X-Pages"]) + 1)))
+
+
+def decode(body: bytes) -> pd.DataFrame:
+    """Gives a page's sell orders."""
+    orders = [order for order in decoder.decode(body) if not order.is_buy_order]
+    return pd.DataFrame(
+        {
+            "type_id": np.array([order.type_id for order in orders], "int32"),
+            "price": np.array([order.price for order in orders], "float64"),
+            "volume": np.array([order.volume_remain for order in orders], "int64"),
+        }
+    )
+
+
+def store(records: pd.DataFrame, table_name: str) -> None:
+    """Writes all records, 25 a call, from 8 threads."""
+    client = boto3.client("dynamodb", config=Config(max_pool_connections=STORE_CONCURRENCY, parameter_validation=False))
+    requests = [
+        {"PutRequest": {"Item": {"pk": {"S": str(t)}, "price": {"N": str(price)}, "volume": {"N": str(volume)}}}}
+        for t, price, volume in zip(records.index, records.price.tolist(), records.volume.tolist(), strict=True)
+    ]
+    batches = [{table_name: requests[start : start + 25]} for start in range(0, len(requests), 25)]
+    with ThreadPoolExecutor(STORE_CONCURRENCY) as threads:
+        list(threads.map(lambda batch: client.batch_write_item(RequestItems=batch), batches))
