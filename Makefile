@@ -1,6 +1,6 @@
 # A target per habit; `make` alone lists them. CI calls the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup run up table test chaos bench lint format audit lock clean
+.PHONY: help setup run up table test outages chaos bench lint format audit lock clean
 
 PYTHON ?= python3
 UV_CACHE_DIR ?= $(CURDIR)/.local/cache
@@ -43,8 +43,11 @@ up: setup ## the same stack until Ctrl-C, with its UI, and the schedule on
 table: setup ## the table's records, most traded first: TYPE="Tritanium", REGION=10000002, STORE=aws
 	@$(STACK) table
 
-test: setup ## all tests; one more at once than there are cores, since some of them wait
-	@$(BIN)/python -m pytest -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+test: setup ## all tests but those of the next line
+	@$(BIN)/python -m pytest -m "not outage" -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+
+outages: setup ## kills of worker and Prefect server, and what comes of them: four minutes, most of them waiting
+	@$(BIN)/python -m pytest -m outage
 
 chaos: setup ## random faults against the flow, and whether the table was ever wrong: N=1000, SEED=7, KILLS=100
 	@$(BIN)/python -m tests.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
