@@ -37,6 +37,7 @@ from tests.faults.store import serve_faulty_store
 
 Flow = Callable[..., object]
 OTHER: tuple[OrderType, Price, Detail] = ("all", "max", "compact")
+READ_SECONDS = 0.2  # between two reads: more of them would take the machine from what they watch
 FIRST_INDEX = 5_900_000  # a snapshot's number; no clock of a machine counts
 
 
@@ -221,7 +222,7 @@ def reading(read_from: Table, truth: Truth, outcome: Outcome) -> Iterator[None]:
     wrong: list[str] = []
 
     def read() -> None:
-        while not done.wait(0.05):
+        while not done.wait(READ_SECONDS):
             try:
                 records, snapshot = read_whole(read_from)
             except TableError:
