@@ -28,6 +28,7 @@ from tests.servers import wait_for
 PARAMETERS = ("sell", "min", "compact")
 DEPLOYMENT = "market-data/venal"
 TYPES = 4000  # so that writing takes a while
+LEASE_SECONDS = 6.0  # after which a repair takes over what a killed run held
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -41,7 +42,7 @@ def kill_often(kills: int, seed: int, api: Api) -> int:
     market = SmallMarket(seed, Clock(FIRST_INDEX * 300.0 + 60), types=TYPES, page_orders=1000)
     truth, wrong = Truth(market), 0
     dynamodb = boto3.client("dynamodb")
-    with serve(market) as url, environment(ESI_URL=url), TemporaryDirectory() as logs, hurry():
+    with serve(market) as url, environment(ESI_URL=url), TemporaryDirectory() as logs, hurry(LEASE_SECONDS):
         worker = start_worker(api, Path(logs))
         try:
             life_seconds = run_whole(api, dynamodb, truth, market)

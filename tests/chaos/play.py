@@ -51,16 +51,20 @@ class Outcome(msgspec.Struct):
 
 
 @contextmanager
-def hurry() -> Iterator[None]:
-    """Lets waits be short that are long for the sake of others: what happens in which order stays."""
+def hurry(standstill_seconds: float = 1.5) -> Iterator[None]:
+    """Lets waits be short that are long for the sake of others: what happens in which order stays.
+
+    Args:
+        standstill_seconds: after which a lease is taken over; its other times keep their proportion to it.
+    """
     short = {
         (esi, "TIMEOUT"): httpx.Timeout(connect=2.0, read=1.0, write=2.0, pool=None),
         (esi, "BODY_SECONDS"): 1.0,
         (table, "MAX_WAIT_SECONDS"): 0.05,
-        (lease, "STANDSTILL_SECONDS"): 1.5,
-        (lease, "RENEW_SECONDS"): 0.2,
-        (lease, "SAFE_SECONDS"): 0.8,
-        (lease, "WAIT_SECONDS"): 4.0,
+        (lease, "STANDSTILL_SECONDS"): standstill_seconds,
+        (lease, "RENEW_SECONDS"): standstill_seconds / 7.5,
+        (lease, "SAFE_SECONDS"): standstill_seconds / 1.875,
+        (lease, "WAIT_SECONDS"): 2.5 * standstill_seconds,
         (lease, "POLL_SECONDS"): 0.03,
         (read_records, "WAIT_SECONDS"): 0.01,
         (ExponentialBackoff, "delay_amount"): lambda *_: 0.01,  # between the SDK's own attempts
