@@ -24,7 +24,7 @@ from deployments.local.environment import (
     store_environment,
 )
 from deployments.local.processes import Child, ChildError, adopt_orphans, free_port, stop_orphans
-from deployments.local.stack import answers, prefect, rest_of_line
+from deployments.local.stack import answers, prefect, rest_of_line, server_command
 
 T = TypeVar("T")
 FOLDER = STATE / "bench"
@@ -71,14 +71,13 @@ class Servers:
         shutil.rmtree(FOLDER, ignore_errors=True)
         FOLDER.mkdir(parents=True)
         adopt_orphans()
-        self.api.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         for child in reversed(self._children):
             child.stop()
             stop_orphans({other.process.pid for other in self._children if other.is_running()})
-        self.api.__exit__()
+        self.api.close()
 
     def start(self, markets: dict[Market, list[int]]) -> None:
         """Starts store, Prefect server and markets, and waits until each has its regions' pages ready."""
@@ -86,8 +85,7 @@ class Servers:
             market: self._start(market.name, market.command(ids), self._base) for market, ids in markets.items()
         }
         self._start("store", [str(STORE_VENV / "bin" / "ministack")], self._base | self._store)
-        server = [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(self._api_port)]
-        self._start("server", server, self._base | self._prefect_settings)
+        self._start("server", server_command(self._api_port), self._base | self._prefect_settings)
         for market, ids in markets.items():
             self._urls[market] = self._wait(children[market])
             for region_id in ids:
@@ -133,8 +131,7 @@ class Servers:
 
     @property
     def _prefect_settings(self) -> dict[str, str]:
-        home = {"PREFECT_HOME": str(FOLDER / "prefect"), "PREFECT_PROFILES_PATH": str(FOLDER / "profiles.toml")}
-        return prefect_environment(self.api.url) | home
+        return prefect_environment(self.api.url, FOLDER / "prefect")
 
     def _start(self, name: str, command: list[str], environ: dict[str, str], *, is_task: bool = False) -> Child:
         child = Child(name, command, environ, FOLDER / "logs" / f"{name}.log", is_task=is_task)

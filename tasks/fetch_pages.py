@@ -150,7 +150,8 @@ def decode_orders(body: bytes, what: str) -> pd.DataFrame:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TransientError(f"{what}: the body is no JSON: {error}") from error
     frame = pd.DataFrame({name: np.array([getattr(o, name) for o in orders], dtype) for name, dtype in DTYPES.items()})
-    frame = frame[frame.volume_remain > 0]  # nothing is left of the others
+    if not frame.volume_remain.all():
+        frame = frame[frame.volume_remain > 0]  # nothing is left of the others
     uneven = frame.price[(np.rint(frame.price * 100) / 100 != frame.price) & (frame.price < COARSE_ISK)]
     if len(uneven):
         raise RefusedError(f"{what}: the price {uneven.iloc[0]} has more than two decimals; nothing was stored")

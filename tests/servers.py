@@ -20,7 +20,7 @@ from deployments.local.environment import (
     store_environment,
 )
 from deployments.local.processes import Child, free_port
-from deployments.local.stack import answers, prefect
+from deployments.local.stack import answers, server_command
 
 START_SECONDS = 120.0
 # The shared server does without what no test of it asks for, and what is a third of its work.
@@ -62,11 +62,6 @@ def prefect_server_environment(port: int, home: Path) -> dict[str, str]:
     settings["PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS"] = "2"
     del settings["PREFECT_RESULTS_PERSIST_BY_DEFAULT"]  # as where nobody has set it
     return settings
-
-
-def server_command(port: int) -> list[str]:
-    """Gives the command that starts a Prefect server."""
-    return [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 
 class PrefectServer:

@@ -153,8 +153,7 @@ class Stack:
         if not self.options.esi_url:
             command = [sys.executable, "-m", "deployments.local.market", "--prepare", str(self.options.region_id)]
             self._start("market", command, self._base)
-        port = str(httpx.URL(self.api.url).port)
-        self._start("server", [prefect(), "server", "start", "--host", "127.0.0.1", "--port", port], self.environ)
+        self._start("server", server_command(httpx.URL(self.api.url).port or 0), self.environ)
         self.start_store()
         if not self.options.esi_url:
             url = self._wait("market", lambda: rest_of_line(self.children["market"].log, "market stand-in on "))
@@ -218,6 +217,11 @@ def raise_interrupt(*_: object) -> None:
 def prefect() -> str:
     """Gives the path of Prefect's command."""
     return str(VENV / "bin" / "prefect")
+
+
+def server_command(port: int) -> list[str]:
+    """Gives the command that starts a Prefect server on this machine alone."""
+    return [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 
 def answers(url: str) -> bool:
