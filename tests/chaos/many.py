@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 import msgspec
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+from deployments.local.processes import die_with_parent
 from tests.chaos.play import Outcome, hurry, play, shrink
 from tests.chaos.schedule import draw_schedule
 
@@ -24,7 +25,7 @@ def play_many(seeds: range) -> int:
     begun = told = time.monotonic()
     total, done, wrong = Outcome(), 0, 0
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), context, initializer=be_quiet) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=begin) as pool:
         for future in as_completed([pool.submit(play_one, seed) for seed in seeds]):
             outcome, violation = future.result()
             done += 1
@@ -45,8 +46,9 @@ def say(line: str) -> None:
     print(line, flush=True)  # noqa: T201 (what it is for)
 
 
-def be_quiet() -> None:
+def begin() -> None:
     """Keeps the runs' own output out of the way: that they fail is what they are for."""
+    die_with_parent()
     logging.disable(logging.CRITICAL)
 
 
