@@ -66,7 +66,8 @@ class Api:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._http = httpx.Client(base_url=url, timeout=30.0, trust_env=False)
+        limits = httpx.Limits(keepalive_expiry=2.0)  # shorter than the server's own 5 s
+        self._http = httpx.Client(base_url=url, timeout=30.0, trust_env=False, limits=limits)
 
     def __enter__(self) -> Self:
         return self
