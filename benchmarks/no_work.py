@@ -3,7 +3,7 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-MAPPED = 20  # task runs each of Fetch Pages and Store Records
+MAPPED = 12  # task runs each of Fetch Pages and Store Records
 
 
 def run(_region_id: int, _table_name: str, _fetch_concurrency: int) -> None:

@@ -15,6 +15,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from tasks.build_iterator import Orders
 from tasks.fetch_pages import COARSE_ISK
 from tasks.table_snapshot import Detail, OrderType, Parameters, Price
 
@@ -32,28 +33,43 @@ class Book(msgspec.Struct, frozen=True):
 
 
 @task(name="Aggregate", task_run_name="Aggregate", cache_policy=NO_CACHE, persist_result=False)
-def aggregate(chunks: list[pd.DataFrame], parameters: Parameters) -> Book:
-    """Gives one record per item type."""
+def aggregate(chunks: list[Orders], parameters: Parameters) -> Book:
+    """Gives one record per item type; it uses the chunks up, as `merge_pages` does."""
     orders = merge_pages(chunks)
     records = aggregate_orders(orders, parameters.order_type, parameters.price, parameters.detail)
     get_run_logger().info("%d orders: %d records", len(orders), len(records))
     return Book(records, len(orders))
 
 
-def merge_pages(chunks: list[pd.DataFrame]) -> pd.DataFrame:
+def merge_pages(chunks: list[Orders]) -> pd.DataFrame:
     """Gives all orders, an order that shows up on two pages once: its first one.
 
     Args:
-        chunks: `fetch_pages.DTYPES`, one row an order, in the order of the pages.
+        chunks: in the order of the pages. It takes their columns out of them, so that no order is held twice.
+
+    Returns:
+        `fetch_pages.DTYPES` but `order_id`, one row an order.
     """
-    return pd.concat(chunks, ignore_index=True).drop_duplicates("order_id", ignore_index=True)
+    first = find_first(np.concatenate([chunk.pop("order_id") for chunk in chunks]))
+    columns = {name: np.concatenate([chunk.pop(name) for chunk in chunks]) for name in list(chunks[0])}
+    if first is not None:
+        columns = {name: column[first] for name, column in columns.items()}
+    return pd.DataFrame(columns, copy=False)
+
+
+def find_first(order_id: np.ndarray) -> np.ndarray | None:
+    """Gives where each order shows up first, ascending; None if none shows up twice, as it nearly always is."""
+    ascending = np.sort(order_id)
+    if (ascending[1:] != ascending[:-1]).all():
+        return None
+    return np.sort(np.unique(order_id, return_index=True)[1])
 
 
 def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, detail: Detail) -> pd.DataFrame:
     """Gives each item type's record.
 
     Args:
-        orders: `fetch_pages.DTYPES`, one row an order, no order twice.
+        orders: as `merge_pages` gives them.
         order_type: which orders decide about `price` and `volume`, and which types have a record.
         price: what `price` is; see the function of that name in `PRICES`.
         detail: `full` and `fuzzwork` add the columns `buy` and `sell`, of both sides whatever `order_type` is.

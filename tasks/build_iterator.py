@@ -3,14 +3,16 @@
 import math
 
 import msgspec
-import pandas as pd
+import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.waits import Waits
 
-CHUNKS = 20  # enough to see the work move, few enough for the UI
+CHUNKS = 12  # enough to see the work move, few enough for the UI
 MAX_CHUNK_PAGES = 40  # a task run costs as much as 3 or 4 pages, so that at 40 it no longer counts
+
+Orders = dict[str, np.ndarray]  # columns, by name: see `fetch_pages.DTYPES`
 
 
 class Chunk(msgspec.Struct):
@@ -18,7 +20,7 @@ class Chunk(msgspec.Struct):
 
     first: int  # page number, 1 or more
     last: int  # inclusive
-    fetched: dict[int, pd.DataFrame] = {}  # orders by page number
+    fetched: dict[int, Orders] = {}  # orders by page number
     failed_at: float = 0.0  # monotonic time; 0 at the first attempt
 
     def __str__(self) -> str:
@@ -41,6 +43,6 @@ def build_iterator(pages: int) -> list[Chunk]:
 
 
 def split_pages(pages: int) -> list[Chunk]:
-    """Splits pages 1 to `pages` into about `CHUNKS` chunks: one page each up to 20 pages, at most 40 pages each."""
+    """Splits pages 1 to `pages` into about `CHUNKS` chunks: one page each up to 12 pages, at most 40 pages each."""
     size = min(max(1, math.ceil(pages / CHUNKS)), MAX_CHUNK_PAGES)
     return [Chunk(first, min(first + size - 1, pages)) for first in range(1, pages + 1, size)]

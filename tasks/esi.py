@@ -12,6 +12,7 @@ It judges each answer once; what happens next is in the error's class:
 import ipaddress
 import os
 import re
+import ssl
 import threading
 import time
 import zlib
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from types import TracebackType
 from typing import ClassVar, ParamSpec, Self, TypeVar
 
@@ -109,6 +111,7 @@ class Esi:
             },
             limits=httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency),
             timeout=TIMEOUT,
+            verify=trusted(),
         )
 
     @classmethod
@@ -191,6 +194,12 @@ class Esi:
             if until <= now:
                 return
             self.waits.sleep(until - now)
+
+
+@cache
+def trusted() -> ssl.SSLContext:
+    """Gives httpx's own choice of certificates, read once a process: it takes as long as a small region's pages."""
+    return httpx.create_ssl_context()
 
 
 def check_url(url: str) -> str:

@@ -2,17 +2,17 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Annotated, cast
 
 import msgspec
 import numpy as np
-import pandas as pd
 from prefect import task
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 from prefect.transactions import get_transaction
 
-from tasks.build_iterator import Chunk
+from tasks.build_iterator import Chunk, Orders
 from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError
 from tasks.get_page_count import Snapshot
 from tasks.kept_pages import keep_pages
@@ -49,16 +49,16 @@ class SnapshotMovedOn(Exception):  # noqa: N818 (no error: the run starts over)
     retry_condition_fn=may_pass,
     **keep_pages(),
 )
-def fetch_pages(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> pd.DataFrame:
-    """Gives a chunk's orders, one row each; nothing, in a state named `MovedOn`, if the snapshot has moved on."""
+def fetch_pages(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> Orders:
+    """Gives a chunk's orders, `DTYPES`; nothing, in a state named `MovedOn`, if the snapshot has moved on."""
     try:
         fetch_missing(chunk, snapshot, esi)
     except SnapshotMovedOn as news:
         if transaction := get_transaction():
             transaction.write_on_commit = False  # there is nothing to keep
-        return cast("pd.DataFrame", Completed(name="MovedOn", message=str(news)))  # which Prefect unwraps to None
-    orders = pd.concat([chunk.fetched.pop(page) for page in sorted(chunk.fetched)], ignore_index=True)
-    get_run_logger().debug("pages %s: %d orders", chunk, len(orders))
+        return cast("Orders", Completed(name="MovedOn", message=str(news)))  # which Prefect unwraps to None
+    orders = join_pages([chunk.fetched.pop(page) for page in sorted(chunk.fetched)])
+    get_run_logger().debug("pages %s: %d orders", chunk, len(orders["order_id"]))
     return orders
 
 
@@ -90,8 +90,8 @@ def fetch_missing(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> None:
         raise failed[0]
 
 
-def fetch_page(page: int, snapshot: Snapshot, esi: Esi) -> pd.DataFrame:
-    """Downloads one page of a snapshot and gives its orders: DTYPES, one row each, in ESI's order.
+def fetch_page(page: int, snapshot: Snapshot, esi: Esi) -> Orders:
+    """Downloads one page of a snapshot and gives its orders, as `decode_orders` does.
 
     Raises:
         SnapshotMovedOn: the page, or a region with fewer pages, belongs to a newer snapshot.
@@ -133,11 +133,11 @@ def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
         )
 
 
-def decode_orders(body: bytes, what: str) -> pd.DataFrame:
+def decode_orders(body: bytes, what: str) -> Orders:
     """Decodes and validates a page's JSON in one step.
 
     Returns:
-        DTYPES, one row an order, in ESI's order. Empty if the page is `[]`.
+        Arrays of `DTYPES`, one value an order each, in ESI's order. Empty if the page is `[]`.
 
     Raises:
         TransientError: the body is no JSON.
@@ -149,16 +149,20 @@ def decode_orders(body: bytes, what: str) -> pd.DataFrame:
         raise RefusedError(f"{what}: {error}; nothing was stored, the next run asks again") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TransientError(f"{what}: the body is no JSON: {error}") from error
-    frame = pd.DataFrame({name: np.array([getattr(o, name) for o in orders], dtype) for name, dtype in DTYPES.items()})
-    if not frame.volume_remain.all():
-        frame = frame[frame.volume_remain > 0]  # nothing is left of the others
-    uneven = frame.price[(np.rint(frame.price * 100) / 100 != frame.price) & (frame.price < COARSE_ISK)]
+    columns = {name: np.fromiter(map(attrgetter(name), orders), dtype, len(orders)) for name, dtype in DTYPES.items()}
+    price, volume = columns["price"], columns["volume_remain"]
+    uneven = price[(np.rint(price * 100) / 100 != price) & (price < COARSE_ISK)]
     if len(uneven):
-        raise RefusedError(f"{what}: the price {uneven.iloc[0]} has more than two decimals; nothing was stored")
-    return frame
+        raise RefusedError(f"{what}: the price {uneven[0]} has more than two decimals; nothing was stored")
+    return columns if volume.all() else {name: column[volume > 0] for name, column in columns.items()}
 
 
-def is_whole(chunks: Sequence[pd.DataFrame | None]) -> bool:
+def join_pages(pages: list[Orders]) -> Orders:
+    """Gives the orders of several pages, one after the other."""
+    return {name: np.concatenate([page[name] for page in pages]) for name in DTYPES}
+
+
+def is_whole(chunks: Sequence[Orders | None]) -> bool:
     """Tells whether all chunks are there; one that found the snapshot to have moved on gives nothing."""
     return all(orders is not None for orders in chunks)
 

@@ -32,9 +32,9 @@ from tasks.table import (
 from tasks.table_snapshot import Parameters, TableSnapshot
 from tasks.waits import Waits
 
-PARTS = 20  # mapped task runs, about
+PARTS = 12  # mapped task runs, about
 HANDFUL = 5  # records that a region may lose at once without being asked about
-PART_REQUESTS = (250, 1000)  # at least and at most in each
+PART_REQUESTS = (500, 2500)  # at least and at most in each
 
 
 class ShrinkError(TableError):

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import boto3
 import botocore.loaders
+import botocore.parsers
 import botocore.session
 import msgspec
 from botocore.config import Config
@@ -296,17 +297,38 @@ def advise(code: str, said: str) -> str:
     return ""
 
 
-def refuse_unreadable(response_dict: dict[str, Any] | None, **_: object) -> None:
-    """Raises for an answer that says that all went well, but not how: boto3 would take its body for an empty one.
+class Parsers(botocore.parsers.ResponseParserFactory):
+    """Gives boto3 the parser of this module."""
 
-    Raises:
-        ResponseStreamingError: the body is no JSON object.
+    def create_parser(self, protocol_name: str) -> "Parser":  # type: ignore[override]
+        """Gives a parser whose errors are read as boto3 does."""
+        return Parser(super().create_parser(protocol_name))
+
+
+class Parser:
+    """Reads DynamoDB's answers: what comes as JSON is what boto3 gives, which takes it apart value by value.
+
+    Args:
+        errors: reads the answers that are errors.
     """
-    if response_dict and response_dict["status_code"] == 200:
+
+    def __init__(self, errors: botocore.parsers.ResponseParser) -> None:
+        self._errors = errors
+
+    def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:  # noqa: ANN401 (botocore's own)
+        """Gives an answer as boto3 does.
+
+        Raises:
+            ResponseStreamingError: it says that all went well, but not how: its body is no JSON object.
+        """
+        if response["status_code"] != 200:
+            parsed: dict[str, Any] = self._errors.parse(response, shape)
+            return parsed
         try:
-            msgspec.json.decode(response_dict["body"], type=dict[str, msgspec.Raw])
+            answer = msgspec.json.decode(response["body"], type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ResponseStreamingError(error=f"the answer cannot be read: {error}") from error
+        return answer | {"ResponseMetadata": {"HTTPStatusCode": response["status_code"]}}
 
 
 def connect(store_concurrency: int) -> "DynamoDBClient":
@@ -325,12 +347,12 @@ def connect(store_concurrency: int) -> "DynamoDBClient":
     try:
         session = botocore.session.get_session()
         session.register_component("data_loader", _api_descriptions)
+        session.register_component("response_parser_factory", Parsers())
         client = boto3.session.Session(botocore_session=session).client("dynamodb", config=config)
     except BotoCoreError as error:
         raise TableError(
             f"{error} (boto3 reads AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_DYNAMODB …)"
         ) from error
-    client.meta.events.register("response-received.dynamodb", refuse_unreadable)
     return client
 
 

@@ -137,6 +137,9 @@ def prefect_environment(api_url: str, home: Path = STATE / "prefect") -> dict[st
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
             f"sqlite+aiosqlite:///file:{quote(str(home / 'prefect.db'))}?uri=true&connections=:memory:"
         ),
+        # Task runs are written down together, once a second (whole seconds alone), and not one event at a time.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "1",

@@ -1,6 +1,5 @@
 """Build Iterator: every page once, in order, in chunks of a bounded size and number."""
 
-import pandas as pd
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -21,7 +20,7 @@ def test_split_gives_every_page_once_in_order(pages: int) -> None:
 
 @given(pages=st.integers(1, MAX_PAGES))
 def test_split_bounds_size_and_number(pages: int) -> None:
-    """No chunk is over 40 pages, and there are no more than 20 chunks unless 40 pages each need more."""
+    """No chunk is over 40 pages, and there are no more than 12 chunks unless 40 pages each need more."""
     chunks = split_pages(pages)
     assert max(len(chunk.missing()) for chunk in chunks) <= MAX_CHUNK_PAGES
     assert len(chunks) <= max(CHUNKS, -(-pages // MAX_CHUNK_PAGES))
@@ -34,9 +33,9 @@ def test_small_region_gets_a_chunk_a_page(pages: int) -> None:
 
 
 def test_the_forge_is_not_drowned_in_task_runs() -> None:
-    """The 433 pages of The Forge are 20 chunks, all but the last of 22 pages."""
+    """The 433 pages of The Forge are 12 chunks, all but the last of 37 pages."""
     sizes = [len(chunk.missing()) for chunk in split_pages(433)]
-    assert sizes == [22] * 19 + [15]
+    assert sizes == [37] * 11 + [26]
 
 
 def test_task_gives_the_same_chunks() -> None:
@@ -58,12 +57,12 @@ def test_chunk_is_named_by_its_pages(chunk: Chunk, name: str) -> None:
 
 def test_chunk_misses_what_has_not_come() -> None:
     """A chunk asks only for the pages that it does not have yet."""
-    chunk = Chunk(3, 6, {4: pd.DataFrame(), 6: pd.DataFrame()})
+    chunk = Chunk(3, 6, {4: {}, 6: {}})
     assert chunk.missing() == [3, 5]
 
 
 def test_chunks_share_nothing() -> None:
     """A page that comes for one chunk does not show up in another."""
     one, other = split_pages(2)
-    one.fetched[1] = pd.DataFrame()
+    one.fetched[1] = {}
     assert other.fetched == {}

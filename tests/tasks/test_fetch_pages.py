@@ -4,11 +4,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.build_iterator import Orders
 from tasks.esi import Answer, RefusedError, TransientError
 from tasks.fetch_pages import (
     DTYPES,
@@ -39,25 +39,30 @@ orders = st.builds(
 )
 
 
+def dtypes(columns: Orders) -> dict[str, str]:
+    """Gives the columns' dtypes by name, in their order."""
+    return {name: str(column.dtype) for name, column in columns.items()}
+
+
 def test_recorded_orders_are_decoded() -> None:
     """Real orders give their five columns that count."""
-    frame = decode_orders(RECORDED, "page 1")
-    assert frame.to_dict("list") == {
+    columns = decode_orders(RECORDED, "page 1")
+    assert {name: column.tolist() for name, column in columns.items()} == {
         "order_id": [6556680193, 6522865723],
         "type_id": [656, 2869],
         "price": [1950000.0, 1300000.0],
         "volume_remain": [1, 16],
         "is_buy_order": [False, False],
     }
-    assert frame.dtypes.astype(str).to_dict() == DTYPES
+    assert dtypes(columns) == DTYPES
 
 
 @given(st.lists(orders, max_size=20))
 def test_what_is_encoded_comes_back(rows: list[Order]) -> None:
     """Any orders that ESI can give come back from their JSON, exactly and in order."""
-    frame = decode_orders(msgspec.json.encode(rows), "page 1")
-    assert frame.dtypes.astype(str).to_dict() == DTYPES
-    assert [Order(*row) for row in frame.itertuples(index=False)] == rows
+    columns = decode_orders(msgspec.json.encode(rows), "page 1")
+    assert dtypes(columns) == DTYPES
+    assert [Order(*row) for row in zip(*(column.tolist() for column in columns.values()), strict=True)] == rows
 
 
 @pytest.mark.parametrize(
@@ -84,8 +89,8 @@ def test_wrong_order_is_refused(change: dict[str, Any], message: str) -> None:
 
 def test_order_with_nothing_left_is_left_out() -> None:
     """An order of which nothing remains is none any more: it sets no price."""
-    frame = decode_orders(msgspec.json.encode([GOOD, GOOD | {"volume_remain": 0}]), "page 3 of region 7")
-    assert frame.volume_remain.tolist() == [GOOD["volume_remain"]]
+    columns = decode_orders(msgspec.json.encode([GOOD, GOOD | {"volume_remain": 0}]), "page 3 of region 7")
+    assert {name: column.tolist() for name, column in columns.items()} == {name: [GOOD[name]] for name in DTYPES}
 
 
 @pytest.mark.parametrize("body", [b'{"error":"x"}', b"null", b"[1]", b'"x"'])
@@ -104,8 +109,9 @@ def test_undecodable_body_may_pass(body: bytes) -> None:
 
 def test_empty_page_gives_no_orders() -> None:
     """A page without orders gives the columns, and no row."""
-    frame = decode_orders(b"[]", "page 1")
-    assert (len(frame), frame.dtypes.astype(str).to_dict()) == (0, DTYPES)
+    columns = decode_orders(b"[]", "page 1")
+    assert dtypes(columns) == DTYPES
+    assert not any(map(len, columns.values()))
 
 
 def answer(moved: timedelta, pages: int) -> Answer:
@@ -136,9 +142,8 @@ def test_older_page_may_pass() -> None:
 
 def test_chunk_that_is_missing_is_noticed() -> None:
     """A book is whole if each chunk brought its orders."""
-    frame = pd.DataFrame()
-    assert is_whole([frame, frame])
-    assert not is_whole([frame, None])
+    assert is_whole([{}, {}])
+    assert not is_whole([{}, None])
 
 
 def test_offers_end() -> None:

@@ -104,9 +104,9 @@ def test_changes_are_no_more_than_needed(wanted: dict[str, int], present: dict[s
     assert changes.unchanged + len(changes.puts) == len(wanted)
 
 
-@given(puts=st.integers(0, 3000), deletes=st.integers(0, 40))
+@given(puts=st.integers(0, 9000), deletes=st.integers(0, 40))
 def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
-    """The parts have each request once, in order, at most 25 a batch and 1,000 a part, and are numbered through."""
+    """The parts have each request once, in order, at most 25 a batch and 2,500 a part, and are numbered through."""
     changes = Changes([{"pk": {"S": str(n)}} for n in range(puts)], [f"d{n}" for n in range(deletes)], 0, 0)
     parts = changes.split()
     batches = [batch for part in parts for batch in part.batches.values()]
@@ -116,8 +116,8 @@ def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
         *({"DeleteRequest": {"Key": {"pk": {"S": pk}}}} for pk in changes.deletes),
     ]
     assert [part.first for part in parts] == [1, *(part.last + 1 for part in parts)][: len(parts)]
-    assert all(part.last - part.first < 1000 for part in parts)
-    assert len(parts) <= 20
+    assert all(part.last - part.first < 2500 for part in parts)
+    assert len(parts) <= 12
 
 
 @pytest.mark.parametrize(("records", "stored"), [(50, 100), (51, 101), (0, 0), (1, 0), (1, 2)])
