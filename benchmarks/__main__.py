@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.cases import FLOW, FORGE, PLAIN, REPEATS, Case, Results, full_cases, quick_cases
-from benchmarks.cpu_profile import Profile
 from benchmarks.deployment import time_deployments
 from benchmarks.machine import describe_machine, list_versions
 from benchmarks.play import Play, RunError, markets_of
@@ -43,7 +42,7 @@ def read_options() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser("python -m benchmarks", description="Compares the flow with a plain script.")
     parser.add_argument("--quick", action="store_true", help="two sizes, once, and no file of the checkout is changed")
-    parser.add_argument("--repeats", type=int, metavar="N", help=f"of each case, instead of {REPEATS}")
+    parser.add_argument("--repeats", type=int, metavar="N", help=f"of each case, at most, instead of {REPEATS}")
     parser.add_argument("--resume", action="store_true", help="go on after a run that was stopped")
     parser.add_argument("--no-measure", dest="measure", action="store_false", help="write the last results down anew")
     return parser.parse_args()
@@ -57,7 +56,7 @@ def read_kept() -> Results:
 def choose_cases(options: argparse.Namespace) -> list[Case]:
     """Gives the cases that the command line asks for."""
     cases = quick_cases() if options.quick else full_cases()
-    return [msgspec.structs.replace(case, repeats=options.repeats or case.repeats) for case in cases]
+    return [msgspec.structs.replace(case, repeats=min(options.repeats or REPEATS, case.repeats)) for case in cases]
 
 
 def measure(options: argparse.Namespace) -> Results:
@@ -74,7 +73,7 @@ def measure(options: argparse.Namespace) -> Results:
             keep(results, quick=options.quick)
         if not options.quick:
             progress.begin("profiling")
-            results.profiles = {contestant: profile(play, contestant) for contestant in (PLAIN, FLOW)}
+            results.profiles = {name: play.profile(Case("first fill", FORGE), name) for name in (PLAIN, FLOW)}
             progress.begin("running deployments")
             results.deployments = time_deployments(play, cases[0].repeats)
             keep(results, quick=False)
@@ -89,13 +88,6 @@ def play_case(play: Play, case: Case, results: Results) -> None:
     results.orders[case.pages] = count_orders(case.region_id, SNAPSHOT_INDEX)
     if case.name in SHOWN:
         results.spans[case.name] = read_spans(play.servers.api.url, "market-data")
-
-
-def profile(play: Play, contestant: str) -> Profile:
-    """Gives the CPU profile of a first fill of 433 pages."""
-    measured = play.measure(Case("first fill", FORGE), contestant, is_profiled=True)
-    assert measured.profile
-    return measured.profile
 
 
 def keep(results: Results, *, quick: bool) -> None:

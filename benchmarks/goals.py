@@ -98,7 +98,7 @@ def judge_memory_an_order(results: Results) -> Goal | None:
     if not flow:
         return None
     each = flow.median("peak_bytes") / results.orders[LARGEST]
-    floor = "29 bytes an order as it is decoded, twice while they are put together"
+    floor = "33 bytes an order, and again while the chunks are put together: what is freed is not given back at once"
     return Goal(f"peak memory, {LARGEST} pages", "≤ 64 bytes an order", f"{each:.0f} bytes", each <= 64, floor)
 
 

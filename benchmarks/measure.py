@@ -1,6 +1,7 @@
-"""Measures one run of one contestant in a process of its own: `python -m benchmarks.measure JOB`, JOB as JSON."""
+"""Measures runs of one contestant, in a process of its own: a job a line comes in as JSON, its measure goes out."""
 
 import importlib
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,14 +16,12 @@ KIB = 1024  # the unit of /proc/self/status
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A run to be measured, and one before it that warms what a second run finds warm."""
+    """A run to be measured; or one before it, not looked at, that warms what a second run finds warm."""
 
     contestant: str  # a module of this package with `run`
     region_id: int
     table_name: str
     fetch_concurrency: int
-    warm_region_id: int
-    warm_table_name: str
     is_profiled: bool = False
     has_heartbeats: bool = True
 
@@ -32,20 +31,28 @@ class Measure(msgspec.Struct, frozen=True):
 
     seconds: float  # from call to return
     cpu_seconds: float  # of the process, with what is sent to Prefect after the return
-    peak_bytes: int  # resident, above what was resident before
+    peak_bytes: int | None  # resident, above what was resident before; None after another run in the same process
     profile: Profile | None = None
 
 
 def main() -> None:
-    """Runs, measures, and prints the measure as the last line."""
-    job = msgspec.json.decode(sys.argv[1], type=Job)
+    """Does one job after the other."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else is printed
+    for line in sys.stdin:
+        job = msgspec.json.decode(line, type=Job)
+        with nullcontext() if job.has_heartbeats else no_heartbeats():
+            measure = do(job)
+        answers.write(f"{msgspec.json.encode(measure).decode()}\n")
+        answers.flush()
+
+
+def do(job: Job) -> Measure:
+    """Gives what a job takes."""
     contestant = importlib.import_module(f"benchmarks.{job.contestant}")
-    with nullcontext() if job.has_heartbeats else no_heartbeats():
-        contestant.run(job.warm_region_id, job.warm_table_name, job.fetch_concurrency)
-        measure = measure_run(
-            lambda: contestant.run(job.region_id, job.table_name, job.fetch_concurrency), is_profiled=job.is_profiled
-        )
-    sys.stdout.write(f"{msgspec.json.encode(measure).decode()}\n")
+    return measure_run(
+        lambda: contestant.run(job.region_id, job.table_name, job.fetch_concurrency), is_profiled=job.is_profiled
+    )
 
 
 def measure_run(run: Callable[[], None], *, is_profiled: bool) -> Measure:

@@ -1,12 +1,17 @@
-"""Plays the cases: contestants in turn, each run in a process of its own, each table compared with the truth."""
+"""Plays the cases: contestants in turn, each in a process of its own, each table compared with the truth."""
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from tempfile import TemporaryFile
+from threading import Timer
+from typing import Self
 
 import msgspec
 
 from benchmarks.cases import FLOORS, FLOW, Case, Result, region_of
+from benchmarks.cpu_profile import Profile
 from benchmarks.measure import Job, Measure
 from benchmarks.servers import SNAPSHOT_INDEX, Market, Servers
 from benchmarks.tables import Item, Tables, check, grow_old, true_records
@@ -38,35 +43,47 @@ class Play:
     def play(self, case: Case) -> list[Result]:
         """Measures a case's contestants in turn, A B A B …, each when the servers are idle."""
         results = [Result(case, contestant, []) for contestant in case.contestants]
-        for _ in range(case.repeats):
-            for result in results:
-                result.measures.append(self.measure(case, result.contestant))
+        with ExitStack() as processes:
+            runners = [processes.enter_context(self.warm(case, contestant)) for contestant in case.contestants]
+            for number in range(case.repeats):
+                for result, runner in zip(results, runners, strict=True):
+                    measure = self.measure(case, result.contestant, runner)
+                    if number > 0:  # it found memory that the run before has left
+                        measure = msgspec.structs.replace(measure, peak_bytes=None)
+                    result.measures.append(measure)
         return results
 
-    def measure(self, case: Case, contestant: str, *, is_profiled: bool = False) -> Measure:
+    def profile(self, case: Case, contestant: str) -> Profile:
+        """Gives the CPU profile of a run."""
+        with self.warm(case, contestant) as runner:
+            measured = self.measure(case, contestant, runner, is_profiled=True)
+        assert measured.profile
+        return measured.profile
+
+    @contextmanager
+    def warm(self, case: Case, contestant: str) -> Iterator["Runner"]:
+        """Starts a contestant's process, and has it do a small run."""
+        market = market_of(case)
+        with (
+            Runner(self.servers.environ(market, as_deployed=case.setting == "as deployed")) as runner,
+            self.tables.table() as table,
+        ):
+            runner.run(job_of(Case(case.kind, 1, setting=case.setting), contestant, table))
+            yield runner
+
+    def measure(self, case: Case, contestant: str, runner: "Runner", *, is_profiled: bool = False) -> Measure:
         """Measures one run, and checks its table.
 
         Raises:
             RunError: the run failed.
             WrongTableError: its table is wrong.
         """
-        market = market_of(case)
-        with self.tables.table() as warm, self.tables.table(self.items_before(case, contestant)) as table:
+        with self.tables.table(self.items_before(case, contestant)) as table:
             self.servers.wait_until_idle()
-            job = Job(
-                contestant,
-                case.region_id,
-                table,
-                case.fetch_concurrency,
-                WARM_REGION_ID,
-                warm,
-                is_profiled=is_profiled,
-                has_heartbeats=case.setting != "no heartbeats",
-            )
-            measure = run(job, self.servers.environ(market, as_deployed=case.setting == "as deployed"))
+            measure = runner.run(job_of(case, contestant, table, is_profiled=is_profiled))
             if contestant not in FLOORS:
                 items = self.tables.read(table)
-                check(items, true_records(case.region_id, market.index))
+                check(items, true_records(case.region_id, market_of(case).index))
                 self.keep(case, contestant, items)
         self.say(f"{case.name}: {contestant} {measure.seconds:.2f} s")
         return measure
@@ -81,7 +98,7 @@ class Play:
         if contestant != FLOW or case.kind not in {"steady state", "not modified"}:
             return []
         if case.pages not in self._stored:
-            self.measure(Case("first fill", case.pages), FLOW)
+            self.play(Case("first fill", case.pages, contestants=(FLOW,), repeats=1))
         return self._stored[case.pages]
 
 
@@ -99,16 +116,46 @@ def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
     return {market: sorted(region_ids) for market, region_ids in wanted.items()}
 
 
-def run(job: Job, environ: dict[str, str]) -> Measure:
-    """Runs a job in a process of its own.
+def job_of(case: Case, contestant: str, table_name: str, *, is_profiled: bool = False) -> Job:
+    """Gives a contestant's run of a case."""
+    has_heartbeats = case.setting != "no heartbeats"
+    return Job(contestant, case.region_id, table_name, case.fetch_concurrency, is_profiled, has_heartbeats)
 
-    Raises:
-        RunError: with the end of what it printed.
-    """
-    command = [sys.executable, "-m", "benchmarks.measure", msgspec.json.encode(job).decode()]
-    done = subprocess.run(  # noqa: S603 (our own command)
-        command, env=environ, cwd=CHECKOUT, capture_output=True, text=True, timeout=RUN_SECONDS, check=False
-    )
-    if done.returncode:
-        raise RunError(f"{job.contestant}, region {job.region_id}: exit code {done.returncode}\n{done.stderr[-3000:]}")
-    return msgspec.json.decode(done.stdout.splitlines()[-1], type=Measure)
+
+class Runner:
+    """A process that does jobs, one after the other. Use it as a context manager."""
+
+    def __init__(self, environ: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "benchmarks.measure"]
+        self._said = TemporaryFile()  # noqa: SIM115 (closed when the process is)
+        self._process = subprocess.Popen(  # noqa: S603 (our own command)
+            command, env=environ, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._said.close()
+
+    def run(self, job: Job) -> Measure:
+        """Does a job.
+
+        Raises:
+            RunError: it failed, with the end of what it printed.
+        """
+        assert self._process.stdin
+        assert self._process.stdout
+        late = Timer(RUN_SECONDS, self._process.kill)
+        late.start()
+        self._process.stdin.write(msgspec.json.encode(job) + b"\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        late.cancel()
+        if not answer:
+            self._said.seek(0)
+            said = self._said.read().decode(errors="replace")[-3000:]
+            raise RunError(f"{job.contestant}, region {job.region_id}: exit code {self._process.wait()}\n{said}")
+        return msgspec.json.decode(answer, type=Measure)

@@ -9,7 +9,7 @@ from benchmarks.plots import LABELS
 from benchmarks.words import DEPLOYMENT, INTRODUCTION, LATENCY, PROFILE, SIZES_SAY, STATES, WHAT_FAVOURS_WHOM
 
 PROFILE_LINES = 10
-NAMES = LABELS | {"no_tasks": "flow without tasks", "no_work": "45 task runs without work"}
+NAMES = LABELS | {"no_tasks": "flow without tasks", "no_work": "29 task runs without work"}
 
 
 def write_report(results: Results, images: str) -> str:
@@ -35,10 +35,10 @@ def setting_section(results: Results) -> str:
     """Says when and on what."""
     machine = "; ".join(f"{name} {value}" for name, value in results.machine.items())
     versions = ", ".join(f"{name} {value}" for name, value in results.versions.items())
-    repeats = min((len(result.measures) for result in results.results), default=0)
+    repeats = max((len(result.measures) for result in results.results), default=0)
     return (
-        f"Measured on {results.measured_at:%Y-%m-%d}, each case at least {repeats} times: below 3, take no figure for "
-        f"more than a hint. Machine: {machine}. Packages: {versions}."
+        f"Measured on {results.measured_at:%Y-%m-%d}, each case {repeats} times, of the long ones some less; where no "
+        f"range follows a figure, once, so that it is a hint only. Machine: {machine}. Packages: {versions}."
     )
 
 

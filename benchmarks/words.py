@@ -3,7 +3,7 @@
 INTRODUCTION = """
 # Performance
 
-`make bench` measures all of this and writes this page, in about an hour; `make bench QUICK=1` shows in two minutes
+`make bench` measures all of this and writes this page, in about 40 minutes; `make bench QUICK=1` shows in two minutes
 that it works.
 
 Three programs make the same table from the same market, and each table is compared with the market's own orders after
@@ -15,10 +15,10 @@ each run:
 - **a task a page**, `benchmarks/one_task_a_page.py`: the way Prefect's documentation would have it, a mapped task run
   for each page and for each batch of 25 records.
 
-They take turns (A B C A B C …). Each run is a process of its own, which first imports everything and does a region of
-one page, and is measured from there: wall time from call to return, CPU of the process until Prefect has got all
-events and logs, and the peak of resident memory above what was resident before. Figures are medians, with the least
-and the most in brackets.
+They take turns (A B C A B C …). Each has a process of its own for a case, which first imports everything and does a
+region of one page, and is measured from there: wall time from call to return, CPU of the process until Prefect has got
+all events and logs, and, for the first run in the process, the peak of resident memory above what was resident before.
+Figures are medians, with the least and the most in brackets.
 """
 
 SIZES_SAY = """

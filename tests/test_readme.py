@@ -10,7 +10,7 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.api import Api, Deployment
-from deployments.local.environment import CHECKOUT, VENV
+from deployments.local.environment import CHECKOUT, VENV, prefect_environment
 from deployments.local.market.market import Market
 from tasks.table import Table
 from tests.conftest import scan
@@ -45,6 +45,13 @@ def test_make_targets_are_there() -> None:
     listed = set(re.findall(r"^  make (\w+)", run("make help"), re.MULTILINE))
     assert named <= listed
     assert {"run", "up", "table", "setup", "test", "lint", "help"} <= listed
+
+
+def test_server_settings_are_those_of_the_stack() -> None:
+    """What the README sets for one's own Prefect server is what the embedded stack sets for its own."""
+    told = dict(c.removeprefix("export ").split("=") for c in COMMANDS if c.startswith("export PREFECT_SERVER_"))
+    assert told
+    assert told.items() <= prefect_environment("http://127.0.0.1:4200/api").items()
 
 
 def test_prefect_commands_deploy_and_schedule(api: Api) -> None:

@@ -64,6 +64,7 @@ def test_run_is_measured() -> None:
     """A run that computes and takes memory shows in all figures, and in the profile."""
     measure = measure_run(take_memory, is_profiled=True)
     assert 0 < measure.cpu_seconds <= measure.seconds * 2
+    assert measure.peak_bytes
     assert 60 * 1024**2 < measure.peak_bytes < 200 * 1024**2
     assert measure.profile
     assert sum(measure.profile.packages.values()) == pytest.approx(sum(measure.profile.steps.values()))
