@@ -133,13 +133,17 @@ def full_cases() -> list[Case]:
 
 
 def slow_cases() -> list[Case]:
-    """Gives the cases of latency and concurrency that the sizes do not have already."""
-    return [
-        Case("first fill", FORGE, latency_ms, at_once, contestants=(PLAIN, FLOW), repeats=FEWER_REPEATS)
+    """Gives the cases of latency and concurrency that the sizes do not have already; those with a goal come first."""
+    default = [
+        Case("first fill", FORGE, latency_ms, contestants=(PLAIN, FLOW)) for latency_ms in LATENCIES_MS if latency_ms
+    ]
+    others = [
+        Case("first fill", FORGE, latency_ms, at_once, contestants=(PLAIN, FLOW), repeats=1)
         for latency_ms in LATENCIES_MS
         for at_once in CONCURRENCIES
-        if (latency_ms, at_once) != (0, DEFAULT_CONCURRENCY)
+        if at_once != DEFAULT_CONCURRENCY
     ]
+    return default + others
 
 
 def other_cases(setting: Setting) -> list[Case]:
