@@ -328,7 +328,8 @@ class Parser:
             answer = msgspec.json.decode(response["body"], type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ResponseStreamingError(error=f"the answer cannot be read: {error}") from error
-        return answer | {"ResponseMetadata": {"HTTPStatusCode": response["status_code"]}}
+        given = {name: value for name, value in answer.items() if value is not None}
+        return given | {"ResponseMetadata": {"HTTPStatusCode": response["status_code"]}}
 
 
 def connect(store_concurrency: int) -> "DynamoDBClient":

@@ -186,6 +186,8 @@ class Scripted(BaseHTTPRequestHandler):
         elif name in ERRORS:
             status, code = ERRORS[name]
             self.send(status, {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "told"})
+        elif name == "Null":
+            self.send(200, {"UnprocessedItems": None, "ConsumedCapacity": None})
         else:
             left = {"All": writes, "Some": writes[5:], "Slow": writes if call % 5 else writes[1:]}[name]
             self.send(200, {"UnprocessedItems": {name: left} if left else {}})
@@ -235,6 +237,14 @@ def test_unprocessed_items_are_sent_again(name: str, calls: int) -> None:
     with Table(name, 1) as table:
         table.write_batch(REQUESTS, unguarded)
     assert (Scripted.calls[name], table.failures) == (calls, calls - 1)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_null_is_nothing() -> None:
+    """A store that says null where it has nothing to say is understood."""
+    with Table("Null", 1) as table:
+        table.write_batch(REQUESTS, unguarded)
+    assert (Scripted.calls["Null"], table.write_units) == (1, 0)
 
 
 @pytest.mark.usefixtures("scripted")
