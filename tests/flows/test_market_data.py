@@ -67,13 +67,17 @@ def records(items: dict[str, Item]) -> dict[str, Item]:
     return {pk: item for pk, item in items.items() if not pk.startswith("#")}
 
 
-def test_first_run_fills_the_table(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
-    """The table is byte for byte what the orders say, and `#snapshot` names the snapshot and the parameters."""
-    summary = market_data(VENAL, table_name)
+@pytest.mark.parametrize("region_id", [VENAL, DERELIK])
+def test_first_run_fills_the_table(dynamodb: DynamoDBClient, market: Market, table_name: str, region_id: int) -> None:
+    """The table is byte for byte what the orders say, and `#snapshot` names the snapshot and the parameters.
+
+    Venal has a page a chunk, Derelik two.
+    """
+    summary = market_data(region_id, table_name)
     items = scan(dynamodb, table_name)
-    assert records(items) == truth(market, VENAL)
+    assert records(items) == truth(market, region_id)
     snapshot = items["#snapshot"]
-    assert (snapshot["state"], snapshot["region_id"]) == ({"S": "complete"}, {"N": str(VENAL)})
+    assert (snapshot["state"], snapshot["region_id"]) == ({"S": "complete"}, {"N": str(region_id)})
     assert (snapshot["order_type"], snapshot["price"], snapshot["detail"]) == (
         {"S": "sell"},
         {"S": "min"},
