@@ -123,12 +123,12 @@ def full_cases() -> list[Case]:
         Case("floor", 1, contestants=FLOORS),
         *(Case("first fill", pages, contestants=(PLAIN, FLOW, IDIOMATIC)) for pages in SIZES if pages < FORGE),
         *(Case("first fill", pages, contestants=(PLAIN, FLOW)) for pages in SIZES if pages >= FORGE),
-        Case("first fill", FORGE, contestants=(IDIOMATIC,), repeats=FEWER_REPEATS),
-        Case("first fill", SIZES[-1], contestants=(IDIOMATIC,), repeats=1),
         *(Case("steady state", pages, contestants=(PLAIN, FLOW)) for pages in SIZES),
         Case("not modified", FORGE, contestants=(FLOW,)),
         *slow_cases(),
         *(case for setting in OTHERS for case in other_cases(setting)),
+        Case("first fill", FORGE, contestants=(IDIOMATIC,), repeats=FEWER_REPEATS),
+        Case("first fill", SIZES[-1], contestants=(IDIOMATIC,), repeats=1),
     ]
 
 
