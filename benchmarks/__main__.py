@@ -86,7 +86,7 @@ def play_case(play: Play, case: Case, results: Results) -> None:
         return
     results.results += play.play(case)
     results.orders[case.pages] = count_orders(case.region_id, SNAPSHOT_INDEX)
-    if case.name in SHOWN:
+    if case.name in SHOWN and FLOW in case.contestants:
         results.spans[case.name] = read_spans(play.servers.api.url, "market-data")
 
 
