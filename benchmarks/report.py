@@ -1,6 +1,7 @@
 """docs/performance.md, from what was measured."""
 
 from collections.abc import Callable, Iterable
+from statistics import median
 
 from benchmarks.cases import CONCURRENCIES, FLOW, FORGE, LATENCIES_MS, NO_TASKS, PLAIN, Case, Result, Results
 from benchmarks.cpu_profile import Shares
@@ -129,8 +130,8 @@ def profile_table(results: Results, way: str) -> str:
 
 def spread(values: list[float], digits: int = 2) -> str:
     """Gives the median, and the least and the most where there is more than one."""
-    middle = sorted(values)[len(values) // 2]
-    ends = f" ({min(values):.{digits}f}–{max(values):.{digits}f})" if len(values) > 1 else ""
+    low, middle, high = (round(value, digits) + 0.0 for value in (min(values), median(values), max(values)))  # no -0
+    ends = f" ({low:.{digits}f}–{high:.{digits}f})" if len(values) > 1 else ""
     return f"{middle:.{digits}f}{ends}"
 
 
