@@ -7,6 +7,9 @@ UV_CACHE_DIR ?= $(CURDIR)/.local/cache
 export UV_CACHE_DIR
 # As pip does: a company's proxy has its certificate there.
 export UV_SYSTEM_CERTS := 1
+# Prefect and matplotlib make folders in the home directory as soon as they are imported.
+export MPLCONFIGDIR := $(CURDIR)/.local/matplotlib
+test outages chaos bench: export PREFECT_HOME := $(CURDIR)/.local/prefect-home
 BIN := .venv/bin
 STACK := $(BIN)/python -m deployments.local
 
