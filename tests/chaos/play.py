@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any
 
 import boto3
-import httpx
 import msgspec
 from botocore.retries.standard import ExponentialBackoff
 from mypy_boto3_dynamodb import DynamoDBClient
@@ -58,8 +57,7 @@ def hurry(standstill_seconds: float = 1.5) -> Iterator[None]:
         standstill_seconds: after which a lease is taken over; its other times keep their proportion to it.
     """
     short = {
-        (esi, "TIMEOUT"): httpx.Timeout(connect=2.0, read=1.0, write=2.0, pool=None),
-        (esi, "BODY_SECONDS"): 1.0,
+        (esi, "BODY_SECONDS"): 2.0,
         (table, "MAX_WAIT_SECONDS"): 0.05,
         (lease, "STANDSTILL_SECONDS"): standstill_seconds,
         (lease, "RENEW_SECONDS"): standstill_seconds / 7.5,

@@ -196,5 +196,6 @@ async def send(writer: asyncio.StreamWriter, sent: Sent) -> None:
 @contextmanager
 def serve_faulty(market: Market, plan: Plan) -> Iterator[str]:
     """Serves a market that misbehaves, and gives its address."""
+    bomb()  # made here: a third of a second in the server's loop would hold up its other connections
     with serve_from_thread(lambda reader, writer: answer(market, plan, reader, writer)) as port:
         yield f"http://127.0.0.1:{port}"
