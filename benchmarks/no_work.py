@@ -3,7 +3,8 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-MAPPED = 12  # task runs each of Fetch Pages and Store Records
+from tasks.build_iterator import CHUNKS
+from tasks.store_records import PARTS
 
 
 def run(_region_id: int, _table_name: str, _fetch_concurrency: int) -> None:
@@ -16,10 +17,10 @@ def no_work() -> None:
     """Runs the states, one after the other."""
     for _ in range(2):  # Get Page Count, Build Iterator
         nothing(0)
-    nothing.map(range(MAPPED)).result()
+    nothing.map(range(CHUNKS)).result()
     for _ in range(2):  # Aggregate, Store Records: compare
         nothing(0)
-    nothing.map(range(MAPPED)).result()
+    nothing.map(range(PARTS)).result()
     nothing(0)
 
 

@@ -150,10 +150,12 @@ class Runner:
         assert self._process.stdout
         late = Timer(RUN_SECONDS, self._process.kill)
         late.start()
-        self._process.stdin.write(msgspec.json.encode(job) + b"\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        late.cancel()
+        try:
+            self._process.stdin.write(msgspec.json.encode(job) + b"\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        finally:
+            late.cancel()
         if not answer:
             self._said.seek(0)
             said = self._said.read().decode(errors="replace")[-3000:]

@@ -10,7 +10,7 @@ from benchmarks.plots import LABELS
 from benchmarks.words import DEPLOYMENT, INTRODUCTION, LATENCY, PROFILE, SIZES_SAY, STATES, WHAT_FAVOURS_WHOM
 
 PROFILE_LINES = 10
-NAMES = LABELS | {"no_tasks": "flow without tasks", "no_work": "29 task runs without work"}
+NAMES = LABELS | {"no_tasks": "flow without tasks", "no_work": "as many task runs, without work"}
 
 
 def write_report(results: Results, images: str) -> str:

@@ -30,12 +30,12 @@ def play_many(seeds: range) -> int:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=begin) as pool:
         for future in as_completed([pool.submit(play_one, seed) for seed in seeds]):
-            outcome, violation = future.result()
+            outcome, violation, told_of_it = future.result()
             done += 1
             add(total, outcome)
             if violation:
-                violations[violation.split(" at ")[0]] += 1
-                say(violation)
+                violations[violation] += 1
+                say(told_of_it)
             if time.monotonic() - told > REPORT_SECONDS:
                 told = time.monotonic()
                 say(f"{told - begun:6.0f} s  {done} schedules, {total.runs} runs, wrong: {violations.total()}")
@@ -55,18 +55,18 @@ def begin() -> None:
     logging.disable(logging.CRITICAL)
 
 
-def play_one(seed: int) -> tuple[Outcome, str]:
-    """Plays one schedule; gives what came of it, and what was wrong, with the fewest faults that show it."""
+def play_one(seed: int) -> tuple[Outcome, str, str]:
+    """Plays one schedule; gives what came of it, `WRONG` or `FAILED` or nothing, and how to see it again."""
     schedule = draw_schedule(seed)
     with hurry(LEASE_SECONDS), temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         try:
-            return play(schedule), ""
+            return play(schedule), "", ""
         except Exception as error:  # noqa: BLE001 (whatever it is, it is told)
             what = WRONG if isinstance(error, WrongTableError) else FAILED
             told = traceback.format_exc(limit=-3)
             smallest = shrink(schedule) if what == WRONG else schedule
             shown = msgspec.json.format(msgspec.json.encode(smallest)).decode()
-            return Outcome(), f"{what} at seed {seed}: {told}smallest schedule: {shown}"
+            return Outcome(), what, f"{what} at seed {seed}: {told}smallest schedule: {shown}"
 
 
 def add(total: Outcome, outcome: Outcome) -> None:
