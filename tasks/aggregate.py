@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.build_iterator import Orders
-from tasks.fetch_pages import COARSE_ISK
+from tasks.fetch_pages import COARSE_ISK, concatenate
 from tasks.table_snapshot import Detail, OrderType, Parameters, Price
 
 CENTS = 100  # to one ISK
@@ -35,34 +35,46 @@ class Book(msgspec.Struct, frozen=True):
 @task(name="Aggregate", task_run_name="Aggregate", cache_policy=NO_CACHE, persist_result=False)
 def aggregate(chunks: list[Orders], parameters: Parameters) -> Book:
     """Gives one record per item type; it uses the chunks up, as `merge_pages` does."""
-    orders = merge_pages(chunks)
+    side = parameters.order_type if parameters.detail == "compact" else "all"
+    orders, count = merge_pages(chunks, side)
     records = aggregate_orders(orders, parameters.order_type, parameters.price, parameters.detail)
-    get_run_logger().info("%d orders: %d records", len(orders), len(records))
-    return Book(records, len(orders))
+    get_run_logger().info("%d orders: %d records", count, len(records))
+    return Book(records, count)
 
 
-def merge_pages(chunks: list[Orders]) -> pd.DataFrame:
-    """Gives all orders, an order that shows up on two pages once: its first one.
+def merge_pages(chunks: list[Orders], side: OrderType = "all") -> tuple[pd.DataFrame, int]:
+    """Puts the chunks together, an order that shows up on two pages once: its first one.
 
     Args:
         chunks: in the order of the pages. It takes their columns out of them, so that no order is held twice.
+        side: which orders it gives.
 
     Returns:
-        `fetch_pages.DTYPES` but `order_id`, one row an order.
+        Those orders, `fetch_pages.DTYPES` but `order_id`, one row an order; and the number of orders on both sides.
     """
-    first = find_first(np.concatenate([chunk.pop("order_id") for chunk in chunks]))
-    columns = {name: np.concatenate([chunk.pop(name) for chunk in chunks]) for name in list(chunks[0])}
-    if first is not None:
-        columns = {name: column[first] for name, column in columns.items()}
-    return pd.DataFrame(columns, copy=False)
+    is_wanted = mark_first([chunk.pop("order_id") for chunk in chunks])
+    count = int(is_wanted.sum())
+    if side != "all":
+        is_wanted &= concatenate([chunk["is_buy_order"] for chunk in chunks]) == (side == "buy")
+    names = list(chunks[0])
+    return pd.DataFrame({name: take(chunks, name, is_wanted) for name in names}, copy=False), count
 
 
-def find_first(order_id: np.ndarray) -> np.ndarray | None:
-    """Gives where each order shows up first, ascending; None if none shows up twice, as it nearly always is."""
-    ascending = np.sort(order_id)
-    if (ascending[1:] != ascending[:-1]).all():
-        return None
-    return np.sort(np.unique(order_id, return_index=True)[1])
+def mark_first(order_ids: list[np.ndarray]) -> np.ndarray:
+    """Gives for each order, bool, whether it shows up there for the first time."""
+    merged = concatenate(order_ids)
+    is_first = np.ones(len(merged), "bool")
+    merged.sort()  # in place: a snapshot's ids are as large as its prices
+    if (merged[1:] == merged[:-1]).any():  # hardly ever
+        is_first[:] = False
+        is_first[np.unique(np.concatenate(order_ids), return_index=True)[1]] = True
+    return is_first
+
+
+def take(chunks: list[Orders], name: str, is_wanted: np.ndarray) -> np.ndarray:
+    """Takes a column out of the chunks, and gives the values that are wanted."""
+    column = concatenate([chunk.pop(name) for chunk in chunks])
+    return column if is_wanted.all() else column[is_wanted]
 
 
 def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, detail: Detail) -> pd.DataFrame:
@@ -93,7 +105,10 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
 
 def select_side(orders: pd.DataFrame, order_type: OrderType) -> pd.DataFrame:
     """Gives the orders of one side, or all."""
-    return orders if order_type == "all" else orders[orders.is_buy_order == (order_type == "buy")]
+    if order_type == "all":
+        return orders
+    is_chosen = orders.is_buy_order == (order_type == "buy")
+    return orders if is_chosen.all() else orders[is_chosen]
 
 
 # What `price` can be: orders, one row each, to float64 (ISK) by `type_id` ascending.

@@ -9,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.waits import Waits
 
-CHUNKS = 12  # enough to see the work move, few enough for the UI
-MAX_CHUNK_PAGES = 40  # a task run costs as much as 3 or 4 pages, so that at 40 it no longer counts
+CHUNKS = 8  # enough to see the work move, few enough for the UI
+MAX_CHUNK_PAGES = 60  # a task run, with what Prefect's server does for it, costs as much as 10 pages
 
 Orders = dict[str, np.ndarray]  # columns, by name: see `fetch_pages.DTYPES`
 
@@ -43,6 +43,6 @@ def build_iterator(pages: int) -> list[Chunk]:
 
 
 def split_pages(pages: int) -> list[Chunk]:
-    """Splits pages 1 to `pages` into about `CHUNKS` chunks: one page each up to 12 pages, at most 40 pages each."""
+    """Splits pages 1 to `pages` into about `CHUNKS` chunks: one page each up to 8 pages, at most 60 pages each."""
     size = min(max(1, math.ceil(pages / CHUNKS)), MAX_CHUNK_PAGES)
     return [Chunk(first, min(first + size - 1, pages)) for first in range(1, pages + 1, size)]

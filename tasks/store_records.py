@@ -32,9 +32,11 @@ from tasks.table import (
 from tasks.table_snapshot import Parameters, TableSnapshot
 from tasks.waits import Waits
 
-PARTS = 12  # mapped task runs, about
+PARTS = 8  # mapped task runs, about
 HANDFUL = 5  # records that a region may lose at once without being asked about
 PART_REQUESTS = (500, 2500)  # at least and at most in each
+
+Row = tuple[Any, ...]  # a record: type_id, price, volume, and with details buy and sell; a tenth of its item's size
 
 
 class ShrinkError(TableError):
@@ -46,7 +48,7 @@ class Part(msgspec.Struct):
 
     first: int  # number of its first request, 1 or more
     last: int  # inclusive
-    batches: dict[int, list[Item]]  # not yet stored, at most 25 requests each, by number
+    batches: dict[int, list[Row | str]]  # not yet stored, at most 25 each, by number: rows to put, keys to delete
     failed_at: float = 0.0  # monotonic time; 0 at the first attempt
 
     def __str__(self) -> str:
@@ -61,20 +63,20 @@ class Part(msgspec.Struct):
 class Changes(msgspec.Struct, frozen=True):
     """How the table differs from the records that it is to hold."""
 
-    puts: list[Item]  # new or different
+    puts: list[Row]  # new or different
     deletes: list[str]  # keys of types that are gone
     unchanged: int
     foreign: int  # items that are no type's; never touched
 
     def split(self) -> list[Part]:
         """Gives the write requests as parts, about `PARTS` of them."""
-        requests = [*map(put_request, self.puts), *map(delete_request, self.deletes)]
+        writes: list[Row | str] = [*self.puts, *self.deletes]
         least, most = PART_REQUESTS
-        size = min(max(least, math.ceil(len(requests) / PARTS)), most)
-        starts = range(0, len(requests), size)
+        size = min(max(least, math.ceil(len(writes) / PARTS)), most)
+        parts = [writes[start : start + size] for start in range(0, len(writes), size)]
         return [
-            Part(start + 1, min(start + size, len(requests)), dict(enumerate(batches(requests[start : start + size]))))
-            for start in starts
+            Part(number * size + 1, number * size + len(part), dict(enumerate(batches(part))))
+            for number, part in enumerate(parts)
         ]
 
 
@@ -100,13 +102,13 @@ def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: L
         LeaseHeldError: another run writes the table, and goes on.
     """
     logger = get_run_logger()
-    items = to_items(book.records)
+    rows = list_rows(book.records)
     while True:
         stored = understand(lease.wait(logger.info), lease.table.name, parameters.region_id, force=force)
         if stored and not force:
             refuse_older(snapshot, stored, lease.table.name)
-            refuse_shrunk(len(items), stored, parameters)
-        changes = compare(items, lease.table.scan(stored.records if stored else 0))
+            refuse_shrunk(len(rows), stored, parameters)
+        changes = compare(rows, lease.table.scan(stored.records if stored else 0))
         if not book.orders and not force:
             refuse_empty(len(changes.deletes), parameters.region_id)
         if not (changes.puts or changes.deletes):
@@ -123,8 +125,7 @@ def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: L
 def store_records(part: Part, lease: Lease) -> None:
     """Sends one part's write requests, 25 a call."""
     part.note_retry(lease.table.waits)
-    write = lease.table.write_batch
-    futures = {number: lease.table.submit(write, batch, lease.check) for number, batch in part.batches.items()}
+    futures = {number: lease.table.submit(write_batch, batch, lease) for number, batch in part.batches.items()}
     failed: list[TransientTableError] = []
     try:
         for number, future in futures.items():
@@ -204,19 +205,36 @@ def refuse_empty(records: int, region_id: int) -> None:
         )
 
 
-def to_items(records: pd.DataFrame) -> dict[str, Item]:
-    """Gives the records as the table holds them, by `pk`.
+def list_rows(records: pd.DataFrame) -> list[Row]:
+    """Gives the records one by one.
 
     Args:
         records: as `tasks.aggregate.aggregate_orders` gives them.
     """
-    items: dict[str, Item] = {}
-    columns = [records[name].tolist() for name in records.columns]
-    for type_id, price, volume, *sides in zip(records.index.tolist(), *columns, strict=True):
-        pk = str(type_id)
-        items[pk] = {"pk": {"S": pk}, "price": number(price), "volume": number(volume)}
-        items[pk].update(zip(("buy", "sell"), map(number_map, sides), strict=False))
-    return items
+    columns = [records.index.tolist(), *(records[name].tolist() for name in records.columns)]
+    return list(zip(*columns, strict=True))
+
+
+def write_batch(batch: list[Row | str], lease: Lease) -> None:
+    """Puts and deletes up to 25 records.
+
+    Raises:
+        TableError: see `Table.write_batch`.
+    """
+    lease.table.write_batch(list(map(to_request, batch)), lease.check)
+
+
+def to_request(write: Row | str) -> Item:
+    """Gives the request that puts a record, or deletes that of a key."""
+    return delete_request(write) if isinstance(write, str) else put_request(to_item(write))
+
+
+def to_item(row: Row) -> Item:
+    """Gives a record as the table holds it."""
+    type_id, price, volume, *sides = row
+    item = {"pk": {"S": str(type_id)}, "price": number(price), "volume": number(volume)}
+    item.update(zip(("buy", "sell"), map(number_map, sides), strict=False))
+    return item
 
 
 def number(value: float) -> Item:
@@ -231,22 +249,26 @@ def number_map(figures: dict[str, float | int]) -> Item:
     return {"M": {name: number(value) for name, value in figures.items()}}
 
 
-def compare(items: dict[str, Item], present: dict[str, Item]) -> Changes:
-    """Gives what must be written and deleted to turn the items that are present into `items`.
+def compare(rows: list[Row], present: dict[str, Item]) -> Changes:
+    """Gives what must be written and deleted to make the table's records those of `rows`.
 
     Args:
-        items: the table as it is to be, by `pk`.
+        rows: the records that the table is to hold.
         present: the table as it is, by `pk`.
     """
-    puts = [item for pk, item in items.items() if not is_equal(item, present.get(pk))]
-    others = [pk for pk in present if pk not in items]
+    puts = [row for row in rows if not is_equal(row, present.get(str(row[0])))]
+    wanted = {str(row[0]) for row in rows}
+    others = [pk for pk in present if pk not in wanted]
     deletes = [pk for pk in others if is_type_id(pk)]
-    return Changes(puts, deletes, len(items) - len(puts), len(others) - len(deletes))
+    return Changes(puts, deletes, len(rows) - len(puts), len(others) - len(deletes))
 
 
-def is_equal(item: Item, other: Item | None) -> bool:
-    """Tells whether two items are the same to DynamoDB, however a store writes its numbers: 5.70 is 5.7."""
-    return item == other or (other is not None and read_numbers(item) == read_numbers(other))
+def is_equal(row: Row, other: Item | None) -> bool:
+    """Tells whether an item is a record's to DynamoDB, however a store writes its numbers: 5.70 is 5.7."""
+    if other is None:
+        return False
+    item = to_item(row)
+    return item == other or read_numbers(item) == read_numbers(other)
 
 
 def read_numbers(item: Item) -> Item:

@@ -55,6 +55,7 @@ _api_descriptions = botocore.loaders.create_loader()  # read once a process: it 
 Item = dict[str, Any]  # in DynamoDB's own notation: {"pk": {"S": "34"}, "price": {"N": "5.7"}, …}
 P = ParamSpec("P")
 R = TypeVar("R")
+W = TypeVar("W")
 
 
 class TableError(Exception):
@@ -385,6 +386,6 @@ def delete_request(pk: str) -> Item:
     return {"DeleteRequest": {"Key": {"pk": {"S": pk}}}}
 
 
-def batches(requests: list[Item]) -> Iterable[list[Item]]:
-    """Cuts requests into batches of at most 25."""
-    return (requests[start : start + BATCH_ITEMS] for start in range(0, len(requests), BATCH_ITEMS))
+def batches(writes: list[W]) -> Iterable[list[W]]:
+    """Cuts writes into batches of at most 25."""
+    return (writes[start : start + BATCH_ITEMS] for start in range(0, len(writes), BATCH_ITEMS))

@@ -9,8 +9,8 @@ from tasks.aggregate import aggregate_orders, merge_pages
 from tasks.esi import Answer, Esi, EsiError
 from tasks.fetch_pages import decode_orders
 from tasks.lease import Lease
-from tasks.store_records import compare, to_items
-from tasks.table import Table, delete_request, put_request
+from tasks.store_records import Row, compare, list_rows, to_request
+from tasks.table import Table
 from tasks.table_snapshot import Detail, OrderType, Parameters, Price, TableSnapshot
 
 ATTEMPTS = 3
@@ -67,7 +67,7 @@ def port(loop: Callable[[Esi, Answer, int], Iterable[bytes]]) -> Callable[..., N
                 table.create()
             first = esi.head(region_id)
             pages = [decode_orders(body, "a page") for body in loop(esi, first, region_id)]
-            orders = merge_pages(pages or [decode_orders(b"[]", "no page")])
+            orders, _count = merge_pages(pages or [decode_orders(b"[]", "no page")])
             store(orders, first, lease, Parameters(region_id, order_type, price, detail))
 
     return run
@@ -86,9 +86,10 @@ def store(orders: pd.DataFrame, first: Answer, lease: Lease, given: Parameters) 
     """Writes what differs, and calls it complete."""
     records = aggregate_orders(orders, given.order_type, given.price, given.detail)
     lease.wait()
-    changes = compare(to_items(records), lease.table.scan(0))
-    for request in [*map(put_request, changes.puts), *map(delete_request, changes.deletes)]:
-        lease.table.write_batch([request], lambda: None)
+    changes = compare(list_rows(records), lease.table.scan(0))
+    writes: list[Row | str] = [*changes.puts, *changes.deletes]
+    for write in writes:
+        lease.table.write_batch([to_request(write)], lambda: None)
     lease.complete(
         TableSnapshot(
             state="complete",

@@ -45,7 +45,7 @@ def aggregate(
     orders: list[Order], order_type: OrderType = "sell", price: Price = "min", detail: Detail = "compact"
 ) -> dict[int, Record]:
     """Gives the records of one page of orders, in the reference's own shape."""
-    return to_records(aggregate_orders(merge_pages([to_page(orders)]), order_type, price, detail))
+    return to_records(aggregate_orders(merge_pages([to_page(orders)])[0], order_type, price, detail))
 
 
 def to_records(frame: pd.DataFrame) -> dict[int, Record]:
@@ -123,27 +123,30 @@ def test_order_of_orders_and_pages_changes_nothing(
     """However the orders are mixed and cut into pages, the records stay the same, to the last bit."""
     mixed = random.Random(seed).sample(orders, len(orders))
     chunks = [to_page(mixed[page::pages]) for page in range(pages)]
-    assert to_records(aggregate_orders(merge_pages(chunks), *choice)) == aggregate(orders, *choice)
+    assert to_records(aggregate_orders(merge_pages(chunks)[0], *choice)) == aggregate(orders, *choice)
 
 
 @settings(max_examples=40)
-@given(orders=ORDERS, twice=st.lists(st.integers(0, 1000), max_size=10))
-def test_order_on_two_pages_counts_once(orders: list[Order], twice: list[int]) -> None:
-    """Orders that show up on a later page again leave the book as it was."""
+@given(orders=ORDERS, twice=st.lists(st.integers(0, 1000), max_size=10), side=st.sampled_from(get_args(OrderType)))
+def test_order_on_two_pages_counts_once(orders: list[Order], twice: list[int], side: OrderType) -> None:
+    """Orders that show up on a later page again leave the book as it was; orders of a side not wanted count too."""
     again = [orders[n % len(orders)] for n in twice] if orders else []
-    pd.testing.assert_frame_equal(merge_pages([to_page(orders), to_page(again)]), merge_pages([to_page(orders)]))
+    merged, count = merge_pages([to_page(orders), to_page(again)], side)
+    chosen = [order for order in orders if side == "all" or order.is_buy_order == (side == "buy")]
+    pd.testing.assert_frame_equal(merged, merge_pages([to_page(chosen)])[0])
+    assert count == len(orders)
 
 
 def test_order_on_two_pages_keeps_its_first_values() -> None:
     """Of an order that changed between two pages the first page's values stay."""
     changed = SELL._replace(volume_remain=9)
-    merged = merge_pages([to_page([SELL]), to_page([changed])])
+    merged, _count = merge_pages([to_page([SELL]), to_page([changed])])
     assert merged.volume_remain.tolist() == [10]
 
 
 def test_page_dtypes_survive_an_empty_page() -> None:
     """An empty page among others changes no column's dtype."""
-    merged = merge_pages([to_page([]), to_page([SELL]), to_page([])])
+    merged, _count = merge_pages([to_page([]), to_page([SELL]), to_page([])])
     assert {"order_id": "int64"} | {str(name): str(dtype) for name, dtype in merged.dtypes.items()} == DTYPES
 
 
@@ -159,7 +162,7 @@ def test_page_dtypes_survive_an_empty_page() -> None:
 )
 def test_columns(orders: list[Order], order_type: OrderType, types: list[int], detail: Detail) -> None:
     """The frame has the documented columns and dtypes, also where it is empty, and its types ascend."""
-    frame = aggregate_orders(merge_pages([to_page(orders)]), order_type, "min", detail)
+    frame = aggregate_orders(merge_pages([to_page(orders)])[0], order_type, "min", detail)
     dtypes = {"price": "float64", "volume": "object"}
     if detail != "compact":
         dtypes |= {"buy": "object", "sell": "object"}

@@ -20,7 +20,7 @@ def test_split_gives_every_page_once_in_order(pages: int) -> None:
 
 @given(pages=st.integers(1, MAX_PAGES))
 def test_split_bounds_size_and_number(pages: int) -> None:
-    """No chunk is over 40 pages, and there are no more than 12 chunks unless 40 pages each need more."""
+    """No chunk is over 60 pages, and there are no more than 8 chunks unless 60 pages each need more."""
     chunks = split_pages(pages)
     assert max(len(chunk.missing()) for chunk in chunks) <= MAX_CHUNK_PAGES
     assert len(chunks) <= max(CHUNKS, -(-pages // MAX_CHUNK_PAGES))
@@ -33,9 +33,9 @@ def test_small_region_gets_a_chunk_a_page(pages: int) -> None:
 
 
 def test_the_forge_is_not_drowned_in_task_runs() -> None:
-    """The 433 pages of The Forge are 12 chunks, all but the last of 37 pages."""
+    """The 433 pages of The Forge are 8 chunks, all but the last of 55 pages."""
     sizes = [len(chunk.missing()) for chunk in split_pages(433)]
-    assert sizes == [37] * 11 + [26]
+    assert sizes == [55] * 7 + [48]
 
 
 def test_task_gives_the_same_chunks() -> None:

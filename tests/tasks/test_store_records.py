@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.read_records import is_type_id
-from tasks.store_records import Changes, ShrinkError, compare, number, refuse_shrunk, to_items
+from tasks.store_records import (
+    Changes,
+    Row,
+    ShrinkError,
+    compare,
+    list_rows,
+    number,
+    refuse_shrunk,
+    to_item,
+    to_request,
+)
 from tasks.table import Item
 from tests.tasks.test_get_page_count import PARAMETERS, STORED
 
@@ -20,6 +30,11 @@ tables = st.dictionaries(keys, st.integers(1, 3))
 def items(table: dict[str, int]) -> dict[str, Item]:
     """Gives a small table as DynamoDB holds it."""
     return {pk: {"pk": {"S": pk}, "price": {"N": str(price)}, "volume": {"N": "1"}} for pk, price in table.items()}
+
+
+def rows(records: dict[int, int]) -> list[Row]:
+    """Gives records as `list_rows` does."""
+    return [(type_id, float(price), 1) for type_id, price in records.items()]
 
 
 @pytest.mark.parametrize(
@@ -54,9 +69,8 @@ def test_number_is_exact(value: float) -> None:
 def test_compact_item_is_three_attributes() -> None:
     """A record without details is `pk`, `price` and `volume`, and nothing else."""
     records = pd.DataFrame({"price": [5.7], "volume": pd.Series([2**64], [34], "object")}, index=[34])
-    assert to_items(records) == {
-        "34": {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "18446744073709551616"}}
-    }
+    [row] = list_rows(records)
+    assert to_item(row) == {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "18446744073709551616"}}
 
 
 def test_details_are_maps_of_numbers() -> None:
@@ -65,59 +79,69 @@ def test_details_are_maps_of_numbers() -> None:
         {"price": [1.0], "volume": [1], "buy": [{}], "sell": [{"max": 2.5, "volume": 3}]},
         index=[34],
     )
-    item = to_items(records)["34"]
+    [row] = list_rows(records)
+    item = to_item(row)
     assert (item["buy"], item["sell"]) == ({"M": {}}, {"M": {"max": {"N": "2.5"}, "volume": {"N": "3"}}})
 
 
 def test_numbers_are_compared_as_numbers() -> None:
     """A store may write a number as it likes: what is equal is not written again, what is not is."""
-    wanted: dict[str, Item] = {
-        "34": {"pk": {"S": "34"}, "price": {"N": "5.7"}, "sell": {"M": {"volume": {"N": "100"}}}}
-    }
+    row: Row = (34, 5.7, 3, {}, {"volume": 100})
     present: dict[str, Item] = {
-        "34": {"pk": {"S": "34"}, "price": {"N": "5.70"}, "sell": {"M": {"volume": {"N": "1E+2"}}}}
+        "34": {
+            "pk": {"S": "34"},
+            "price": {"N": "5.70"},
+            "volume": {"N": "3.0"},
+            "buy": {"M": {}},
+            "sell": {"M": {"volume": {"N": "1E+2"}}},
+        }
     }
-    assert compare(wanted, present) == Changes([], [], 1, 0)
+    assert compare([row], present) == Changes([], [], 1, 0)
     present["34"]["sell"]["M"]["volume"]["N"] = "101"
-    assert compare(wanted, present) == Changes([wanted["34"]], [], 0, 0)
+    assert compare([row], present) == Changes([row], [], 0, 0)
 
 
-@given(wanted=st.dictionaries(st.integers(1, 30).map(str), st.integers(1, 3)), present=tables)
-def test_changes_turn_any_table_into_the_records(wanted: dict[str, int], present: dict[str, int]) -> None:
+@given(wanted=st.dictionaries(st.integers(1, 30), st.integers(1, 3)), present=tables)
+def test_changes_turn_any_table_into_the_records(wanted: dict[int, int], present: dict[str, int]) -> None:
     """Whatever the table held, after the changes it holds the records, and what is no type's as it was."""
-    changes = compare(items(wanted), items(present))
+    changes = compare(rows(wanted), items(present))
     after = dict(items(present))
-    after.update({item["pk"]["S"]: item for item in changes.puts})
+    after.update({item["pk"]["S"]: item for item in map(to_item, changes.puts)})
     for pk in changes.deletes:
         del after[pk]
     foreign = {pk: item for pk, item in items(present).items() if not is_type_id(pk)}
-    assert after == items(wanted) | foreign
+    assert after == {str(row[0]): to_item(row) for row in rows(wanted)} | foreign
     assert changes.foreign == len(foreign)
 
 
-@given(wanted=st.dictionaries(st.integers(1, 30).map(str), st.integers(1, 3)), present=tables)
-def test_changes_are_no_more_than_needed(wanted: dict[str, int], present: dict[str, int]) -> None:
+@given(wanted=st.dictionaries(st.integers(1, 30), st.integers(1, 3)), present=tables)
+def test_changes_are_no_more_than_needed(wanted: dict[int, int], present: dict[str, int]) -> None:
     """No item is written that is there already, and none deleted that is wanted."""
-    changes = compare(items(wanted), items(present))
-    assert all(items(present).get(item["pk"]["S"]) != item for item in changes.puts)
-    assert not set(changes.deletes) & wanted.keys()
+    changes = compare(rows(wanted), items(present))
+    assert all(items(present).get(str(row[0])) != to_item(row) for row in changes.puts)
+    assert not set(changes.deletes) & {str(row[0]) for row in rows(wanted)}
     assert changes.unchanged + len(changes.puts) == len(wanted)
 
 
 @given(puts=st.integers(0, 9000), deletes=st.integers(0, 40))
 def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
     """The parts have each request once, in order, at most 25 a batch and 2,500 a part, and are numbered through."""
-    changes = Changes([{"pk": {"S": str(n)}} for n in range(puts)], [f"d{n}" for n in range(deletes)], 0, 0)
+    changes = Changes([(n, 1.0, 1) for n in range(puts)], [f"d{n}" for n in range(deletes)], 0, 0)
     parts = changes.split()
     batches = [batch for part in parts for batch in part.batches.values()]
     assert all(0 < len(batch) <= 25 for batch in batches)
-    assert [request for batch in batches for request in batch] == [
-        *({"PutRequest": {"Item": item}} for item in changes.puts),
-        *({"DeleteRequest": {"Key": {"pk": {"S": pk}}}} for pk in changes.deletes),
-    ]
+    assert [write for batch in batches for write in batch] == [*changes.puts, *changes.deletes]
     assert [part.first for part in parts] == [1, *(part.last + 1 for part in parts)][: len(parts)]
     assert all(part.last - part.first < 2500 for part in parts)
-    assert len(parts) <= 12
+    assert len(parts) <= 8
+
+
+def test_rows_are_put_and_keys_deleted() -> None:
+    """A write is a record to put or a key to delete, in DynamoDB's own words."""
+    assert to_request((34, 5.7, 3)) == {
+        "PutRequest": {"Item": {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "3"}}}
+    }
+    assert to_request("34") == {"DeleteRequest": {"Key": {"pk": {"S": "34"}}}}
 
 
 @pytest.mark.parametrize(("records", "stored"), [(50, 100), (51, 101), (0, 0), (1, 0), (1, 2)])
