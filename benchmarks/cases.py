@@ -10,9 +10,6 @@ from benchmarks.cpu_profile import Profile
 from benchmarks.measure import Measure
 
 Kind = Literal["first fill", "steady state", "not modified", "floor"]
-Setting = Literal["defaults", "no heartbeats", "as deployed"]  # of Prefect, in the contestant's process
-DEFAULTS: Setting = "defaults"
-OTHERS: tuple[Setting, ...] = ("no heartbeats", "as deployed")
 SIZES = (1, 7, 50, 433, 1686)  # pages: a small region, Venal, a middling one, The Forge, all of ESI's regions together
 FORGE = 433
 LATENCIES_MS = (0, 50, 200)
@@ -20,6 +17,7 @@ CONCURRENCIES = (5, 20, 50, 100)
 DEFAULT_CONCURRENCY = 20
 REPEATS, FEWER_REPEATS = 5, 3
 FLOW, PLAIN, IDIOMATIC, NO_TASKS, NO_WORK = "market_data", "plain", "one_task_a_page", "no_tasks", "no_work"
+QUIET = "no_heartbeats"  # the flow again
 FLOORS = (NO_TASKS, NO_WORK)
 
 
@@ -30,7 +28,7 @@ class Case(msgspec.Struct, frozen=True):
     pages: int
     latency_ms: int = 0
     fetch_concurrency: int = DEFAULT_CONCURRENCY
-    setting: Setting = DEFAULTS
+    as_deployed: bool = False  # with what `make up` sets for flow runs on top of Prefect's defaults
     contestants: tuple[str, ...] = ()
     repeats: int = REPEATS
 
@@ -44,8 +42,7 @@ class Case(msgspec.Struct, frozen=True):
         """The case in a few words, which no other case has."""
         what = "Prefect alone" if self.kind == "floor" else f"{self.pages} page{'s' * (self.pages > 1)}, {self.kind}"
         latency = f", {self.latency_ms} ms, {self.fetch_concurrency} at once" if self.is_slow else ""
-        setting = "" if self.setting == DEFAULTS else f", {self.setting}"
-        return what + latency + setting
+        return what + latency + ", as deployed" * self.as_deployed
 
     @property
     def is_slow(self) -> bool:
@@ -96,7 +93,7 @@ class Results(msgspec.Struct):
         return next(found, None)
 
     def floor(self, contestant: str) -> float:
-        """Gives the median seconds of a flow that does nothing; 0 if it was not measured."""
+        """Gives the median seconds of a flow that does nothing, without heartbeats; 0 if it was not measured."""
         found = self.find(contestant, Case("floor", 1))
         return found.median() if found else 0.0
 
@@ -121,12 +118,13 @@ def full_cases() -> list[Case]:
     """Gives all cases."""
     return [
         Case("floor", 1, contestants=FLOORS),
-        *(Case("first fill", pages, contestants=(PLAIN, FLOW, IDIOMATIC)) for pages in SIZES if pages < FORGE),
-        *(Case("first fill", pages, contestants=(PLAIN, FLOW)) for pages in SIZES if pages >= FORGE),
-        *(Case("steady state", pages, contestants=(PLAIN, FLOW)) for pages in SIZES),
-        Case("not modified", FORGE, contestants=(FLOW,)),
+        *(Case("first fill", pages, contestants=(PLAIN, FLOW, QUIET, IDIOMATIC)) for pages in SIZES if pages < FORGE),
+        *(Case("first fill", pages, contestants=(PLAIN, FLOW, QUIET)) for pages in SIZES if pages >= FORGE),
+        *(Case("steady state", pages, contestants=(PLAIN, FLOW, QUIET)) for pages in SIZES),
+        Case("not modified", FORGE, contestants=(FLOW, QUIET)),
         *slow_cases(),
-        *(case for setting in OTHERS for case in other_cases(setting)),
+        *(Case("first fill", pages, as_deployed=True, contestants=(FLOW,)) for pages in (7, FORGE)),
+        Case("not modified", FORGE, as_deployed=True, contestants=(FLOW,)),
         Case("first fill", FORGE, contestants=(IDIOMATIC,), repeats=FEWER_REPEATS),
         Case("first fill", SIZES[-1], contestants=(IDIOMATIC,), repeats=1),
     ]
@@ -135,7 +133,9 @@ def full_cases() -> list[Case]:
 def slow_cases() -> list[Case]:
     """Gives the cases of latency and concurrency that the sizes do not have already; those with a goal come first."""
     default = [
-        Case("first fill", FORGE, latency_ms, contestants=(PLAIN, FLOW)) for latency_ms in LATENCIES_MS if latency_ms
+        Case("first fill", FORGE, latency_ms, contestants=(PLAIN, FLOW, QUIET))
+        for latency_ms in LATENCIES_MS
+        if latency_ms
     ]
     others = [
         Case("first fill", FORGE, latency_ms, at_once, contestants=(PLAIN, FLOW), repeats=1)
@@ -144,12 +144,3 @@ def slow_cases() -> list[Case]:
         if at_once != DEFAULT_CONCURRENCY
     ]
     return default + others
-
-
-def other_cases(setting: Setting) -> list[Case]:
-    """Gives the cases that show what a setting of Prefect costs."""
-    return [
-        Case("floor", 1, setting=setting, contestants=FLOORS),
-        *(Case("first fill", pages, setting=setting, contestants=(FLOW,)) for pages in (7, FORGE)),
-        Case("not modified", FORGE, setting=setting, contestants=(FLOW,)),
-    ]

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,6 @@ class Job(msgspec.Struct, frozen=True):
     table_name: str
     fetch_concurrency: int
     is_profiled: bool = False
-    has_heartbeats: bool = True
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -41,9 +40,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else is printed
     for line in sys.stdin:
         job = msgspec.json.decode(line, type=Job)
-        with nullcontext() if job.has_heartbeats else no_heartbeats():
-            measure = do(job)
-        answers.write(f"{msgspec.json.encode(measure).decode()}\n")
+        answers.write(f"{msgspec.json.encode(do(job)).decode()}\n")
         answers.flush()
 
 
@@ -65,13 +62,6 @@ def measure_run(run: Callable[[], None], *, is_profiled: bool) -> Measure:
         send_rest()
         cpu_seconds = time.process_time() - used
     return Measure(seconds, cpu_seconds, read_memory("VmHWM") - base_bytes, profile)
-
-
-def no_heartbeats() -> AbstractContextManager[object]:
-    """Makes flow runs of this process send no heartbeats, which no environment variable can."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings  # noqa: PLC0415
-
-    return temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
 
 
 def send_rest() -> None:

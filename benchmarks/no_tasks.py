@@ -2,10 +2,13 @@
 
 from prefect import flow
 
+from benchmarks.heartbeats import stop_heartbeats
+
 
 def run(_region_id: int, _table_name: str, _fetch_concurrency: int) -> None:
-    """Runs the flow."""
-    no_tasks()
+    """Runs the flow, without heartbeats."""
+    with stop_heartbeats():
+        no_tasks()
 
 
 @flow(name="no-tasks")

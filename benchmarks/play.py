@@ -65,10 +65,10 @@ class Play:
         """Starts a contestant's process, and has it do a small run."""
         market = market_of(case)
         with (
-            Runner(self.servers.environ(market, as_deployed=case.setting == "as deployed")) as runner,
+            Runner(self.servers.environ(market, as_deployed=case.as_deployed)) as runner,
             self.tables.table() as table,
         ):
-            runner.run(job_of(Case(case.kind, 1, setting=case.setting), contestant, table))
+            runner.run(job_of(Case(case.kind, 1), contestant, table))
             yield runner
 
     def measure(self, case: Case, contestant: str, runner: "Runner", *, is_profiled: bool = False) -> Measure:
@@ -118,8 +118,7 @@ def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
 
 def job_of(case: Case, contestant: str, table_name: str, *, is_profiled: bool = False) -> Job:
     """Gives a contestant's run of a case."""
-    has_heartbeats = case.setting != "no heartbeats"
-    return Job(contestant, case.region_id, table_name, case.fetch_concurrency, is_profiled, has_heartbeats)
+    return Job(contestant, case.region_id, table_name, case.fetch_concurrency, is_profiled)
 
 
 class Runner:

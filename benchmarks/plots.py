@@ -13,6 +13,7 @@ from benchmarks.cases import (
     IDIOMATIC,
     LATENCIES_MS,
     PLAIN,
+    QUIET,
     SIZES,
     Case,
     Kind,
@@ -21,8 +22,8 @@ from benchmarks.cases import (
 )
 from benchmarks.states import FLOW_RUN
 
-LABELS = {PLAIN: "plain script", FLOW: "market-data", IDIOMATIC: "a task a page"}
-COLOURS = {PLAIN: "#6b7280", FLOW: "#2563eb", IDIOMATIC: "#d97706"}
+LABELS = {PLAIN: "plain script", FLOW: "market-data", QUIET: "market-data, no heartbeats", IDIOMATIC: "a task a page"}
+COLOURS = {PLAIN: "#6b7280", FLOW: "#2563eb", QUIET: "#0d9488", IDIOMATIC: "#d97706"}
 LINES: dict[Kind, str] = {"first fill": "-", "steady state": "--"}
 
 

@@ -25,11 +25,14 @@ SIZES_SAY = """
 *First fill* starts with an empty table. *Steady state* starts with the snapshot before, of which a tenth of the item
 types has changed: what happens every five minutes. *Not modified*: the table has the snapshot already, and its
 `Expires` has passed, so that ESI is asked. *Prefect alone* is a flow with nothing in it, and one of as many task runs
-as The Forge's, with nothing in them.
+as The Forge's, with nothing in them; neither sends heartbeats.
 
-Prefect's own settings are its defaults: a flow run sends heartbeats, and a synchronous flow waits for their thread,
-which looks up once a second, before it ends. *No heartbeats* shows what that costs. *As deployed* has what `make up`
-sets for flow runs: heartbeats, and pages that are kept for a retry.
+Prefect's own settings are its defaults: a flow run sends heartbeats. A synchronous flow waits for their thread before
+its call returns, and that looks up once a second, so that a call takes a whole number of seconds and a bit, half a
+second more than its work on average. The run itself has ended by then: Prefect shows its true end, and a slot is free
+again. No setting of Prefect's but one that can only be made in Python turns heartbeats off, and without them a run
+that was killed would be shown as running for ever. *No heartbeats* is the same flow without them. *As deployed* has
+what `make up` sets for flow runs: heartbeats, and pages that are kept for a retry.
 """
 
 LATENCY = """

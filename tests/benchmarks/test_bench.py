@@ -6,7 +6,20 @@ from datetime import UTC, datetime
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from benchmarks.cases import FLOW, FORGE, IDIOMATIC, NO_TASKS, NO_WORK, PLAIN, SIZES, Case, Result, Results, full_cases
+from benchmarks.cases import (
+    FLOW,
+    FORGE,
+    IDIOMATIC,
+    NO_TASKS,
+    NO_WORK,
+    PLAIN,
+    QUIET,
+    SIZES,
+    Case,
+    Result,
+    Results,
+    full_cases,
+)
 from benchmarks.cpu_profile import Profile, profile_cpu
 from benchmarks.goals import judge_goals
 from benchmarks.measure import Measure, measure_run
@@ -27,7 +40,7 @@ def truth(market: Market) -> Records:
 
 
 @pytest.mark.usefixtures("served", "api")
-@pytest.mark.parametrize("contestant", [PLAIN, FLOW, IDIOMATIC])
+@pytest.mark.parametrize("contestant", [PLAIN, FLOW, QUIET, IDIOMATIC])
 def test_contestant_makes_the_true_table(contestant: str, store_url: str, truth: Records) -> None:
     """Each contestant's table is what the market's orders say."""
     tables = Tables(store_url)
