@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from deployments.local.market.names import regions
 from tasks.esi import check_url, is_this_machine
+from tasks.names import regions
 
 CHECKOUT = Path(__file__).parents[2]
 STATE = CHECKOUT / ".local"  # all that the stack leaves behind

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
-from deployments.local.market.names import find_type, region_name, type_name
+from tasks.names import find_type, region_name, type_name
 from tasks.read_records import Record, read_records
 from tasks.table_snapshot import TableSnapshot
 

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deployments.local.market.names import region_pages, types
+from deployments.local.market.sizes import region_pages
+from tasks.names import types
 
 PAGE_ORDERS = 1000
 TYPE_PERIOD = 10  # snapshots between two changes of a type

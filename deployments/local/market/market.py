@@ -13,7 +13,7 @@ from email.utils import formatdate, parsedate_to_datetime
 import msgspec
 
 from deployments.local.market.book import Order, make_bodies, make_orders
-from deployments.local.market.names import region_pages
+from deployments.local.market.sizes import region_pages
 
 ROUTE = re.compile(r"/markets/(\d+)/orders/?")
 TOKENS, WINDOW_SECONDS = 12_000, 900

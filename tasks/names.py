@@ -1,4 +1,4 @@
-"""Names of item types and regions, and what else the stand-in knows of them."""
+"""Names of item types and regions, as of 2026, and what else is known of them."""
 
 from functools import cache
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 DATA = Path(__file__).parent / "data"
-MADE_UP = range(19_000_001, 19_010_000)  # regions that ESI does not have, of as many pages as the last four digits say
 
 
 @cache
@@ -19,15 +18,6 @@ def types() -> pd.DataFrame:
 def regions() -> pd.DataFrame:
     """Gives the regions with a market: index `region_id`; `name` (of some unknown), `pages`, `is_empty` (0 or 1)."""
     return pd.read_csv(DATA / "regions.csv", index_col="region_id").rename(columns={"empty": "is_empty"})
-
-
-def region_pages(region_id: int) -> int | None:
-    """Gives how many pages of orders a region has, 0 if it is empty, None if there is no such region."""
-    if region_id in MADE_UP:
-        return region_id % 10_000
-    if region_id not in regions().index:
-        return None
-    return 0 if regions().is_empty[region_id] else int(regions().pages[region_id])
 
 
 def type_name(type_id: int) -> str:
