@@ -18,6 +18,7 @@ DEFAULT_CONCURRENCY = 20
 REPEATS, FEWER_REPEATS = 5, 3
 FLOW, PLAIN, IDIOMATIC, NO_TASKS, NO_WORK = "market_data", "plain", "one_task_a_page", "no_tasks", "no_work"
 QUIET = "no_heartbeats"  # the flow again
+FLOWS = (FLOW, QUIET)
 FLOORS = (NO_TASKS, NO_WORK)
 
 
@@ -120,8 +121,8 @@ def full_cases() -> list[Case]:
         Case("floor", 1, contestants=FLOORS),
         *(Case("first fill", pages, contestants=(PLAIN, FLOW, QUIET, IDIOMATIC)) for pages in SIZES if pages < FORGE),
         *(Case("first fill", pages, contestants=(PLAIN, FLOW, QUIET)) for pages in SIZES if pages >= FORGE),
-        *(Case("steady state", pages, contestants=(PLAIN, FLOW, QUIET)) for pages in SIZES),
-        Case("not modified", FORGE, contestants=(FLOW, QUIET)),
+        *(Case("steady state", pages, contestants=(PLAIN, FLOW)) for pages in SIZES),
+        Case("not modified", FORGE, contestants=FLOWS),
         *slow_cases(),
         *(Case("first fill", pages, as_deployed=True, contestants=(FLOW,)) for pages in (7, FORGE)),
         Case("not modified", FORGE, as_deployed=True, contestants=(FLOW,)),

@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from benchmarks.cases import FLOORS, FLOW, Case, Result, region_of
+from benchmarks.cases import FLOORS, FLOW, FLOWS, Case, Result, region_of
 from benchmarks.cpu_profile import Profile
 from benchmarks.measure import Job, Measure
 from benchmarks.servers import SNAPSHOT_INDEX, Market, Servers
@@ -95,7 +95,7 @@ class Play:
 
     def items_before(self, case: Case, contestant: str) -> list[Item]:
         """Gives what a run's table holds before it; only the flow looks, so the others' are empty."""
-        if contestant != FLOW or case.kind not in {"steady state", "not modified"}:
+        if contestant not in FLOWS or case.kind not in {"steady state", "not modified"}:
             return []
         if case.pages not in self._stored:
             self.play(Case("first fill", case.pages, contestants=(FLOW,), repeats=1))
