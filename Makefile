@@ -1,6 +1,6 @@
 # A target per habit; `make` alone lists them. CI calls the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup run up table test outages chaos bench lint format audit lock clean
+.PHONY: help setup run up table status test outages chaos bench lint format audit lock clean
 
 PYTHON ?= python3
 UV_CACHE_DIR ?= $(CURDIR)/.local/cache
@@ -45,6 +45,9 @@ up: setup ## the same stack until Ctrl-C, with its UI, and the schedule on
 
 table: setup ## the table's records, most traded first: TYPE="Tritanium", REGION=10000002, STORE=aws
 	@$(STACK) table
+
+status: setup ## how fresh the tables are and how their runs go; exit code 1 if one is stale: REGION=10000002, STORE=aws
+	@$(STACK) status
 
 test: setup ## all tests but those of the next line
 	@$(BIN)/python -m pytest -m "not outage" -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder

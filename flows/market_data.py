@@ -1,18 +1,15 @@
 """The flow `market-data`: a region's market orders, as one exact record per item type, in a DynamoDB table."""
 
+import sys
 import time
-from datetime import datetime
 from typing import Annotated, Any, cast
 
 from prefect import Flow, State, flow, unmapped
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
@@ -20,49 +17,21 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from tasks.aggregate import Book, aggregate
+from tasks.aggregate import aggregate
+from tasks.artifacts import explain_failure, write_movers, write_summary
 from tasks.build_iterator import build_iterator
 from tasks.esi import Esi
 from tasks.fetch_pages import fetch_pages, is_whole, offers
-from tasks.get_page_count import Snapshot, get_page_count
+from tasks.get_page_count import get_page_count
 from tasks.kept_pages import forget_pages
 from tasks.lease import Lease
+from tasks.reporter import Reporter, name_run
 from tasks.store_records import Changes, begin_store, complete_store, store_records
+from tasks.summary import Summary, summarize
 from tasks.table import Table, check_table_name
 from tasks.table_snapshot import Detail, OrderType, Parameters, Price
 
-
-class Summary(BaseModel):
-    """What a run did, and where the table stands after it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    region_id: int
-    table_name: str  # filled in
-    last_modified: datetime  # names the snapshot that the table holds now, UTC
-    not_modified: bool  # the table held it already: nothing was fetched or written
-    pages: int  # of the snapshot
-    orders: int  # of the snapshot, each counted once
-    records: int  # in the table
-    written: int
-    deleted: int
-    unchanged: int  # records - written
-    consumed_write_units: float
-    consumed_read_units: float
-    foreign: int  # items in the table that are no type's; never touched
-    retries: int  # requests to ESI and calls to DynamoDB that failed and were made again
-    pages_retried: int  # pages that did not come at the first attempt
-    waiting_seconds: float  # for limits, for another attempt, for another run, for the next snapshot
-    seconds: float
-
-    @property
-    def line(self) -> str:
-        """The summary in one line."""
-        stand = f"{self.table_name} has region {self.region_id} of {self.last_modified:%Y-%m-%d %H:%M:%S} UTC"
-        if self.not_modified:
-            return f"not modified: {stand}"
-        did = f"{self.written:,} written, {self.deleted:,} deleted, {self.unchanged:,} unchanged"
-        return f"{stand}: {self.records:,} records ({did})"
+__all__ = ["Summary", "market_data"]
 
 
 def or_give(allowed: str) -> WrapValidator:
@@ -132,7 +101,9 @@ def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> Non
     name="market-data",
     description="Keeps a DynamoDB table equal to the newest snapshot of a region's market.",
     persist_result=False,
+    flow_run_name=name_run,
     on_completion=[hand_over],
+    on_failure=[explain_failure],
 )
 def market_data(
     region_id: RegionId = 10000015,
@@ -167,61 +138,51 @@ def market_data(
     parameters = Parameters(region_id, order_type, price, detail)
     name = fill_in(table_name, region_id)
     with (
+        Reporter() as reporter,
         Esi.from_environment(fetch_concurrency) as esi,
         Table(name, store_concurrency) as table,
         Lease(table) as lease,
     ):
         for _ in offers():  # a snapshot that moves on while it is fetched gives way to the next
-            snapshot = get_page_count(parameters, table, esi, force=force)
+            with reporter.state("Get Page Count"):
+                snapshot = get_page_count(parameters, table, esi, force=force)
+            reporter.tag(snapshot)
             if snapshot.is_stored:
-                return finish(summarize(snapshot, table, esi, started))
-            chunks = build_iterator(snapshot.pages)
-            pages = fetch_pages.map(chunks, unmapped(snapshot), unmapped(esi)).result()
+                return finish(summarize(snapshot, table, esi, reporter, started), reporter)
+            with reporter.state("Build Iterator"):
+                chunks = build_iterator(snapshot.pages)
+            with reporter.state("Fetch Pages", chunks, "pages"):
+                pages = fetch_pages.map(chunks, unmapped(snapshot), unmapped(esi)).result()
             if is_whole(pages):
                 break
-        book = aggregate(pages, parameters)
-        changes = begin_store(book, snapshot, parameters, lease, force=force)
-        store_records.map(changes.split(), unmapped(lease)).result()
-        complete_store(book, snapshot, parameters, lease)
-        return finish(summarize(snapshot, table, esi, started, book, changes))
+        with reporter.state("Aggregate"):
+            book = aggregate(pages, parameters)
+        with reporter.state("Store Records: compare"):
+            changes = begin_store(book, snapshot, parameters, lease, force=force)
+            parts = changes.split()
+        with reporter.state("Store Records", parts, "writes"):
+            store_records.map(parts, unmapped(lease)).result()
+            complete_store(book, snapshot, parameters, lease)
+        return finish(summarize(snapshot, table, esi, reporter, started, book, changes), reporter, changes)
 
 
-def summarize(
-    snapshot: Snapshot, table: Table, esi: Esi, started: float, book: Book | None = None, changes: Changes | None = None
-) -> Summary:
-    """Gives the summary of a run that began at `started`, by the monotonic clock; one not modified has no book."""
-    orders = book.orders if book else snapshot.stored.orders if snapshot.stored else 0
-    records = len(book.records) if book else snapshot.stored.records if snapshot.stored else 0
-    return Summary(
-        region_id=snapshot.region_id,
-        table_name=table.name,
-        last_modified=snapshot.last_modified,
-        not_modified=snapshot.is_stored,
-        pages=snapshot.pages,
-        orders=orders,
-        records=records,
-        written=len(changes.puts) if changes else 0,
-        deleted=len(changes.deletes) if changes else 0,
-        unchanged=changes.unchanged if changes else records,
-        consumed_write_units=table.write_units,
-        consumed_read_units=table.read_units,
-        foreign=changes.foreign if changes else 0,
-        retries=esi.failures + table.failures,
-        pages_retried=len(esi.failed_pages),
-        waiting_seconds=round(esi.waits.seconds + table.waits.seconds, 3),
-        seconds=round(time.monotonic() - started, 3),
-    )
-
-
-def finish(summary: Summary) -> Summary:
-    """Ends the run with the summary's line as its state's message, and with an artifact if the table changed hands.
+def finish(summary: Summary, reporter: Reporter, changes: Changes | None = None) -> Summary:
+    """Ends the run with the summary's line as its state's message, tells of it, and leaves artifacts if it has stored.
 
     Prefect unwraps the state: a caller gets the summary itself.
     """
     forget_pages(str(flow_run.id))
     _summaries[str(flow_run.id)] = summary
-    if summary.not_modified:
+    event = "not-modified" if summary.not_modified else "stored"
+    reporter.tell(event, summary.region_id, summary.model_dump(mode="json"))
+    if changes is None:
         return cast("Summary", Completed(name="NotModified", message=summary.line, data=summary))
-    rows = "\n".join(f"| {name} | {value} |" for name, value in summary.model_dump().items())
-    create_markdown_artifact(f"| {summary.line} | |\n| --- | --- |\n{rows}", key=f"summary-{summary.region_id}")
+    reporter.later(write_summary, summary)
+    reporter.later(write_movers, summary, changes)
     return cast("Summary", Completed(message=summary.line, data=summary))
+
+
+if __name__ == "__main__":
+    from deployments.command import run_flow
+
+    sys.exit(run_flow(market_data, "python -m flows.market_data"))

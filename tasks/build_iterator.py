@@ -21,10 +21,16 @@ class Chunk(msgspec.Struct):
     first: int  # page number, 1 or more
     last: int  # inclusive
     fetched: dict[int, Orders] = {}  # orders by page number
+    done: int = 0  # pages that have come
     failed_at: float = 0.0  # monotonic time; 0 at the first attempt
 
     def __str__(self) -> str:
         return f"{self.first}" if self.first == self.last else f"{self.first}–{self.last}"
+
+    @property
+    def total(self) -> int:
+        """How many pages it has."""
+        return self.last - self.first + 1
 
     def note_retry(self, waits: Waits) -> None:
         """Adds the time since the attempt before, if there was one, to what was waited."""

@@ -16,6 +16,7 @@ import ssl
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -50,12 +51,16 @@ class EsiError(Exception):
 class TransientError(EsiError):
     """A time-out, a broken connection, an undecodable body or a 5xx: may pass."""
 
+    def __init__(self, message: str, cause: str = "unreadable answer") -> None:
+        super().__init__(message)
+        self.cause = cause  # in a word or two, to be counted
+
 
 class RateLimitedError(TransientError):
     """420 or 429: nothing is asked for `hold_seconds`."""
 
-    def __init__(self, message: str, hold_seconds: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, cause: str, hold_seconds: float) -> None:
+        super().__init__(message, cause)
         self.hold_seconds = hold_seconds
 
 
@@ -94,7 +99,7 @@ class Esi:
         if not (user_agent.isascii() and user_agent.isprintable()):
             raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
         self.fetch_concurrency = fetch_concurrency
-        self.failures = 0  # requests that gave an error; in a run that ends well, each of them was made again
+        self.failures: Counter[str] = Counter()  # requests made again in a run that ends well, by their error
         self.failed_pages: set[int] = set()  # pages that gave an error at least once
         self.waits = Waits()
         self._deadline = time.monotonic() + RUN_SECONDS
@@ -162,19 +167,19 @@ class Esi:
                 judge(response, what)
                 return read_answer(response, what, time.monotonic() + BODY_SECONDS)
         except RateLimitedError as error:
-            self.count_failure(page, error.hold_seconds)
+            self.count_failure(page, error.cause, error.hold_seconds)
             raise
-        except TransientError:
-            self.count_failure(page)
+        except TransientError as error:
+            self.count_failure(page, error.cause)
             raise
         except httpx.HTTPError as error:
-            self.count_failure(page)
+            self.count_failure(page, type(error).__name__)
             raise TransientError(f"{what}: {type(error).__name__} from {self.url}: {error}") from error
 
-    def count_failure(self, page: int | None, hold_seconds: float = 0.0) -> None:
+    def count_failure(self, page: int | None, cause: str, hold_seconds: float = 0.0) -> None:
         """Counts a request that has to be made again; and after a 420 or 429 all requests hold still."""
         with self._lock:
-            self.failures += 1
+            self.failures[cause] += 1
             if page is not None:
                 self.failed_pages.add(page)
             until = time.monotonic() + hold_seconds
@@ -246,9 +251,9 @@ def judge(response: httpx.Response, what: str) -> None:
         raise RefusedError(f"{said}, to {response.headers['Location'][:200]!r}: redirects are not followed")
     if status in (420, 429):
         seconds = limit_seconds(response.headers)
-        raise RateLimitedError(f"{said}; nothing is asked for {seconds:.0f} s", seconds)
+        raise RateLimitedError(f"{said}; nothing is asked for {seconds:.0f} s", f"ESI {status}", seconds)
     if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise TransientError(said)
+        raise TransientError(said, f"ESI {status}")
     if status == httpx.codes.NOT_FOUND:
         raise NotFoundError(said)
     raise RefusedError(f"{said}; this is not asked again")

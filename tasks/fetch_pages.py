@@ -78,6 +78,7 @@ def fetch_missing(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> None:
         for page, future in futures.items():  # not as_completed: it waits for ever for what a closing client cancels
             try:
                 chunk.fetched[page] = future.result()
+                chunk.done = len(chunk.fetched)
             except TransientError as error:
                 failed.append(error)
     except RefusedError as error:
@@ -111,8 +112,8 @@ def fetch_page(page: int, snapshot: Snapshot, esi: Esi) -> Orders:
     try:
         check_same_snapshot(answer, snapshot, what)
         return decode_orders(answer.body, what)
-    except TransientError:
-        esi.count_failure(page)
+    except TransientError as error:
+        esi.count_failure(page, error.cause)
         raise
 
 
@@ -125,7 +126,8 @@ def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
     """
     if answer.last_modified < snapshot.last_modified:
         raise TransientError(
-            f"{what} is of {answer.last_modified}, older than the snapshot of {snapshot.last_modified}"
+            f"{what} is of {answer.last_modified}, older than the snapshot of {snapshot.last_modified}",
+            cause="older snapshot",
         )
     if answer.last_modified > snapshot.last_modified or answer.pages not in {0, snapshot.pages}:
         raise SnapshotMovedOn(

@@ -54,6 +54,16 @@ class Part(msgspec.Struct):
     def __str__(self) -> str:
         return f"{self.first}–{self.last}"
 
+    @property
+    def total(self) -> int:
+        """How many requests it has."""
+        return self.last - self.first + 1
+
+    @property
+    def done(self) -> int:
+        """How many of them are stored."""
+        return self.total - sum(map(len, list(self.batches.values())))  # a copy: others take batches out meanwhile
+
     def note_retry(self, waits: Waits) -> None:
         """Adds the time since the attempt before, if there was one, to what was waited."""
         if self.failed_at:
@@ -64,6 +74,7 @@ class Changes(msgspec.Struct, frozen=True):
     """How the table differs from the records that it is to hold."""
 
     puts: list[Row]  # new or different
+    replaced: dict[str, Item]  # what the table holds instead, by `pk`, of those that differ
     deletes: list[str]  # keys of types that are gone
     unchanged: int
     foreign: int  # items that are no type's; never touched
@@ -260,7 +271,8 @@ def compare(rows: list[Row], present: dict[str, Item]) -> Changes:
     wanted = {str(row[0]) for row in rows}
     others = [pk for pk in present if pk not in wanted]
     deletes = [pk for pk in others if is_type_id(pk)]
-    return Changes(puts, deletes, len(rows) - len(puts), len(others) - len(deletes))
+    replaced = {pk: present[pk] for row in puts if (pk := str(row[0])) in present}
+    return Changes(puts, replaced, deletes, len(rows) - len(puts), len(others) - len(deletes))
 
 
 def is_equal(row: Row, other: Item | None) -> bool:

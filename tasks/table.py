@@ -9,6 +9,7 @@ TableError                the table, or the way to it, refused
 import random
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
@@ -85,7 +86,7 @@ class Table:
     def __init__(self, name: str, store_concurrency: int) -> None:
         self.name = check_table_name(name)
         self.store_concurrency = store_concurrency
-        self.failures = 0  # calls and unprocessed batches that were, in a run that ends well, sent again
+        self.failures: Counter[str] = Counter()  # calls, and rests of batches, sent again in a run that ends well
         self.read_units = 0.0
         self.write_units = 0.0
         self.waits = Waits()
@@ -214,7 +215,7 @@ class Table:
                 **start,
             )
             if "Items" not in answer:
-                self._count_failure()
+                self._count_failure("unreadable answer")
                 raise TransientTableError(f"table {self.name}: the answer to a scan has no Items")
             items += answer["Items"]
             if "LastEvaluatedKey" not in answer:
@@ -246,7 +247,7 @@ class Table:
                     f"table {self.name}: {len(left)} writes, the first a {describe_request(left[0])}, were left "
                     f"unprocessed {stalled} times in a row; its write capacity may be too small"
                 )
-            self._count_failure()
+            self._count_failure("unprocessed items")
             requests = left
             self.waits.sleep(random.uniform(0, min(MAX_WAIT_SECONDS, 0.05 * 2**attempts)))  # noqa: S311 (spreads waits)
 
@@ -256,21 +257,22 @@ class Table:
         except (ClientError, BotoCoreError) as error:
             translated = self._translate(error)
             if isinstance(translated, TransientTableError):
-                self._count_failure()
+                self._count_failure(name_cause(error))
             raise translated from error
         consumed = answer.get("ConsumedCapacity") or []
         units = sum(part["CapacityUnits"] for part in (consumed if isinstance(consumed, list) else [consumed]))
         with self._lock:
-            self.failures += answer["ResponseMetadata"].get("RetryAttempts", 0)
+            if attempts := answer["ResponseMetadata"].get("RetryAttempts", 0):
+                self.failures["repeated by boto3"] += attempts
             if operation in (self._client.get_item, self._client.scan):
                 self.read_units += units
             else:
                 self.write_units += units
         return answer
 
-    def _count_failure(self) -> None:
+    def _count_failure(self, cause: str) -> None:
         with self._lock:
-            self.failures += 1
+            self.failures[cause] += 1
 
     def _translate(self, error: ClientError | BotoCoreError) -> TableError:
         """Gives the error of this module whose class says what becomes of a call."""
@@ -287,6 +289,11 @@ class Table:
                 return TransientTableError(said)
             said += advise(code, str(error))
         return TableError(said)
+
+
+def name_cause(error: ClientError | BotoCoreError) -> str:
+    """Names an error in a word or two, to be counted."""
+    return str(error.response["Error"]["Code"]) if isinstance(error, ClientError) else type(error).__name__
 
 
 def advise(code: str, said: str) -> str:

@@ -60,7 +60,7 @@ def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
     run("prefect work-pool create market-data --type process")
     run("prefect --no-prompt deploy --all")
     assert "prefect automation create --from-file deployments/automations.yaml" in COMMANDS
-    assert "Created 2 automation(s)" in run("prefect automation create --from-file deployments/automations.yaml")
+    assert "Created 6 automation(s)" in run("prefect automation create --from-file deployments/automations.yaml")
     assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
     found = api.find_deployment("market-data/venal")
     run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")
@@ -89,6 +89,16 @@ def test_python_examples_run(market: Market, dynamodb: DynamoDBClient, table_nam
     type_id = min(records.keys() - {"#snapshot"})
     read = read.replace("MarketData", table_name).replace('"34"', repr(type_id))
     assert run(f"python - <<'PY'\n{read}\nPY").split()[0] == records[type_id]["price"]["N"]
+
+
+@pytest.mark.usefixtures("served", "store_url", "api")
+def test_shell_examples_run(dynamodb: DynamoDBClient, table_name: str) -> None:
+    """The README's command line fills a table, here of a smaller region, and explains itself."""
+    fill, explain = [command for command in COMMANDS if command.startswith("python -m flows.market_data")]
+    told = run(fill.replace("10000002", "10000003").replace("MarketData-{region_id}", table_name))
+    assert f"{table_name} has region 10000003 of " in told
+    assert scan(dynamodb, table_name)["#snapshot"]["state"] == {"S": "complete"}
+    assert "--fetch-concurrency" in run(explain)
 
 
 def test_aws_command_is_the_one_that_a_failed_run_names(store_url: str) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -32,6 +33,8 @@ class FlowRun(msgspec.Struct, frozen=True):
 
     id: str
     state: State
+    expected_start_time: datetime | None = None
+    start_time: datetime | None = None
 
 
 class Schedule(msgspec.Struct, frozen=True):
@@ -46,6 +49,7 @@ class Deployment(msgspec.Struct, frozen=True):
 
     id: str
     schedules: list[Schedule]
+    parameters: dict[str, Any] = {}
 
 
 class Automation(msgspec.Struct, frozen=True):
@@ -59,6 +63,12 @@ class Artifact(msgspec.Struct, frozen=True):
     """An artifact of markdown."""
 
     data: str
+
+
+class ProgressArtifact(msgspec.Struct, frozen=True):
+    """A progress artifact, in words."""
+
+    description: str
 
 
 class Api:
@@ -134,6 +144,23 @@ class Api:
         """Gives a deployment by its whole name, such as `market-data/venal`."""
         return self._ask("GET", f"/deployments/name/{name}", None, Deployment)
 
+    def list_deployments(self, flow: str) -> list[Deployment]:
+        """Gives the deployments of a flow."""
+        return self._ask("POST", "/deployments/filter", {"flows": {"name": {"any_": [flow]}}}, list[Deployment])
+
+    def read_last_run(self, deployment: Deployment) -> FlowRun | None:
+        """Gives the run of a deployment that began last."""
+        return self._find_run(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC")
+
+    def read_next_run(self, deployment: Deployment) -> FlowRun | None:
+        """Gives the run of a deployment that is scheduled next."""
+        return self._find_run(deployment, {"state": {"type": {"any_": ["SCHEDULED"]}}}, "EXPECTED_START_TIME_ASC")
+
+    def _find_run(self, deployment: Deployment, which: dict[str, Any], sort: str) -> FlowRun | None:
+        wanted = {"deployments": {"id": {"any_": [deployment.id]}}, "flow_runs": which, "sort": sort, "limit": 1}
+        found = self._ask("POST", "/flow_runs/filter", wanted, list[FlowRun])
+        return found[0] if found else None
+
     def create_run(self, deployment: str, parameters: dict[str, Any]) -> str:
         """Creates a run of a deployment, for a worker to take, and gives its id."""
         found = self.find_deployment(deployment)
@@ -149,6 +176,12 @@ class Api:
         wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "artifacts": {"key": {"like_": "summary-"}}}
         artifacts = self._ask("POST", "/artifacts/filter", wanted, list[Artifact])
         return artifacts[0].data if artifacts else ""
+
+    def read_progress(self, flow_run_id: str) -> list[str]:
+        """Gives how far the states of a flow run have come, in words."""
+        wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "artifacts": {"type": {"any_": ["progress"]}}}
+        artifacts = self._ask("POST", "/artifacts/filter", wanted | {"sort": "CREATED_DESC"}, list[ProgressArtifact])
+        return [artifact.description for artifact in reversed(artifacts)]
 
     def _switch(self, deployment_id: str, schedule_id: str, *, active: bool) -> None:
         self._send("PATCH", f"/deployments/{deployment_id}/schedules/{schedule_id}", {"active": active})

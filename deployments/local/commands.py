@@ -3,13 +3,17 @@
 import argparse
 import os
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 
+from deployments.local.api import Api
 from deployments.local.environment import Options, aws_environment, read_options
 from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail
 from deployments.local.run import FlowRunError, run_deployment
 from deployments.local.show import show_table
 from deployments.local.stack import BusyError, FullDiskError, Stack, read_addresses
+from deployments.local.status import show_status
 from tasks.table import TableError
 
 INTERRUPTED = 130
@@ -32,22 +36,21 @@ UP = """
 
 def main() -> int:
     """Does what the command line says; gives the exit code."""
-    commands = {"run": run, "up": up, "table": table}
+    commands: dict[str, Callable[[Options], int | None]] = {"run": run, "up": up, "table": table, "status": status}
     parser = argparse.ArgumentParser(
         "python -m deployments.local",
         description="The embedded stack. REGION, STORE, ESI_URL and TYPE in the environment say what: see README.md.",
     )
-    parser.add_argument("command", choices=commands, help="fill once, stay up until Ctrl-C, or show the table")
+    parser.add_argument("command", choices=commands, help="fill once, stay up, show the table, or how it stands")
     command = commands[parser.parse_args().command]
     try:
-        command(read_options(os.environ))
+        return command(read_options(os.environ)) or 0
     except (BusyError, ChildError, FlowRunError, FullDiskError, TableError, ValueError) as error:
         fail(str(error))
         return 1
     except KeyboardInterrupt:
         fail("stopped; nothing is left running")
         return INTERRUPTED
-    return 0
 
 
 def run(options: Options) -> None:
@@ -91,10 +94,36 @@ def table(options: Options) -> None:
         show(options, stack.addresses.store_url, wanted)
 
 
+def status(options: Options) -> int:
+    """Shows how tables stand; gives 1 if one of them is stale."""
+    running = read_addresses()
+    store_url = running.store_url if running else ""
+    if options.store == "aws" or store_url:
+        api_url = (running.api_url if running else "") or os.environ.get("PREFECT_API_URL", "")
+        return tell_status(options, store_url, api_url)
+    with Progress() as progress, Stack(options, progress) as stack:
+        progress.begin("starting the store")
+        stack.start_store()
+        return tell_status(options, stack.addresses.store_url, "")
+
+
+def tell_status(options: Options, store_url: str, api_url: str) -> int:
+    """Shows how tables stand with boto3 set up as the worker's is; gives 1 if one of them is stale."""
+    set_up_aws(options, store_url)
+    wanted = {options.table_name: options.region_id}
+    with Api(api_url) if api_url else nullcontext() as api:
+        return 0 if show_status(wanted, api) else 1
+
+
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:
     """Shows the table with boto3 set up as the worker's is."""
+    set_up_aws(options, store_url)
+    show_table(options.table_name, type_wanted, rows)
+
+
+def set_up_aws(options: Options, store_url: str) -> None:
+    """Sets boto3 up as the worker's is."""
     wanted = aws_environment(options, store_url, os.environ)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(wanted)
-    show_table(options.table_name, type_wanted, rows)

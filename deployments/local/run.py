@@ -2,12 +2,15 @@
 
 import re
 import subprocess
+import threading
 
 from rich.console import Console
 from rich.markdown import Markdown
 
 from deployments.local.environment import DEPLOYMENTS
 from deployments.local.stack import Stack, prefect
+
+RUN_ID = re.compile(r"UUID: ([0-9a-f-]{36})")
 
 
 class FlowRunError(Exception):
@@ -25,7 +28,7 @@ def run_deployment(stack: Stack) -> None:
     if options.region_id not in DEPLOYMENTS:
         command += ["--param", f"region_id={options.region_id}"]
     output = watch(command, stack)
-    found = re.search(r"UUID: ([0-9a-f-]{36})", output)
+    found = RUN_ID.search(output)
     if not found:
         raise FlowRunError(f"there was no flow run: {' '.join(output.split())}")
     state = stack.api.read_state(found[1])
@@ -39,6 +42,8 @@ def run_deployment(stack: Stack) -> None:
 def watch(command: list[str], stack: Stack) -> str:
     """Runs a command, shows its output while it comes, and gives all of it."""
     lines: list[str] = []
+    ended = threading.Event()
+    followers: list[threading.Thread] = []
     with subprocess.Popen(  # noqa: S603 (our own command)
         command,
         env=stack.environ | {"COLUMNS": "160"},
@@ -53,6 +58,24 @@ def watch(command: list[str], stack: Stack) -> str:
                 stack.progress.say(f"  {line.rstrip()}")
                 stack.check()
                 lines.append(line)
+                if found := RUN_ID.search(line):
+                    followers.append(threading.Thread(target=follow, args=(stack, found[1], ended)))
+                    followers[-1].start()
         finally:
+            ended.set()
             process.terminate()
+            for follower in followers:
+                follower.join()
     return "".join(lines)
+
+
+def follow(stack: Stack, run_id: str, ended: threading.Event) -> None:
+    """Says how far a run's states have come, once a second, until the command that watches it has ended."""
+    told: set[str] = set()
+    is_last = False
+    while not is_last:
+        is_last = ended.wait(1.0)
+        for words in stack.api.read_progress(run_id):
+            if words not in told:
+                told.add(words)
+                stack.progress.say(f"  {words}")

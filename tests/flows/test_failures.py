@@ -55,7 +55,7 @@ def test_retry_asks_for_the_missing_pages_of_a_chunk_alone(market: Faulty, url: 
     """Of a chunk of many pages, only the one that failed is fetched again."""
     assert url
     market.plan = {"57": [refuse(502, "bad gateway")]}
-    summary = market_data(10000043, table_name)  # Domain: 190 pages, 10 a chunk
+    summary = market_data(10000043, table_name)  # Domain: 190 pages, 24 a chunk
     assert (summary.pages, summary.retries) == (190, 1)
     assert sum(market.pages.values()) == 191
     assert market.pages["57"] == 2

@@ -221,7 +221,7 @@ def test_limit_holds_all_requests_still(url: str, monkeypatch: pytest.MonkeyPatc
 def test_hold_is_as_long_as_esi_says(esi: Esi, url: str) -> None:
     """A 429's `Retry-After` is kept in full for the address, and a shorter one later does not end it."""
     for seconds in (5.0, 1.0):
-        esi.count_failure(None, seconds)
+        esi.count_failure(None, "ESI 429", seconds)
     left = Esi._hold_until.pop(url) - time.monotonic()  # noqa: SLF001
     assert 4.5 < left <= 5.0
 

@@ -21,7 +21,7 @@ def some_task() -> None:
     ("error", "expected"),
     [
         (TransientError("busy"), True),
-        (RateLimitedError("limited", 1.0), True),
+        (RateLimitedError("limited", "ESI 429", 1.0), True),
         (TransientTableError("throttled"), True),
         (EsiError("?"), False),
         (RefusedError("no"), False),

@@ -96,9 +96,9 @@ def test_numbers_are_compared_as_numbers() -> None:
             "sell": {"M": {"volume": {"N": "1E+2"}}},
         }
     }
-    assert compare([row], present) == Changes([], [], 1, 0)
+    assert compare([row], present) == Changes([], {}, [], 1, 0)
     present["34"]["sell"]["M"]["volume"]["N"] = "101"
-    assert compare([row], present) == Changes([row], [], 0, 0)
+    assert compare([row], present) == Changes([row], present, [], 0, 0)
 
 
 @given(wanted=st.dictionaries(st.integers(1, 30), st.integers(1, 3)), present=tables)
@@ -126,7 +126,7 @@ def test_changes_are_no_more_than_needed(wanted: dict[int, int], present: dict[s
 @given(puts=st.integers(0, 9000), deletes=st.integers(0, 40))
 def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
     """The parts have each request once, in order, at most 25 a batch and 2,500 a part, and are numbered through."""
-    changes = Changes([(n, 1.0, 1) for n in range(puts)], [f"d{n}" for n in range(deletes)], 0, 0)
+    changes = Changes([(n, 1.0, 1) for n in range(puts)], {}, [f"d{n}" for n in range(deletes)], 0, 0)
     parts = changes.split()
     batches = [batch for part in parts for batch in part.batches.values()]
     assert all(0 < len(batch) <= 25 for batch in batches)

@@ -1,0 +1,174 @@
+"""What a run shows of itself in Prefect while it goes: log lines, progress, tags, events, artifacts.
+
+None of it can fail the run, and none holds it up: Prefect's API is called from a thread of its own, and what it refuses
+is a warning in the run's log.
+"""
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, ClassVar, ParamSpec, Protocol, Self, cast
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from tasks.get_page_count import Snapshot
+from tasks.names import region_name
+
+UPDATE_SECONDS = 0.5  # between two updates of a progress artifact
+
+P = ParamSpec("P")
+
+
+class Work(Protocol):
+    """A part of a state's work: a chunk of pages, or a part of the writes."""
+
+    @property
+    def total(self) -> int:
+        """How many units it has."""
+
+    @property
+    def done(self) -> int:
+        """How many of them are done."""
+
+
+class Reporter:
+    """Reports on one flow run. Use it as a context manager, in the flow; it ends when all has been sent."""
+
+    watchers: ClassVar[list[Callable[["Progress"], None]]] = []  # are told of each state's work as it begins
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}  # by state
+        self._logger = get_run_logger()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reporter")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._thread.shutdown()
+
+    @contextmanager
+    def state(self, name: str, work: Sequence[Work] = (), unit: str = "") -> Iterator[None]:
+        """Reports on a state from begin to end.
+
+        Args:
+            name: of the state.
+            work: what it has to do; with it, a progress artifact follows it.
+            unit: of the work's counts.
+        """
+        progress = Progress(name, work, unit)
+        self._logger.info("%s begins%s", name, f": {progress.total:,} {unit}" if work else "")
+        begun = time.monotonic()
+        if work:
+            self.later(progress.follow)
+            for watch in self.watchers:
+                watch(progress)
+        try:
+            yield
+            progress.end(well=True)
+        finally:
+            progress.end()
+            seconds = time.monotonic() - begun
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            self._logger.info("%s ends after %.2f s%s", name, seconds, f": {progress}" if work else "")
+
+    def tag(self, snapshot: Snapshot) -> None:
+        """Tags the flow run with its region and its snapshot."""
+        news = [f"region:{snapshot.region_id}", f"snapshot:{snapshot.last_modified:%Y-%m-%dT%H:%M:%SZ}"]
+        self.later(add_tags, str(flow_run.id), [*flow_run.tags, *news])
+
+    def tell(self, event: str, region_id: int, payload: dict[str, Any]) -> None:
+        """Sends the event `market.snapshot.EVENT` of a region, for automations to act on."""
+        self.later(send_event, event, region_id, payload)
+
+    def later(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Calls a function in this run's context, after what was asked for before; an error becomes a warning."""
+        context = contextvars.copy_context()
+
+        def call() -> None:
+            try:
+                context.run(function, *args, **kwargs)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the data count for more)
+                self._logger.warning("not shown in Prefect: %s: %s: %s", function.__name__, type(error).__name__, error)
+
+        self._thread.submit(call)
+
+
+class Progress:
+    """How far a state's work has come, in words and as an artifact."""
+
+    def __init__(self, name: str, work: Sequence[Work], unit: str) -> None:
+        self.name = name
+        self.unit = unit
+        self._work = work
+        self.total = sum(part.total for part in work)
+        self._shown: tuple[UUID, int] | None = None  # the artifact, and the count that it shows
+        self._ended = threading.Event()
+        self._ended_well = False
+
+    def __str__(self) -> str:
+        return f"{self.done:,} of {self.total:,} {self.unit}"
+
+    @property
+    def done(self) -> int:
+        """How much is done. Of work that has ended well, parts that were not begun are kept from an earlier attempt."""
+        return sum((part.done or part.total) if self._ended_well else part.done for part in self._work)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more will be done."""
+        return self._ended.is_set()
+
+    def end(self, *, well: bool = False) -> None:
+        """Says that the work has ended; what has ended well stays so."""
+        self._ended_well = self._ended_well or well
+        self._ended.set()
+
+    def follow(self) -> None:
+        """Keeps the artifact up to date until the work has ended; what cannot be shown now is shown a bit later."""
+        while True:
+            is_last = self._ended.wait(UPDATE_SECONDS)
+            try:
+                self.show()
+            except Exception:
+                if is_last:
+                    raise
+            if is_last:
+                return
+
+    def show(self) -> None:
+        """Creates the artifact, or updates it if there is news."""
+        done, words = self.done, f"{self.name}: {self}"
+        percent = 100.0 * done / self.total
+        if self._shown is None:
+            self._shown = cast("UUID", create_progress_artifact(percent, description=words)), done
+        elif done != self._shown[1]:
+            update_progress_artifact(self._shown[0], percent, description=words)
+            self._shown = self._shown[0], done
+
+
+def name_run() -> str:
+    """Names a flow run by its region and the time it was scheduled for: `10000002 The Forge · 2026-11-24 03:05`."""
+    region_id = flow_run.parameters.get("region_id", "default region")
+    region = " ".join(dict.fromkeys([str(region_id), region_name(region_id)]))
+    return f"{region} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+
+
+def add_tags(flow_run_id: str, tags: list[str]) -> None:
+    """Sets a flow run's tags."""
+    get_client(sync_client=True).update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
+
+
+def send_event(event: str, region_id: int, payload: dict[str, Any]) -> None:
+    """Sends the event `market.snapshot.EVENT` of a region."""
+    resource = {"prefect.resource.id": f"market.region.{region_id}", "prefect.resource.name": region_name(region_id)}
+    emit_event(f"market.snapshot.{event}", resource, payload=payload)

@@ -1,0 +1,90 @@
+"""What a run tells, and that the automations that ship with the deployments notice it, on a real server."""
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.api import Api
+from deployments.local.environment import CHECKOUT
+from deployments.local.stack import read_automations
+from tests.conftest import Clock
+from tests.flows.test_sight import ask, inflate
+from tests.servers import wait_for
+
+REGION_ID = 10000005  # one page
+REGION = f"market.region.{REGION_ID}"
+
+pytestmark = pytest.mark.usefixtures("served", "store_url")
+
+
+@pytest.fixture
+def automations(own_api: Api) -> Iterator[dict[str, str]]:
+    """The automations that tell, as quick as Prefect takes them: their names by what they tell of."""
+    named: dict[str, str] = {}
+    for automation in read_automations():
+        if automation["actions"] == [{"type": "do-nothing"}]:
+            what = automation["name"].removeprefix("market-data tells of ")
+            named[what] = f"{automation['name']} {uuid.uuid4()}"
+            within = min(10, automation["trigger"]["within"])
+            quick = {"name": named[what], "trigger": automation["trigger"] | {"within": within}}
+            own_api.apply_automations([automation | quick])
+    yield named
+    for found in ask(own_api, "/automations/filter", {"limit": 200}):
+        if found["name"] in named.values():
+            httpx.delete(f"{own_api.url}/automations/{found['id']}", trust_env=False).raise_for_status()
+
+
+def test_what_happens_is_told(
+    own_api: Api, automations: dict[str, str], dynamodb: DynamoDBClient, clock: Clock, table_name: str
+) -> None:
+    """What a run did is an event; a shrunk snapshot, the failed run, a stale table and a late run are noticed."""
+    ask_for_late_run(own_api)
+    assert run(table_name) == 0
+    assert run(table_name) == 0
+    inflate(dynamodb, table_name)
+    clock.now += 300
+    assert run(table_name) == 1
+    names = ["market.snapshot.stored", "market.snapshot.not-modified", "market.snapshot.refused"]
+    wait_for(lambda: len(read_events(own_api, "market.")) == 3, "the events")
+    events = read_events(own_api, "market.")
+    assert [event["event"] for event in events] == names
+    assert {event["resource"]["prefect.resource.id"] for event in events} == {REGION}
+    assert {event["resource"]["prefect.resource.name"] for event in events} == {"Detorid"}
+    assert [event["payload"].get("table_name") for event in events] == [table_name, table_name, None]
+    assert "under half" in events[2]["payload"]["reason"]
+    assert automations.keys() == {"shrunk snapshots", "failed runs", "stale data", "late runs"}
+    for what, name in automations.items():
+        wait_for(lambda: name in told(own_api), what)  # noqa: B023 (waited for)
+
+
+def run(table_name: str) -> int:
+    """Runs the flow in a process of its own, and gives its exit code."""
+    options = ["--region-id", str(REGION_ID), "--table-name", table_name]
+    return subprocess.run([sys.executable, "-m", "flows.market_data", *options], cwd=CHECKOUT, check=False).returncode
+
+
+def ask_for_late_run(own_api: Api) -> None:
+    """Asks for a run that no worker takes."""
+    flow = ask(own_api, "/flows/", {"name": "market-data"})
+    name = f"late-{uuid.uuid4()}"
+    ask(own_api, "/deployments/", {"name": name, "flow_id": flow["id"]})
+    own_api.create_run(f"market-data/{name}", {})
+
+
+def read_events(own_api: Api, prefix: str) -> list[dict[str, Any]]:
+    """Gives the events whose names begin so, the oldest first."""
+    wanted = {"filter": {"event": {"prefix": [prefix]}}, "limit": 50}
+    found: list[dict[str, Any]] = ask(own_api, "/events/filter", wanted)["events"]
+    return sorted(found, key=lambda event: str(event["occurred"]))
+
+
+def told(own_api: Api) -> set[str]:
+    """Gives the names of the automations that have been triggered."""
+    triggered = read_events(own_api, "prefect.automation.triggered")
+    return {event["resource"]["prefect.resource.name"] for event in triggered}

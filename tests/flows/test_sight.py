@@ -1,0 +1,190 @@
+"""What a run shows of itself in Prefect: names, tags, progress, log lines, events and artifacts."""
+
+import json
+import logging
+import re
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+from prefect import State
+
+from deployments.local.api import Api
+from deployments.local.market.market import Market
+from flows.market_data import Summary, market_data
+from tasks.esi import RefusedError
+from tasks.names import type_name
+from tests.conftest import Clock, scan
+from tests.flows.test_market_data import VENAL, expire, records, truth
+
+pytestmark = pytest.mark.usefixtures("served", "store_url")
+
+
+def run(region_id: int, table_name: str, **parameters: Any) -> tuple[str, State[Any]]:
+    """Runs the flow, whatever comes of it, and gives its flow run's id and its last state."""
+    state: State[Any] = market_data(region_id, table_name, return_state=True, **parameters)
+    return str(state.state_details.flow_run_id), state
+
+
+def read_summary(state: State[Any]) -> Summary:
+    """Gives the summary of a run that ended well."""
+    summary = state.result()
+    assert isinstance(summary, Summary)
+    return summary
+
+
+def ask(api: Api, path: str, body: dict[str, Any]) -> Any:
+    """Asks Prefect's server."""
+    return httpx.post(f"{api.url}{path}", json=body, trust_env=False).raise_for_status().json()
+
+
+def read_artifacts(api: Api, run_id: str) -> list[dict[str, Any]]:
+    """Gives a run's artifacts, the oldest first."""
+    found: list[dict[str, Any]] = ask(api, "/artifacts/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
+    return sorted(found, key=lambda artifact: str(artifact["created"]))
+
+
+def test_run_is_named_and_tagged(api: Api, market: Market, table_name: str) -> None:
+    """A run's name says region and time, its tags say region and snapshot."""
+    run_id, _ = run(VENAL, table_name)
+    flow_run = httpx.get(f"{api.url}/flow_runs/{run_id}", trust_env=False).json()
+    assert re.fullmatch(r"10000015 Venal · \d{4}-\d\d-\d\d \d\d:\d\d", flow_run["name"])
+    snapshot = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(market.index * market.every))
+    assert sorted(flow_run["tags"]) == [f"region:{VENAL}", f"snapshot:{snapshot}"]
+
+
+def test_log_has_two_lines_a_state_and_none_a_page(caplog: pytest.LogCaptureFixture, table_name: str) -> None:
+    """Each state says when it begins and ends, with counts and seconds; no page has a line of its own."""
+    with caplog.at_level(logging.INFO, "prefect.flow_runs"), caplog.at_level(logging.INFO, "prefect.task_runs"):
+        run(VENAL, table_name)
+    for state in ("Get Page Count", "Build Iterator", "Aggregate", "Store Records: compare"):
+        assert f"{state} begins" in caplog.messages
+        assert any(re.fullmatch(rf"{state} ends after \d+\.\d\d s", line) for line in caplog.messages)
+    assert "Fetch Pages begins: 7 pages" in caplog.messages
+    assert any(re.fullmatch(r"Fetch Pages ends after \d+\.\d\d s: 7 of 7 pages", line) for line in caplog.messages)
+    assert not [line for line in caplog.messages if "page 3" in line]
+
+
+def test_progress_moves(api: Api, market: Market, table_name: str) -> None:
+    """While pages come in, the progress artifact grows, at most four times a second."""
+    market.latency_seconds = 0.2
+    ids: list[str] = []
+    at_work = threading.Thread(target=lambda: ids.append(run(19_000_023, table_name, fetch_concurrency=1)[0]))
+    at_work.start()
+    seen: dict[float, float] = {}  # when each value was seen first
+    while at_work.is_alive():
+        found = ask(api, "/artifacts/filter", {"artifacts": {"type": {"any_": ["progress"]}}, "limit": 200})
+        ours = [a["data"] for a in found if re.fullmatch(r"Fetch Pages: \d+ of 23 pages", a["description"] or "")]
+        for value in ours:
+            seen.setdefault(value, time.monotonic())
+        time.sleep(0.02)
+    at_work.join()
+    times = sorted(seen.values())
+    assert len(times) >= 5
+    assert list(seen) == sorted(seen)
+    assert (len(times) - 1) / (times[-1] - times[0]) <= 4
+    artifacts = [artifact for artifact in read_artifacts(api, ids[0]) if artifact["type"] == "progress"]
+    assert [artifact["data"] for artifact in artifacts] == [100, 100]
+    assert artifacts[0]["description"] == "Fetch Pages: 23 of 23 pages"
+    assert re.fullmatch(r"Store Records: ([\d,]+) of \1 writes", artifacts[1]["description"])
+
+
+def test_what_a_run_stored_is_left_to_be_read(
+    api: Api, dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str
+) -> None:
+    """A run that stored leaves its summary, and the types that moved most."""
+    run(VENAL, table_name)
+    before = records(scan(dynamodb, table_name))
+    expire(dynamodb, table_name)
+    clock.now += 300
+    run_id, state = run(VENAL, table_name)
+    summary = read_summary(state)
+    kept = {artifact["key"]: artifact["data"] for artifact in read_artifacts(api, run_id) if artifact["key"]}
+    assert kept.keys() == {f"summary-{VENAL}", f"movers-{VENAL}"}
+    for line in ("| region | 10000015 Venal |", f"| written | {summary.written:,} |", "| … Fetch Pages | "):
+        assert line in kept[f"summary-{VENAL}"]
+    cost = summary.consumed_write_units * 0.625e-6 + summary.consumed_read_units * 0.125e-6
+    assert f"| price | ${cost:.6f} a run, ${cost * 8640:,.2f} a month" in kept[f"summary-{VENAL}"]
+
+    moved = {
+        pk: max(
+            abs(number(item, "price") - number(before[pk], "price")) * number(item, "volume"),
+            abs(number(item, "volume") - number(before[pk], "volume")) * number(item, "price"),
+        )
+        for pk, item in truth(market, VENAL).items()
+        if pk in before
+    }
+    most = sorted(moved, key=lambda pk: -moved[pk])[:20]
+    rows = json.loads(kept[f"movers-{VENAL}"])
+    assert [str(row["id"]) for row in rows] == most
+    assert rows[0]["type"] == type_name(int(most[0]))
+    assert rows[0]["old price"] == f"{number(before[most[0]], 'price'):,.2f}"
+
+
+def number(item: dict[str, Any], name: str) -> float:
+    """Gives one of an item's numbers."""
+    return float(item[name]["N"])
+
+
+def test_not_modified_leaves_nothing(api: Api, table_name: str) -> None:
+    """A run that finds nothing new leaves no artifact: they would bury the others."""
+    run(VENAL, table_name)
+    run_id, state = run(VENAL, table_name)
+    assert state.name == "NotModified"
+    assert read_artifacts(api, run_id) == []
+
+
+def test_shrunk_snapshot_is_explained(api: Api, dynamodb: DynamoDBClient, clock: Clock, table_name: str) -> None:
+    """A snapshot that the shrink guard refuses is explained, with what to do."""
+    run(10000003, table_name)
+    inflate(dynamodb, table_name)
+    clock.now += 300
+    run_id, _ = run(10000003, table_name)
+    (failure,) = [artifact for artifact in read_artifacts(api, run_id) if artifact["key"] == "failure-10000003"]
+    assert "**What failed.** ShrinkError: region 10000003 has" in failure["data"]
+    assert "If it is true, run once with `force`." in failure["data"]
+
+
+def inflate(dynamodb: DynamoDBClient, table_name: str) -> None:
+    """Makes a table look as if it had held far more records, of a snapshot that has expired."""
+    item = scan(dynamodb, table_name)["#snapshot"]
+    dynamodb.put_item(TableName=table_name, Item=item | {"records": {"N": "100000"}, "expires": item["last_modified"]})
+
+
+def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
+    """A run that failed leaves what failed, what was tried and what to do."""
+    monkeypatch.setattr("tasks.fetch_pages.decode_orders", refuse)
+    run_id, _ = run(VENAL, table_name)
+    (failure,) = [artifact for artifact in read_artifacts(api, run_id) if artifact["key"]]
+    assert failure["key"] == f"failure-{VENAL}"
+    assert "**What failed.** RefusedError: page " in failure["data"]
+    assert "**What was tried.** Once: asking again would give the same answer." in failure["data"]
+
+
+def refuse(_body: bytes, what: str) -> None:
+    """Finds a page wrong."""
+    raise RefusedError(f"{what}: planned")
+
+
+@pytest.mark.parametrize("broken", ["write_summary", "write_movers"])
+def test_artifact_that_fails_is_a_warning(
+    dynamodb: DynamoDBClient,
+    market: Market,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    table_name: str,
+    broken: str,
+) -> None:
+    """What cannot be shown is a warning; the data are stored all the same."""
+
+    def fail(*_: object) -> None:
+        raise OSError("planned")
+
+    fail.__name__ = broken
+    monkeypatch.setattr(f"flows.market_data.{broken}", fail)
+    assert market_data(VENAL, table_name).written
+    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    assert f"not shown in Prefect: {broken}: OSError: planned" in caplog.text
