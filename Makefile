@@ -46,7 +46,7 @@ up: setup ## the same stack until Ctrl-C, with its UI, and the schedule on
 table: setup ## the table's records, most traded first: TYPE="Tritanium", REGION=10000002, STORE=aws
 	@$(STACK) table
 
-status: setup ## how fresh the tables are and how their runs go; exit code 1 if one is stale: REGION=10000002, STORE=aws
+status: setup ## how fresh the tables are and how their runs go; fails if one is stale: REGION=10000002, STORE=aws
 	@$(STACK) status
 
 test: setup ## all tests but those of the next line

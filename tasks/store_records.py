@@ -52,7 +52,7 @@ class Part(msgspec.Struct):
     failed_at: float = 0.0  # monotonic time; 0 at the first attempt
 
     def __str__(self) -> str:
-        return f"{self.first}–{self.last}"
+        return f"{self.first}-{self.last}"
 
     @property
     def total(self) -> int:

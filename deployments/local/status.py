@@ -32,7 +32,9 @@ class Status(msgspec.Struct, frozen=True):
 
     @property
     def is_stale(self) -> bool:
-        """Whether its data are older than they should be, or are not there."""
+        """Whether its data are older than they should be, or are not there; those of a deployment run by hand may be."""
+        if self.last and not self.next:
+            return False
         return self.age is None or self.age.total_seconds() > STALE_SECONDS
 
 
@@ -50,6 +52,9 @@ def show_status(wanted: dict[str, int], api: Api | None) -> bool:
     known = {status.table_name for status in statuses}
     statuses += [Status(name, region, read_snapshot(name)) for name, region in wanted.items() if name not in known]
     Console().print(make_grid(statuses))
+    for status in statuses:
+        if status.last and status.last.state.type != "COMPLETED":
+            Console().print(f"{status.table_name}: {status.last.state.reason}", highlight=False, soft_wrap=True)
     stale = [status.table_name for status in statuses if status.is_stale]
     if stale:
         Console().print(f"stale, older than {STALE_SECONDS / 60:.0f} minutes or empty: {', '.join(stale)}")
@@ -85,7 +90,7 @@ def read_snapshot(table_name: str) -> TableSnapshot | None:
 def make_grid(statuses: Iterable[Status]) -> Grid:
     """Gives the statuses as a table to print."""
     grid = Grid(box=box.SIMPLE_HEAD)
-    for name in ("table", "region", "age of the data", "snapshot", "last run", "began late by", "next run"):
+    for name in ("table", "region", "age", "snapshot", "last run", "late by", "next run"):
         grid.add_column(name, overflow="fold")
     for status in statuses:
         snapshot, last = status.snapshot, status.last
@@ -94,9 +99,13 @@ def make_grid(statuses: Iterable[Status]) -> Grid:
             f"{region_name(status.region_id)} ({status.region_id})",
             say_between(snapshot.last_modified, datetime.now(UTC)) if snapshot else "empty",
             f"{snapshot.state}, {snapshot.last_modified:%Y-%m-%d %H:%M:%S} UTC" if snapshot else "",
-            f"{last.state.name}: {last.state.reason}" if last else "",
+            last.state.name if last else "",
             say_between(last.expected_start_time, last.start_time) if last else "",
-            f"in {say_between(datetime.now(UTC), status.next.expected_start_time)}" if status.next else "",
+            f"in {say_between(datetime.now(UTC), status.next.expected_start_time)}"
+            if status.next
+            else "by hand"
+            if status.last
+            else "",
         )
     return grid
 

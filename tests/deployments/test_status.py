@@ -65,6 +65,6 @@ def test_runs_are_told(api: Api, table_name: str, capsys: pytest.CaptureFixture[
     market_data(REGION_ID, table_name)
     deploy(api, table_name)
     show_status({table_name: REGION_ID}, api)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith(table_name)]
-    assert "Failed: page 3" in line
-    assert re.search(r" \d s +in [56]\d s", line)
+    line, reason = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith(table_name)]
+    assert re.search(r" Failed +\d s +in [56]\d s", line)
+    assert reason == f"{table_name}: page 3"

@@ -183,9 +183,9 @@ def test_run_graph_shows_the_five_states(api: Api, table_name: str) -> None:
         "Store Records: compare",
         "Store Records: complete",
     }
-    chunks = {f"Fetch Pages {page}–{min(page + 2, 20)}" for page in range(1, 21, 3)}  # DERELIK has 20 pages
+    chunks = {f"Fetch Pages {page}-{min(page + 2, 20)}" for page in range(1, 21, 3)}  # DERELIK has 20 pages
     assert {name for name in names if name.startswith("Fetch Pages")} == chunks
-    assert sum(name.startswith("Store Records 1–") for name in names) == 1
+    assert sum(name.startswith("Store Records 1-") for name in names) == 1
     assert state.name == "Completed"
     assert state.message
     assert state.message.startswith(f"{table_name} has region {DERELIK} of ")

@@ -47,7 +47,7 @@ def test_task_gives_the_same_chunks() -> None:
     ("chunk", "name"),
     [
         pytest.param(Chunk(7, 7), "7", id="one-page"),
-        pytest.param(Chunk(41, 80), "41–80", id="several"),
+        pytest.param(Chunk(41, 80), "41-80", id="several"),
     ],
 )
 def test_chunk_is_named_by_its_pages(chunk: Chunk, name: str) -> None:
