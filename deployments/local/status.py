@@ -32,7 +32,7 @@ class Status(msgspec.Struct, frozen=True):
 
     @property
     def is_stale(self) -> bool:
-        """Whether its data are older than they should be, or are not there; those of a deployment run by hand may be."""
+        """Whether its data are too old, or are not there; those of a deployment that is run by hand may be."""
         if self.last and not self.next:
             return False
         return self.age is None or self.age.total_seconds() > STALE_SECONDS
