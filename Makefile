@@ -7,6 +7,8 @@ UV_CACHE_DIR ?= $(CURDIR)/.local/cache
 export UV_CACHE_DIR
 # As pip does: a company's proxy has its certificate there.
 export UV_SYSTEM_CERTS := 1
+# Without bytecode each of the stack's six processes would compile Prefect anew, four seconds each time.
+unexport PYTHONDONTWRITEBYTECODE
 # Prefect and matplotlib make folders in the home directory as soon as they are imported.
 export MPLCONFIGDIR := $(CURDIR)/.local/matplotlib
 test outages chaos bench: export PREFECT_HOME := $(CURDIR)/.local/prefect-home
