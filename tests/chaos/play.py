@@ -50,7 +50,7 @@ class Outcome(msgspec.Struct):
 
 
 @contextmanager
-def hurry(standstill_seconds: float = 1.5) -> Iterator[None]:
+def hurry(standstill_seconds: float = 3.0) -> Iterator[None]:
     """Lets waits be short that are long for the sake of others: what happens in which order stays.
 
     Args:
