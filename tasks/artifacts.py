@@ -1,7 +1,7 @@
 """What a run leaves in Prefect to be read: its summary, the types that moved most, and what to do if it failed."""
 
 import os
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from prefect import Flow, State
@@ -22,9 +22,10 @@ from tasks.table import Item, MissingTableError, TableError, TransientTableError
 
 MOVERS = 20
 # USD per million units on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
-WRITE_UNITS_USD, READ_UNITS_USD = 0.625, 0.125
+WRITE_UNITS_USD, READ_UNITS_USD = "0.625", "0.125"
 # USD per million transitions of a standard workflow there: https://aws.amazon.com/step-functions/pricing/
-TRANSITIONS_USD = 25.0
+TRANSITIONS_USD = 25
+MILLION = 1_000_000
 RUNS_A_MONTH = 30 * 24 * 12  # every five minutes
 
 
@@ -75,20 +76,37 @@ def describe_run(summary: Summary) -> str:
     )
 
 
-def price_run(write_units: float, read_units: float) -> float:
+def price_run(write_units: float, read_units: float) -> Decimal:
     """Gives what units cost, USD; `WRITE_UNITS_USD` and `READ_UNITS_USD` set the prices of a million of each.
 
     Raises:
-        ValueError: one of them is no number.
+        ValueError: one of them is no price.
     """
-    write_usd = float(os.environ.get("WRITE_UNITS_USD") or WRITE_UNITS_USD)
-    read_usd = float(os.environ.get("READ_UNITS_USD") or READ_UNITS_USD)
-    return (write_units * write_usd + read_units * read_usd) / 1e6
+    write_usd = read_price("WRITE_UNITS_USD", WRITE_UNITS_USD)
+    return (
+        Decimal(write_units) * write_usd + Decimal(read_units) * read_price("READ_UNITS_USD", READ_UNITS_USD)
+    ) / MILLION
 
 
-def price_state_machine(pages: int, records: int) -> float:
+def read_price(name: str, default: str) -> Decimal:
+    """Gives a price of the environment, USD.
+
+    Raises:
+        ValueError: it is no price.
+    """
+    given = os.environ.get(name) or default
+    try:
+        price = Decimal(given)
+    except InvalidOperation:
+        price = Decimal("nan")
+    if not (price.is_finite() and price >= 0):
+        raise ValueError(f"{name} is {given!r}: give USD per million units, such as {default}")
+    return price
+
+
+def price_state_machine(pages: int, records: int) -> Decimal:
     """Gives what the five-state machine costs for the same table, USD: a transition a page and a record, five more."""
-    return (pages + records + 5) * TRANSITIONS_USD / 1e6 + price_run(records, 0)
+    return Decimal((pages + records + 5) * TRANSITIONS_USD) / MILLION + price_run(records, 0)
 
 
 def find_movers(changes: Changes) -> list[dict[str, Any]]:

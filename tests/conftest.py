@@ -9,8 +9,8 @@ from contextlib import ExitStack
 import boto3
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+from benchmarks.heartbeats import stop_heartbeats
 from deployments.local.api import Api
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
@@ -36,7 +36,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def no_heartbeats() -> Iterator[None]:
     """Flow runs of this process send no heartbeats: Prefect ends them in steps of a second, and so each run."""
-    with temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with stop_heartbeats():
         yield
 
 

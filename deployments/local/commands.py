@@ -3,8 +3,8 @@
 import argparse
 import os
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 from deployments.local.api import Api
 from deployments.local.environment import Options, aws_environment, read_options
@@ -12,7 +12,7 @@ from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail
 from deployments.local.run import FlowRunError, run_deployment
 from deployments.local.show import show_table
-from deployments.local.stack import BusyError, FullDiskError, Stack, read_addresses
+from deployments.local.stack import Addresses, BusyError, FullDiskError, Stack, read_addresses
 from deployments.local.status import show_status
 from tasks.table import TableError
 
@@ -82,37 +82,31 @@ def up(options: Options) -> None:
 
 
 def table(options: Options) -> None:
-    """Shows the table, from the running stack's store, or from one started for it."""
-    wanted = os.environ.get("TYPE", "").strip()
-    addresses = read_addresses()
-    if options.store == "aws" or (addresses and addresses.store_url):
-        show(options, addresses.store_url if addresses else "", wanted)
-        return
-    with Progress() as progress, Stack(options, progress) as stack:
-        progress.begin("starting the store")
-        stack.start_store()
-        show(options, stack.addresses.store_url, wanted)
+    """Shows the table."""
+    with find_store(options) as addresses:
+        show(options, addresses.store_url, os.environ.get("TYPE", "").strip())
 
 
 def status(options: Options) -> int:
     """Shows how tables stand; gives 1 if one of them is stale."""
+    with find_store(options) as addresses:
+        set_up_aws(options, addresses.store_url)
+        api_url = addresses.api_url or os.environ.get("PREFECT_API_URL", "")
+        with Api(api_url) if api_url else nullcontext() as api:
+            return 0 if show_status({options.table_name: options.region_id}, api) else 1
+
+
+@contextmanager
+def find_store(options: Options) -> Iterator[Addresses]:
+    """Gives where the running stack is, or where a store is that is started until the block ends."""
     running = read_addresses()
-    store_url = running.store_url if running else ""
-    if options.store == "aws" or store_url:
-        api_url = (running.api_url if running else "") or os.environ.get("PREFECT_API_URL", "")
-        return tell_status(options, store_url, api_url)
+    if options.store == "aws" or (running and running.store_url):
+        yield running or Addresses(os.getpid(), options.esi_url, "")
+        return
     with Progress() as progress, Stack(options, progress) as stack:
         progress.begin("starting the store")
         stack.start_store()
-        return tell_status(options, stack.addresses.store_url, "")
-
-
-def tell_status(options: Options, store_url: str, api_url: str) -> int:
-    """Shows how tables stand with boto3 set up as the worker's is; gives 1 if one of them is stale."""
-    set_up_aws(options, store_url)
-    wanted = {options.table_name: options.region_id}
-    with Api(api_url) if api_url else nullcontext() as api:
-        return 0 if show_status(wanted, api) else 1
+        yield stack.addresses
 
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:

@@ -5,6 +5,7 @@ import logging
 import re
 import threading
 import time
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -106,7 +107,8 @@ def test_what_a_run_stored_is_left_to_be_read(
     assert kept.keys() == {f"summary-{VENAL}", f"movers-{VENAL}"}
     for line in ("| region | 10000015 Venal |", f"| written | {summary.written:,} |", "| … Fetch Pages | "):
         assert line in kept[f"summary-{VENAL}"]
-    cost = summary.consumed_write_units * 0.625e-6 + summary.consumed_read_units * 0.125e-6
+    units = (Decimal(summary.consumed_write_units), Decimal(summary.consumed_read_units))
+    cost = (units[0] * Decimal("0.625") + units[1] * Decimal("0.125")) / 1_000_000
     assert f"| price | ${cost:.6f} a run, ${cost * 8640:,.2f} a month" in kept[f"summary-{VENAL}"]
 
     moved = {
