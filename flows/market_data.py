@@ -23,9 +23,10 @@ from tasks.build_iterator import build_iterator
 from tasks.esi import Esi
 from tasks.fetch_pages import fetch_pages, is_whole, offers
 from tasks.get_page_count import get_page_count
+from tasks.history import draw_history
 from tasks.kept_pages import forget_pages
 from tasks.lease import Lease
-from tasks.reporter import Reporter, name_run
+from tasks.reporter import Reporter, attempt, name_run
 from tasks.store_records import Changes, begin_store, complete_store, store_records
 from tasks.summary import Summary, summarize
 from tasks.table import Table, check_table_name
@@ -84,7 +85,7 @@ StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give("1 to 100, the Ba
 Force = Annotated[bool, or_give("true or false")]
 
 
-_summaries: dict[str, Summary] = {}  # of runs that are ending, by flow run id
+_ended: dict[str, tuple[Summary, Changes | None]] = {}  # by flow run id: runs whose hooks have not been called yet
 
 
 def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's names)
@@ -92,9 +93,16 @@ def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> Non
 
     Prefect asks again, is told that the run has ended already, and is given a state that has no data.
     """
-    summary = _summaries.pop(str(flow_run.id), None)
     if state.data is None:
-        state.data = summary
+        state.data = _ended[str(flow_run.id)][0]
+
+
+def leave_artifacts(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
+    """Leaves what is to be read of a run that has stored something; the run has ended meanwhile."""
+    summary, changes = _ended.pop(str(flow_run.id))
+    if changes:
+        attempt(write_summary, summary, attempt(draw_history, summary) or {})
+        attempt(write_movers, summary, changes)
 
 
 @flow(
@@ -102,7 +110,7 @@ def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> Non
     description="Keeps a DynamoDB table equal to the newest snapshot of a region's market.",
     persist_result=False,
     flow_run_name=name_run,
-    on_completion=[hand_over],
+    on_completion=[hand_over, leave_artifacts],
     on_failure=[explain_failure],
 )
 def market_data(
@@ -167,19 +175,16 @@ def market_data(
 
 
 def finish(summary: Summary, reporter: Reporter, changes: Changes | None = None) -> Summary:
-    """Ends the run with the summary's line as its state's message, tells of it, and leaves artifacts if it has stored.
+    """Ends the run with the summary's line as its state's message, and tells of it.
 
     Prefect unwraps the state: a caller gets the summary itself.
     """
     forget_pages(str(flow_run.id))
-    _summaries[str(flow_run.id)] = summary
+    _ended[str(flow_run.id)] = summary, changes
     event = "not-modified" if summary.not_modified else "stored"
     reporter.tell(event, summary.region_id, summary.model_dump(mode="json"))
-    if changes is None:
-        return cast("Summary", Completed(name="NotModified", message=summary.line, data=summary))
-    reporter.later(write_summary, summary)
-    reporter.later(write_movers, summary, changes)
-    return cast("Summary", Completed(message=summary.line, data=summary))
+    name = "NotModified" if summary.not_modified else "Completed"
+    return cast("Summary", Completed(name=name, message=summary.line, data=summary))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a run leaves in Prefect to be read: its summary, the types that moved most, and what to do if it failed."""
 
+import base64
 import os
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -17,7 +18,7 @@ from tasks.names import region_name, type_name
 from tasks.reporter import send_event
 from tasks.retries import RETRIES
 from tasks.store_records import Changes, Row, ShrinkError
-from tasks.summary import Summary
+from tasks.summary import Summary, percent
 from tasks.table import Item, MissingTableError, TableError, TransientTableError
 
 MOVERS = 20
@@ -29,9 +30,16 @@ MILLION = 1_000_000
 RUNS_A_MONTH = 30 * 24 * 12  # every five minutes
 
 
-def write_summary(summary: Summary) -> None:
-    """Creates the artifact `summary-REGION`, whose versions are the region's history."""
-    create_markdown_artifact(describe_run(summary), key=f"summary-{summary.region_id}", description=summary.line)
+def write_summary(summary: Summary, pictures: dict[str, bytes]) -> None:
+    """Creates the artifact `summary-REGION`, whose versions are the region's history.
+
+    Args:
+        summary: what is told.
+        pictures: PNG files by title.
+    """
+    shown = [f"![{title}]({to_data_uri(png)})" for title, png in pictures.items()]
+    text = "\n\n".join([describe_run(summary), *shown])
+    create_markdown_artifact(text, key=f"summary-{summary.region_id}", description=summary.line)
 
 
 def write_movers(summary: Summary, changes: Changes) -> None:
@@ -74,6 +82,11 @@ def describe_run(summary: Summary) -> str:
         "The price is DynamoDB's, of write and read units on demand; server and worker come on top. A state machine "
         "would make a transition a page and a record, and write every record."
     )
+
+
+def to_data_uri(png: bytes) -> str:
+    """Gives a picture as an address that holds it: Prefect's UI shows it in markdown, as a browser does."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def price_run(write_units: float, read_units: float) -> Decimal:
@@ -142,11 +155,6 @@ def describe_mover(row: Row, old: Item) -> dict[str, Any]:
         "volume %": f"{percent(float(was_volume), volume):+.1f}",
         "ISK on offer": f"{price * volume:,.0f}",
     }
-
-
-def percent(old: float, new: float) -> float:
-    """Gives by how many percent a figure has grown."""
-    return (new / old - 1) * 100 if old else 0.0
 
 
 # What was tried before an error ended the run, and what to do; the first class that fits counts.

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, ParamSpec, Protocol, Self, cast
+from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeVar, cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -26,6 +27,7 @@ from tasks.names import region_name
 UPDATE_SECONDS = 0.5  # between two updates of a progress artifact
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Work(Protocol):
@@ -92,15 +94,7 @@ class Reporter:
 
     def later(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Calls a function in this run's context, after what was asked for before; an error becomes a warning."""
-        context = contextvars.copy_context()
-
-        def call() -> None:
-            try:
-                context.run(function, *args, **kwargs)
-            except Exception as error:  # noqa: BLE001 (whatever it is, the data count for more)
-                self._logger.warning("not shown in Prefect: %s: %s: %s", function.__name__, type(error).__name__, error)
-
-        self._thread.submit(call)
+        self._thread.submit(contextvars.copy_context().run, partial(attempt, function, *args, **kwargs))
 
 
 class Progress:
@@ -154,6 +148,16 @@ class Progress:
         elif done != self._shown[1]:
             update_progress_artifact(self._shown[0], percent, description=words)
             self._shown = self._shown[0], done
+
+
+def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+    """Calls a function that shows something of a run; an error becomes a warning in its log, and gives None."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the data count for more)
+        told = (getattr(function, "__name__", "it"), type(error).__name__, error)
+        get_run_logger().warning("not shown in Prefect: %s: %s: %s", *told)
+        return None
 
 
 def name_run() -> str:

@@ -1,6 +1,7 @@
 """What a run did, in figures."""
 
 import time
+from collections import Counter
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +12,8 @@ from tasks.get_page_count import Snapshot
 from tasks.reporter import Reporter
 from tasks.store_records import Changes
 from tasks.table import Table
+
+MOST_PERCENT = 25  # changes beyond are counted with those of as much
 
 
 class Summary(BaseModel):
@@ -38,6 +41,7 @@ class Summary(BaseModel):
     age_seconds: float  # of the snapshot when the run ended, by this machine's clock
     seconds: float
     state_seconds: dict[str, float]  # by state
+    price_changes: dict[int, int] = {}  # item types whose price is another one now, by the change in percent
 
     @property
     def line(self) -> str:
@@ -82,4 +86,20 @@ def summarize(
         age_seconds=round((datetime.now(UTC) - snapshot.last_modified).total_seconds(), 3),
         seconds=round(time.monotonic() - started, 3),
         state_seconds={name: round(seconds, 3) for name, seconds in reporter.seconds.items()},
+        price_changes=count_price_changes(changes) if changes else {},
     )
+
+
+def count_price_changes(changes: Changes) -> dict[int, int]:
+    """Counts the item types whose price has changed, by whole percents, at most `MOST_PERCENT` up or down."""
+    counts: Counter[int] = Counter()
+    for row in changes.puts:
+        old, new = changes.replaced.get(str(row[0]), {}).get("price"), row[1]
+        if old and (was := float(old["N"])) != new:
+            counts[max(-MOST_PERCENT, min(round(percent(was, new)), MOST_PERCENT))] += 1
+    return dict(sorted(counts.items()))
+
+
+def percent(old: float, new: float) -> float:
+    """Gives by how many percent a figure has grown."""
+    return (new / old - 1) * 100 if old else 0.0

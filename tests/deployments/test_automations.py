@@ -14,6 +14,7 @@ from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
 from tests.conftest import Clock
+from tests.flows.test_market_data import expire
 from tests.flows.test_sight import ask, inflate
 from tests.servers import wait_for
 
@@ -47,20 +48,32 @@ def test_what_happens_is_told(
     ask_for_late_run(own_api)
     assert run(table_name) == 0
     assert run(table_name) == 0
+    wait_for(lambda: len(read_events(own_api, "market.")) == 2, "the first runs' events")
+    clock.now += 300
+    expire(dynamodb, table_name)
+    assert run(table_name) == 0
+    assert "last 2 runs" in read_summaries(own_api)[0]
     inflate(dynamodb, table_name)
+    expire(dynamodb, table_name)
     clock.now += 300
     assert run(table_name) == 1
-    names = ["market.snapshot.stored", "market.snapshot.not-modified", "market.snapshot.refused"]
-    wait_for(lambda: len(read_events(own_api, "market.")) == 3, "the events")
+    names = [f"market.snapshot.{what}" for what in ("stored", "not-modified", "stored", "refused")]
+    wait_for(lambda: len(read_events(own_api, "market.")) == len(names), "the events")
     events = read_events(own_api, "market.")
     assert [event["event"] for event in events] == names
     assert {event["resource"]["prefect.resource.id"] for event in events} == {REGION}
     assert {event["resource"]["prefect.resource.name"] for event in events} == {"Detorid"}
-    assert [event["payload"].get("table_name") for event in events] == [table_name, table_name, None]
-    assert "under half" in events[2]["payload"]["reason"]
+    assert [event["payload"].get("table_name") for event in events] == [table_name] * 3 + [None]
+    assert "under half" in events[-1]["payload"]["reason"]
     assert automations.keys() == {"shrunk snapshots", "failed runs", "stale data", "late runs"}
     for what, name in automations.items():
         wait_for(lambda: name in told(own_api), what)  # noqa: B023 (waited for)
+
+
+def read_summaries(own_api: Api) -> list[str]:
+    """Gives the region's summary artifacts, the newest first."""
+    wanted = {"artifacts": {"key": {"any_": [f"summary-{REGION_ID}"]}}, "sort": "CREATED_DESC"}
+    return [artifact["data"] for artifact in ask(own_api, "/artifacts/filter", wanted)]
 
 
 def run(table_name: str) -> int:

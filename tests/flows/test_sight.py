@@ -1,5 +1,6 @@
 """What a run shows of itself in Prefect: names, tags, progress, log lines, events and artifacts."""
 
+import base64
 import json
 import logging
 import re
@@ -110,6 +111,9 @@ def test_what_a_run_stored_is_left_to_be_read(
     units = (Decimal(summary.consumed_write_units), Decimal(summary.consumed_read_units))
     cost = (units[0] * Decimal("0.625") + units[1] * Decimal("0.125")) / 1_000_000
     assert f"| price | ${cost:.6f} a run, ${cost * 8640:,.2f} a month" in kept[f"summary-{VENAL}"]
+    pictures = re.findall(r"^!\[.+\]\(data:image/png;base64,(.+)\)$", kept[f"summary-{VENAL}"], re.MULTILINE)
+    assert [base64.b64decode(picture)[:4] for picture in pictures] == [b"\x89PNG"] * 3
+    assert len(kept[f"summary-{VENAL}"]) < 200_000
 
     moved = {
         pk: max(
@@ -123,6 +127,10 @@ def test_what_a_run_stored_is_left_to_be_read(
     rows = json.loads(kept[f"movers-{VENAL}"])
     assert [str(row["id"]) for row in rows] == most
     assert rows[0]["type"] == type_name(int(most[0]))
+    prices = [number(item, "price") for pk, item in truth(market, VENAL).items() if pk in before]
+    assert sum(summary.price_changes.values()) == sum(
+        price != number(before[pk], "price") for pk, price in zip(moved, prices, strict=True)
+    )
     assert rows[0]["old price"] == f"{number(before[most[0]], 'price'):,.2f}"
 
 
@@ -171,7 +179,7 @@ def refuse(_body: bytes, what: str) -> None:
     raise RefusedError(f"{what}: planned")
 
 
-@pytest.mark.parametrize("broken", ["write_summary", "write_movers"])
+@pytest.mark.parametrize("broken", ["draw_history", "write_summary", "write_movers"])
 def test_artifact_that_fails_is_a_warning(
     dynamodb: DynamoDBClient,
     market: Market,
