@@ -78,7 +78,7 @@ def describe_run(summary: Summary) -> str:
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
-        f"{summary.line}\n\n| | |\n| --- | --- |\n{table}\n\n"
+        f"| | |\n| --- | --- |\n{table}\n\n"
         "The price is DynamoDB's, of write and read units on demand; server and worker come on top. A state machine "
         "would make a transition a page and a record, and write every record."
     )
