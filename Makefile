@@ -54,7 +54,7 @@ status: setup ## how fresh the tables are and how their runs go; fails if one is
 test: setup ## all tests but those of the next line
 	@$(BIN)/python -m pytest -m "not outage" -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
-outages: setup ## kills of worker and Prefect server, and what comes of them: four minutes, most of them waiting
+outages: setup ## whole stacks, kills of worker and Prefect server, and what comes of them: six minutes, most of them waiting
 	@$(BIN)/python -m pytest -m outage
 
 chaos: setup ## random faults against the flow, and whether the table was ever wrong: N=1000, SEED=7, KILLS=100

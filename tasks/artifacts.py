@@ -38,16 +38,22 @@ def write_summary(summary: Summary, pictures: dict[str, bytes]) -> None:
         pictures: PNG files by title.
     """
     shown = [f"![{title}]({to_data_uri(png)})" for title, png in pictures.items()]
-    text = "\n\n".join([describe_run(summary), *shown])
-    create_markdown_artifact(text, key=f"summary-{summary.region_id}", description=summary.line)
+    create_markdown_artifact(
+        "\n\n".join([describe_run(summary), *shown]),
+        key=f"summary-{summary.region_id}",
+        description=f"{region_name(summary.region_id)}: {summary.written:,} written, {summary.deleted:,} deleted, "
+        f"{summary.unchanged:,} unchanged; {summary.age_seconds:,.0f} s old when stored",
+    )
 
 
 def write_movers(summary: Summary, changes: Changes) -> None:
     """Creates the artifact `movers-REGION`: the types whose record differs most from the snapshot before."""
     if movers := find_movers(changes):
-        said = f"Of {len(changes.replaced):,} types that changed in {region_name(summary.region_id)}, those that moved "
         create_table_artifact(
-            movers, key=f"movers-{summary.region_id}", description=f"{said}most ISK, {summary.last_modified} UTC"
+            movers,
+            key=f"movers-{summary.region_id}",
+            description=f"{region_name(summary.region_id)}: {len(changes.replaced):,} types changed until "
+            f"{summary.last_modified:%Y-%m-%d %H:%M} UTC; these moved most ISK",
         )
 
 
@@ -141,19 +147,19 @@ def isk_moved(row: Row, old: Item) -> float:
 
 
 def describe_mover(row: Row, old: Item) -> dict[str, Any]:
-    """Gives a row of the movers' table."""
+    """Gives a row of the movers' table; a narrow window shows the first columns."""
     type_id, price, volume = row[:3]
     was_price, was_volume = (Decimal(old[name]["N"]) for name in ("price", "volume"))
     return {
         "type": type_name(type_id),
-        "id": type_id,
-        "old price": f"{was_price:,.2f}",
-        "new price": f"{price:,.2f}",
         "price %": f"{percent(float(was_price), price):+.1f}",
-        "old volume": f"{was_volume:,}",
-        "new volume": f"{volume:,}",
         "volume %": f"{percent(float(was_volume), volume):+.1f}",
         "ISK on offer": f"{price * volume:,.0f}",
+        "new price": f"{price:,.2f}",
+        "old price": f"{was_price:,.2f}",
+        "new volume": f"{volume:,}",
+        "old volume": f"{was_volume:,}",
+        "id": type_id,
     }
 
 

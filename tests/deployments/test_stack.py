@@ -231,6 +231,7 @@ def run_make(clone: Path, target: str, **environ: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.outage
 def test_make_run_twice_and_table(clone: Path) -> None:
     """`make run` fills the table through the deployment, a second one finds it not modified, `make table` shows it."""
     region = "10000003"  # one page
@@ -248,6 +249,7 @@ def test_make_run_twice_and_table(clone: Path) -> None:
     assert not processes_of(clone)
 
 
+@pytest.mark.outage
 def test_failed_make_run_says_why(clone: Path, clock: Clock) -> None:
     """A run that did not complete ends `make run` with its one-line reason and a non-zero exit code."""
     market = Faulty(clock)

@@ -39,7 +39,7 @@ def open_pictures(runs: list[Summary]) -> list[Image.Image]:
 def find_pixels(picture: Image.Image, colour: str) -> np.ndarray:
     """Tells for each pixel whether it has a colour, as near as a palette keeps it."""
     distance = np.abs(np.asarray(picture, int) - ImageColor.getrgb(colour))
-    return (distance < 12).all(axis=2)
+    return np.asarray((distance < 12).all(axis=2))
 
 
 def heights(chart: Image.Image) -> list[int]:

@@ -1,0 +1,31 @@
+"""What a person finds of a run in Prefect's UI, in a real browser."""
+
+from pathlib import Path
+
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.api import Api
+from tests.browser import CHROMIUM, find_run, look_at_run
+from tests.conftest import Clock
+from tests.deployments.test_automations import read_events, run
+from tests.flows.test_market_data import expire
+from tests.servers import wait_for
+
+pytestmark = [
+    pytest.mark.usefixtures("served", "store_url"),
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
+]
+
+
+def test_run_is_there_to_be_looked_at(
+    own_api: Api, dynamodb: DynamoDBClient, clock: Clock, table_name: str, tmp_path: Path
+) -> None:
+    """From the dashboard one clicks through a run, its graph, its states and its artifacts, and nothing is missing."""
+    assert run(table_name) == 0
+    wait_for(lambda: bool(read_events(own_api, "market.")), "the first run's event")
+    expire(dynamodb, table_name)
+    clock.now += 300
+    assert run(table_name) == 0
+    ui_url = own_api.url.removesuffix("/api")
+    look_at_run(ui_url, find_run(ui_url), tmp_path)
