@@ -1,6 +1,6 @@
 # A target per habit; `make` alone lists them. CI calls the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup run up table status test outages chaos bench lint format audit lock clean
+.PHONY: help setup run up table status report test outages chaos bench lint format audit lock clean
 
 PYTHON ?= python3
 UV_CACHE_DIR ?= $(CURDIR)/.local/cache
@@ -50,6 +50,9 @@ table: setup ## the table's records, most traded first: TYPE="Tritanium", REGION
 
 status: setup ## how fresh the tables are and how their runs go; fails if one is stale: REGION=10000002, STORE=aws
 	@$(STACK) status
+
+report: setup ## the table and its last runs as one HTML file, to be sent to somebody: REGION=10000002, RUNS=20, STORE=aws
+	@$(STACK) report
 
 test: setup ## all tests but those of the next line
 	@$(BIN)/python -m pytest -m "not outage" -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder

@@ -204,7 +204,8 @@ def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
         data=describe_failure(state),
         flow_run_id=flow_run.id,
     )
-    get_client(sync_client=True).create_artifact(artifact)
+    with get_client(sync_client=True) as client:
+        client.create_artifact(artifact)
     error = find_error(state)
     if isinstance(error, ShrinkError):
         send_event("refused", region_id, {"reason": str(error)})

@@ -23,7 +23,8 @@ def read_history(region_id: int, table_name: str, limit: int) -> list[Summary]:
         event=EventNameFilter(name=["market.snapshot.stored"]),
         resource=EventResourceFilter(id=[f"market.region.{region_id}"]),
     )
-    events = get_client(sync_client=True).read_events(wanted, limit=limit).events
+    with get_client(sync_client=True) as client:
+        events = client.read_events(wanted, limit=limit).events
     summaries = (understand(event.payload) for event in events)
     return [summary for summary in summaries if summary and summary.table_name == table_name]
 

@@ -169,7 +169,8 @@ def name_run() -> str:
 
 def add_tags(flow_run_id: str, tags: list[str]) -> None:
     """Sets a flow run's tags."""
-    get_client(sync_client=True).update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
 
 
 def send_event(event: str, region_id: int, payload: dict[str, Any]) -> None:

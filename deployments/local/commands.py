@@ -2,12 +2,21 @@
 
 import argparse
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from deployments.local.api import Api
-from deployments.local.environment import Options, aws_environment, read_options
+from deployments.local.environment import (
+    CHECKOUT,
+    STATE,
+    Options,
+    aws_environment,
+    prefect_environment,
+    read_options,
+)
 from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail
 from deployments.local.run import FlowRunError, run_deployment
@@ -36,12 +45,22 @@ UP = """
 
 def main() -> int:
     """Does what the command line says; gives the exit code."""
-    commands: dict[str, Callable[[Options], int | None]] = {"run": run, "up": up, "table": table, "status": status}
+    commands: dict[str, Callable[[Options], int | None]] = {
+        "run": run,
+        "up": up,
+        "table": table,
+        "status": status,
+        "report": report,
+    }
     parser = argparse.ArgumentParser(
         "python -m deployments.local",
-        description="The embedded stack. REGION, STORE, ESI_URL and TYPE in the environment say what: see README.md.",
+        description="The embedded stack. REGION, STORE, ESI_URL, TYPE and RUNS in the environment say what.",
     )
-    parser.add_argument("command", choices=commands, help="fill once, stay up, show the table, or how it stands")
+    parser.add_argument(
+        "command",
+        choices=commands,
+        help="fill once, stay up, show the table, how it stands, write a report",
+    )
     command = commands[parser.parse_args().command]
     try:
         return command(read_options(os.environ)) or 0
@@ -96,17 +115,30 @@ def status(options: Options) -> int:
             return 0 if show_status({options.table_name: options.region_id}, api) else 1
 
 
+def report(options: Options) -> int:
+    """Writes a report of the region's table and its last runs; gives the exit code."""
+    runs, file = os.environ.get("RUNS", "").strip() or "20", STATE / f"report-{options.region_id}.html"
+    with find_store(options, with_server=True) as addresses:
+        set_up_aws(options, addresses.store_url)
+        own = prefect_environment(addresses.api_url) if addresses.api_url else {}
+        given = ["--table-name", options.table_name, "--runs", runs, "--file", str(file.relative_to(CHECKOUT))]
+        command = [sys.executable, "-m", "deployments.report", *given]
+        return subprocess.run(command, cwd=CHECKOUT, env=os.environ | own, check=False).returncode  # noqa: S603 (ours)
+
+
 @contextmanager
-def find_store(options: Options) -> Iterator[Addresses]:
-    """Gives where the running stack is, or where a store is that is started until the block ends."""
+def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addresses]:
+    """Gives where the running stack is, or where a store, and a Prefect server, are that run until the block ends."""
     running = read_addresses()
     if options.store == "aws" or (running and running.store_url):
         yield running or Addresses(os.getpid(), options.esi_url, "")
         return
     with Progress() as progress, Stack(options, progress) as stack:
-        progress.begin("starting the store")
+        progress.begin("starting the store and a Prefect server" if with_server else "starting the store")
+        if with_server:
+            stack.start_server()
         stack.start_store()
-        yield stack.addresses
+        yield stack.wait_for_server() if with_server else stack.addresses
 
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:

@@ -153,12 +153,12 @@ class Stack:
         if not self.options.esi_url:
             command = [sys.executable, "-m", "deployments.local.market", "--prepare", str(self.options.region_id)]
             self._start("market", command, self._base)
-        self._start("server", server_command(httpx.URL(self.api.url).port or 0), self.environ)
+        self.start_server()
         self.start_store()
         if not self.options.esi_url:
             url = self._wait("market", lambda: rest_of_line(self.children["market"].log, "market stand-in on "))
             self.addresses = msgspec.structs.replace(self.addresses, esi_url=url)
-        self._wait("server", self.api.is_up)
+        self.wait_for_server()
         self.progress.begin("deploying, and starting a worker")
         self.api.create_pool(POOL)
         self.api.apply_automations(read_automations())
@@ -170,6 +170,15 @@ class Stack:
         self._wait("deploy", self.children["deploy"].has_succeeded)
         self.addresses = msgspec.structs.replace(self.addresses, api_url=self.api.url)
         self._publish()
+
+    def start_server(self) -> None:
+        """Starts Prefect's server."""
+        self._start("server", server_command(httpx.URL(self.api.url).port or 0), self.environ)
+
+    def wait_for_server(self) -> Addresses:
+        """Waits until Prefect's server answers, and gives where it is, too."""
+        self._wait("server", self.api.is_up)
+        return msgspec.structs.replace(self.addresses, api_url=self.api.url)
 
     def start_store(self) -> None:
         """Starts the DynamoDB-compatible server and waits for it; nothing with `STORE=aws`."""

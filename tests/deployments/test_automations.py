@@ -1,9 +1,11 @@
 """What a run tells, and that the automations that ship with the deployments notice it, on a real server."""
 
+import re
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -42,7 +44,7 @@ def automations(own_api: Api) -> Iterator[dict[str, str]]:
 
 
 def test_what_happens_is_told(
-    own_api: Api, automations: dict[str, str], dynamodb: DynamoDBClient, clock: Clock, table_name: str
+    own_api: Api, automations: dict[str, str], dynamodb: DynamoDBClient, clock: Clock, table_name: str, tmp_path: Path
 ) -> None:
     """What a run did is an event; a shrunk snapshot, the failed run, a stale table and a late run are noticed."""
     ask_for_late_run(own_api)
@@ -53,6 +55,7 @@ def test_what_happens_is_told(
     expire(dynamodb, table_name)
     assert run(table_name) == 0
     assert "last 2 runs" in read_summaries(own_api)[0]
+    assert report(table_name, tmp_path / "report.html") in {1, 2}  # events are written down within seconds
     inflate(dynamodb, table_name)
     expire(dynamodb, table_name)
     clock.now += 300
@@ -80,6 +83,13 @@ def run(table_name: str) -> int:
     """Runs the flow in a process of its own, and gives its exit code."""
     options = ["--region-id", str(REGION_ID), "--table-name", table_name]
     return subprocess.run([sys.executable, "-m", "flows.market_data", *options], cwd=CHECKOUT, check=False).returncode
+
+
+def report(table_name: str, file: Path) -> int:
+    """Writes a report, and gives how many runs are in it."""
+    command = [sys.executable, "-m", "deployments.report", "--table-name", table_name, "--file", str(file)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    return int(re.findall(r"(\d+) runs", done.stdout)[0])
 
 
 def ask_for_late_run(own_api: Api) -> None:

@@ -90,7 +90,8 @@ def test_bad_region_ends_make_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("deployments.local", "{run,up,table,status}"), ("deployments.local.market", "--every")]
+    ("name", "options"),
+    [("deployments.local", "{run,up,table,status,report}"), ("deployments.local.market", "--every")],
 )
 def test_help_explains(name: str, options: str) -> None:
     """`--help` names the choices."""

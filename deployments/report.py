@@ -1,0 +1,106 @@
+"""Writes a report of a table, to be sent to somebody: one HTML file that needs nothing but a browser."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_API_URL
+
+from tasks.artifacts import price_run, to_data_uri
+from tasks.history import read_history
+from tasks.names import region_name, type_name
+from tasks.pictures import draw_pictures
+from tasks.read_records import Record, read_records
+from tasks.summary import Summary
+from tasks.table import TableError
+from tasks.table_snapshot import TableSnapshot
+
+RUNS = 20
+TEMPLATE = "report.html.jinja"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does what the command line says; gives the exit code."""
+    parser = argparse.ArgumentParser(
+        "python -m deployments.report",
+        description="Writes a report of a market table and its last runs as one HTML file. The table is read where "
+        "boto3's settings say, the runs where PREFECT_API_URL says.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--table-name", default="MarketData", metavar="NAME", help="the table")
+    parser.add_argument("--runs", type=read_runs, default=RUNS, metavar="N", help="of the last runs, 1 to 200")
+    parser.add_argument("--file", type=Path, default=Path("report.html"), metavar="FILE", help="what to write")
+    given = parser.parse_args(arguments)
+    try:
+        write_report(given.table_name, given.runs, given.file)
+    except (TableError, OSError, ValueError, PrefectException) as error:
+        print(f"no report: {error}", file=sys.stderr)  # noqa: T201 (a command's answer)
+        return 1
+    return 0
+
+
+def read_runs(value: str) -> int:
+    """Reads a number of runs.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none that the report can show.
+    """
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 200):
+        raise argparse.ArgumentTypeError(f"{value!r}: give 1 to 200")
+    return int(value)
+
+
+def write_report(table_name: str, count: int, file: Path) -> None:
+    """Writes the report of a table, and says where it is.
+
+    Args:
+        table_name: of the table.
+        count: of the last runs, at most.
+        file: to write; a file that is there is replaced once the new one is whole.
+
+    Raises:
+        TableError: the table holds no whole snapshot, or cannot be read.
+        OSError: the file cannot be written.
+        ValueError: there is something else of that name, such as a folder or a device.
+        PrefectException: Prefect's server refused.
+    """
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is no regular file, and would be replaced: give the name of a file")
+    records, snapshot = read_records(table_name)
+    runs = read_history(snapshot.region_id, table_name, count) if PREFECT_API_URL.value() else []
+    unfinished = file.with_name(f"{file.name}.part")
+    unfinished.write_text(render(table_name, records, snapshot, runs), encoding="utf-8")
+    unfinished.replace(file)
+    size_kib = file.stat().st_size / 1024
+    print(f"{file}: {len(records):,} records, {len(runs)} runs, {size_kib:,.0f} KiB")  # noqa: T201 (a command's answer)
+
+
+def render(table_name: str, records: dict[str, Record], snapshot: TableSnapshot, runs: Sequence[Summary]) -> str:
+    """Gives the report as HTML.
+
+    Args:
+        table_name: of the table.
+        records: all of the table's, by `pk`.
+        snapshot: what they are of.
+        runs: the newest first; with none, what runs did is left out.
+    """
+    files = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.globals["price_run"] = price_run
+    return environment.get_template(TEMPLATE).render(
+        table_name=table_name,
+        region=region_name(snapshot.region_id),
+        snapshot=snapshot,
+        written_at=datetime.now(UTC),
+        rows=[(type_name(int(pk)), int(pk), record["price"], record["volume"]) for pk, record in records.items()],
+        runs=runs,
+        pictures={title: to_data_uri(png) for title, png in draw_pictures(runs).items()} if runs else {},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
