@@ -19,6 +19,7 @@ from PIL import Image, ImageColor
 from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
 
 from deployments.local.stack import read_addresses
+from tasks import pictures
 from tests.servers import wait_for
 
 CHROMIUM = shutil.which("chromium")
@@ -93,8 +94,9 @@ def look_at_run(ui_url: str, run_name: str, folder: Path) -> None:
             click(page, re.compile(key))
             click(page, re.compile(r"^[0-9a-f]{8}$"))  # the newest
             expect(page.get_by_text(shown).first).to_be_visible()
-        pictures = page.get_by_role("img", name=re.compile("last|Age|Price")).all()
-        assert [picture.evaluate("picture => picture.naturalWidth > 0") for picture in pictures] == [True] * 4
+        for title in ("Seconds by state", "Age of the data", "Records written", "Price changes"):
+            picture = page.get_by_role("img", name=title)
+            expect(picture, title).to_have_js_property("naturalWidth", pictures.WIDTH)
         page.set_viewport_size({"width": WIDTH, "height": 2 * HEIGHT})
         take(page, "write units", folder / "summary.png")
 

@@ -61,6 +61,7 @@ def prefect_server_environment(port: int, home: Path) -> dict[str, str]:
     settings = prefect_environment(f"http://127.0.0.1:{port}/api", home)
     settings["PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS"] = "2"
     settings["PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS"] = "2"
+    settings["PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS"] = "2"
     del settings["PREFECT_RESULTS_PERSIST_BY_DEFAULT"]  # as where nobody has set it
     return settings
 

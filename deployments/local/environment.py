@@ -1,5 +1,6 @@
 """What the embedded stack is asked for, and the environment that its processes get: made up here, not inherited."""
 
+import json
 import os
 import re
 import shlex
@@ -20,6 +21,11 @@ STORE_VENV = CHECKOUT / ".venv-store"
 POOL = "market-data"
 DEPLOYMENTS = {10000015: "venal", 10000002: "the-forge"}
 DEFAULT_REGION = 10000015
+BULKY_EVENTS = [
+    *(f"prefect.task-run.{state}" for state in ("Pending", "Running", "Completed")),
+    "prefect.artifact-collection.updated",
+    "prefect.flow-run.heartbeat",
+]
 # A user's own settings of these must not reach the stack: an AWS_PROFILE lying around must not fill a real account.
 PRIVATE = re.compile(r"(PREFECT_|PYTHONPATH$|PYTHONHOME$|VIRTUAL_ENV$|MAKE|MFLAGS$)")
 
@@ -140,9 +146,11 @@ def prefect_environment(api_url: str, home: Path = STATE / "prefect") -> dict[st
         # Task runs are written down together, once a second (whole seconds alone), and not one event at a time.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-        # Runs, their logs and artifacts are removed after a week, as events are by default.
+        # Runs, their logs and artifacts are removed after a week, as events are by default; after a day those events
+        # that are most of the database, and that nobody looks at.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "604800",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": json.dumps(dict.fromkeys(BULKY_EVENTS, 86_400)),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_CLI_PROMPT": "false",

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,11 @@ def test_what_happens_is_told(
     own_api: Api, automations: dict[str, str], dynamodb: DynamoDBClient, clock: Clock, table_name: str, tmp_path: Path
 ) -> None:
     """What a run did is an event; a shrunk snapshot, the failed run, a stale table and a late run are noticed."""
+    begun = datetime.now(UTC)
     ask_for_late_run(own_api)
     assert run(table_name) == 0
     assert run(table_name) == 0
-    wait_for(lambda: len(read_events(own_api, "market.")) == 2, "the first runs' events")
+    wait_for(lambda: len(read_events(own_api, "market.", begun)) == 2, "the first runs' events")
     clock.now += 300
     expire(dynamodb, table_name)
     assert run(table_name) == 0
@@ -61,8 +63,8 @@ def test_what_happens_is_told(
     clock.now += 300
     assert run(table_name) == 1
     names = [f"market.snapshot.{what}" for what in ("stored", "not-modified", "stored", "refused")]
-    wait_for(lambda: len(read_events(own_api, "market.")) == len(names), "the events")
-    events = read_events(own_api, "market.")
+    wait_for(lambda: len(read_events(own_api, "market.", begun)) == len(names), "the events")
+    events = read_events(own_api, "market.", begun)
     assert [event["event"] for event in events] == names
     assert {event["resource"]["prefect.resource.id"] for event in events} == {REGION}
     assert {event["resource"]["prefect.resource.name"] for event in events} == {"Detorid"}
@@ -70,7 +72,7 @@ def test_what_happens_is_told(
     assert "under half" in events[-1]["payload"]["reason"]
     assert automations.keys() == {"shrunk snapshots", "failed runs", "stale data", "late runs"}
     for what, name in automations.items():
-        wait_for(lambda: name in told(own_api), what)  # noqa: B023 (waited for)
+        wait_for(lambda: name in told(own_api, begun), what)  # noqa: B023 (waited for)
 
 
 def read_summaries(own_api: Api) -> list[str]:
@@ -100,14 +102,14 @@ def ask_for_late_run(own_api: Api) -> None:
     own_api.create_run(f"market-data/{name}", {})
 
 
-def read_events(own_api: Api, prefix: str) -> list[dict[str, Any]]:
-    """Gives the events whose names begin so, the oldest first."""
-    wanted = {"filter": {"event": {"prefix": [prefix]}}, "limit": 50}
+def read_events(own_api: Api, prefix: str, since: datetime) -> list[dict[str, Any]]:
+    """Gives the events from a time on whose names begin so, the oldest first."""
+    wanted = {"filter": {"event": {"prefix": [prefix]}, "occurred": {"since": since.isoformat()}}, "limit": 50}
     found: list[dict[str, Any]] = ask(own_api, "/events/filter", wanted)["events"]
     return sorted(found, key=lambda event: str(event["occurred"]))
 
 
-def told(own_api: Api) -> set[str]:
+def told(own_api: Api, since: datetime) -> set[str]:
     """Gives the names of the automations that have been triggered."""
-    triggered = read_events(own_api, "prefect.automation.triggered")
+    triggered = read_events(own_api, "prefect.automation.triggered", since)
     return {event["resource"]["prefect.resource.name"] for event in triggered}
