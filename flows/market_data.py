@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from tasks import telemetry
 from tasks.aggregate import aggregate
 from tasks.artifacts import explain_failure, write_movers, write_summary
 from tasks.build_iterator import build_iterator
@@ -33,6 +34,8 @@ from tasks.table import Table, check_table_name
 from tasks.table_snapshot import Detail, OrderType, Parameters, Price
 
 __all__ = ["Summary", "market_data"]
+
+telemetry.set_up()
 
 
 def or_give(allowed: str) -> WrapValidator:

@@ -1,0 +1,110 @@
+"""Spans and JSON logs, which settings alone switch on."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+
+from deployments.local.environment import CHECKOUT
+from tests.flows.test_market_data import VENAL
+
+pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
+
+# Keeps the spans in memory, beside what is sent.
+KEEP_SPANS = """
+import json, sys
+from opentelemetry import trace
+from flows.market_data import market_data
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+kept = InMemorySpanExporter()
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(kept))
+market_data(int(sys.argv[1]), sys.argv[2])
+spans = kept.get_finished_spans()
+names = {span.context.span_id: span.name for span in spans}
+print(json.dumps([(span.name, names.get(span.parent.span_id if span.parent else 0)) for span in spans]))
+"""
+
+
+def run_python(code: str, table_name: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python with a region and a table as its arguments."""
+    command = [sys.executable, "-c", code, str(VENAL), table_name]
+    return subprocess.run(command, cwd=CHECKOUT, env=os.environ | settings, capture_output=True, text=True, check=False)
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what is sent, and keeps where it was sent to."""
+
+    paths: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        """Takes spans."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.paths.append(self.path)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def collector_url() -> Iterator[str]:
+    """The address of a collector."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_spans_of_states_and_requests(collector_url: str, table_name: str) -> None:
+    """With a collector's address there is a span a state, and below it one a request to ESI or DynamoDB."""
+    done = run_python(KEEP_SPANS, table_name, OTEL_EXPORTER_OTLP_ENDPOINT=collector_url)
+    assert done.returncode == 0, done.stderr
+    spans = {(name, parent) for name, parent in json.loads(done.stdout.splitlines()[-1])}
+    (run_name,) = {name for name, parent in spans if parent is None}
+    assert run_name.startswith("10000015 Venal")
+    states = {name for name, parent in spans if parent == run_name}
+    pages = {f"Fetch Pages {page}" for page in range(1, 8)}
+    assert states >= pages | {"Get Page Count", "Build Iterator", "Aggregate", "Store Records: complete"}
+    below = {name: {request for request, parent in spans if parent == name} for name in states}
+    assert below["Get Page Count"] >= {"HEAD", "DynamoDB.GetItem"}
+    assert all(below[name] == {"GET"} for name in pages)
+    assert below["Store Records 1-500"] == {"DynamoDB.BatchWriteItem"}
+    assert set(Collector.paths) == {"/v1/traces"}
+
+
+def test_no_span_unless_asked(table_name: str) -> None:
+    """Without the setting nothing of OpenTelemetry's is set up."""
+    code = "import sys, flows.market_data; print('opentelemetry.sdk.trace' in sys.modules)"
+    assert run_python(code, table_name).stdout.split() == ["False"]
+
+
+def test_missing_packages_are_told(table_name: str) -> None:
+    """The setting without the extra is refused, with what to do."""
+    code = "import sys; sys.modules['opentelemetry.sdk.trace'] = None; import flows.market_data"
+    done = run_python(code, table_name, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
+    assert (
+        "ImportError: OTEL_EXPORTER_OTLP_ENDPOINT is set, but opentelemetry.sdk.trace is not installed" in done.stderr
+    )
+
+
+def test_logs_are_json_if_asked(table_name: str) -> None:
+    """Prefect's own setting makes each line of the log one JSON object."""
+    code = "import sys; from flows.market_data import market_data; market_data(int(sys.argv[1]), sys.argv[2])"
+    settings = {"PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json", "PREFECT_LOGGING_LEVEL": "INFO"}
+    done = run_python(code, table_name, **settings)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    said = [line["msg"] % tuple(line["args"] or ()) for line in lines]
+    assert any(re.fullmatch(r"Fetch Pages ends after \d+\.\d\d s: 7 of 7 pages", message) for message in said)
+    assert {line["flow_name"] for line in lines if line["name"] == "prefect.flow_runs"} == {"market-data"}
