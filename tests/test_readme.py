@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def test_make_targets_are_there() -> None:
 
 def test_server_settings_are_those_of_the_stack() -> None:
     """What the README sets for one's own Prefect server is what the embedded stack sets for its own."""
-    told = dict(c.removeprefix("export ").split("=") for c in COMMANDS if c.startswith("export PREFECT_SERVER_"))
+    exports = [shlex.split(command)[1] for command in COMMANDS if command.startswith("export PREFECT_SERVER_")]
+    told = dict(export.split("=", 1) for export in exports)
     assert told
     assert told.items() <= prefect_environment("http://127.0.0.1:4200/api").items()
 
@@ -59,8 +61,8 @@ def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
     assert "prefect work-pool create market-data --type process" in COMMANDS
     run("prefect work-pool create market-data --type process")
     run("prefect --no-prompt deploy --all")
-    assert "prefect automation create --from-file deployments/automations.yaml" in COMMANDS
-    assert "Created 6 automation(s)" in run("prefect automation create --from-file deployments/automations.yaml")
+    assert "python -m deployments.automations" in COMMANDS
+    assert run("python -m deployments.automations").count(": created, ") == 6
     assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
     found = api.find_deployment("market-data/venal")
     run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")

@@ -57,6 +57,7 @@ class Automation(msgspec.Struct, frozen=True):
 
     id: str
     name: str
+    actions: list[dict[str, Any]]
 
 
 class Artifact(msgspec.Struct, frozen=True):
@@ -122,12 +123,13 @@ class Api:
             self._send("POST", f"/flow_runs/{run.id}/set_state", {"state": state})
 
     def apply_automations(self, automations: list[dict[str, Any]]) -> None:
-        """Creates automations, or brings those of the same names up to date."""
+        """Creates automations, or brings those of the same names up to date; who is told stays as the user has it."""
         present = self._ask("POST", "/automations/filter", {}, list[Automation])
         for automation in automations:
-            known = [found.id for found in present if found.name == automation["name"]]
+            known = [found for found in present if found.name == automation["name"]]
             if known:
-                self._send("PUT", f"/automations/{known[0]}", automation)
+                own = {"actions": known[0].actions} if automation["actions"] == [{"type": "do-nothing"}] else {}
+                self._send("PUT", f"/automations/{known[0].id}", automation | own)
             else:
                 self._send("POST", "/automations/", automation)
 

@@ -1,5 +1,6 @@
 """What a run tells, and that the automations that ship with the deployments notice it, on a real server."""
 
+import json
 import re
 import subprocess
 import sys
@@ -13,12 +14,14 @@ import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from deployments.automations import main
 from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
 from tests.conftest import Clock
 from tests.flows.test_market_data import expire
 from tests.flows.test_sight import ask, inflate
+from tests.receiver import receive
 from tests.servers import wait_for
 
 REGION_ID = 10000005  # one page
@@ -73,6 +76,43 @@ def test_what_happens_is_told(
     assert automations.keys() == {"shrunk snapshots", "failed runs", "stale data", "late runs"}
     for what, name in automations.items():
         wait_for(lambda: name in told(own_api, begun), what)  # noqa: B023 (waited for)
+
+
+CREATE_BLOCK = """
+import sys
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+body = {"subject": "{{subject}}", "body": "{{body}}"}
+CustomWebhookNotificationBlock(name="test", url=sys.argv[1], method="POST", json_data=body).save("test", overwrite=True)
+"""
+
+
+def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> None:
+    """With --notify the automations send messages through the block, and keep doing so when the stack is up again."""
+    with receive() as messages:
+        subprocess.run([sys.executable, "-c", CREATE_BLOCK, messages.url], cwd=CHECKOUT, check=True)
+        assert deploy_automations("custom-webhook/test").count("send-notification") == 4
+        own_api.apply_automations(read_automations())  # as `make up` does
+        options = ["--region-id", "19999999", "--table-name", table_name]
+        done = subprocess.run([sys.executable, "-m", "flows.market_data", *options], cwd=CHECKOUT, check=False)
+        assert done.returncode == 1
+        wait_for(lambda: bool(messages.posts), "the message")
+    message = json.loads(messages.posts[0][1])
+    assert message["subject"] == "market-data tells of failed runs"
+    assert "A run failed or crashed." in message["body"]
+    assert "19999999" in message["body"]
+    assert deploy_automations(None).count("updated, do-nothing") == 4
+
+
+def test_unknown_block_is_told(own_api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """A notification block that the server does not have is refused, and where to look is said."""
+    assert main(["--notify", "slack-webhook/nobody"]) == 1
+    assert "no automations: 'slack-webhook/nobody' is no block of this server" in capsys.readouterr().err
+
+
+def deploy_automations(notify: str | None) -> str:
+    """Deploys the automations by their command, and gives what it says."""
+    command = [sys.executable, "-m", "deployments.automations", *(["--notify", notify] if notify else [])]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
 
 
 def read_summaries(own_api: Api) -> list[str]:

@@ -5,15 +5,12 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 import pytest
 
 from deployments.local.environment import CHECKOUT
 from tests.flows.test_market_data import VENAL
+from tests.receiver import receive
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
@@ -39,37 +36,10 @@ def run_python(code: str, table_name: str, **settings: str) -> subprocess.Comple
     return subprocess.run(command, cwd=CHECKOUT, env=os.environ | settings, capture_output=True, text=True, check=False)
 
 
-class Collector(BaseHTTPRequestHandler):
-    """Takes what is sent, and keeps where it was sent to."""
-
-    paths: ClassVar[list[str]] = []
-
-    def do_POST(self) -> None:
-        """Takes spans."""
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.paths.append(self.path)
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-
-@pytest.fixture
-def collector_url() -> Iterator[str]:
-    """The address of a collector."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_spans_of_states_and_requests(collector_url: str, table_name: str) -> None:
+def test_spans_of_states_and_requests(table_name: str) -> None:
     """With a collector's address there is a span a state, and below it one a request to ESI or DynamoDB."""
-    done = run_python(KEEP_SPANS, table_name, OTEL_EXPORTER_OTLP_ENDPOINT=collector_url)
+    with receive() as collector:
+        done = run_python(KEEP_SPANS, table_name, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
     assert done.returncode == 0, done.stderr
     spans = {(name, parent) for name, parent in json.loads(done.stdout.splitlines()[-1])}
     (run_name,) = {name for name, parent in spans if parent is None}
@@ -81,7 +51,7 @@ def test_spans_of_states_and_requests(collector_url: str, table_name: str) -> No
     assert below["Get Page Count"] >= {"HEAD", "DynamoDB.GetItem"}
     assert all(below[name] == {"GET"} for name in pages)
     assert below["Store Records 1-500"] == {"DynamoDB.BatchWriteItem"}
-    assert set(Collector.paths) == {"/v1/traces"}
+    assert {path for path, _body in collector.posts} == {"/v1/traces"}
 
 
 def test_no_span_unless_asked(table_name: str) -> None:
