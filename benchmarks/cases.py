@@ -17,8 +17,9 @@ CONCURRENCIES = (5, 20, 50, 100)
 DEFAULT_CONCURRENCY = 20
 REPEATS, FEWER_REPEATS = 5, 3
 FLOW, PLAIN, IDIOMATIC, NO_TASKS, NO_WORK = "market_data", "plain", "one_task_a_page", "no_tasks", "no_work"
-QUIET = "no_heartbeats"  # the flow again
+QUIET, UNSEEN = "no_heartbeats", "unseen"  # the flow again
 FLOWS = (FLOW, QUIET)
+CALLED = (PLAIN, FLOW, QUIET, UNSEEN)
 FLOORS = (NO_TASKS, NO_WORK)
 
 
@@ -108,9 +109,9 @@ def quick_cases() -> list[Case]:
     """Gives what shows in two minutes that all of it works."""
     return [
         Case("floor", 1, contestants=(NO_TASKS,), repeats=1),
-        Case("first fill", 7, contestants=(PLAIN, FLOW, IDIOMATIC), repeats=1),
+        Case("first fill", 7, contestants=(*CALLED, IDIOMATIC), repeats=1),
         Case("not modified", 7, contestants=(FLOW,), repeats=1),
-        Case("first fill", FORGE, contestants=(PLAIN, FLOW), repeats=1),
+        Case("first fill", FORGE, contestants=CALLED, repeats=1),
         Case("steady state", FORGE, contestants=(PLAIN, FLOW), repeats=1),
     ]
 
@@ -119,8 +120,8 @@ def full_cases() -> list[Case]:
     """Gives all cases."""
     return [
         Case("floor", 1, contestants=FLOORS),
-        *(Case("first fill", pages, contestants=(PLAIN, FLOW, QUIET, IDIOMATIC)) for pages in SIZES if pages < FORGE),
-        *(Case("first fill", pages, contestants=(PLAIN, FLOW, QUIET)) for pages in SIZES if pages >= FORGE),
+        *(Case("first fill", pages, contestants=(*CALLED, IDIOMATIC)) for pages in SIZES if pages < FORGE),
+        *(Case("first fill", pages, contestants=CALLED) for pages in SIZES if pages >= FORGE),
         *(Case("steady state", pages, contestants=(PLAIN, FLOW)) for pages in SIZES),
         Case("not modified", FORGE, contestants=FLOWS),
         *slow_cases(),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from benchmarks.cases import FLOW, FORGE, NO_TASKS, NO_WORK, PLAIN, QUIET, SIZES, Case, Results
+from benchmarks.cases import FLOW, FORGE, NO_TASKS, NO_WORK, PLAIN, QUIET, SIZES, UNSEEN, Case, Results
 
 LARGEST = SIZES[-1]
 MIB = 1024**2
@@ -35,6 +35,8 @@ def judge_goals(results: Results) -> list[Goal]:
         judge_linear,
         judge_deployment,
         judge_cpu,
+        lambda found: judge_sight(found, 7, "< 0.3 s", lambda more, _part: more < 0.3),
+        lambda found: judge_sight(found, FORGE, "< 10 %", lambda _more, part: part < 0.1),
     ]
     return [goal for judge in judges if (goal := judge(results))]
 
@@ -172,3 +174,15 @@ def judge_cpu(results: Results) -> Goal | None:
         ratio <= 1.25,
         f"{least:.2f} ×: plain, and as many task runs with nothing in them",
     )
+
+
+def judge_sight(results: Results, pages: int, goal: str, is_met: Callable[[float, float], bool]) -> Goal | None:
+    """Judges what tags, progress, events, artifacts and pictures cost a run that sends no heartbeats."""
+    case = Case("first fill", pages)
+    seen, unseen = results.find(QUIET, case), results.find(UNSEEN, case)
+    if not (seen and unseen):
+        return None
+    more = seen.median() - unseen.median()
+    part = more / unseen.median()
+    measured = f"{more:+.2f} s, {part:+.0%} ({seen.median():.2f} s, unseen {unseen.median():.2f} s)"
+    return Goal(f"what a run shows of itself, {pages} pages", goal, measured, is_met(more, part), "its own work")

@@ -15,6 +15,7 @@ from benchmarks.cases import (
     PLAIN,
     QUIET,
     SIZES,
+    UNSEEN,
     Case,
     Kind,
     Results,
@@ -22,8 +23,14 @@ from benchmarks.cases import (
 )
 from benchmarks.states import FLOW_RUN
 
-LABELS = {PLAIN: "plain script", FLOW: "market-data", QUIET: "market-data, no heartbeats", IDIOMATIC: "a task a page"}
-COLOURS = {PLAIN: "#6b7280", FLOW: "#2563eb", QUIET: "#0d9488", IDIOMATIC: "#d97706"}
+LABELS = {
+    PLAIN: "plain script",
+    FLOW: "market-data",
+    QUIET: "market-data, no heartbeats",
+    UNSEEN: "market-data, no heartbeats, unseen",
+    IDIOMATIC: "a task a page",
+}
+COLOURS = {PLAIN: "#6b7280", FLOW: "#2563eb", QUIET: "#0d9488", UNSEEN: "#84cc16", IDIOMATIC: "#d97706"}
 LINES: dict[Kind, str] = {"first fill": "-", "steady state": "--"}
 
 

@@ -3,7 +3,7 @@
 INTRODUCTION = """
 # Performance
 
-`make bench` measures all of this and writes this page, in about 45 minutes; `make bench QUICK=1` shows in two minutes
+`make bench` measures all of this and writes this page, in about 50 minutes; `make bench QUICK=1` shows in two minutes
 that it works.
 
 Three programs make the same table from the same market, and each table is compared with the market's own orders after
@@ -31,8 +31,9 @@ Prefect's own settings are its defaults: a flow run sends heartbeats. A synchron
 its call returns, and that looks up once a second, so that a call takes a whole number of seconds and a bit, half a
 second more than its work on average. The run itself has ended by then: Prefect shows its true end, and a slot is free
 again. No setting of Prefect's but one that can only be made in Python turns heartbeats off, and without them a run
-that was killed would be shown as running for ever. *No heartbeats* is the same flow without them. *As deployed* has
-what `make up` sets for flow runs: heartbeats, and pages that are kept for a retry.
+that was killed would be shown as running for ever. *No heartbeats* is the same flow without them, *unseen* that flow
+without tags, progress, events, artifacts and pictures. *As deployed* has what
+`make up` sets for flow runs: heartbeats, and pages that are kept for a retry.
 """
 
 LATENCY = """

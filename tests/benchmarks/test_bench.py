@@ -15,6 +15,7 @@ from benchmarks.cases import (
     PLAIN,
     QUIET,
     SIZES,
+    UNSEEN,
     Case,
     Result,
     Results,
@@ -40,7 +41,7 @@ def truth(market: Market) -> Records:
 
 
 @pytest.mark.usefixtures("served", "api")
-@pytest.mark.parametrize("contestant", [PLAIN, FLOW, QUIET, IDIOMATIC])
+@pytest.mark.parametrize("contestant", [PLAIN, FLOW, QUIET, UNSEEN, IDIOMATIC])
 def test_contestant_makes_the_true_table(contestant: str, store_url: str, truth: Records) -> None:
     """Each contestant's table is what the market's orders say."""
     tables = Tables(store_url)
@@ -122,7 +123,7 @@ def test_report_has_every_goal_and_case() -> None:
     """All goals are judged, all cases have a row, and what is not met is said to be so."""
     results = made_up_results()
     goals = {goal.case: goal for goal in judge_goals(results)}
-    assert len(goals) == 12
+    assert len(goals) == 14
     assert goals["433 pages, first fill"].measured == "2.00 × (8.66 s, plain 4.33 s)"
     assert not goals["433 pages, first fill"].is_met
     assert goals["50 to 1,686 pages"].is_met
