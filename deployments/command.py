@@ -12,9 +12,8 @@ from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
+from deployments.local.progress import make_bars
 from tasks.esi import EsiError
 from tasks.reporter import Progress, Reporter
 from tasks.table import TableError
@@ -70,8 +69,7 @@ def show_bars(console: Console) -> Iterator[None]:
         if isinstance(handler, PrefectConsoleHandler):
             handler.setLevel(logging.WARNING)
     ended = threading.Event()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=console) as bars:
+    with make_bars(console) as bars:
         followers: list[threading.Thread] = []
 
         def follow(progress: Progress) -> None:

@@ -104,8 +104,8 @@ def leave_artifacts(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     """Leaves what is to be read of a run that has stored something; the run has ended meanwhile."""
     summary, changes = _ended.pop(str(flow_run.id))
     if changes:
-        attempt(write_summary, summary, attempt(draw_history, summary) or {})
         attempt(write_movers, summary, changes)
+        attempt(write_summary, summary, attempt(draw_history, summary) or {})
 
 
 @flow(

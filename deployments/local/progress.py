@@ -5,7 +5,18 @@ import threading
 import time
 from typing import Self
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
 SILENT_SECONDS = 2.0
+
+
+def make_bars(console: Console) -> Bars:
+    """Gives bars for work in a terminal; lines that are printed meanwhile stand above them."""
+    return Bars(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )
 
 
 class Progress:

@@ -3,13 +3,22 @@
 import re
 import subprocess
 import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.progress import Progress as Bars
 
 from deployments.local.environment import DEPLOYMENTS
+from deployments.local.progress import make_bars
 from deployments.local.stack import Stack, prefect
 
+SUMMARY_SECONDS = 10.0
+BAR_SECONDS, LINE_SECONDS = 0.25, 1.0  # between two looks
+WORDS = re.compile(r"(.+): ([\d,]+) of ([\d,]+) (.+)")
 RUN_ID = re.compile(r"UUID: ([0-9a-f-]{36})")
 
 
@@ -34,9 +43,17 @@ def run_deployment(stack: Stack) -> None:
     state = stack.api.read_state(found[1])
     if state.type != "COMPLETED":
         raise FlowRunError(f"the flow run ended as {state.name}: {state.reason}")
-    if summary := stack.api.read_summary(found[1]):
-        Console().print(Markdown(summary))
+    if state.name == "Completed":
+        Console().print(Markdown(read_summary(stack, found[1])))
     stack.progress.say(state.reason)
+
+
+def read_summary(stack: Stack, run_id: str) -> str:
+    """Gives a run's summary without its pictures; waits for it, since a run leaves it after it has ended."""
+    deadline = time.monotonic() + SUMMARY_SECONDS
+    while not (summary := stack.api.read_summary(run_id)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return "\n".join(line for line in summary.splitlines() if not line.startswith("!["))
 
 
 def watch(command: list[str], stack: Stack) -> str:
@@ -70,12 +87,30 @@ def watch(command: list[str], stack: Stack) -> str:
 
 
 def follow(stack: Stack, run_id: str, ended: threading.Event) -> None:
-    """Says how far a run's states have come, once a second, until the command that watches it has ended."""
-    told: set[str] = set()
-    is_last = False
-    while not is_last:
-        is_last = ended.wait(1.0)
-        for words in stack.api.read_progress(run_id):
-            if words not in told:
-                told.add(words)
-                stack.progress.say(f"  {words}")
+    """Shows how far a run's states have come, until the command that watches it has ended: as bars in a terminal."""
+    console = Console()
+    with make_bars(console) if console.is_terminal else nullcontext() as bars:
+        tell: Callable[[str], None] = partial(move_bar, bars) if bars else partial(say, stack)
+        told: set[str] = set()
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(BAR_SECONDS if bars else LINE_SECONDS)
+            for words in stack.api.read_progress(run_id):
+                if words not in told:
+                    told.add(words)
+                    tell(words)
+
+
+def say(stack: Stack, words: str) -> None:
+    """Says how far a state has come."""
+    stack.progress.say(f"  {words}")
+
+
+def move_bar(bars: Bars, words: str) -> None:
+    """Moves the bar of a state to where its words say it is: `Fetch Pages: 21 of 433 pages`."""
+    if found := WORDS.fullmatch(words):
+        state, done, total, unit = found.groups()
+        description = f"  {state}, {unit}"
+        known = [task.id for task in bars.tasks if task.description == description]
+        number = known[0] if known else bars.add_task(description, total=int(total.replace(",", "")))
+        bars.update(number, completed=int(done.replace(",", "")))

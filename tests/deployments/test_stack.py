@@ -1,6 +1,8 @@
 """The embedded stack: what it is given, what it starts, and that nothing of it stays."""
 
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -239,6 +241,9 @@ def test_make_run_twice_and_table(clone: Path) -> None:
     first = run_make(clone, "run", REGION=region)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "Flow run finished successfully in 'Completed'" in first.stdout
+    assert "Fetch Pages: 1 of 1 pages" in first.stdout
+    assert "by a state machine" in first.stdout
+    assert "base64" not in first.stdout
     assert "MarketData-10000003: Vale of the Silent (10000003)" in first.stdout
     second = run_make(clone, "run", REGION=region)
     assert second.returncode == 0, second.stdout + second.stderr
@@ -260,6 +265,26 @@ def test_failed_make_run_says_why(clone: Path, clock: Clock) -> None:
     assert done.returncode != 0
     reason = "region 10000015: ESI answered 403 Forbidden; this is not asked again"
     assert done.stderr.splitlines()[0] == f"the flow run ended as Failed: {reason}"
+    assert not processes_of(clone)
+
+
+@pytest.mark.outage
+def test_make_run_shows_bars_in_a_terminal(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal the work of the states shows as bars."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("REGION", "10000002")
+    monkeypatch.chdir(clone)
+    said: list[bytes] = []
+
+    def read(terminal: int) -> bytes:
+        said.append(os.read(terminal, 4096))
+        return said[-1]
+
+    code = pty.spawn(["make", "run"], read, lambda _: b"")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(said).decode())
+    assert os.waitstatus_to_exitcode(code) == 0, shown
+    assert re.findall(r"Fetch Pages, pages ━+ .*?433/433", shown)
+    assert re.findall(r"Store Records, writes ━+ ", shown)
     assert not processes_of(clone)
 
 
