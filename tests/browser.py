@@ -6,12 +6,14 @@ REGION=10000002 make up                          in one shell, until it has stor
 
 import argparse
 import io
+import os
 import re
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import numpy as np
@@ -44,8 +46,9 @@ def open_page(width: int = WIDTH, height: int = HEIGHT) -> Iterator[Page]:
         if message.type == "error" and not PREFECTS_OWN.search(url):
             errors.append(f"{message.text} {url}")
 
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with sync_playwright() as driver, TemporaryDirectory() as home:
+        environ = os.environ | {"HOME": home, "XDG_CACHE_HOME": home, "XDG_CONFIG_HOME": home}
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], env={**environ})
         page = browser.new_page(viewport={"width": width, "height": height})
         page.route(re.compile(r"https?://(?!127\.0\.0\.1[:/])"), answer_nothing)
         page.on("console", hear)
