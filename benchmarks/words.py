@@ -3,7 +3,7 @@
 INTRODUCTION = """
 # Performance
 
-`make bench` measures all of this and writes this page, in about 50 minutes; `make bench QUICK=1` shows in two minutes
+`make bench` measures all of this and writes this page, in about 45 minutes; `make bench QUICK=1` shows in two minutes
 that it works.
 
 Three programs make the same table from the same market, and each table is compared with the market's own orders after
