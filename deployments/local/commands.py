@@ -138,7 +138,9 @@ def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addre
         if with_server:
             stack.start_server()
         stack.start_store()
-        yield stack.wait_for_server() if with_server else stack.addresses
+        addresses = stack.wait_for_server() if with_server else stack.addresses
+        progress.end()
+        yield addresses
 
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:

@@ -1,0 +1,51 @@
+"""A table that an earlier version has written is read, and not written anew."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.market.market import Market
+from flows.market_data import market_data
+from tasks.table import Item
+from tests.conftest import Clock, scan
+from tests.flows.test_market_data import records, truth
+
+REGION_ID = 10000005  # one page
+STORED_AT = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC).timestamp()
+DUMPS = sorted(Path(__file__).with_name("tables").glob("version-*.json"))  # each as that version left it
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The market's clock: when the dumps were stored."""
+    return Clock(STORED_AT)
+
+
+@pytest.mark.usefixtures("served", "api")
+@pytest.mark.parametrize("dump", DUMPS, ids=lambda dump: dump.stem)
+def test_old_table_is_kept(dump: Path, dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str) -> None:
+    """The same snapshot is not modified, of the next one only what differs is written."""
+    items = msgspec.json.decode(dump.read_bytes(), type=list[Item])
+    load(dynamodb, table_name, items)
+    assert market_data(REGION_ID, table_name).not_modified
+    clock.now += 300
+    summary = market_data(REGION_ID, table_name)
+    expected = truth(market, REGION_ID)
+    old = records({item["pk"]["S"]: item for item in items})
+    assert summary.written == sum(old.get(pk) != item for pk, item in expected.items()) < len(expected) / 2
+    assert records(scan(dynamodb, table_name)) == expected
+
+
+def load(dynamodb: DynamoDBClient, table_name: str, items: list[Item]) -> None:
+    """Makes a table of a dump."""
+    dynamodb.create_table(
+        TableName=table_name,
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    for item in items:
+        dynamodb.put_item(TableName=table_name, Item=item)
