@@ -13,13 +13,12 @@ from prefect.settings import PREFECT_API_URL
 from tasks.artifacts import price_run, to_data_uri
 from tasks.history import read_history
 from tasks.names import region_name, type_name
-from tasks.pictures import draw_pictures
+from tasks.pictures import RUNS, draw_pictures
 from tasks.read_records import Record, read_records
 from tasks.summary import Summary
 from tasks.table import TableError
 from tasks.table_snapshot import TableSnapshot
 
-RUNS = 20
 TEMPLATE = "report.html.jinja"
 
 

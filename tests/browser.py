@@ -5,7 +5,6 @@ REGION=10000002 make up                          in one shell, until it has stor
 """
 
 import argparse
-import io
 import os
 import re
 import shutil
@@ -16,12 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import httpx
-import numpy as np
-from PIL import Image, ImageColor
 from playwright.sync_api import ConsoleMessage, Page, Route, expect, sync_playwright
 
 from deployments.local.stack import read_addresses
 from tasks import pictures
+from tests.pixels import find_pixels
 from tests.servers import wait_for
 
 CHROMIUM = shutil.which("chromium")
@@ -47,8 +45,13 @@ def open_page(width: int = WIDTH, height: int = HEIGHT) -> Iterator[Page]:
             errors.append(f"{message.text} {url}")
 
     with sync_playwright() as driver, TemporaryDirectory() as home:
-        environ = os.environ | {"HOME": home, "XDG_CACHE_HOME": home, "XDG_CONFIG_HOME": home}
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], env={**environ})
+        environ: dict[str, str | float | bool] = {
+            **os.environ,
+            "HOME": home,
+            "XDG_CACHE_HOME": home,
+            "XDG_CONFIG_HOME": home,
+        }
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], env=environ)
         page = browser.new_page(viewport={"width": width, "height": height})
         page.route(re.compile(r"https?://(?!127\.0\.0\.1[:/])"), answer_nothing)
         page.on("console", hear)
@@ -83,7 +86,7 @@ def look_at_run(ui_url: str, run_name: str, folder: Path) -> None:
         click(page, "Runs")
         click(page, run_name)
         page.get_by_role("tab", name="Artifacts").click()
-        wait_for(lambda: count_green(page.screenshot()) > 1000, "a completed task run in the graph")
+        wait_for(lambda: find_pixels(page.screenshot(), GREEN, 8).sum() > 1000, "a completed task run in the graph")
         take(page, movers, folder / "run.png")
         page.get_by_role("tab", name="Task Runs").click()
         links = [page.get_by_role("link", name=re.compile(f"^{state}")).first for state in STATES]
@@ -114,12 +117,6 @@ def take(page: Page, text: str, picture: Path) -> None:
     expect(page.get_by_text(text).first).to_be_visible()
     page.wait_for_load_state("networkidle")
     page.screenshot(path=picture, animations="disabled")
-
-
-def count_green(png: bytes) -> int:
-    """Gives how many pixels of a picture have the colour of completed task runs."""
-    distance = np.abs(np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), int) - ImageColor.getrgb(GREEN))
-    return int((distance < 8).all(axis=2).sum())
 
 
 def find_run(ui_url: str) -> str:

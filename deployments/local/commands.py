@@ -117,12 +117,12 @@ def status(options: Options) -> int:
 
 def report(options: Options) -> int:
     """Writes a report of the region's table and its last runs; gives the exit code."""
-    runs, file = os.environ.get("RUNS", "").strip() or "20", STATE / f"report-{options.region_id}.html"
+    runs, file = os.environ.get("RUNS", "").strip(), STATE / f"report-{options.region_id}.html"
     with find_store(options, with_server=True) as addresses:
         set_up_aws(options, addresses.store_url)
         own = prefect_environment(addresses.api_url) if addresses.api_url else {}
-        given = ["--table-name", options.table_name, "--runs", runs, "--file", str(file.relative_to(CHECKOUT))]
-        command = [sys.executable, "-m", "deployments.report", *given]
+        given = ["--table-name", options.table_name, "--file", str(file.relative_to(CHECKOUT))]
+        command = [sys.executable, "-m", "deployments.report", *given, *(["--runs", runs] if runs else [])]
         return subprocess.run(command, cwd=CHECKOUT, env=os.environ | own, check=False).returncode  # noqa: S603 (ours)
 
 

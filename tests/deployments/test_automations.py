@@ -92,9 +92,7 @@ def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> 
         subprocess.run([sys.executable, "-c", CREATE_BLOCK, messages.url], cwd=CHECKOUT, check=True)
         assert deploy_automations("custom-webhook/test").count("send-notification") == 4
         own_api.apply_automations(read_automations())  # as `make up` does
-        options = ["--region-id", "19999999", "--table-name", table_name]
-        done = subprocess.run([sys.executable, "-m", "flows.market_data", *options], cwd=CHECKOUT, check=False)
-        assert done.returncode == 1
+        assert run(table_name, 19999999) == 1
         wait_for(lambda: bool(messages.posts), "the message")
     message = json.loads(messages.posts[0][1])
     assert message["subject"] == "market-data tells of failed runs"
@@ -121,9 +119,9 @@ def read_summaries(own_api: Api) -> list[str]:
     return [artifact["data"] for artifact in ask(own_api, "/artifacts/filter", wanted)]
 
 
-def run(table_name: str) -> int:
+def run(table_name: str, region_id: int = REGION_ID) -> int:
     """Runs the flow in a process of its own, and gives its exit code."""
-    options = ["--region-id", str(REGION_ID), "--table-name", table_name]
+    options = ["--region-id", str(region_id), "--table-name", table_name]
     return subprocess.run([sys.executable, "-m", "flows.market_data", *options], cwd=CHECKOUT, check=False).returncode
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageColor
+from PIL import Image
 
 from tasks.pictures import BLUE, HEIGHT, LEFT, RIGHT, STATE_COLOURS, TOP, WIDTH, draw_pictures, find_ticks
 from tasks.store_records import Changes
 from tasks.summary import MOST_PERCENT, Summary, count_price_changes, percent
+from tests.pixels import find_pixels
 
 BEGUN = datetime(2026, 11, 25, 9, tzinfo=UTC)
 COUNT = st.integers(0, 10**7)
@@ -31,21 +32,9 @@ def make_run(number: int = 0, **figures: object) -> Summary:
     return Summary.model_validate(quiet | figures)
 
 
-def open_pictures(runs: list[Summary]) -> list[Image.Image]:
-    """Gives the pictures of runs, the newest run first."""
-    return [Image.open(io.BytesIO(png)).convert("RGB") for png in draw_pictures(runs).values()]
-
-
-def find_pixels(picture: Image.Image, colour: str) -> np.ndarray:
-    """Tells for each pixel whether it has a colour, as near as a palette keeps it."""
-    distance = np.abs(np.asarray(picture, int) - ImageColor.getrgb(colour))
-    return np.asarray((distance < 12).all(axis=2))
-
-
-def heights(chart: Image.Image) -> list[int]:
+def heights(chart: bytes) -> list[int]:
     """Gives how high the columns of a chart are, those that are there, from left to right."""
-    plot = chart.crop((LEFT, TOP, WIDTH - RIGHT, HEIGHT))
-    high = find_pixels(plot, BLUE).sum(axis=0)
+    high = find_pixels(chart, BLUE, 12)[TOP:HEIGHT, LEFT : WIDTH - RIGHT].sum(axis=0)
     edges = np.flatnonzero(np.diff(high)) + 1
     return [int(part[0]) for part in np.split(high, edges) if part[0]]
 
@@ -75,18 +64,17 @@ def test_any_runs_can_be_drawn(runs: list[Summary]) -> None:
 
 def test_bars_are_as_long_as_states_took() -> None:
     """A state that took three times as long has three times the pixels."""
-    states = open_pictures([make_run(state_seconds={"Fetch Pages": 3.0, "Aggregate": 1.0})])[0]
+    states, _written = draw_pictures([make_run(state_seconds={"Fetch Pages": 3.0, "Aggregate": 1.0})]).values()
     legend = 11 * 11
-    long, short = (find_pixels(states, colour).sum() - legend for colour in STATE_COLOURS[:2])
+    long, short = (find_pixels(states, colour, 12).sum() - legend for colour in STATE_COLOURS[:2])
     assert long / short == pytest.approx(3.0, rel=0.05)
 
 
 def test_columns_are_as_high_as_counts() -> None:
     """A run that wrote half as much has a column half as high, and a price change a column by its types."""
     last, first = make_run(1, written=1000, price_changes={-3: 200, 7: 100}), make_run(0, written=2000)
-    written = open_pictures([last, first])[2]
+    _states, _ages, written, changes = draw_pictures([last, first]).values()
     assert heights(written)[0] / heights(written)[1] == pytest.approx(2.0, rel=0.05)
-    changes = open_pictures([last, first])[3]
     assert heights(changes)[0] / heights(changes)[1] == pytest.approx(2.0, rel=0.05)
 
 
