@@ -25,7 +25,7 @@ def run_flow(flow: Flow[..., Any], program: str, arguments: Sequence[str] | None
     """Runs a flow with what the command line says, and gives the exit code: 1 if it failed, 2 if it was refused.
 
     Args:
-        flow: gives a summary that has a `line`.
+        flow: gives a summary that has a `line`, or a line.
         program: what is typed to get here.
         arguments: instead of the process's own.
     """
@@ -40,7 +40,7 @@ def run_flow(flow: Flow[..., Any], program: str, arguments: Sequence[str] | None
     except (EsiError, TableError, ValueError) as error:
         print(f"{flow.name} failed: {error}", file=sys.stderr)  # noqa: T201 (a command's answer)
         return 1
-    console.print(summary.line, highlight=False, soft_wrap=True)
+    console.print(getattr(summary, "line", summary), highlight=False, soft_wrap=True)
     return 0
 
 
@@ -57,9 +57,17 @@ def make_parser(flow: Flow[..., Any], program: str) -> argparse.ArgumentParser:
         if schema.get("type") == "boolean":
             about["action"] = "store_true"
         else:
-            about["metavar"] = "{" + ",".join(schema["enum"]) + "}" if "enum" in schema else schema["type"].upper()
+            about["metavar"] = name_kind(schema)
         parser.add_argument(f"--{name.replace('_', '-')}", **about)
     return parser
+
+
+def name_kind(schema: dict[str, Any]) -> str:
+    """Names what an option takes: its choices, or its type."""
+    if "enum" in schema:
+        return "{" + ",".join(schema["enum"]) + "}"
+    kinds = schema.get("anyOf", [schema])
+    return str(kinds[0]["type"]).upper()
 
 
 @contextmanager

@@ -2,20 +2,12 @@
 
 import sys
 import time
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 from prefect import Flow, State, flow, unmapped
 from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 from prefect.states import Completed
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
-from pydantic_core import PydanticCustomError
 
 from tasks import telemetry
 from tasks.aggregate import aggregate
@@ -27,65 +19,26 @@ from tasks.get_page_count import get_page_count
 from tasks.history import draw_history
 from tasks.kept_pages import forget_pages
 from tasks.lease import Lease
+from tasks.parameters import (
+    DetailChoice,
+    FetchConcurrency,
+    Force,
+    PriceChoice,
+    RegionId,
+    Sides,
+    StoreConcurrency,
+    TableTemplate,
+    fill_in,
+)
 from tasks.reporter import Reporter, attempt, name_run
 from tasks.store_records import Changes, begin_store, complete_store, store_records
 from tasks.summary import Summary, summarize
-from tasks.table import Table, check_table_name
-from tasks.table_snapshot import Detail, OrderType, Parameters, Price
+from tasks.table import Table
+from tasks.table_snapshot import Parameters
 
 __all__ = ["Summary", "market_data"]
 
 telemetry.set_up()
-
-
-def or_give(allowed: str) -> WrapValidator:
-    """Makes a refusal name the value and what to give instead: `0 is refused: give 1 to 500`."""
-
-    def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
-        try:
-            given = validate(value)
-        except ValidationError:
-            given = None
-        if given is None or (type(given) is int and isinstance(value, bool)):
-            told = {"value": repr(value), "allowed": allowed}
-            raise PydanticCustomError("refused", "{value} is refused: give {allowed}", told)
-        return given
-
-    return WrapValidator(check)
-
-
-def fill_in(table_name: str, region_id: int = 10000002) -> str:
-    """Gives the name of a region's table.
-
-    Raises:
-        ValueError: DynamoDB takes no such name.
-    """
-    return check_table_name(table_name.replace("{region_id}", str(region_id)))
-
-
-def check_template(table_name: str) -> str:
-    """Gives a table name, not yet filled in, back.
-
-    Raises:
-        ValueError: filled in, it is no table name.
-    """
-    fill_in(table_name)
-    return table_name
-
-
-RegionId = Annotated[int, Field(ge=10_000_000, le=19_999_999), or_give("a region's id, such as 10000002 for The Forge")]
-TableName = Annotated[
-    str,
-    Field(pattern=r"^([A-Za-z0-9_.-]|\{region_id\})+$"),
-    AfterValidator(check_template),
-    or_give("3 to 255 letters, digits and _ . -, {region_id} is filled in"),
-]
-Sides = Annotated[OrderType, or_give("sell, buy or all")]
-PriceChoice = Annotated[Price, or_give("min, max, mean, weighted_mean, median or percentile_5")]
-DetailChoice = Annotated[Detail, or_give("compact, full or fuzzwork")]
-FetchConcurrency = Annotated[int, Field(ge=1, le=500), or_give("1 to 500, the pages in flight at once")]
-StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give("1 to 100, the BatchWriteItem calls in flight at once")]
-Force = Annotated[bool, or_give("true or false")]
 
 
 _ended: dict[str, tuple[Summary, Changes | None]] = {}  # by flow run id: runs whose hooks have not been called yet
@@ -118,7 +71,7 @@ def leave_artifacts(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
 )
 def market_data(
     region_id: RegionId = 10000015,
-    table_name: TableName = "MarketData",
+    table_name: TableTemplate = "MarketData",
     order_type: Sides = "sell",
     price: PriceChoice = "min",
     detail: DetailChoice = "compact",

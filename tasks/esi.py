@@ -38,6 +38,7 @@ MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
 BODY_SECONDS = 30.0  # a whole body; the read time-out alone lets one through that drips byte by byte
 TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
 RUN_SECONDS = 1200.0  # later than this a run asks nothing more; ESI's longest limit is 900 s
+ORDERS = {"order_type": "all"}  # ESI requires it, and ignores it without a type_id
 LIMIT_SECONDS = 60.0  # a 420's or 429's wait where ESI names none: its old error window
 
 P = ParamSpec("P")
@@ -143,7 +144,7 @@ class Esi:
             TransientError: see the module.
             RefusedError: see the module.
         """
-        return self._ask("HEAD", region_id, None)
+        return self._ask("HEAD", orders_path(region_id), f"region {region_id}", read_answer, ORDERS)
 
     def get(self, region_id: int, page: int) -> Answer:
         """Downloads one page (1 or more) of a region's orders.
@@ -152,20 +153,48 @@ class Esi:
             TransientError: see the module.
             RefusedError: see the module.
         """
-        return self._ask("GET", region_id, page)
+        params = ORDERS | {"page": str(page)}
+        return self._ask("GET", orders_path(region_id), f"page {page} of region {region_id}", read_answer, params, page)
+
+    def get_json(self, path: str, kind: type[R]) -> tuple[R, datetime]:
+        """Downloads what an endpoint without pages says.
+
+        Args:
+            path: of the endpoint, such as `/status`.
+            kind: what its JSON is decoded to, such as a msgspec.Struct of the fields that count.
+
+        Returns:
+            The decoded JSON, and the time of the answer by ESI's clock, UTC.
+
+        Raises:
+            TransientError: see the module.
+            RefusedError: see the module; also a value that is missing or of the wrong type.
+        """
+
+        def read(response: httpx.Response, what: str, deadline: float) -> tuple[R, datetime]:
+            answered = parse_date(response.headers.get("Date", "")) or datetime.now(UTC)
+            return decode(read_body(response, deadline, what), kind, what), answered
+
+        return self._ask("GET", path, path, read)
 
     def give_up(self, error: RefusedError) -> None:
         """Makes each further request fail with `error`: what one page was refused for, the others need not ask."""
         self._refused = error
 
-    def _ask(self, method: str, region_id: int, page: int | None) -> Answer:
-        what = f"region {region_id}" if page is None else f"page {page} of region {region_id}"
-        params = {"order_type": "all"} if page is None else {"order_type": "all", "page": str(page)}
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        read: Callable[[httpx.Response, str, float], R],
+        params: dict[str, str] | None = None,
+        page: int | None = None,
+    ) -> R:
         self._hold_still(what)
         try:
-            with self._http.stream(method, f"/markets/{region_id}/orders", params=params) as response:
+            with self._http.stream(method, path, params=params) as response:
                 judge(response, what)
-                return read_answer(response, what, time.monotonic() + BODY_SECONDS)
+                return read(response, what, time.monotonic() + BODY_SECONDS)
         except RateLimitedError as error:
             self.count_failure(page, error.cause, error.hold_seconds)
             raise
@@ -234,6 +263,11 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
+def orders_path(region_id: int) -> str:
+    """Gives the path of a market's orders."""
+    return f"/markets/{region_id}/orders"
+
+
 def judge(response: httpx.Response, what: str) -> None:
     """Raises the error whose class says what becomes of an answer; a 200 passes.
 
@@ -262,7 +296,7 @@ def judge(response: httpx.Response, what: str) -> None:
 def quote_error(response: httpx.Response) -> str:
     """Gives the `error` of ESI's error body as `: "text"`, or nothing."""
     try:
-        body = read_body(response, time.monotonic() + TIMEOUT.read if TIMEOUT.read else 0)
+        body = read_body(response, time.monotonic() + (TIMEOUT.read or 0), "its error")
         return f': "{msgspec.json.decode(body, type=dict[str, object])["error"]}"'
     except (TransientError, msgspec.DecodeError, UnicodeDecodeError, KeyError, httpx.HTTPError):
         return ""
@@ -301,10 +335,7 @@ def read_answer(response: httpx.Response, what: str, deadline: float) -> Answer:
         raise RefusedError(f"{what}: Last-Modified is {headers.get('Last-Modified')!r}, expected an HTTP date")
     pages = read_pages(headers.get("X-Pages", ""), what, is_optional=response.request.method == "GET")
     expires, date = parse_date(headers.get("Expires", "")), parse_date(headers.get("Date", ""))
-    try:
-        body = b"" if response.request.method == "HEAD" else read_body(response, deadline)
-    except TransientError as error:
-        raise TransientError(f"{what}: {error}") from error
+    body = b"" if response.request.method == "HEAD" else read_body(response, deadline, what)
     return Answer(
         last_modified=last_modified,
         pages=pages,
@@ -312,6 +343,21 @@ def read_answer(response: httpx.Response, what: str, deadline: float) -> Answer:
         fresh_seconds=(expires - date).total_seconds() if expires and date else 0.0,
         body=body,
     )
+
+
+def decode(body: bytes, kind: type[R], what: str) -> R:
+    """Decodes and validates JSON.
+
+    Raises:
+        RefusedError: a value is missing or of the wrong type.
+        TransientError: it is no JSON.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise RefusedError(f"{what}: {error}; nothing was stored") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TransientError(f"{what}: the body is no JSON: {error}") from error
 
 
 def read_pages(value: str, what: str, *, is_optional: bool) -> int:
@@ -327,7 +373,7 @@ def read_pages(value: str, what: str, *, is_optional: bool) -> int:
     return max(1, int(value))
 
 
-def read_body(response: httpx.Response, deadline: float) -> bytes:
+def read_body(response: httpx.Response, deadline: float, what: str) -> bytes:
     """Reads and unpacks a body, and stops as soon as it is larger than MAX_BODY_BYTES or later than `deadline`.
 
     httpx's own decoding would unpack a gzip bomb whole before it could be measured.
@@ -338,7 +384,7 @@ def read_body(response: httpx.Response, deadline: float) -> bytes:
     """
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("gzip", "identity"):
-        raise TransientError(f"the body is encoded as {encoding!r}, expected gzip")
+        raise TransientError(f"{what}: the body is encoded as {encoding!r}, expected gzip")
     gunzip = zlib.decompressobj(wbits=31)
     parts: list[bytes] = []
     size_bytes = 0
@@ -350,19 +396,19 @@ def read_body(response: httpx.Response, deadline: float) -> bytes:
             else:
                 if gunzip.eof:  # another member follows: RFC 1952, 2.2
                     gunzip = zlib.decompressobj(wbits=31)
-                part, rest = unpack(gunzip, rest, MAX_BODY_BYTES + 1 - size_bytes), gunzip.unused_data
+                part, rest = unpack(gunzip, rest, MAX_BODY_BYTES + 1 - size_bytes, what), gunzip.unused_data
             parts.append(part)
             size_bytes += len(part)
             if size_bytes > MAX_BODY_BYTES:
-                raise TransientError(f"the body is larger than {MAX_BODY_BYTES:,} bytes")
+                raise TransientError(f"{what}: the body is larger than {MAX_BODY_BYTES:,} bytes")
         if time.monotonic() > deadline:
-            raise TransientError(f"the body was not complete after {BODY_SECONDS:.0f} s")
+            raise TransientError(f"{what}: the body was not complete after {BODY_SECONDS:.0f} s")
     if encoding == "gzip" and not gunzip.eof:
-        raise TransientError("the body ends before its gzip does")
+        raise TransientError(f"{what}: the body ends before its gzip does")
     return b"".join(parts)
 
 
-def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int) -> bytes:
+def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int, what: str) -> bytes:
     """Unpacks a piece of a gzip, at most so many bytes.
 
     Raises:
@@ -371,7 +417,7 @@ def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int) -> bytes:
     try:
         return gunzip.decompress(packed, most_bytes)
     except zlib.error as error:
-        raise TransientError(f"the body is no gzip: {error}") from error
+        raise TransientError(f"{what}: the body is no gzip: {error}") from error
 
 
 def parse_date(value: str) -> datetime | None:

@@ -17,7 +17,7 @@ from tasks.build_iterator import Chunk, Orders
 from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError
 from tasks.get_page_count import Snapshot
 from tasks.kept_pages import keep_pages
-from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
+from tasks.retries import RETRIED
 
 
 class Order(msgspec.Struct, gc=False):
@@ -41,15 +41,7 @@ class SnapshotMovedOn(Exception):  # noqa: N818 (no error: the run starts over)
     """A page belongs to a newer snapshot than the one that is being fetched."""
 
 
-@task(
-    name="Fetch Pages",
-    task_run_name="Fetch Pages {chunk}",
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAY_SECONDS,
-    retry_jitter_factor=RETRY_JITTER_FACTOR,
-    retry_condition_fn=may_pass,
-    **keep_pages(),
-)
+@task(name="Fetch Pages", task_run_name="Fetch Pages {chunk}", **RETRIED, **keep_pages())
 def fetch_pages(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> Orders:
     """Gives a chunk's orders, `DTYPES`; nothing, in a state named `MovedOn`, if the snapshot has moved on."""
     try:

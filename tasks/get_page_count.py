@@ -4,14 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError
 from tasks.kept_pages import kept_snapshots
-from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
-from tasks.table import Item, MissingTableError, Table, TableError, TransientTableError
+from tasks.retries import NOT_KEPT, RETRIED
+from tasks.table import Item, MissingTableError, Table, TableError
 from tasks.table_snapshot import FORMAT_VERSION, Parameters, TableSnapshot
 
 PAGE_SECONDS = 0.2  # from request to answer; fetch_concurrency pages come at once
@@ -34,16 +33,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         return f"{self.last_modified:%Y%m%dT%H%M%SZ}-{self.pages}p"
 
 
-@task(
-    name="Get Page Count",
-    task_run_name="Get Page Count",
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=RETRIES,
-    retry_delay_seconds=RETRY_DELAY_SECONDS,
-    retry_jitter_factor=RETRY_JITTER_FACTOR,
-    retry_condition_fn=may_pass,
-)
+@task(name="Get Page Count", task_run_name="Get Page Count", **RETRIED, **NOT_KEPT)
 def get_page_count(parameters: Parameters, table: Table, esi: Esi, *, force: bool) -> Snapshot:
     """Gives the snapshot on offer, by one GetItem and one HEAD; no HEAD before the stored snapshot's `Expires`."""
     logger = get_run_logger()
@@ -81,11 +71,7 @@ def read_stored(table: Table, region_id: int, *, force: bool) -> TableSnapshot |
     try:
         return understand(table.read_snapshot(), table.name, region_id, force=force)
     except MissingTableError as error:
-        if table.is_being_created():
-            raise TransientTableError(f"table {table.name} is still being created") from error
-        if not table.is_local:
-            raise MissingTableError(f"{error}: create it with `{table.create_command()}`") from error
-        table.create()
+        table.create_missing(error)
         return None
 
 

@@ -13,14 +13,13 @@ from typing import Any, Literal
 import msgspec
 import pandas as pd
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.aggregate import Book
 from tasks.get_page_count import Snapshot, understand
 from tasks.lease import Lease, LeaseLostError
 from tasks.read_records import is_type_id
-from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, RETRY_JITTER_FACTOR, may_pass
+from tasks.retries import NOT_KEPT, RETRIED
 from tasks.table import (
     Item,
     TableError,
@@ -91,17 +90,7 @@ class Changes(msgspec.Struct, frozen=True):
         ]
 
 
-_retried: dict[str, Any] = {
-    "cache_policy": NO_CACHE,
-    "persist_result": False,
-    "retries": RETRIES,
-    "retry_delay_seconds": RETRY_DELAY_SECONDS,
-    "retry_jitter_factor": RETRY_JITTER_FACTOR,
-    "retry_condition_fn": may_pass,
-}
-
-
-@task(name="Store Records", task_run_name="Store Records: compare", **_retried)
+@task(name="Store Records", task_run_name="Store Records: compare", **RETRIED, **NOT_KEPT)
 def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: Lease, *, force: bool) -> Changes:
     """Compares the records with the table's, and if they differ takes the lease: `#snapshot` says `writing`.
 
@@ -132,7 +121,7 @@ def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: L
     return changes
 
 
-@task(name="Store Records", task_run_name="Store Records {part}", **_retried)
+@task(name="Store Records", task_run_name="Store Records {part}", **RETRIED, **NOT_KEPT)
 def store_records(part: Part, lease: Lease) -> None:
     """Sends one part's write requests, 25 a call."""
     part.note_retry(lease.table.waits)
@@ -153,7 +142,7 @@ def store_records(part: Part, lease: Lease) -> None:
         raise failed[0]
 
 
-@task(name="Store Records", task_run_name="Store Records: complete", **_retried)
+@task(name="Store Records", task_run_name="Store Records: complete", **RETRIED, **NOT_KEPT)
 def complete_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: Lease) -> None:
     """Turns `#snapshot` to `complete`, and gives the lease back: from now on the table is this snapshot.
 

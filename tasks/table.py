@@ -22,6 +22,7 @@ import botocore.loaders
 import botocore.parsers
 import botocore.session
 import msgspec
+from boto3.dynamodb.types import TypeSerializer
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -52,6 +53,7 @@ TRANSIENT_CODES = {
 }
 
 _api_descriptions = botocore.loaders.create_loader()  # read once a process: it takes longer than a small run's calls
+_serialize = TypeSerializer().serialize
 
 Item = dict[str, Any]  # in DynamoDB's own notation: {"pk": {"S": "34"}, "price": {"N": "5.7"}, …}
 P = ParamSpec("P")
@@ -138,6 +140,20 @@ class Table:
         except (ClientError, BotoCoreError) as error:
             raise TransientTableError(f"table {self.name} is not ready: {error}") from error
 
+    def create_missing(self, error: MissingTableError) -> None:
+        """Creates the table, of which `error` says that it is not there, if it is to be on this machine.
+
+        Raises:
+            MissingTableError: it is to be elsewhere; with the command that creates it.
+            TransientTableError: it is being created.
+            TableError: DynamoDB refused.
+        """
+        if self.is_being_created():
+            raise TransientTableError(f"table {self.name} is still being created") from error
+        if not self.is_local:
+            raise MissingTableError(f"{error}: create it with `{self.create_command()}`") from error
+        self.create()
+
     def is_being_created(self) -> bool:
         """Tells whether a table that cannot be read yet is on its way."""
         try:
@@ -154,6 +170,23 @@ class Table:
             "--attribute-definitions AttributeName=pk,AttributeType=S --key-schema AttributeName=pk,KeyType=HASH "
             "--billing-mode PAY_PER_REQUEST"
         )
+
+    def put(self, item: dict[str, str | int]) -> None:
+        """Puts an item; a missing table on this machine is created.
+
+        Args:
+            item: with its key `pk`.
+
+        Raises:
+            MissingTableError: there is no such table, nor is it to be on this machine.
+            TableError: see the module.
+        """
+        attributes = {name: _serialize(value) for name, value in item.items()}
+        try:
+            self._call(self._client.put_item, TableName=self.name, Item=attributes)
+        except MissingTableError as error:
+            self.create_missing(error)
+            self._call(self._client.put_item, TableName=self.name, Item=attributes)
 
     def read_snapshot(self) -> Item | None:
         """Gives the item `#snapshot` by a strongly consistent GetItem, None if the table has none.

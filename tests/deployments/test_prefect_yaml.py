@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from deployments.local.environment import CHECKOUT, DEPLOYMENTS
-from flows.market_data import fill_in, market_data
+from flows.market_data import market_data
+from tasks.parameters import fill_in
 
 FILE = Path(CHECKOUT, "prefect.yaml")
 DEPLOYED: list[dict[str, Any]] = msgspec.yaml.decode(FILE.read_bytes())["deployments"]

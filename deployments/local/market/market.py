@@ -2,12 +2,14 @@
 
 import gzip
 import hashlib
+import math
 import re
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from email.utils import formatdate, parsedate_to_datetime
 
 import msgspec
@@ -144,6 +146,8 @@ class Market:
         if request.path == "/_stats":
             stats = {"requests": self.requests, "pages": self.pages, "most_in_flight": self.most_in_flight}
             return Reply(200, JSON, msgspec.json.encode(stats))
+        if request.path.rstrip("/") == "/status":
+            return Reply(200, JSON, msgspec.json.encode(make_status(self.clock())))
         if not match:
             return refuse(404, "Not found")
         if request.method not in {"GET", "HEAD"}:
@@ -200,6 +204,15 @@ class Market:
             "X-Ratelimit-Remaining": str(max(0, TOKENS - self.tokens.used)),
             "X-Ratelimit-Used": str(COSTS.get(status // 100, 0)),
         }
+
+
+def make_status(now: float) -> dict[str, int | str]:
+    """Gives the game server's status: its players come and go within a day, and it starts anew at 11:05 UTC."""
+    day_seconds = 86_400
+    started = (now - 39_900) // day_seconds * day_seconds + 39_900
+    players = round(24_000 + 8_000 * math.sin(2 * math.pi * now / day_seconds))
+    start_time = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"players": players, "server_version": "3000000", "start_time": start_time}
 
 
 def refuse(status: int, error: str, headers: dict[str, str] | None = None) -> Reply:

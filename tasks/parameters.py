@@ -1,0 +1,71 @@
+"""What the flows' parameters may be; a wrong one is refused before anything is requested, and told what is allowed."""
+
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
+
+from tasks.table import check_table_name
+from tasks.table_snapshot import Detail, OrderType, Price
+
+
+def or_give(allowed: str) -> WrapValidator:
+    """Makes a refusal name the value and what to give instead: `0 is refused: give 1 to 500`."""
+
+    def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+        refusal = PydanticCustomError(
+            "refused", "{value} is refused: give {allowed}", {"value": repr(value), "allowed": allowed}
+        )
+        try:
+            given = validate(value)
+        except ValidationError:
+            raise refusal from None
+        if type(given) is int and isinstance(value, bool):
+            raise refusal
+        return given
+
+    return WrapValidator(check)
+
+
+def fill_in(table_name: str, region_id: int = 10000002) -> str:
+    """Gives the name of a region's table.
+
+    Raises:
+        ValueError: DynamoDB takes no such name.
+    """
+    return check_table_name(table_name.replace("{region_id}", str(region_id)))
+
+
+def check_template(table_name: str) -> str:
+    """Gives a table name, not yet filled in, back.
+
+    Raises:
+        ValueError: filled in, it is no table name.
+    """
+    fill_in(table_name)
+    return table_name
+
+
+RegionId = Annotated[int, Field(ge=10_000_000, le=19_999_999), or_give("a region's id, such as 10000002 for The Forge")]
+TableTemplate = Annotated[
+    str,
+    Field(pattern=r"^([A-Za-z0-9_.-]|\{region_id\})+$"),
+    AfterValidator(check_template),
+    or_give("3 to 255 letters, digits and _ . -, {region_id} is filled in"),
+]
+Sides = Annotated[OrderType, or_give("sell, buy or all")]
+PriceChoice = Annotated[Price, or_give("min, max, mean, weighted_mean, median or percentile_5")]
+DetailChoice = Annotated[Detail, or_give("compact, full or fuzzwork")]
+FetchConcurrency = Annotated[int, Field(ge=1, le=500), or_give("1 to 500, the pages in flight at once")]
+StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give("1 to 100, the BatchWriteItem calls in flight at once")]
+Force = Annotated[bool, or_give("true or false")]
+TableName = Annotated[str, AfterValidator(check_table_name), or_give("3 to 255 letters, digits and _ . -")]
+KeepDays = Annotated[
+    int | None, Field(ge=1, le=36_500), or_give("1 to 36500, the days after which DynamoDB removes it")
+]
