@@ -54,20 +54,20 @@ def make_parser(flow: Flow[..., Any], program: str) -> argparse.ArgumentParser:
             "default": schema.get("default"),
             "help": schema.get("description", "").replace("%", "%%"),
         }
-        if schema.get("type") == "boolean":
+        kind = schema.get("anyOf", [schema])[0]
+        if kind.get("type") == "boolean":
             about["action"] = "store_true"
+        elif kind.get("type") == "array":
+            about |= {"nargs": "+", "metavar": name_kind(kind["items"])}
         else:
-            about["metavar"] = name_kind(schema)
+            about["metavar"] = name_kind(kind)
         parser.add_argument(f"--{name.replace('_', '-')}", **about)
     return parser
 
 
 def name_kind(schema: dict[str, Any]) -> str:
     """Names what an option takes: its choices, or its type."""
-    if "enum" in schema:
-        return "{" + ",".join(schema["enum"]) + "}"
-    kinds = schema.get("anyOf", [schema])
-    return str(kinds[0]["type"]).upper()
+    return "{" + ",".join(schema["enum"]) + "}" if "enum" in schema else str(schema["type"]).upper()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from tasks.parameters import (
     DetailChoice,
     FetchConcurrency,
     Force,
+    KeyChoice,
     PriceChoice,
     RegionId,
     Sides,
@@ -78,6 +79,7 @@ def market_data(
     fetch_concurrency: FetchConcurrency = 20,
     store_concurrency: StoreConcurrency = 8,
     force: Force = False,
+    key: KeyChoice = "type",
 ) -> Summary:
     """Brings a table to the newest snapshot of a region's market, and writes only what differs.
 
@@ -90,6 +92,7 @@ def market_data(
         fetch_concurrency: Pages in flight at once, never exceeded.
         store_concurrency: BatchWriteItem calls in flight at once.
         force: Run even if the snapshot is stored, accept one that has shrunk, and replace another region's records.
+        key: type is 34; region_type is 10000002#34, for a table that several regions share.
 
     Returns:
         What the run did, and where the table stands.
@@ -104,7 +107,7 @@ def market_data(
     with (
         Reporter() as reporter,
         Esi.from_environment(fetch_concurrency) as esi,
-        Table(name, store_concurrency) as table,
+        Table(name, store_concurrency, region_id if key == "region_type" else None) as table,
         Lease(table) as lease,
     ):
         for _ in offers():  # a snapshot that moves on while it is fetched gives way to the next
@@ -137,6 +140,7 @@ def finish(summary: Summary, reporter: Reporter, changes: Changes | None = None)
     """
     forget_pages(str(flow_run.id))
     _ended[str(flow_run.id)] = summary, changes
+    reporter.hand_up(summary)
     event = "not-modified" if summary.not_modified else "stored"
     reporter.tell(event, summary.region_id, summary.model_dump(mode="json"))
     name = "NotModified" if summary.not_modified else "Completed"

@@ -35,3 +35,13 @@ def find_type(name: str) -> int | None:
     """Gives the id of the item type of a name, whatever its case; None if there is none."""
     found = types().index[types().name.str.casefold() == name.casefold()]
     return int(found[0]) if len(found) else None
+
+
+def list_regions(region_ids: list[int] | None) -> list[int]:
+    """Gives regions, each once, the largest first, so that none of the long ones begins last; all if given None.
+
+    How large they are is as of December 2025; those that are unknown come first.
+    """
+    pages = regions().pages
+    wanted = pages.index.tolist() if region_ids is None else list(dict.fromkeys(region_ids))
+    return sorted(wanted, key=lambda region_id: -pages.get(region_id, 10_000))

@@ -12,7 +12,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from tasks.table import check_table_name
-from tasks.table_snapshot import Detail, OrderType, Price
+from tasks.table_snapshot import Detail, Key, OrderType, Price
 
 
 def or_give(allowed: str) -> WrapValidator:
@@ -52,6 +52,19 @@ def check_template(table_name: str) -> str:
     return table_name
 
 
+def check_tables(regions: int, table_name: str, key: str) -> None:
+    """Raises if several regions' records could not be told apart.
+
+    Raises:
+        ValueError: they share a table, and its keys are item types alone.
+    """
+    if regions > 1 and key == "type" and "{region_id}" not in table_name:
+        raise ValueError(
+            f"table_name {table_name!r} with key 'type' would put {regions} regions into one table, where their item "
+            'types have the same keys: give table_name="MarketData-{region_id}", or key="region_type"'
+        )
+
+
 RegionId = Annotated[int, Field(ge=10_000_000, le=19_999_999), or_give("a region's id, such as 10000002 for The Forge")]
 TableTemplate = Annotated[
     str,
@@ -64,6 +77,13 @@ PriceChoice = Annotated[Price, or_give("min, max, mean, weighted_mean, median or
 DetailChoice = Annotated[Detail, or_give("compact, full or fuzzwork")]
 FetchConcurrency = Annotated[int, Field(ge=1, le=500), or_give("1 to 500, the pages in flight at once")]
 StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give("1 to 100, the BatchWriteItem calls in flight at once")]
+KeyChoice = Annotated[Key, or_give("type, or region_type for a table that several regions share")]
+RegionIds = Annotated[
+    list[Annotated[int, Field(ge=10_000_000, le=19_999_999)]] | None,
+    Field(min_length=1),
+    or_give("a list of regions' ids, such as [10000002, 10000043], or nothing for all that have a market"),
+]
+Concurrency = Annotated[int, Field(ge=1, le=113), or_give("1 to 113, the regions at once")]
 Force = Annotated[bool, or_give("true or false")]
 TableName = Annotated[str, AfterValidator(check_table_name), or_give("3 to 255 letters, digits and _ . -")]
 KeepDays = Annotated[

@@ -19,7 +19,7 @@ class UnreadableError(TableError):
     """The table holds no whole snapshot now, or did not hold still for long enough to be read."""
 
 
-def read_records(table_name: str) -> tuple[dict[str, Record], TableSnapshot]:
+def read_records(table_name: str, region_id: int | None = None) -> tuple[dict[str, Record], TableSnapshot]:
     """Gives a table's records, all of one snapshot, and what that snapshot is.
 
     `#snapshot` is read before and after the scan: if it is the same and `complete`, no run has written meanwhile. While
@@ -27,16 +27,17 @@ def read_records(table_name: str) -> tuple[dict[str, Record], TableSnapshot]:
 
     Args:
         table_name: of a market table, where boto3's settings find it.
+        region_id: whose records, of a table that several regions share.
 
     Returns:
-        Records by `pk`, in the table's order: `price` (ISK) and `volume` (units), with details also `buy` and `sell`,
-        all numbers as Decimal; and the item `#snapshot`.
+        Records by item type, in the table's order: `price` (ISK) and `volume` (units), with details also `buy` and
+        `sell`, all numbers as Decimal; and the item `#snapshot`.
 
     Raises:
         UnreadableError: a run is still writing, or ended while it wrote, or the table has no `#snapshot`.
         TableError: see `tasks.table`.
     """
-    with Table(table_name, store_concurrency=8) as table:
+    with Table(table_name, store_concurrency=8, region_id=region_id) as table:
         return read_whole(table)
 
 
@@ -45,7 +46,9 @@ def read_whole(table: Table) -> tuple[dict[str, Record], TableSnapshot]:
     for attempt in range(ATTEMPTS):
         before = table.read_snapshot()
         if before is None:
-            raise UnreadableError(f"table {table.name} has no item #snapshot: no run has stored anything in it yet")
+            raise UnreadableError(
+                f"table {table.name} has no item {table.snapshot_key}: no run has stored anything in it yet"
+            )
         snapshot = TableSnapshot.from_item(before)
         if snapshot.state == "complete":
             items = table.scan(snapshot.records)

@@ -20,10 +20,12 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from pydantic import BaseModel
 
 from tasks.get_page_count import Snapshot
-from tasks.names import region_name
+from tasks.names import region_name, regions
 
+SUMMARY_LABEL = "market-data.summary"
 UPDATE_SECONDS = 0.5  # between two updates of a progress artifact
 
 P = ParamSpec("P")
@@ -91,6 +93,10 @@ class Reporter:
     def tell(self, event: str, region_id: int, payload: dict[str, Any]) -> None:
         """Sends the event `market.snapshot.EVENT` of a region, for automations to act on."""
         self.later(send_event, event, region_id, payload)
+
+    def hand_up(self, summary: BaseModel) -> None:
+        """Leaves the run's summary with the run itself, where the flow that has started it finds it."""
+        self.later(add_label, str(flow_run.id), SUMMARY_LABEL, summary.model_dump_json())
 
     def later(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         """Calls a function in this run's context, after what was asked for before; an error becomes a warning."""
@@ -162,15 +168,34 @@ def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
 
 def name_run() -> str:
     """Names a flow run by its region and the time it was scheduled for: `10000002 The Forge · 2026-11-24 03:05`."""
-    region_id = flow_run.parameters.get("region_id", "default region")
-    region = " ".join(dict.fromkeys([str(region_id), region_name(region_id)]))
-    return f"{region} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+    return f"{name_region(flow_run.parameters.get('region_id', 'default region'))} · {scheduled_time()}"
+
+
+def name_universe_run() -> str:
+    """Names a flow run that is many regions': `113 regions · 2026-11-24 03:05`."""
+    return f"{len(flow_run.parameters.get('region_ids') or regions().index)} regions · {scheduled_time()}"
+
+
+def name_region(region_id: Any) -> str:  # noqa: ANN401 (as it was given, perhaps wrong)
+    """Gives a region's id, with its name if it has one."""
+    return " ".join(dict.fromkeys([str(region_id), region_name(region_id)]))
+
+
+def scheduled_time() -> str:
+    """Gives when the flow run was to begin, UTC."""
+    return f"{flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 
 def add_tags(flow_run_id: str, tags: list[str]) -> None:
     """Sets a flow run's tags."""
     with get_client(sync_client=True) as client:
         client.update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
+
+
+def add_label(flow_run_id: str, name: str, value: str) -> None:
+    """Adds a label to a flow run."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(UUID(flow_run_id), {name: value})
 
 
 def send_event(event: str, region_id: int, payload: dict[str, Any]) -> None:

@@ -1,5 +1,8 @@
 """The DynamoDB client for one market table: partition key `pk` (S), one item a record, and `#snapshot`.
 
+A table that several regions share has the region in each key: `10000002#34`, `#snapshot#10000002`. Outside of this
+module an item is known by its type all the same.
+
 TableError                the table, or the way to it, refused
 ├── TransientTableError   may pass: throttled, a broken connection, DynamoDB's own failure
 ├── MissingTableError     there is no such table
@@ -80,13 +83,20 @@ class ConditionError(TableError):
 class Table:
     """A market table, and at most `store_concurrency` calls to it in flight. Use it as a context manager.
 
+    Args:
+        name: of the table.
+        store_concurrency: calls in flight at once.
+        region_id: the one whose items are meant, in a table that several share; None if they have a table each.
+
     Raises:
         TableError: boto3 finds no region or no such profile.
         ValueError: `name` is no table name.
     """
 
-    def __init__(self, name: str, store_concurrency: int) -> None:
+    def __init__(self, name: str, store_concurrency: int, region_id: int | None = None) -> None:
         self.name = check_table_name(name)
+        self.prefix = f"{region_id}#" if region_id else ""  # of its records' keys
+        self.snapshot_key = f"{SNAPSHOT_KEY}#{region_id}" if region_id else SNAPSHOT_KEY
         self.store_concurrency = store_concurrency
         self.failures: Counter[str] = Counter()  # calls, and rests of batches, sent again in a run that ends well
         self.read_units = 0.0
@@ -196,7 +206,7 @@ class Table:
             TableError: see the module.
         """
         answer = self._call(
-            self._client.get_item, TableName=self.name, Key={"pk": {"S": SNAPSHOT_KEY}}, ConsistentRead=True
+            self._client.get_item, TableName=self.name, Key={"pk": {"S": self.snapshot_key}}, ConsistentRead=True
         )
         item: Item | None = answer.get("Item")
         return item
@@ -205,7 +215,7 @@ class Table:
         """Puts the item `#snapshot`.
 
         Args:
-            item: with its key.
+            item: under any key.
             condition: what must hold of the present one, in DynamoDB's own words.
             names: attributes' names by their place-holders in it.
             values: by their place-holders in it.
@@ -217,27 +227,38 @@ class Table:
         self._call(
             self._client.put_item,
             TableName=self.name,
-            Item=item,
+            Item=with_key(item, self.snapshot_key),
             ConditionExpression=condition,
             ExpressionAttributeNames=names,
             ExpressionAttributeValues=values,
         )
 
     def scan(self, expected_records: int) -> dict[str, Item]:
-        """Gives all items but `#snapshot` by `pk`, strongly consistent, in as many segments as pay.
+        """Gives all items but `#snapshot` by item type, strongly consistent, in as many segments as pay.
+
+        Of a table that several regions share, DynamoDB reads all and gives this region's.
 
         Raises:
             TableError: see the module.
         """
         segments = min(self.store_concurrency, 1 + expected_records // SEGMENT_RECORDS)
+        if self.prefix:
+            segments = self.store_concurrency
         futures = [self.submit(self._scan_segment, segment, segments) for segment in range(segments)]
         items = {item["pk"]["S"]: item for item in chain.from_iterable(future.result() for future in futures)}
+        if self.prefix:
+            items = {
+                pk.removeprefix(self.prefix): with_key(item, pk.removeprefix(self.prefix)) for pk, item in items.items()
+            }
         items.pop(SNAPSHOT_KEY, None)
         return items
 
     def _scan_segment(self, segment: int, segments: int) -> list[Item]:
         items: list[Item] = []
-        start: dict[str, Item] = {}
+        more: dict[str, Any] = {}
+        if self.prefix:
+            more["FilterExpression"] = "begins_with(pk, :prefix)"
+            more["ExpressionAttributeValues"] = {":prefix": {"S": self.prefix}}
         while True:
             answer = self._call(
                 self._client.scan,
@@ -245,7 +266,7 @@ class Table:
                 ConsistentRead=True,
                 Segment=segment,
                 TotalSegments=segments,
-                **start,
+                **more,
             )
             if "Items" not in answer:
                 self._count_failure("unreadable answer")
@@ -253,7 +274,7 @@ class Table:
             items += answer["Items"]
             if "LastEvaluatedKey" not in answer:
                 return items
-            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+            more["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     def write_batch(self, requests: list[Item], check: Callable[[], None]) -> None:
         """Puts and deletes up to 25 items, and resends what DynamoDB leaves unprocessed, after growing, jittered waits.
@@ -266,6 +287,8 @@ class Table:
             TransientTableError: nothing was stored `STALLED_CALLS` times in a row.
             TableError: see the module.
         """
+        if self.prefix:
+            requests = [add_prefix(request, self.prefix) for request in requests]
         attempts = stalled = 0
         while True:
             check()
@@ -317,7 +340,7 @@ class Table:
             if code == "ResourceNotFoundException":
                 return MissingTableError(f"table {self.name} does not exist in {self._client.meta.region_name}")
             if code == "ConditionalCheckFailedException":
-                return ConditionError(f"table {self.name}: {SNAPSHOT_KEY} has been written by somebody else")
+                return ConditionError(f"table {self.name}: {self.snapshot_key} has been written by somebody else")
             if code in TRANSIENT_CODES or error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500:
                 return TransientTableError(said)
             said += advise(code, str(error))
@@ -424,6 +447,19 @@ def put_request(item: Item) -> Item:
 def delete_request(pk: str) -> Item:
     """Gives the request that deletes the item of a key."""
     return {"DeleteRequest": {"Key": {"pk": {"S": pk}}}}
+
+
+def with_key(item: Item, pk: str) -> Item:
+    """Gives an item under another key."""
+    return item | {"pk": {"S": pk}}
+
+
+def add_prefix(request: Item, prefix: str) -> Item:
+    """Gives the request that puts or deletes the item whose key has a prefix."""
+    if "PutRequest" in request:
+        item = request["PutRequest"]["Item"]
+        return put_request(with_key(item, prefix + item["pk"]["S"]))
+    return delete_request(prefix + request["DeleteRequest"]["Key"]["pk"]["S"])
 
 
 def batches(writes: list[W]) -> Iterable[list[W]]:

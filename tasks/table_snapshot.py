@@ -13,6 +13,7 @@ FORMAT_VERSION = 1  # of the items; a table of another version is compared and r
 OrderType = Literal["sell", "buy", "all"]
 Price = Literal["min", "max", "mean", "weighted_mean", "median", "percentile_5"]
 Detail = Literal["compact", "full", "fuzzwork"]
+Key = Literal["type", "region_type"]
 
 
 class Parameters(msgspec.Struct, frozen=True):

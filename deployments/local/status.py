@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from deployments.local.api import Api, FlowRun
-from tasks.names import region_name
+from tasks.names import list_regions, region_name
 from tasks.table import MissingTableError, Table
 from tasks.table_snapshot import TableSnapshot
 
 STALE_SECONDS = 900.0  # three snapshots
+UNIVERSE_STALE_SECONDS = 2400.0  # of a run every 900 s that takes up to 300 s, one may fail
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -24,6 +25,7 @@ class Status(msgspec.Struct, frozen=True):
     snapshot: TableSnapshot | None  # None if nothing is stored
     last: FlowRun | None = None  # the run that began last
     next: FlowRun | None = None  # the one that is scheduled next
+    stale_seconds: float = STALE_SECONDS  # older data are too old
 
     @property
     def age(self) -> timedelta | None:
@@ -35,7 +37,7 @@ class Status(msgspec.Struct, frozen=True):
         """Whether its data are too old, or are not there; those of a deployment that is run by hand may be."""
         if self.last and not self.next:
             return False
-        return self.age is None or self.age.total_seconds() > STALE_SECONDS
+        return self.age is None or self.age.total_seconds() > self.stale_seconds
 
 
 def show_status(wanted: dict[str, int], api: Api | None) -> bool:
@@ -48,7 +50,7 @@ def show_status(wanted: dict[str, int], api: Api | None) -> bool:
     Raises:
         TableError: a table cannot be read.
     """
-    statuses = read_deployed(api) if api else []
+    statuses = [*read_deployed(api), *read_universe(api)] if api else []
     known = {status.table_name for status in statuses}
     statuses += [Status(name, region, read_snapshot(name)) for name, region in wanted.items() if name not in known]
     Console().print(make_grid(statuses))
@@ -65,7 +67,9 @@ def read_deployed(api: Api) -> list[Status]:
     """Gives how the tables stand that deployments fill by schedule, or have filled."""
     statuses: list[Status] = []
     for deployment in api.list_deployments("market-data"):
-        region_id = int(deployment.parameters.get("region_id", 0))
+        if "region_id" not in deployment.parameters:
+            continue  # a region of the universe
+        region_id = int(deployment.parameters["region_id"])
         name = str(deployment.parameters.get("table_name", "")).replace("{region_id}", str(region_id))
         last, following = api.read_last_run(deployment), api.read_next_run(deployment)
         if last or following:
@@ -73,13 +77,27 @@ def read_deployed(api: Api) -> list[Status]:
     return statuses
 
 
-def read_snapshot(table_name: str) -> TableSnapshot | None:
-    """Gives where a table stands, None if it holds nothing.
+def read_universe(api: Api) -> list[Status]:
+    """Gives how the regions' tables stand that a deployment fills together."""
+    statuses: list[Status] = []
+    for deployment in api.list_deployments("universe"):
+        last, following = api.read_last_run(deployment), api.read_next_run(deployment)
+        template, given = str(deployment.parameters.get("table_name", "")), deployment.parameters.get("region_ids")
+        is_shared = deployment.parameters.get("key") == "region_type"
+        for region_id in list_regions(given) if last or following else []:
+            name = template.replace("{region_id}", str(region_id))
+            snapshot = read_snapshot(name, region_id if is_shared else None)
+            statuses.append(Status(name, region_id, snapshot, last, following, UNIVERSE_STALE_SECONDS))
+    return statuses
+
+
+def read_snapshot(table_name: str, region_id: int | None = None) -> TableSnapshot | None:
+    """Gives where a table stands, or a region's part of one that several share, None if it holds nothing.
 
     Raises:
         TableError: it cannot be read.
     """
-    with Table(table_name, 1) as table:
+    with Table(table_name, 1, region_id) as table:
         try:
             item = table.read_snapshot()
         except MissingTableError:

@@ -275,25 +275,25 @@ def test_shrunk_snapshot_is_refused(
     assert not market_data(VENAL, table_name, force=True).not_modified
 
 
-def expire(dynamodb: DynamoDBClient, table_name: str) -> None:
+def expire(dynamodb: DynamoDBClient, table_name: str, pk: str = "#snapshot") -> None:
     """Lets time pass: the stored snapshot's `expires` is over."""
     dynamodb.update_item(
         TableName=table_name,
-        Key={"pk": {"S": "#snapshot"}},
+        Key={"pk": {"S": pk}},
         UpdateExpression="SET expires = :past",
         ExpressionAttributeValues={":past": {"S": "2020-01-01T00:00:00Z"}},
     )
 
 
-def read_task_runs(api: Api, flow_run_id: str) -> list[str]:
-    """Gives the names of a flow run's task runs, once the server has taken in all of its events."""
+def read_task_runs(api: Api, flow_run_id: str, last: str = "Store Records: complete") -> list[str]:
+    """Gives the names of a flow run's task runs, once the server has taken in all of its events, that of `last` too."""
     wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "limit": 200}
     found: list[str] = []
 
     def is_settled() -> bool:
         runs = httpx.post(f"{api.url}/task_runs/filter", json=wanted, trust_env=False).json()
         found[:] = [run["name"] for run in runs if run["state_name"] == "Completed"]
-        return "Store Records: complete" in found and len(found) == len(runs)
+        return last in found and len(found) == len(runs)
 
     wait_for(is_settled, "the last task run's event")
     return found

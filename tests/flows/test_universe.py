@@ -1,0 +1,142 @@
+"""The flow universe, run for real: without a server as subflows, with one as runs of a deployment."""
+
+import random
+from typing import Any
+
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+from prefect.exceptions import ParameterTypeError
+
+from deployments.command import run_flow
+from deployments.local.api import Api
+from deployments.local.market.market import Market
+from flows.universe import universe
+from tasks.names import list_regions, regions
+from tasks.read_records import read_records
+from tasks.run_region import RegionError
+from tasks.table import Item
+from tests.conftest import Clock, scan
+from tests.flows.test_market_data import expire, read_task_runs, records, truth
+
+PERIOD_BASIS, SMALL, VENAL = 10000063, 10000003, 10000015
+THREE = [PERIOD_BASIS, SMALL, VENAL]
+
+pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
+
+
+@pytest.fixture
+def template() -> str:
+    """A name of tables, one a region, that no other test has."""
+    return f"Universe-{random.getrandbits(64)}-{{region_id}}"
+
+
+def shared_truth(market: Market, region_ids: list[int]) -> dict[str, Item]:
+    """Gives the exact table that regions share, without `#snapshot`."""
+    return {
+        f"{region_id}#{pk}": item | {"pk": {"S": f"{region_id}#{pk}"}}
+        for region_id in region_ids
+        for pk, item in truth(market, region_id).items()
+    }
+
+
+def test_each_region_has_its_table(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
+    """Each region's table is exact, and the summary has each one's result, the sums, the slowest and the price."""
+    summary = universe(THREE, template)
+    for region_id in THREE:
+        items = scan(dynamodb, template.replace("{region_id}", str(region_id)))
+        assert records(items) == truth(market, region_id)
+        assert items["#snapshot"]["region_id"] == {"N": str(region_id)}
+    assert [region.region_id for region in summary.regions] == [VENAL, PERIOD_BASIS, SMALL]
+    assert (summary.stored, summary.not_modified, summary.failed) == (3, 0, 0)
+    assert summary.pages == 9
+    assert summary.records == summary.written == sum(len(truth(market, region_id)) for region_id in THREE)
+    assert summary.slowest_region_id in THREE
+    assert summary.price_usd == pytest.approx(summary.consumed_write_units * 0.625e-6, rel=0.01)
+
+
+def test_regions_share_a_table(dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str) -> None:
+    """With the region in the key one table holds all, exact over two snapshots, and each region reads its own part."""
+    for _ in range(2):
+        assert universe(THREE, table_name, key="region_type").failed == 0
+        items = scan(dynamodb, table_name)
+        assert records(items) == shared_truth(market, THREE)
+        assert items.keys() - records(items).keys() == {f"#snapshot#{region_id}" for region_id in THREE}
+        for region_id in THREE:
+            expire(dynamodb, table_name, f"#snapshot#{region_id}")
+        clock.now += 300
+    found, snapshot = read_records(table_name, VENAL)
+    assert snapshot.region_id == VENAL
+    assert len(found) == sum(pk.startswith(f"{VENAL}#") for pk in items)
+    pk, record = next(iter(found.items()))
+    assert str(record["price"]) == items[f"{VENAL}#{pk}"]["price"]["N"]
+
+
+def test_one_region_fails_alone(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
+    """A region that ESI does not have fails, says why, and keeps no other from its table."""
+    summary = universe([19999999, VENAL], template)
+    assert (summary.stored, summary.failed) == (1, 1)
+    failed = next(region for region in summary.regions if region.state == "failed")
+    assert failed.region_id == 19999999
+    assert "is there a market region 19999999?" in failed.failure
+    assert records(scan(dynamodb, template.replace("{region_id}", str(VENAL)))) == truth(market, VENAL)
+
+
+def test_all_regions_fail(template: str) -> None:
+    """If no region is stored the run fails, with the first one's reason."""
+    with pytest.raises(RegionError, match="all of 2 regions .* is there a market region 19999998"):
+        universe([19999998, 19999999], template)
+
+
+def test_not_modified_costs_one_request_at_most(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
+    """Before `Expires` no region asks ESI for anything; after it, one HEAD each, and nothing is written."""
+    universe(THREE, template)
+    market.reset_counts()
+    summary = universe(THREE, template)
+    assert (summary.not_modified, summary.written, market.requests) == (3, 0, {})
+    for region_id in THREE:
+        expire(dynamodb, template.replace("{region_id}", str(region_id)))
+    assert universe(THREE, template).not_modified == 3
+    assert market.requests == {"HEAD 200": 3}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"region_ids": []}, {"region_ids": [7]}, {"region_ids": "Jita"}, {"key": "both"}, {"concurrency": 0}],
+    ids=str,
+)
+def test_wrong_parameter_is_refused(market: Market, given: dict[str, Any]) -> None:
+    """A wrong parameter is refused before any request, with what is allowed."""
+    with pytest.raises(ParameterTypeError, match="is refused: give "):
+        universe(**given)
+    assert not market.requests
+
+
+def test_regions_need_keys_that_tell_them_apart(market: Market) -> None:
+    """Several regions in one table with item types for keys are refused, with both ways out."""
+    with pytest.raises(ValueError, match=r'"MarketData-\{region_id\}", or key="region_type"'):
+        universe(THREE, "MarketData")
+    assert not market.requests
+
+
+def test_all_regions_largest_first() -> None:
+    """Without a list all regions are meant, each once, those with the most pages first; unknown ones before them."""
+    listed = list_regions(None)
+    assert sorted(listed) == regions().index.tolist()
+    assert listed[:2] == [10000002, 10000043]
+    assert list_regions([VENAL, 19000400, 10000002, VENAL]) == [19000400, 10000002, VENAL]
+
+
+def test_run_graph_shows_the_regions(api: Api, template: str) -> None:
+    """Each region is a task run of its own in Prefect, and the artifact has a row for it."""
+    state = universe([VENAL, SMALL], template, return_state=True)
+    flow_run_id = str(state.state_details.flow_run_id)
+    names = read_task_runs(api, flow_run_id, last=f"Run Region {SMALL}")
+    assert {f"Run Region {VENAL}", f"Run Region {SMALL}"} <= set(names)
+    summary = api.read_summary(flow_run_id)
+    assert f"| Venal | {VENAL} | stored | 7 |" in summary
+
+
+def test_command_takes_several_regions(capsys: pytest.CaptureFixture[str], template: str) -> None:
+    """From the command line several regions are several values, and the line tells what became of them."""
+    assert run_flow(universe, "universe", ["--table-name", template, "--region-ids", str(VENAL), str(SMALL)]) == 0
+    assert "2 regions in " in capsys.readouterr().out
