@@ -36,6 +36,7 @@ from tasks.store_records import Changes, begin_store, complete_store, store_reco
 from tasks.summary import Summary, summarize
 from tasks.table import Table
 from tasks.table_snapshot import Parameters
+from tasks.token_bucket import TokenBucket
 
 __all__ = ["Summary", "market_data"]
 
@@ -106,7 +107,8 @@ def market_data(
     name = fill_in(table_name, region_id)
     with (
         Reporter() as reporter,
-        Esi.from_environment(fetch_concurrency) as esi,
+        TokenBucket() as tokens,
+        Esi.from_environment(fetch_concurrency, tokens) as esi,
         Table(name, store_concurrency, region_id if key == "region_type" else None) as table,
         Lease(table) as lease,
     ):

@@ -21,6 +21,7 @@ from tasks.parameters import (
 )
 from tasks.reporter import Reporter, attempt, name_universe_run
 from tasks.run_region import RegionError, RegionRun, find_workers, run_regions
+from tasks.token_bucket import create_limit
 from tasks.universe_summary import UniverseSummary, summarize_universe, write_universe_summary
 
 __all__ = ["UniverseSummary", "universe"]
@@ -56,15 +57,18 @@ def universe(
         What became of each region, and of all together. A region that fails does not keep the others from theirs.
 
     Raises:
-        ValueError: several regions would share a table whose keys do not tell them apart.
+        ValueError: several regions would share a table whose keys do not tell them apart; or ESI_TOKENS is no number.
         RegionError: all of them failed.
     """
     started = time.monotonic()
     runs = [RegionRun(region_id) for region_id in list_regions(region_ids)]
     check_tables(len(runs), table_name, key)
     parameters = {"table_name": table_name, "key": key, "order_type": order_type, "price": price, "detail": detail}
+    with_workers = find_workers()
+    if with_workers:
+        create_limit()
     with Reporter() as reporter, reporter.state("Run Region", runs, "regions"):
-        results = run_regions(runs, parameters, None if find_workers() else market_data, concurrency)
+        results = run_regions(runs, parameters, None if with_workers else market_data, concurrency)
     summary = summarize_universe(results, time.monotonic() - started)
     attempt(write_universe_summary, summary)
     if summary.failed == len(runs):

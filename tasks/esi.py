@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from types import TracebackType
-from typing import ClassVar, ParamSpec, Self, TypeVar
+from typing import ClassVar, ParamSpec, Protocol, Self, TypeVar
 
 import httpx
 import msgspec
@@ -38,6 +38,7 @@ MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
 BODY_SECONDS = 30.0  # a whole body; the read time-out alone lets one through that drips byte by byte
 TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
 RUN_SECONDS = 1200.0  # later than this a run asks nothing more; ESI's longest limit is 900 s
+REQUEST_TOKENS = 2  # what a page costs of those 12,000 that ESI gives in 15 minutes
 ORDERS = {"order_type": "all"}  # ESI requires it, and ignores it without a type_id
 LIMIT_SECONDS = 60.0  # a 420's or 429's wait where ESI names none: its old error window
 
@@ -83,10 +84,36 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes  # decompressed JSON; empty for HEAD
 
 
+class Tokens(Protocol):
+    """What requests cost, where many processes share it."""
+
+    @property
+    def helping_tokens(self) -> int:
+        """How many to take at once, at most."""
+
+    def note_left(self, left: int, of: int) -> None:
+        """Takes to heart what an answer says: how many are left, of how many."""
+
+    def take(self, tokens: int) -> float:
+        """Takes some and gives 0, or gives the seconds to wait before asking again."""
+
+    def hold_all(self, seconds: float) -> None:
+        """Makes all who share them hold still."""
+
+    def held_seconds(self) -> float:
+        """Gives how long all hold still."""
+
+
 class Esi:
     """A pool of connections to ESI that never has more than `fetch_concurrency` requests in flight.
 
     Use it as a context manager.
+
+    Args:
+        url: of the API.
+        user_agent: who asks.
+        fetch_concurrency: requests in flight at once.
+        tokens: are taken before orders are asked for, if their number is shared with others.
 
     Raises:
         ValueError: `url` is no http(s) address, or plain http to another machine; `user_agent` fits in no header.
@@ -95,7 +122,7 @@ class Esi:
     # By address, and shared by all clients of the process: ESI counts neither runs nor threads.
     _hold_until: ClassVar[dict[str, float]] = {}
 
-    def __init__(self, url: str, user_agent: str, fetch_concurrency: int) -> None:
+    def __init__(self, url: str, user_agent: str, fetch_concurrency: int, tokens: Tokens | None = None) -> None:
         self.url = check_url(url)
         if not (user_agent.isascii() and user_agent.isprintable()):
             raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
@@ -106,6 +133,10 @@ class Esi:
         self._deadline = time.monotonic() + RUN_SECONDS
         self._refused: RefusedError | None = None
         self._lock = threading.Lock()
+        self._tokens = tokens
+        self._purse = 0  # tokens taken and not yet spent
+        self._expected = 0  # tokens that will be needed, as far as is known
+        self._taking = threading.Lock()
         self._threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
         self._http = httpx.Client(
             base_url=self.url,
@@ -121,10 +152,10 @@ class Esi:
         )
 
     @classmethod
-    def from_environment(cls, fetch_concurrency: int) -> Self:
+    def from_environment(cls, fetch_concurrency: int, tokens: Tokens | None = None) -> Self:
         """Opens the ESI that `ESI_URL` names, as `ESI_USER_AGENT`."""
         url = os.environ.get("ESI_URL") or DEFAULT_URL
-        return cls(url, os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT, fetch_concurrency)
+        return cls(url, os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT, fetch_concurrency, tokens)
 
     def __enter__(self) -> Self:
         return self
@@ -177,6 +208,11 @@ class Esi:
 
         return self._ask("GET", path, path, read)
 
+    def expect(self, pages: int) -> None:
+        """Says how many pages will be asked for, so that their tokens are taken in few helpings."""
+        with self._taking:
+            self._expected += pages * REQUEST_TOKENS
+
     def give_up(self, error: RefusedError) -> None:
         """Makes each further request fail with `error`: what one page was refused for, the others need not ask."""
         self._refused = error
@@ -191,12 +227,17 @@ class Esi:
         page: int | None = None,
     ) -> R:
         self._hold_still(what)
+        if params:
+            self._spend(what)
         try:
             with self._http.stream(method, path, params=params) as response:
+                if params:
+                    self._note_cost(response.headers)
                 judge(response, what)
                 return read(response, what, time.monotonic() + BODY_SECONDS)
         except RateLimitedError as error:
             self.count_failure(page, error.cause, error.hold_seconds)
+            self._hold_all(error)
             raise
         except TransientError as error:
             self.count_failure(page, error.cause)
@@ -213,6 +254,55 @@ class Esi:
                 self.failed_pages.add(page)
             until = time.monotonic() + hold_seconds
             self._hold_until[self.url] = max(until, self._hold_until.get(self.url, until))
+
+    def _spend(self, what: str) -> None:
+        """Spends a request's tokens, and takes more first if there are none left; waits as long as there are none."""
+        if not self._tokens:
+            return
+        if held_seconds := self._tokens.held_seconds():
+            self._wait(held_seconds, what)
+        with self._taking:
+            while self._purse < REQUEST_TOKENS:
+                wanted = max(REQUEST_TOKENS, min(self._expected, self._tokens.helping_tokens))
+                if wait_seconds := self._tokens.take(wanted):
+                    self._wait(wait_seconds, what)
+                else:
+                    self._purse += wanted
+                    self._expected = max(0, self._expected - wanted)
+            self._purse -= REQUEST_TOKENS
+
+    def _hold_all(self, error: RateLimitedError) -> None:
+        if self._tokens:
+            try:
+                self._tokens.hold_all(error.hold_seconds)
+            except TransientError as failure:
+                error.add_note(f"other workers were not told: {failure}")
+
+    def _note_cost(self, headers: httpx.Headers) -> None:
+        """Notes what a request has cost, and how many tokens are left."""
+        if not self._tokens:
+            return
+        used, left, of = (headers.get(f"X-Ratelimit-{name}", "") for name in ("Used", "Remaining", "Limit"))
+        if re.fullmatch(r"[0-9]{1,4}", used):
+            with self._taking:
+                self._purse += REQUEST_TOKENS - int(used)
+        if re.fullmatch(r"[0-9]{1,9}", left) and (most := re.match(r"[0-9]{1,9}(?=/)", of)):
+            self._tokens.note_left(int(left), int(most[0]))
+
+    def _wait(self, seconds: float, what: str) -> None:
+        """Waits for tokens, unless the run would be over by then.
+
+        Raises:
+            RefusedError: it would, or another page was refused meanwhile.
+        """
+        if self._refused:
+            raise self._refused
+        if time.monotonic() + seconds > self._deadline:
+            raise RefusedError(
+                f"{what}: ESI's tokens are used up, and a run asks nothing after {RUN_SECONDS:.0f} s; nothing was "
+                "stored, the next run tries again"
+            )
+        self.waits.sleep(seconds)
 
     def _hold_still(self, what: str) -> None:
         while True:

@@ -64,6 +64,7 @@ def fetch_missing(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> None:
         TransientError: a page did not come this time.
     """
     chunk.note_retry(esi.waits)
+    esi.expect(len(chunk.missing()))
     futures = {page: esi.submit(fetch_page, page, snapshot, esi) for page in chunk.missing()}
     failed: list[TransientError] = []
     try:
