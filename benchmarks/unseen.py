@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks import no_heartbeats
-from flows.market_data import leave_artifacts, market_data
+from flows.market_data import leave_news, market_data
 from tasks.reporter import Reporter
 
 
@@ -19,7 +19,7 @@ def show_nothing() -> Iterator[None]:
     """Makes flow runs of this process leave no tag, progress, event, artifact or picture until the block ends."""
     later, hooks = Reporter.later, market_data.on_completion_hooks
     Reporter.later = lambda *_, **__: None  # type: ignore[method-assign]
-    market_data.on_completion_hooks = [hook for hook in hooks if hook is not leave_artifacts]
+    market_data.on_completion_hooks = [hook for hook in hooks if hook is not leave_news]
     try:
         yield
     finally:

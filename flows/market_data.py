@@ -19,6 +19,7 @@ from tasks.get_page_count import get_page_count
 from tasks.history import draw_history
 from tasks.kept_pages import forget_pages
 from tasks.lease import Lease
+from tasks.next_run import follow_esi
 from tasks.parameters import (
     DetailChoice,
     FetchConcurrency,
@@ -55,9 +56,10 @@ def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> Non
         state.data = _ended[str(flow_run.id)][0]
 
 
-def leave_artifacts(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Leaves what is to be read of a run that has stored something; the run has ended meanwhile."""
+def leave_news(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
+    """Leaves what is to be read of a run that has stored something, and schedules the next; this one has ended."""
     summary, changes = _ended.pop(str(flow_run.id))
+    attempt(follow_esi, flow_run, summary)
     if changes:
         attempt(write_movers, summary, changes)
         attempt(write_summary, summary, attempt(draw_history, summary) or {})
@@ -68,7 +70,7 @@ def leave_artifacts(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     description="Keeps a DynamoDB table equal to the newest snapshot of a region's market.",
     persist_result=False,
     flow_run_name=name_run,
-    on_completion=[hand_over, leave_artifacts],
+    on_completion=[hand_over, leave_news],
     on_failure=[explain_failure],
 )
 def market_data(

@@ -41,11 +41,11 @@ def get_page_count(parameters: Parameters, table: Table, esi: Esi, *, force: boo
     ours = None if force else made_alike(stored, parameters)
     if ours and datetime.now(UTC) < ours.expires:
         logger.info("not modified: ESI has nothing newer than %s before %s", ours.last_modified, ours.expires)
-        return as_stored(ours)
+        return as_stored(ours, ours.expires)
     answer = ask(esi, parameters.region_id)
     if ours and answer.last_modified <= ours.last_modified:
         logger.info("not modified: the table has the snapshot of %s", ours.last_modified)
-        return as_stored(ours)
+        return as_stored(ours, valid_until(answer))
     if stored and not force:
         check_not_older(answer, stored, parameters.region_id)
     if wait_seconds := seconds_to_wait(answer, esi.fetch_concurrency):
@@ -145,7 +145,7 @@ def offered(answer: Answer, region_id: int, stored: TableSnapshot | None) -> Sna
     return Snapshot(
         region_id=region_id,
         last_modified=answer.last_modified,
-        expires=datetime.now(UTC) + timedelta(seconds=min(answer.fresh_seconds, MAX_FRESH_SECONDS)),
+        expires=valid_until(answer),
         etag=answer.etag,
         pages=answer.pages,
         stored=stored,
@@ -153,12 +153,17 @@ def offered(answer: Answer, region_id: int, stored: TableSnapshot | None) -> Sna
     )
 
 
-def as_stored(stored: TableSnapshot) -> Snapshot:
+def valid_until(answer: Answer) -> datetime:
+    """Gives when ESI's answer expires, by this machine's clock."""
+    return datetime.now(UTC) + timedelta(seconds=min(answer.fresh_seconds, MAX_FRESH_SECONDS))
+
+
+def as_stored(stored: TableSnapshot, expires: datetime) -> Snapshot:
     """Gives the snapshot that the table holds already."""
     return Snapshot(
         region_id=stored.region_id,
         last_modified=stored.last_modified,
-        expires=stored.expires,
+        expires=expires,
         etag=stored.etag,
         pages=stored.pages,
         stored=stored,

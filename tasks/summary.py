@@ -24,6 +24,7 @@ class Summary(BaseModel):
     region_id: int
     table_name: str  # filled in
     last_modified: datetime  # names the snapshot that the table holds now, UTC
+    expires: datetime | None = None  # until then ESI has no newer one, UTC by this machine's clock
     not_modified: bool  # the table held it already: nothing was fetched or written
     pages: int  # of the snapshot
     orders: int  # of the snapshot, each counted once
@@ -69,6 +70,7 @@ def summarize(
         region_id=snapshot.region_id,
         table_name=table.name,
         last_modified=snapshot.last_modified,
+        expires=snapshot.expires,
         not_modified=snapshot.is_stored,
         pages=snapshot.pages,
         orders=orders,

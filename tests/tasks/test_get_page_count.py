@@ -89,5 +89,5 @@ def test_offer_expires_by_this_clock() -> None:
 
 def test_stored_snapshot_is_given_as_it_is() -> None:
     """A run that ends as not modified tells of the snapshot that the table holds."""
-    snapshot = as_stored(STORED)
+    snapshot = as_stored(STORED, STORED.expires)
     assert (snapshot.is_stored, snapshot.stored, snapshot.pages) == (True, STORED, 433)
