@@ -104,16 +104,20 @@ def market_data(
         EsiError: a page, by its number, could not be had; the table is as it was.
         TableError: the table, by its name, refused; the next run repairs what is unfinished.
     """
-    started = time.monotonic()
     parameters = Parameters(region_id, order_type, price, detail)
-    name = fill_in(table_name, region_id)
+    shared_by = region_id if key == "region_type" else None
     with (
-        Reporter() as reporter,
         TokenBucket() as tokens,
         Esi.from_environment(fetch_concurrency, tokens) as esi,
-        Table(name, store_concurrency, region_id if key == "region_type" else None) as table,
-        Lease(table) as lease,
+        Table(fill_in(table_name, region_id), store_concurrency, shared_by) as table,
     ):
+        return store_market(parameters, esi, table, force=force)
+
+
+def store_market(parameters: Parameters, esi: Esi, table: Table, *, force: bool) -> Summary:
+    """Takes a market, a region's or a structure's, through the states, in their order."""
+    started = time.monotonic()
+    with Reporter() as reporter, Lease(table) as lease:
         for _ in offers():  # a snapshot that moves on while it is fetched gives way to the next
             with reporter.state("Get Page Count"):
                 snapshot = get_page_count(parameters, table, esi, force=force)

@@ -195,7 +195,9 @@ UNKNOWN = ("It has not been tried again.", "Read the run's logs: this is no fail
 
 def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
     """Creates the artifact `failure-REGION` of a run that failed; an event, too, if the shrink guard has refused."""
-    given = str(flow_run.parameters.get("region_id", ""))  # as it was given: perhaps text, perhaps wrong
+    given = str(
+        flow_run.parameters.get("region_id", flow_run.parameters.get("structure_id", ""))
+    )  # as it was given: perhaps text, perhaps wrong
     region_id = int(given) if given.isascii() and given.isdigit() else 0
     artifact = ArtifactCreate(
         type="markdown",

@@ -39,7 +39,7 @@ BODY_SECONDS = 30.0  # a whole body; the read time-out alone lets one through th
 TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
 RUN_SECONDS = 1200.0  # later than this a run asks nothing more; ESI's longest limit is 900 s
 REQUEST_TOKENS = 2  # what a page costs of those 12,000 that ESI gives in 15 minutes
-ORDERS = {"order_type": "all"}  # ESI requires it, and ignores it without a type_id
+FIRST_STRUCTURE_ID = 1_000_000_000_000
 LIMIT_SECONDS = 60.0  # a 420's or 429's wait where ESI names none: its old error window
 
 P = ParamSpec("P")
@@ -114,6 +114,7 @@ class Esi:
         user_agent: who asks.
         fetch_concurrency: requests in flight at once.
         tokens: are taken before orders are asked for, if their number is shared with others.
+        auth: authorises each request, for what ESI does not show everybody.
 
     Raises:
         ValueError: `url` is no http(s) address, or plain http to another machine; `user_agent` fits in no header.
@@ -122,7 +123,14 @@ class Esi:
     # By address, and shared by all clients of the process: ESI counts neither runs nor threads.
     _hold_until: ClassVar[dict[str, float]] = {}
 
-    def __init__(self, url: str, user_agent: str, fetch_concurrency: int, tokens: Tokens | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        user_agent: str,
+        fetch_concurrency: int,
+        tokens: Tokens | None = None,
+        auth: httpx.Auth | None = None,
+    ) -> None:
         self.url = check_url(url)
         if not (user_agent.isascii() and user_agent.isprintable()):
             raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
@@ -149,13 +157,16 @@ class Esi:
             limits=httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency),
             timeout=TIMEOUT,
             verify=trusted(),
+            auth=auth,
         )
 
     @classmethod
-    def from_environment(cls, fetch_concurrency: int, tokens: Tokens | None = None) -> Self:
+    def from_environment(
+        cls, fetch_concurrency: int, tokens: Tokens | None = None, auth: httpx.Auth | None = None
+    ) -> Self:
         """Opens the ESI that `ESI_URL` names, as `ESI_USER_AGENT`."""
         url = os.environ.get("ESI_URL") or DEFAULT_URL
-        return cls(url, os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT, fetch_concurrency, tokens)
+        return cls(url, os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT, fetch_concurrency, tokens, auth)
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +186,7 @@ class Esi:
             TransientError: see the module.
             RefusedError: see the module.
         """
-        return self._ask("HEAD", orders_path(region_id), f"region {region_id}", read_answer, ORDERS)
+        return self._ask("HEAD", orders_path(region_id), name_market(region_id), read_answer, orders_params(region_id))
 
     def get(self, region_id: int, page: int) -> Answer:
         """Downloads one page (1 or more) of a region's orders.
@@ -184,8 +195,9 @@ class Esi:
             TransientError: see the module.
             RefusedError: see the module.
         """
-        params = ORDERS | {"page": str(page)}
-        return self._ask("GET", orders_path(region_id), f"page {page} of region {region_id}", read_answer, params, page)
+        params = orders_params(region_id) | {"page": str(page)}
+        what = f"page {page} of {name_market(region_id)}"
+        return self._ask("GET", orders_path(region_id), what, read_answer, params, page)
 
     def get_json(self, path: str, kind: type[R]) -> tuple[R, datetime]:
         """Downloads what an endpoint without pages says.
@@ -227,12 +239,10 @@ class Esi:
         page: int | None = None,
     ) -> R:
         self._hold_still(what)
-        if params:
-            self._spend(what)
+        self._spend(what)
         try:
             with self._http.stream(method, path, params=params) as response:
-                if params:
-                    self._note_cost(response.headers)
+                self._note_cost(response.headers)
                 judge(response, what)
                 return read(response, what, time.monotonic() + BODY_SECONDS)
         except RateLimitedError as error:
@@ -326,22 +336,22 @@ def trusted() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def check_url(url: str) -> str:
-    """Gives `url` without blanks around it and without its last slash.
+def check_url(url: str, name: str = "ESI_URL", example: str = DEFAULT_URL) -> str:
+    """Gives the `url` of a setting without blanks around it and without its last slash.
 
     Raises:
         ValueError: it is no http(s) address, or plain http to another machine, or has a user, a query or a fragment.
     """
     if "@" in url:
-        raise ValueError("ESI_URL has a user name or password in it, which would show in messages: give it without")
+        raise ValueError(f"{name} has a user name or password in it, which would show in messages: give it without")
     try:
         parts = httpx.URL(url.strip())
     except httpx.InvalidURL as error:
-        raise ValueError(f"ESI_URL is {url!r}: {error}; give an http(s) address, such as {DEFAULT_URL}") from error
+        raise ValueError(f"{name} is {url!r}: {error}; give an http(s) address, such as {example}") from error
     if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
-        raise ValueError(f"ESI_URL is {url!r}: give an http(s) address with no query, such as {DEFAULT_URL}")
+        raise ValueError(f"{name} is {url!r}: give an http(s) address with no query, such as {example}")
     if parts.scheme == "http" and not is_this_machine(parts.host):
-        raise ValueError(f"ESI_URL is {url!r}: plain http is for this machine only, use https")
+        raise ValueError(f"{name} is {url!r}: plain http is for this machine only, use https")
     return url.strip().rstrip("/")
 
 
@@ -353,9 +363,24 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
+def is_structure(region_id: int) -> bool:
+    """Tells whether an id is a player structure's; they have other numbers than regions."""
+    return region_id >= FIRST_STRUCTURE_ID
+
+
+def name_market(region_id: int) -> str:
+    """Names a region, or a structure, in messages."""
+    return f"{'structure' if is_structure(region_id) else 'region'} {region_id}"
+
+
 def orders_path(region_id: int) -> str:
-    """Gives the path of a market's orders."""
-    return f"/markets/{region_id}/orders"
+    """Gives the path of a region's orders, or of a structure's."""
+    return f"/markets/structures/{region_id}/" if is_structure(region_id) else f"/markets/{region_id}/orders"
+
+
+def orders_params(region_id: int) -> dict[str, str]:
+    """Gives what to ask for: a region's orders have a type that must be named, and is ignored without a `type_id`."""
+    return {} if is_structure(region_id) else {"order_type": "all"}
 
 
 def judge(response: httpx.Response, what: str) -> None:
@@ -380,6 +405,8 @@ def judge(response: httpx.Response, what: str) -> None:
         raise TransientError(said, f"ESI {status}")
     if status == httpx.codes.NOT_FOUND:
         raise NotFoundError(said)
+    if status == httpx.codes.FORBIDDEN and response.request.headers.get("Authorization"):
+        said += "; the character must be allowed to dock there, and its token have esi-markets.structure_markets.v1"
     raise RefusedError(f"{said}; this is not asked again")
 
 

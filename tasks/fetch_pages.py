@@ -14,7 +14,7 @@ from prefect.states import Completed
 from prefect.transactions import get_transaction
 
 from tasks.build_iterator import Chunk, Orders
-from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError
+from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError, name_market
 from tasks.get_page_count import Snapshot
 from tasks.kept_pages import keep_pages
 from tasks.retries import RETRIED
@@ -93,13 +93,13 @@ def fetch_page(page: int, snapshot: Snapshot, esi: Esi) -> Orders:
         RefusedError: the answer is wrong and will stay so.
         TransientError: the answer may be right next time.
     """
-    what = f"page {page} of region {snapshot.region_id}"
+    what = f"page {page} of {name_market(snapshot.region_id)}"
     try:
         answer = esi.get(snapshot.region_id, page)
     except NotFoundError as error:
         check_same_snapshot(esi.head(snapshot.region_id), snapshot, what)
         raise RefusedError(
-            f"{error}, though the region has {snapshot.pages} pages of the same snapshot; nothing was stored, the next "
+            f"{error}, though there are {snapshot.pages} pages of the same snapshot; nothing was stored, the next "
             "run asks again"
         ) from error
     try:

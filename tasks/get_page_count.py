@@ -7,7 +7,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError
+from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError, name_market
 from tasks.kept_pages import kept_snapshots
 from tasks.retries import NOT_KEPT, RETRIED
 from tasks.table import Item, MissingTableError, Table, TableError
@@ -114,7 +114,7 @@ def ask(esi: Esi, region_id: int) -> Answer:
     try:
         return esi.head(region_id)
     except NotFoundError as error:
-        raise RefusedError(f"{error}; is there a market region {region_id}?") from error
+        raise RefusedError(f"{error}; is there a market {name_market(region_id)}?") from error
 
 
 def check_not_older(answer: Answer, stored: TableSnapshot, region_id: int) -> None:

@@ -11,6 +11,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from tasks.esi import FIRST_STRUCTURE_ID
 from tasks.table import check_table_name
 from tasks.table_snapshot import Detail, Key, OrderType, Price
 
@@ -65,6 +66,16 @@ def check_tables(regions: int, table_name: str, key: str) -> None:
         )
 
 
+def check_structure_table(table_name: str) -> str:
+    """Gives the name of a structure's table, not yet filled in, back.
+
+    Raises:
+        ValueError: filled in, it is no table name.
+    """
+    check_table_name(table_name.replace("{structure_id}", str(FIRST_STRUCTURE_ID)))
+    return table_name
+
+
 RegionId = Annotated[int, Field(ge=10_000_000, le=19_999_999), or_give("a region's id, such as 10000002 for The Forge")]
 TableTemplate = Annotated[
     str,
@@ -88,4 +99,16 @@ Force = Annotated[bool, or_give("true or false")]
 TableName = Annotated[str, AfterValidator(check_table_name), or_give("3 to 255 letters, digits and _ . -")]
 KeepDays = Annotated[
     int | None, Field(ge=1, le=36_500), or_give("1 to 36500, the days after which DynamoDB removes it")
+]
+StructureId = Annotated[
+    int, Field(ge=FIRST_STRUCTURE_ID, le=2**63 - 1), or_give("a player structure's id, such as 1035466617946")
+]
+StructureTable = Annotated[
+    str,
+    Field(pattern=r"^([A-Za-z0-9_.-]|\{structure_id\})+$"),
+    AfterValidator(check_structure_table),
+    or_give("3 to 255 letters, digits and _ . -, {structure_id} is filled in"),
+]
+BlockName = Annotated[
+    str, Field(pattern=r"^[a-z0-9-]{1,100}$"), or_give("the name of a Secret block: small letters, digits and -")
 ]

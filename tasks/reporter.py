@@ -168,7 +168,8 @@ def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
 
 def name_run() -> str:
     """Names a flow run by its region and the time it was scheduled for: `10000002 The Forge · 2026-11-24 03:05`."""
-    return f"{name_region(flow_run.parameters.get('region_id', 'default region'))} · {scheduled_time()}"
+    given = flow_run.parameters
+    return f"{name_region(given.get('region_id', given.get('structure_id', 'default region')))} · {scheduled_time()}"
 
 
 def name_universe_run() -> str:

@@ -110,7 +110,7 @@ def test_unchanged_page_is_304(esi: httpx.Client, header: str, from_header: str)
         pytest.param("/markets/10000015/orders?order_type=all&page=0", HEADERS, 400, "page '0'", id="page 0"),
         pytest.param("/markets/10000015/orders?order_type=all&page=x", HEADERS, 400, "page 'x'", id="page x"),
         pytest.param("/markets/10999999/orders?order_type=all", HEADERS, 404, "Region not found", id="no region"),
-        pytest.param("/status", HEADERS, 404, "Not found", id="other route"),
+        pytest.param("/nowhere", HEADERS, 404, "Not found", id="other route"),
     ],
 )
 def test_errors_are_worded_as_esi_does(

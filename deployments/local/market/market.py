@@ -14,6 +14,7 @@ from email.utils import formatdate, parsedate_to_datetime
 
 import msgspec
 
+from deployments.local.market import structures
 from deployments.local.market.book import Order, make_bodies, make_orders
 from deployments.local.market.sizes import region_pages
 
@@ -32,6 +33,7 @@ class Request(msgspec.Struct, frozen=True):
     path: str
     query: dict[str, str]
     headers: dict[str, str]  # names in lower case
+    body: bytes = b""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -101,6 +103,7 @@ class Market:
         self.in_flight = self.most_in_flight = 0
         self.tokens = Limit(TOKENS, WINDOW_SECONDS)
         self.errors = Limit(ERROR_LIMIT, ERROR_SECONDS)
+        self.sso = structures.Sso()
         self._generations: dict[tuple[int, int], Future[Generation]] = {}
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="prepare")
@@ -139,30 +142,34 @@ class Market:
         pages = list(make_bodies(make_orders(self.seed, region_id, index)))
         return Generation(index * self.every, pages, [f'W/"{hashlib.sha256(page).hexdigest()[:32]}"' for page in pages])
 
-    def find_region(self, request: Request) -> int | Reply:  # noqa: PLR0911 (one for each refusal)
-        """Gives the region whose page is asked for, or the reply to any other request."""
-        page = request.query.get("page", "1")
-        match = ROUTE.fullmatch(request.path)
+    def find_region(self, request: Request) -> int | Reply:
+        """Gives the region, or structure, whose page is asked for, or the reply to any other request."""
+        structure = structures.ROUTE.fullmatch(request.path)
+        match = structure or ROUTE.fullmatch(request.path)
+        if not match:
+            return self.answer_other(request)
+        if refusal := find_mistake(request, is_structure=structure is not None):
+            return refusal
+        region_id, authorization = int(match[1]), request.headers.get("authorization", "")
+        if structure and (denial := self.sso.refuse(region_id, authorization, self.clock())):
+            return refuse(*denial)
+        if region_pages(region_id) is None:
+            return refuse(404, "Region not found!")
+        if self.enforce_limit and self.tokens.used >= TOKENS:
+            return refuse(429, "Rate limit exceeded", {"Retry-After": str(self.tokens.seconds_left(self.clock()))})
+        return region_id
+
+    def answer_other(self, request: Request) -> Reply:
+        """Gives the reply to what asks for no orders."""
         if request.path == "/_stats":
             stats = {"requests": self.requests, "pages": self.pages, "most_in_flight": self.most_in_flight}
             return Reply(200, JSON, msgspec.json.encode(stats))
         if request.path.rstrip("/") == "/status":
             return Reply(200, JSON, msgspec.json.encode(make_status(self.clock())))
-        if not match:
-            return refuse(404, "Not found")
-        if request.method not in {"GET", "HEAD"}:
-            return refuse(405, "Method not allowed")
-        if not re.fullmatch(r"\d{4}-\d\d-\d\d", request.headers.get("x-compatibility-date", "")):
-            return refuse(400, "X-Compatibility-Date is required, as YYYY-MM-DD")
-        if request.query.get("order_type") not in {"buy", "sell", "all"}:
-            return refuse(400, "order_type is required: buy, sell or all")
-        if not re.fullmatch(r"[1-9]\d{0,8}", page):
-            return refuse(400, f"page {page!r} is no positive integer")
-        if region_pages(int(match[1])) is None:
-            return refuse(404, "Region not found!")
-        if self.enforce_limit and self.tokens.used >= TOKENS:
-            return refuse(429, "Rate limit exceeded", {"Retry-After": str(self.tokens.seconds_left(self.clock()))})
-        return int(match[1])
+        if request.path == structures.TOKEN_ROUTE and request.method == "POST":
+            status, body = self.sso.answer(request.body, self.clock())
+            return Reply(status, JSON, body)
+        return refuse(404, "Not found")
 
     def give_page(self, request: Request, generation: Generation) -> Reply:
         """Gives a page of a generation, or why not."""
@@ -213,6 +220,20 @@ def make_status(now: float) -> dict[str, int | str]:
     players = round(24_000 + 8_000 * math.sin(2 * math.pi * now / day_seconds))
     start_time = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"players": players, "server_version": "3000000", "start_time": start_time}
+
+
+def find_mistake(request: Request, *, is_structure: bool) -> Reply | None:
+    """Gives the refusal of a request that makes no sense, None if it does."""
+    page = request.query.get("page", "1")
+    if request.method not in {"GET", "HEAD"}:
+        return refuse(405, "Method not allowed")
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", request.headers.get("x-compatibility-date", "")):
+        return refuse(400, "X-Compatibility-Date is required, as YYYY-MM-DD")
+    if not is_structure and request.query.get("order_type") not in {"buy", "sell", "all"}:
+        return refuse(400, "order_type is required: buy, sell or all")
+    if not re.fullmatch(r"[1-9]\d{0,8}", page):
+        return refuse(400, f"page {page!r} is no positive integer")
+    return None
 
 
 def refuse(status: int, error: str, headers: dict[str, str] | None = None) -> Reply:

@@ -8,7 +8,11 @@ from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
+
 from deployments.local.market.market import Market, Reply, Request
+
+MAX_BODY_BYTES = 65_536  # of a request; an answer has no such bound
 
 
 async def answer(market: Market, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -16,6 +20,9 @@ async def answer(market: Market, reader: asyncio.StreamReader, writer: asyncio.S
     try:
         while True:
             request = parse_head(await reader.readuntil(b"\r\n\r\n"))
+            length = request.headers.get("content-length", "0")
+            if 0 < int(length if length.isdigit() else 0) <= MAX_BODY_BYTES:
+                request = msgspec.structs.replace(request, body=await reader.readexactly(int(length)))
             market.in_flight += 1
             market.most_in_flight = max(market.most_in_flight, market.in_flight)
             try:

@@ -1,0 +1,55 @@
+"""Player structures' markets and the token endpoint, as the stand-in has them."""
+
+import re
+import secrets
+from urllib.parse import parse_qs
+
+import msgspec
+
+TOKEN_ROUTE = "/v2/oauth/token"  # noqa: S105 (no password)
+ROUTE = re.compile(r"/markets/structures/(\d+)/?")
+REFRESH_TOKEN = "made-up-refresh-token"  # noqa: S105 (the one that is taken)
+OPEN = range(1_000_000_000_001, 1_000_000_010_000)  # of as many pages as the last four digits say
+LOCKED = range(1_000_000_010_000, 1_000_000_020_000)  # where the character may not dock
+
+
+class Sso:
+    """Gives access tokens, and knows which of them still count.
+
+    Args:
+        access_seconds: for which a token counts.
+    """
+
+    def __init__(self, access_seconds: float = 1199.0) -> None:
+        self.access_seconds = access_seconds
+        self.refresh_token = REFRESH_TOKEN
+        self.given = 0  # access tokens so far
+        self._ends: dict[str, float] = {}  # unix time, by access token
+
+    def answer(self, body: bytes, now: float) -> tuple[int, bytes]:
+        """Gives status and body of the answer to a form that asks for an access token."""
+        form = {name: values[0] for name, values in parse_qs(body.decode("latin-1")).items()}
+        if form.get("grant_type") != "refresh_token":
+            return 400, b'{"error":"unsupported_grant_type"}'
+        if form.get("refresh_token") != self.refresh_token:
+            return 400, b'{"error":"invalid_grant","error_description":"Invalid refresh token."}'
+        token = f"made-up-access-{secrets.token_hex(8)}"
+        self.given += 1
+        self._ends[token] = now + self.access_seconds
+        answer = {"access_token": token, "expires_in": self.access_seconds, "token_type": "Bearer"}
+        return 200, msgspec.json.encode(answer | {"refresh_token": self.refresh_token})
+
+    def refuse(self, structure_id: int, authorization: str, now: float) -> tuple[int, str] | None:
+        """Gives status and error of the refusal to show a structure's market, None if it is shown."""
+        ends = self._ends.get(authorization.removeprefix("Bearer "))
+        if ends is None or not authorization.startswith("Bearer "):
+            return 401, "Unauthorized - Invalid token"
+        if now >= ends:
+            return 401, "token is expired"
+        if structure_id in LOCKED:
+            return 403, "Market access denied"
+        return None if structure_id in OPEN else (404, "Structure not found")
+
+    def expire_all(self) -> None:
+        """Makes all access tokens end now."""
+        self._ends.clear()

@@ -1,0 +1,79 @@
+"""The flow `structure-market`: a player structure's market, which ESI shows to characters who may dock there."""
+
+import sys
+
+from prefect import flow
+
+from flows.market_data import hand_over, leave_news, store_market
+from tasks.artifacts import explain_failure
+from tasks.credentials import sign_in
+from tasks.esi import Esi
+from tasks.parameters import (
+    BlockName,
+    DetailChoice,
+    FetchConcurrency,
+    Force,
+    PriceChoice,
+    Sides,
+    StoreConcurrency,
+    StructureId,
+    StructureTable,
+)
+from tasks.reporter import name_run
+from tasks.summary import Summary
+from tasks.table import Table
+from tasks.table_snapshot import Parameters
+
+
+@flow(
+    name="structure-market",
+    description="Keeps a DynamoDB table equal to the newest snapshot of a player structure's market.",
+    persist_result=False,
+    flow_run_name=name_run,
+    on_completion=[hand_over, leave_news],
+    on_failure=[explain_failure],
+)
+def structure_market(
+    structure_id: StructureId,
+    table_name: StructureTable = "StructureMarket-{structure_id}",
+    order_type: Sides = "sell",
+    price: PriceChoice = "min",
+    detail: DetailChoice = "compact",
+    fetch_concurrency: FetchConcurrency = 20,
+    store_concurrency: StoreConcurrency = 8,
+    force: Force = False,
+    credentials: BlockName = "eve-sso",
+) -> Summary:
+    """Brings a table to the newest snapshot of a structure's market, in the states of the flow market-data.
+
+    Args:
+        structure_id: The player structure, such as 1035466617946.
+        table_name: The DynamoDB table, with partition key pk (S); {structure_id} in it is filled in.
+        order_type: Which orders are aggregated, and so which item types have a record.
+        price: What a record's price is; percentile_5 is the mean of the best 5 % of the volume.
+        detail: compact is price and volume; full and fuzzwork add the maps buy and sell.
+        fetch_concurrency: Pages in flight at once, never exceeded.
+        store_concurrency: BatchWriteItem calls in flight at once.
+        force: Run even if the snapshot is stored, accept one that has shrunk, and replace another market's records.
+        credentials: The Secret block with client_id, refresh_token and perhaps client_secret for EVE SSO.
+
+    Returns:
+        What the run did, and where the table stands; the structure's id is its region_id.
+
+    Raises:
+        EsiError: a page could not be had, or EVE SSO refused; the table is as it was.
+        TableError: the table, by its name, refused; the next run repairs what is unfinished.
+    """
+    parameters = Parameters(structure_id, order_type, price, detail)
+    name = table_name.replace("{structure_id}", str(structure_id))
+    with (
+        Esi.from_environment(fetch_concurrency, auth=sign_in(credentials)) as esi,
+        Table(name, store_concurrency) as table,
+    ):
+        return store_market(parameters, esi, table, force=force)
+
+
+if __name__ == "__main__":
+    from deployments.command import run_flow
+
+    sys.exit(run_flow(structure_market, "python -m flows.structure_market"))

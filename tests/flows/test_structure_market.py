@@ -1,0 +1,186 @@
+"""The flow structure-market, run for real: against the stand-in's authorised route and its token endpoint."""
+
+import io
+import logging
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+from prefect.blocks.system import Secret
+from prefect.exceptions import ParameterTypeError
+
+from deployments.local.api import Api
+from deployments.local.market.market import Market
+from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
+from flows.structure_market import structure_market
+from tasks.credentials import load_credentials
+from tasks.esi import RefusedError
+from tests.conftest import Clock, scan
+from tests.flows.test_market_data import expire, records, truth
+
+STRUCTURE, LOCKED = 1_000_000_000_003, 1_000_000_010_001  # three pages; no docking there
+
+pytestmark = pytest.mark.usefixtures("store_url", "api")
+
+
+@pytest.fixture(autouse=True)
+def sso(served: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token endpoint is the stand-in's."""
+    monkeypatch.setenv("ESI_SSO_URL", served + TOKEN_ROUTE)
+
+
+def store(name: str, value: Any) -> None:
+    """Makes a Secret block, as the UI does."""
+    Secret(value=value).save(name)
+
+
+@pytest.fixture
+def block() -> Iterator[str]:
+    """A Secret block with good credentials, for one test."""
+    name = f"eve-sso-{random.getrandbits(40)}"
+    store(name, {"client_id": "app", "client_secret": "s3cret-of-app", "refresh_token": REFRESH_TOKEN})
+    yield name
+    Secret.delete(name)
+
+
+@pytest.fixture
+def logged() -> Iterator[io.StringIO]:
+    """All that is logged, to the last detail."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield text
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+def test_structure_s_table_is_exact(dynamodb: DynamoDBClient, market: Market, table_name: str, block: str) -> None:
+    """The table is what the structure's orders say, and a second run before `Expires` asks for nothing."""
+    summary = structure_market(STRUCTURE, table_name, credentials=block)
+    items = scan(dynamodb, table_name)
+    assert records(items) == truth(market, STRUCTURE)
+    assert (items["#snapshot"]["region_id"], summary.pages) == ({"N": str(STRUCTURE)}, 3)
+    assert market.sso.given == 1
+    market.reset_counts()
+    assert structure_market(STRUCTURE, table_name, credentials=block).not_modified
+    assert (market.requests, market.sso.given) == ({}, 1)
+
+
+def test_token_that_ends_is_refreshed(
+    dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str, block: str
+) -> None:
+    """A token that ESI takes no more is replaced by a new one, and the page is asked for again: no run fails for it."""
+    give_page = market.find_region
+    expired: list[int] = []
+
+    def end_tokens(request: Any) -> Any:
+        if request.query.get("page") == "2" and not expired:
+            expired.append(1)
+            market.sso.expire_all()
+        return give_page(request)
+
+    market.find_region = end_tokens  # type: ignore[method-assign]
+    structure_market(STRUCTURE, table_name, credentials=block)
+    assert records(scan(dynamodb, table_name)) == truth(market, STRUCTURE)
+    assert market.sso.given == 2
+    assert market.requests["GET 401"] + market.requests["HEAD 401"] >= 1
+    assert clock.now
+
+
+def test_short_token_is_refreshed_before_it_ends(market: Market, table_name: str, block: str) -> None:
+    """A token with under a minute left is not used for a new request."""
+    market.sso.access_seconds = 30
+    structure_market(STRUCTURE, table_name, credentials=block)
+    assert market.sso.given == 4  # one a request
+    assert "GET 401" not in market.requests
+
+
+def test_new_refresh_token_is_kept(market: Market, table_name: str, block: str) -> None:
+    """When EVE SSO changes the refresh token the new one is in the block before the run goes on."""
+    answer = market.sso.answer
+
+    def rotate(body: bytes, now: float) -> tuple[int, bytes]:
+        status, sent = answer(body, now)
+        market.sso.refresh_token = "the-next-one"
+        return status, sent.replace(REFRESH_TOKEN.encode(), b"the-next-one")
+
+    market.sso.answer = rotate  # type: ignore[method-assign]
+    structure_market(STRUCTURE, table_name, credentials=block)
+    assert load_credentials(block).refresh_token == "the-next-one"
+    market.sso.expire_all()
+    assert structure_market(STRUCTURE, table_name, credentials=block, force=True).pages == 3
+
+
+def test_no_docking_is_told(dynamodb: DynamoDBClient, table_name: str, block: str) -> None:
+    """403 fails the run at once, in a message that says what the character lacks; nothing is stored."""
+    with pytest.raises(RefusedError, match=r"structure 1000000010001: ESI answered 403 .*allowed to dock there"):
+        structure_market(LOCKED, table_name, credentials=block)
+    assert scan(dynamodb, table_name) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "the server has no such block"),
+        ({"client_id": "app"}, "holds something else in it"),
+        ("no json", "holds something else in it"),
+        ({"client_id": "app", "refresh_token": "gone"}, "EVE SSO answered 400: it does not take the refresh token"),
+    ],
+    ids=["no block", "half a block", "text", "refused"],
+)
+def test_bad_credentials_are_told(market: Market, table_name: str, value: Any, message: str) -> None:
+    """Credentials that are missing, incomplete or refused fail the run, with what to do, before ESI is asked."""
+    name = f"eve-sso-{random.getrandbits(40)}"
+    if value is not None:
+        store(name, value)
+    with pytest.raises(RefusedError, match=message):
+        structure_market(STRUCTURE, table_name, credentials=name)
+    assert not {request for request in market.requests if "GET" in request or "HEAD" in request}
+
+
+def test_secrets_show_nowhere(
+    api: Api, market: Market, table_name: str, block: str, logged: io.StringIO, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither tokens nor the application's secret are in logs, in output, or in what Prefect stores of a run."""
+    state = structure_market(STRUCTURE, table_name, credentials=block, return_state=True)
+    structure_market(LOCKED, f"{table_name}-locked", credentials=block, return_state=True)
+    captured = capfd.readouterr()
+    kept = repr(api._ask("GET", f"/flow_runs/{state.state_details.flow_run_id}", None, dict[str, Any]))  # noqa: SLF001
+    for secret in (REFRESH_TOKEN, "s3cret-of-app", "made-up-access"):
+        assert secret not in logged.getvalue() + captured.out + captured.err + kept
+    assert market.sso.given
+    assert logged.getvalue()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"structure_id": 60003760},
+        {"structure_id": "Jita"},
+        {"structure_id": STRUCTURE, "table_name": "{region_id}"},
+        {"structure_id": STRUCTURE, "credentials": "A B"},
+    ],
+    ids=str,
+)
+def test_wrong_parameter_is_refused(market: Market, given: dict[str, Any]) -> None:
+    """A wrong parameter is refused before any request, with what is allowed."""
+    with pytest.raises(ParameterTypeError, match="is refused: give "):
+        structure_market(**given)
+    assert not market.requests
+
+
+def test_next_snapshot_is_differential(
+    dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str, block: str
+) -> None:
+    """A structure's next snapshot writes what differs, as a region's does."""
+    structure_market(STRUCTURE, table_name, credentials=block)
+    expire(dynamodb, table_name)
+    clock.now += 300
+    summary = structure_market(STRUCTURE, table_name, credentials=block)
+    assert records(scan(dynamodb, table_name)) == truth(market, STRUCTURE)
+    assert 0 < summary.written < summary.records / 2
