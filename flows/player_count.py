@@ -1,7 +1,7 @@
 """The flow `player_count`: how many players are online, as one item more in a DynamoDB table."""
 
 import sys
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 from prefect import flow, task
@@ -9,6 +9,7 @@ from prefect import flow, task
 from tasks.esi import Esi
 from tasks.parameters import KeepDays, TableName
 from tasks.retries import NOT_KEPT, RETRIED
+from tasks.store_item import store_item
 from tasks.table import Table
 
 
@@ -24,15 +25,6 @@ class Status(msgspec.Struct, frozen=True):
 def get_status(esi: Esi) -> tuple[Status, datetime]:
     """Gives the server's status, and the time of the answer, UTC."""
     return esi.get_json("/status", Status)
-
-
-@task(name="Store Item", **RETRIED, **NOT_KEPT)
-def store_item(status: Status, answered: datetime, table: Table, keep_days: int | None) -> str:
-    """Puts the status under the time of the answer, and gives that key."""
-    pk = f"{answered:%Y-%m-%dT%H:%M:%SZ}"
-    expires = {"expires_at": int((answered + timedelta(days=keep_days)).timestamp())} if keep_days else {}
-    table.put({"pk": pk} | msgspec.to_builtins(status) | expires)
-    return pk
 
 
 @flow(name="player-count", description="Stores how many players are online.", persist_result=False)
@@ -52,7 +44,7 @@ def player_count(table_name: TableName = "PlayerCount", keep_days: KeepDays = No
     """
     with Esi.from_environment(fetch_concurrency=1) as esi, Table(table_name, store_concurrency=1) as table:
         status, answered = get_status(esi)
-        return store_item(status, answered, table, keep_days)
+        return store_item(msgspec.to_builtins(status), answered, table, keep_days)
 
 
 if __name__ == "__main__":

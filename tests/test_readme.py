@@ -3,7 +3,9 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import uuid
 from pathlib import Path
 
 import httpx
@@ -12,7 +14,8 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.api import Api, Deployment
 from deployments.local.environment import CHECKOUT, VENV, prefect_environment
-from deployments.local.market.market import Market
+from deployments.local.market.market import Market, make_incursions
+from tasks.credentials import load_credentials
 from tasks.table import Table
 from tests.conftest import scan
 from tests.servers import wait_for
@@ -26,11 +29,11 @@ SHELL = [
 COMMANDS = [re.sub(r"\s+#.*", "", line) for line in SHELL]
 
 
-def run(command: str, **environ: str) -> str:
-    """Runs a command of the README in a shell of the checkout, and gives its output."""
+def run(command: str, checkout: Path = CHECKOUT, **environ: str) -> str:
+    """Runs a command of the README in a shell of a checkout, and gives its output."""
     done = subprocess.run(
-        ["bash", "-c", f"source .venv/bin/activate; {command}"],
-        cwd=CHECKOUT,
+        ["bash", "-c", f"source {VENV}/bin/activate; {command}"],
+        cwd=checkout,
         env=os.environ | {"VIRTUAL_ENV_DISABLE_PROMPT": "1", "PATH": f"{VENV}/bin:{os.environ['PATH']}"} | environ,
         capture_output=True,
         text=True,
@@ -83,7 +86,7 @@ def scheduled_runs(api: Api, deployment: Deployment) -> list[object]:
 @pytest.mark.usefixtures("served", "store_url", "api")
 def test_python_examples_run(market: Market, dynamodb: DynamoDBClient, table_name: str) -> None:
     """The README's Python fills a table, here of a smaller region, and reads it, with no more than an import."""
-    read, fill = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    read, fill = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[:2]
     fill = fill.replace("10000002", "10000003").replace("MarketData-{region_id}", table_name)
     assert float(run(f"python - <<'PY'\n{fill}\nPY").split()[0]) == len(scan(dynamodb, table_name)) - 1
     assert market.requests["GET 200"] == 1
@@ -101,6 +104,46 @@ def test_shell_examples_run(dynamodb: DynamoDBClient, table_name: str) -> None:
     assert f"{table_name} has region 10000003 of " in told
     assert scan(dynamodb, table_name)["#snapshot"]["state"] == {"S": "complete"}
     assert "--fetch-concurrency" in run(explain)
+
+
+@pytest.mark.usefixtures("served", "store_url", "api")
+def test_many_regions_example_runs(dynamodb: DynamoDBClient) -> None:
+    """The README's command for several regions fills their tables, here of smaller ones."""
+    (command,) = [command for command in COMMANDS if command.startswith("python -m flows.universe")]
+    assert "2 regions in " in run(command.replace("10000002 10000043", "10000003 10000006"))
+    assert scan(dynamodb, "MarketData-10000003")["#snapshot"]["state"] == {"S": "complete"}
+
+
+@pytest.mark.usefixtures("served", "store_url", "api")
+def test_secret_example_stores_credentials() -> None:
+    """The README's block is one that the flow for structures understands."""
+    example = next(code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Secret" in code)
+    name = f"eve-sso-{uuid.uuid4()}"
+    run(f"python - <<'PY'\n{example.replace('eve-sso', name)}\nPY")
+    assert load_credentials(name).client_id == "…"
+
+
+@pytest.mark.usefixtures("store_url", "api")
+def test_another_endpoint_is_written_as_told(
+    market: Market, served: str, dynamodb: DynamoDBClient, tmp_path: Path
+) -> None:
+    """Who follows the README's ten minutes word by word, in a checkout of their own, has a flow that stores an item."""
+    told = README.split("### Another endpoint, in ten minutes")[1].split("\n## ")[0]
+    (code,), (entry,), (shell,) = (
+        re.findall(rf"```{kind}\n(.*?)```", told, re.DOTALL) for kind in ("python", "yaml", "sh")
+    )
+    checkout = tmp_path / "checkout"
+    for folder in ("flows", "tasks", "deployments"):
+        shutil.copytree(CHECKOUT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (checkout / "flows" / "incursions.py").write_text(code)
+    (checkout / "prefect.yaml").write_text(Path(CHECKOUT, "prefect.yaml").read_text() + entry)
+    assert served
+    for command in shell.splitlines():
+        run(command.replace("prefect deploy ", "prefect --no-prompt deploy "), checkout)
+    (item,) = scan(dynamodb, "Incursions").values()
+    assert item["incursions"] == {"N": str(len(make_incursions(market.clock())))}
+    with Api(os.environ["PREFECT_API_URL"]) as api:
+        assert api.find_deployment("incursions/hourly").parameters == {"table_name": "Incursions"}
 
 
 def test_aws_command_is_the_one_that_a_failed_run_names(store_url: str) -> None:

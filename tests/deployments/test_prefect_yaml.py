@@ -10,6 +10,7 @@ from prefect import Flow
 from deployments.local.environment import CHECKOUT, DEPLOYMENTS
 from flows.market_data import market_data
 from flows.player_count import player_count
+from flows.structure_market import structure_market
 from flows.universe import universe
 from tasks.parameters import fill_in
 from tasks.run_region import DEPLOYMENT
@@ -20,6 +21,7 @@ FLOWS: dict[str, Flow[..., Any]] = {
     "flows/market_data.py:market_data": market_data,
     "flows/universe.py:universe": universe,
     "flows/player_count.py:player_count": player_count,
+    "flows/structure_market.py:structure_market": structure_market,
 }
 REGIONS = [deployment for deployment in DEPLOYED if "region_id" in deployment["parameters"]]
 
@@ -33,7 +35,8 @@ def test_deployment_is_whole(deployment: dict[str, Any]) -> None:
     assert deployment["work_pool"]["name"] == "market-data"
     assert deployment["description"]
     assert deployment["tags"]
-    FLOWS[deployment["entrypoint"]].validate_parameters(deployment["parameters"])
+    needed = {"structure_id": 1_000_000_000_001} if deployment["name"] == "structure" else {}
+    FLOWS[deployment["entrypoint"]].validate_parameters(deployment["parameters"] | needed)
     if f"market-data/{deployment['name']}" != DEPLOYMENT:
         assert deployment["concurrency_limit"]["limit"] == 1
         assert deployment["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"

@@ -166,6 +166,8 @@ class Market:
             return Reply(200, JSON, msgspec.json.encode(stats))
         if request.path.rstrip("/") == "/status":
             return Reply(200, JSON, msgspec.json.encode(make_status(self.clock())))
+        if request.path.rstrip("/") == "/incursions":
+            return Reply(200, JSON, msgspec.json.encode(make_incursions(self.clock())))
         if request.path == structures.TOKEN_ROUTE and request.method == "POST":
             status, body = self.sso.answer(request.body, self.clock())
             return Reply(status, JSON, body)
@@ -220,6 +222,24 @@ def make_status(now: float) -> dict[str, int | str]:
     players = round(24_000 + 8_000 * math.sin(2 * math.pi * now / day_seconds))
     start_time = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"players": players, "server_version": "3000000", "start_time": start_time}
+
+
+def make_incursions(now: float) -> list[dict[str, int | str | bool | float | list[int]]]:
+    """Gives the incursions of a day: one to four, with a handful of systems each."""
+    day = int(now // 86_400)
+    return [
+        {
+            "constellation_id": 20_000_001 + (day + number) % 700,
+            "faction_id": 500_019,
+            "has_boss": number == 0,
+            "infested_solar_systems": [30_000_001 + 10 * (day + number) + system for system in range(5 + number)],
+            "influence": 0.25 * number,
+            "staging_solar_system_id": 30_000_001 + 10 * (day + number),
+            "state": "established" if number else "mobilizing",
+            "type": "Incursion",
+        }
+        for number in range(1 + day % 4)
+    ]
 
 
 def find_mistake(request: Request, *, is_structure: bool) -> Reply | None:
