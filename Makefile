@@ -83,9 +83,9 @@ audit: setup ## known vulnerabilities of the locked packages
 			echo "audit: the auditor could not run, so nothing is said about $$lock"; exit 2; fi; \
 		if [ $$code -gt 0 ]; then exit $$code; fi; done
 
-LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra telemetry
+LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 lock: setup ## requirements.lock and the store's own, as new as pyproject.toml allows
-	@$(LOCK) --upgrade pyproject.toml --group dev -o requirements.lock
+	@$(LOCK) --upgrade pyproject.toml --extra telemetry --extra scale --group dev -o requirements.lock
 	@$(LOCK) --upgrade deployments/local/store.in -o deployments/local/store.lock
 
 clean: ## remove what make has made
