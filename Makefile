@@ -66,8 +66,9 @@ chaos: setup ## random faults against the flow, and whether the table was ever w
 bench: setup ## the flow beside a plain script, and docs/performance.md; QUICK=1 for two minutes and .local alone, REPEATS=1
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS))
 
-lint: setup ## format, rules and types
+lint: setup ## format, rules and types; the Dockerfile and the AWS template
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+	@$(BIN)/hadolint deployments/docker/Dockerfile && $(BIN)/cfn-lint deployments/aws/market-data.yaml
 
 format: setup ## format, and mend what rules can mend
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -1,0 +1,36 @@
+"""What the files for Docker, AWS and Kubernetes have in common."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from deployments.local.environment import CHECKOUT
+
+LOCK = Path(CHECKOUT, "requirements.lock").read_text()
+PROJECT = tomllib.loads(Path(CHECKOUT, "pyproject.toml").read_text())["project"]
+LOCKED = dict(re.findall(r"^([a-z0-9][a-z0-9.-]*)==(\S+)", LOCK, re.MULTILINE))
+IMAGE_TAG = f"{LOCKED['prefect']}-{PROJECT['version']}"
+RETENTION = "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES"
+SECRET = re.compile(r"password$|secret_access_key$|api_key$|auth_string$|token$", re.IGNORECASE)
+
+
+def load(file: Path) -> dict[str, Any]:
+    """Reads a YAML file."""
+    values: dict[str, Any] = msgspec.yaml.decode(file.read_bytes())
+    return values
+
+
+def find_secrets(values: object, path: str = "") -> list[str]:
+    """Gives the paths of values that are secrets by their names, and stand there in the open."""
+    if isinstance(values, list):
+        return [found for each in values for found in find_secrets(each, path)]
+    if not isinstance(values, dict):
+        return [path] if values and SECRET.search(path) else []
+    # An environment variable as Kubernetes and ECS write it.
+    name, value = values.get("name", values.get("Name")), values.get("value", values.get("Value"))
+    if isinstance(name, str) and value is not None:
+        return find_secrets(value, f"{path}.{name}")
+    return [found for key, each in values.items() for found in find_secrets(each, f"{path}.{key}")]

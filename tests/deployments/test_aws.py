@@ -1,0 +1,159 @@
+"""The CloudFormation template, deployed into a local stand-in for AWS, and compared with what runs do."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
+
+from deployments.local.environment import CHECKOUT, STORE_VENV, base_environment, store_environment
+from deployments.local.processes import Child, free_port
+from deployments.local.stack import answers
+from tasks.table import Table
+from tests.deployments.image import IMAGE_TAG, find_secrets
+from tests.servers import wait_for
+
+FILE = Path(CHECKOUT, "deployments/aws/market-data.yaml")
+TEMPLATE: dict[str, Any] = json.loads(json.dumps(cfn_yaml.load(str(FILE))))
+RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
+POLICY = json.loads(Path(CHECKOUT, "deployments/aws/iam-policy.json").read_text())
+GIVEN = {
+    "Image": f"123456789012.dkr.ecr.us-east-1.amazonaws.com/market-data:{IMAGE_TAG}",
+    "PrefectApiUrl": "https://api.prefect.cloud/api/accounts/a/workspaces/w",
+    "PrefectApiKeySecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:prefect-a1b2c3",
+    "EsiUserAgent": "somebody@example.com",
+    "VpcId": "vpc-1",
+    "SubnetIds": "subnet-1",
+}
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a stand-in for AWS, with more than a store."""
+    home = tmp_path_factory.mktemp("aws")
+    port = free_port()
+    services = {"SERVICES": "cloudformation,dynamodb,iam,ecs,logs,cloudwatch,ec2,sts", "PERSIST_STATE": "0"}
+    environ = base_environment(os.environ) | {"TMPDIR": str(home)} | store_environment(port, home) | services
+    child = Child("aws", [str(STORE_VENV / "bin" / "ministack")], environ, home / "log")
+    url = f"http://127.0.0.1:{port}"
+    wait_for(lambda: answers(f"{url}/_ministack/health"), "the stand-in for AWS")
+    yield url
+    child.stop()
+
+
+def test_template_deploys(account: str) -> None:
+    """CloudFormation makes it all but the service, which the stand-in cannot: it takes a parameter's number as text."""
+    wanted = TEMPLATE | {
+        "Resources": {name: each for name, each in RESOURCES.items() if name != "Service"},
+        "Outputs": {name: each for name, each in TEMPLATE["Outputs"].items() if name != "Service"},
+    }
+    cloudformation = boto3.client("cloudformation", endpoint_url=account)
+    cloudformation.create_stack(
+        StackName="market-data",
+        TemplateBody=json.dumps(wanted),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in GIVEN.items()],
+        Capabilities=["CAPABILITY_IAM"],
+    )
+    states: list[str] = []
+
+    def is_settled() -> bool:
+        (stack,) = cloudformation.describe_stacks(StackName="market-data")["Stacks"]
+        states.append(stack["StackStatus"])
+        return "PROGRESS" not in states[-1]
+
+    wait_for(is_settled, "the stack")
+    events = cloudformation.describe_stack_events(StackName="market-data")["StackEvents"]
+    assert states[-1] == "CREATE_COMPLETE", [each.get("ResourceStatusReason") for each in events]
+    dynamodb = boto3.client("dynamodb", endpoint_url=account)
+    for name in ("MarketData", "PlayerCount"):
+        made = dynamodb.describe_table(TableName=name)["Table"]
+        assert made["KeySchema"] == [{"AttributeName": "pk", "KeyType": "HASH"}]
+        assert made["AttributeDefinitions"] == [{"AttributeName": "pk", "AttributeType": "S"}]
+    iam = boto3.client("iam", endpoint_url=account)
+    roles = [role["RoleName"] for role in iam.list_roles()["Roles"]]
+    (role,) = [role for role in roles if "KeepMarketData" in iam.list_role_policies(RoleName=role)["PolicyNames"]]
+    policy: Any = iam.get_role_policy(RoleName=role, PolicyName="KeepMarketData")["PolicyDocument"]
+    assert policy["Statement"][0]["Resource"][0] == "arn:aws:dynamodb:us-east-1:000000000000:table/MarketData"
+    for client in (cloudformation, dynamodb, iam):
+        client.close()
+
+
+@pytest.mark.parametrize("name", ["MarketTable", "PlayerCountTable"])
+def test_tables_are_safe(name: str) -> None:
+    """Tables are on demand, can be restored to any second, survive the stack, and let `expires_at` remove items."""
+    table = RESOURCES[name]
+    assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
+    assert table["Properties"]["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["Properties"]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+
+
+def test_workers_may_do_what_the_policy_says() -> None:
+    """The task role has the actions of iam-policy.json and no others, on its tables and player-count's."""
+    (policy,) = RESOURCES["TaskRole"]["Properties"]["Policies"]
+    (granted,), (told,) = policy["PolicyDocument"]["Statement"], POLICY["Statement"]
+    assert granted["Action"] == told["Action"]
+    tables = {resource["Fn::Sub"].rsplit("/", 1)[1] for resource in granted["Resource"]}
+    assert tables == {resource.rsplit("/", 1)[1] for resource in told["Resource"]} | {"PlayerCount"}
+    assert all("${AWS::AccountId}:table/" in resource["Fn::Sub"] for resource in granted["Resource"])
+
+
+def test_starting_a_task_is_all_that_ecs_may_do() -> None:
+    """The execution role pulls the image, writes the log and reads the one secret; only the token has no resource."""
+    (policy,) = RESOURCES["ExecutionRole"]["Properties"]["Policies"]
+    everywhere = [each["Action"] for each in policy["PolicyDocument"]["Statement"] if each["Resource"] == "*"]
+    actions = [each["Action"] for each in policy["PolicyDocument"]["Statement"]]
+    assert everywhere == ["ecr:GetAuthorizationToken"]
+    assert "*" not in json.dumps(actions)
+    assert "ManagedPolicyArns" not in json.dumps(TEMPLATE)
+
+
+def test_nobody_calls_a_worker() -> None:
+    """The security group lets nothing in, and the health check stays within the container."""
+    assert RESOURCES["SecurityGroup"]["Properties"]["SecurityGroupIngress"] == []
+    (container,) = RESOURCES["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    assert "PortMappings" not in container
+    assert {"Name": "PREFECT_WORKER_WEBSERVER_HOST", "Value": "127.0.0.1"} in container["Environment"]
+
+
+def test_no_secret_stands_in_the_template() -> None:
+    """The API key is named by its secret; no parameter takes one, and none has a default that is one."""
+    assert not find_secrets(TEMPLATE)
+    (container,) = RESOURCES["TaskDefinition"]["Properties"]["ContainerDefinitions"]
+    assert container["Secrets"] == [{"Name": "PREFECT_API_KEY", "ValueFrom": {"Ref": "PrefectApiKeySecretArn"}}]
+    assert not re.search(r"AKIA|pnu_|BEGIN .*KEY", FILE.read_text())
+    assert find_secrets({"Environment": [{"Name": "PREFECT_API_KEY", "Value": "pnu_1"}]})
+
+
+def test_staleness_is_an_alarm_after_15_minutes() -> None:
+    """Three periods of five minutes without a run that ended well are an alarm, and so is no data at all."""
+    alarm = RESOURCES["Stale"]["Properties"]
+    assert alarm["Period"] * alarm["EvaluationPeriods"] == 900
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
+    assert alarm["TreatMissingData"] == "breaching"
+    for name in ("CompletedRuns", "NotModifiedRuns"):
+        (made,) = RESOURCES[name]["Properties"]["MetricTransformations"]
+        assert (made["MetricNamespace"], made["MetricName"]) == (alarm["Namespace"], alarm["MetricName"])
+
+
+@pytest.mark.usefixtures("api", "served", "store_url")
+def test_log_has_the_lines_that_the_alarm_counts(table_name: str) -> None:
+    """A run that stores a snapshot, and one that is not modified, each write one line that their filter fits."""
+    with Table(table_name, 1) as table:
+        table.create()
+    command = [sys.executable, "-m", "flows.market_data", "--region-id", "10000003", "--table-name", table_name]
+    environ = os.environ | {"PREFECT_LOGGING_LEVEL": "INFO"}
+    for name in ("CompletedRuns", "NotModifiedRuns"):
+        terms = re.findall(r'"([^"]+)"', RESOURCES[name]["Properties"]["FilterPattern"])
+        done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, text=True, check=True)
+        lines = (done.stdout + done.stderr).splitlines()
+        assert len(terms) == 2
+        assert len([line for line in lines if all(term in line for term in terms)]) == 1, lines
+        assert any("Task run" in line and "Finished in state" in line for line in lines)

