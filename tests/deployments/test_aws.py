@@ -154,6 +154,6 @@ def test_log_has_the_lines_that_the_alarm_counts(table_name: str) -> None:
         terms = re.findall(r'"([^"]+)"', RESOURCES[name]["Properties"]["FilterPattern"])
         done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, text=True, check=True)
         lines = (done.stdout + done.stderr).splitlines()
-        assert len(terms) == 2
+        assert len(terms) == 3
         assert len([line for line in lines if all(term in line for term in terms)]) == 1, lines
         assert any("Task run" in line and "Finished in state" in line for line in lines)
