@@ -1,0 +1,89 @@
+"""The deployments of prefect.yaml, run by Prefect's own command and by a worker, as users run them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.api import Api
+from deployments.local.environment import CHECKOUT, POOL
+from deployments.local.market.market import Market
+from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
+from deployments.local.processes import Child
+from deployments.local.stack import prefect
+from tasks.token_bucket import LIMIT
+from tests.conftest import scan
+from tests.flows.test_market_data import VENAL, records, truth
+from tests.flows.test_sight import ask
+from tests.servers import wait_for
+
+SMALL, STRUCTURE = 10000003, 1_000_000_000_002
+SAVE = "from prefect.blocks.system import Secret; Secret"
+NAMES = ["all", "universe", "tranquility", "structure"]
+
+pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
+
+
+@pytest.fixture
+def worker(own_api: Api, served: str, tmp_path: Path) -> Iterator[Child]:
+    """A worker for what is deployed."""
+    own_api.create_pool(POOL)
+    subprocess.run(
+        [prefect(), "--no-prompt", "deploy", *(argument for name in NAMES for argument in ("--name", name))],
+        cwd=CHECKOUT,
+        check=True,
+        capture_output=True,
+    )
+    environ = os.environ | {"ESI_URL": served, "ESI_SSO_URL": served + TOKEN_ROUTE}
+    command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
+    child = Child("worker", command, environ, tmp_path / "worker.log")
+    wait_for(lambda: own_api.has_worker(POOL), "the worker")
+    yield child
+    child.stop()
+
+
+def run(deployment: str, **parameters: object) -> str:
+    """Runs a deployment until its end, and gives the run's id."""
+    given = [argument for name, value in parameters.items() for argument in ("--param", f"{name}={json.dumps(value)}")]
+    done = subprocess.run(
+        [prefect(), "deployment", "run", deployment, *given, "--watch"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return str(re.findall(r"UUID: ([0-9a-f-]{36})", done.stdout)[0])
+
+
+def test_worker_runs_each_deployment(
+    own_api: Api, worker: Child, market: Market, dynamodb: DynamoDBClient, table_name: str
+) -> None:
+    """Regions run as runs of their own, one that fails alone; a structure and the player count are stored as well."""
+    assert worker.is_running()
+    template = f"{table_name}-{{region_id}}"
+    run_id = run("universe/all", region_ids=[SMALL, VENAL, 19999999], table_name=template)
+    for region_id in (SMALL, VENAL):
+        items = scan(dynamodb, template.replace("{region_id}", str(region_id)))
+        assert records(items) == truth(market, region_id)
+    assert re.search(r"3 regions in \d+ s: 2 stored, 1 failed;", own_api.read_state(run_id).message or "")
+    found = own_api.find_deployment("market-data/universe")
+    runs = ask(own_api, "/flow_runs/filter", {"deployments": {"id": {"any_": [found.id]}}})
+    assert sorted(run["state_name"] for run in runs) == ["Completed", "Completed", "Failed"]
+    assert {limit["name"] for limit in ask(own_api, "/v2/concurrency_limits/filter", {})} >= {LIMIT}
+
+    (pk,) = [item["pk"]["S"] for item in scan_after("player-count/tranquility", dynamodb, f"{table_name}-players")]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", pk)
+
+    credentials = {"client_id": "app", "refresh_token": REFRESH_TOKEN}
+    subprocess.run([sys.executable, "-c", f"{SAVE}(value={credentials}).save('eve-sso', overwrite=True)"], check=True)
+    run("structure-market/structure", structure_id=STRUCTURE, table_name=f"{table_name}-s")
+    assert records(scan(dynamodb, f"{table_name}-s")) == truth(market, STRUCTURE)
+
+
+def scan_after(deployment: str, dynamodb: DynamoDBClient, table_name: str) -> list[dict[str, dict[str, str]]]:
+    """Runs a deployment, and gives the items of the table that it writes."""
+    run(deployment, table_name=table_name)
+    return list(scan(dynamodb, table_name).values())
