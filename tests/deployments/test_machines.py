@@ -13,8 +13,9 @@ from tests.deployments.test_aws import TEMPLATE
 from tests.deployments.test_docker import SERVICES
 
 DOCS = Path(CHECKOUT, "docs/machines.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL)
-COMMANDS = [shlex.split(line) for block in BLOCKS for line in block.replace("\\\n", "").splitlines()]
+README = Path(CHECKOUT, "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", DOCS + README, re.DOTALL)
+COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.replace("\\\n", "").splitlines()]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -33,16 +34,19 @@ def test_files_are_there() -> None:
 
 def test_stack_gets_its_parameters() -> None:
     """The template has all parameters that its command gives, and the command gives all that have no default."""
-    (command,) = [each for each in COMMANDS if each[:3] == ["aws", "cloudformation", "deploy"]]
-    given = {word.split("=")[0] for word in command[command.index("--parameter-overrides") + 1 :]}
-    assert given == {name for name, each in TEMPLATE["Parameters"].items() if "Default" not in each}
+    commands = [each for each in COMMANDS if each[:3] == ["aws", "cloudformation", "deploy"]]
+    assert len(commands) == 2
+    for command in commands:
+        given = {word.split("=")[0] for word in command[command.index("--parameter-overrides") + 1 :]}
+        assert given == {name for name, each in TEMPLATE["Parameters"].items() if "Default" not in each}
     named = set(re.findall(r"`(?:--parameter-overrides )?(\w+)=\w+`", DOCS)) | {"AlarmTopicArn", "TableName"}
     assert named <= TEMPLATE["Parameters"].keys()
 
 
 def test_services_and_tags_are_those_of_the_files() -> None:
     """Compose's commands name services that there are, and all tags of the image are the one that is built."""
-    scaled = set(re.findall(r"--scale (\w+)=", DOCS)) | set(re.findall(r"docker compose (?:run --rm|exec) (\w+)", DOCS))
+    scaled = set(re.findall(r"--scale (\w+)=|docker compose .*(?:run --rm|exec) (\w+)", DOCS + README))
+    scaled = {name for pair in scaled for name in pair if name}
     assert scaled == {"worker", "api", "deploy", "postgres"}
     assert scaled <= SERVICES.keys()
     assert set(re.findall(r"market-data:(\d[\w.-]+\w)", DOCS)) == {IMAGE_TAG}
