@@ -38,7 +38,6 @@ MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
 BODY_SECONDS = 30.0  # a whole body; the read time-out alone lets one through that drips byte by byte
 TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
 RUN_SECONDS = 1200.0  # later than this a run asks nothing more; ESI's longest limit is 900 s
-REQUEST_TOKENS = 2  # what a page costs of those 12,000 that ESI gives in 15 minutes
 FIRST_STRUCTURE_ID = 1_000_000_000_000
 LIMIT_SECONDS = 60.0  # a 420's or 429's wait where ESI names none: its old error window
 
@@ -85,23 +84,19 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Tokens(Protocol):
-    """What requests cost, where many processes share it."""
+    """What requests for orders cost, where many processes share it."""
 
-    @property
-    def helping_tokens(self) -> int:
-        """How many to take at once, at most."""
+    def expect(self, requests: int) -> None:
+        """Says how many requests will be made."""
 
-    def note_left(self, left: int, of: int) -> None:
-        """Takes to heart what an answer says: how many are left, of how many."""
+    def spend(self) -> float:
+        """Spends a request's tokens and gives 0, or gives the seconds to wait before asking again."""
 
-    def take(self, tokens: int) -> float:
-        """Takes some and gives 0, or gives the seconds to wait before asking again."""
+    def note_answer(self, headers: httpx.Headers) -> None:
+        """Notes what an answer says of tokens."""
 
     def hold_all(self, seconds: float) -> None:
         """Makes all who share them hold still."""
-
-    def held_seconds(self) -> float:
-        """Gives how long all hold still."""
 
 
 class Esi:
@@ -142,9 +137,6 @@ class Esi:
         self._refused: RefusedError | None = None
         self._lock = threading.Lock()
         self._tokens = tokens
-        self._purse = 0  # tokens taken and not yet spent
-        self._expected = 0  # tokens that will be needed, as far as is known
-        self._taking = threading.Lock()
         self._threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
         self._http = httpx.Client(
             base_url=self.url,
@@ -222,8 +214,8 @@ class Esi:
 
     def expect(self, pages: int) -> None:
         """Says how many pages will be asked for, so that their tokens are taken in few helpings."""
-        with self._taking:
-            self._expected += pages * REQUEST_TOKENS
+        if self._tokens:
+            self._tokens.expect(pages)
 
     def give_up(self, error: RefusedError) -> None:
         """Makes each further request fail with `error`: what one page was refused for, the others need not ask."""
@@ -242,7 +234,8 @@ class Esi:
         self._spend(what)
         try:
             with self._http.stream(method, path, params=params) as response:
-                self._note_cost(response.headers)
+                if self._tokens:
+                    self._tokens.note_answer(response.headers)
                 judge(response, what)
                 return read(response, what, time.monotonic() + BODY_SECONDS)
         except RateLimitedError as error:
@@ -266,20 +259,20 @@ class Esi:
             self._hold_until[self.url] = max(until, self._hold_until.get(self.url, until))
 
     def _spend(self, what: str) -> None:
-        """Spends a request's tokens, and takes more first if there are none left; waits as long as there are none."""
-        if not self._tokens:
-            return
-        if held_seconds := self._tokens.held_seconds():
-            self._wait(held_seconds, what)
-        with self._taking:
-            while self._purse < REQUEST_TOKENS:
-                wanted = max(REQUEST_TOKENS, min(self._expected, self._tokens.helping_tokens))
-                if wait_seconds := self._tokens.take(wanted):
-                    self._wait(wait_seconds, what)
-                else:
-                    self._purse += wanted
-                    self._expected = max(0, self._expected - wanted)
-            self._purse -= REQUEST_TOKENS
+        """Spends a request's tokens, if they are shared with others; waits as long as there are none.
+
+        Raises:
+            RefusedError: the run would be over by then, or another page was refused meanwhile.
+        """
+        while self._tokens and (wait_seconds := self._tokens.spend()):
+            if self._refused:
+                raise self._refused
+            if time.monotonic() + wait_seconds > self._deadline:
+                raise RefusedError(
+                    f"{what}: ESI's tokens are used up, and a run asks nothing after {RUN_SECONDS:.0f} s; nothing was "
+                    "stored, the next run tries again"
+                )
+            self.waits.sleep(wait_seconds)
 
     def _hold_all(self, error: RateLimitedError) -> None:
         if self._tokens:
@@ -287,32 +280,6 @@ class Esi:
                 self._tokens.hold_all(error.hold_seconds)
             except TransientError as failure:
                 error.add_note(f"other workers were not told: {failure}")
-
-    def _note_cost(self, headers: httpx.Headers) -> None:
-        """Notes what a request has cost, and how many tokens are left."""
-        if not self._tokens:
-            return
-        used, left, of = (headers.get(f"X-Ratelimit-{name}", "") for name in ("Used", "Remaining", "Limit"))
-        if re.fullmatch(r"[0-9]{1,4}", used):
-            with self._taking:
-                self._purse += REQUEST_TOKENS - int(used)
-        if re.fullmatch(r"[0-9]{1,9}", left) and (most := re.match(r"[0-9]{1,9}(?=/)", of)):
-            self._tokens.note_left(int(left), int(most[0]))
-
-    def _wait(self, seconds: float, what: str) -> None:
-        """Waits for tokens, unless the run would be over by then.
-
-        Raises:
-            RefusedError: it would, or another page was refused meanwhile.
-        """
-        if self._refused:
-            raise self._refused
-        if time.monotonic() + seconds > self._deadline:
-            raise RefusedError(
-                f"{what}: ESI's tokens are used up, and a run asks nothing after {RUN_SECONDS:.0f} s; nothing was "
-                "stored, the next run tries again"
-            )
-        self.waits.sleep(seconds)
 
     def _hold_still(self, what: str) -> None:
         while True:

@@ -7,6 +7,7 @@ A killed worker's slots come free like all others.
 """
 
 import os
+import re
 import threading
 import time
 from contextlib import suppress
@@ -24,6 +25,7 @@ from tasks.esi import TransientError
 
 LIMIT = "esi-market-order"
 TOKENS, WINDOW_SECONDS = 12_000, 900.0
+REQUEST_TOKENS = 2  # what a page costs, or a HEAD
 MARGIN_TOKENS = 800
 SCARCE_TOKENS = 2_400  # fewer are left: helpings are small, and the limit follows ESI's answers
 HELPING_TOKENS, SCARCE_HELPING_TOKENS = 120, 20
@@ -40,8 +42,10 @@ class TokenBucket:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._purse = 0  # tokens taken and not yet spent
+        self._expected = 0  # tokens that will be needed, as far as is known
         self._left: tuple[float, int, int] | None = None  # when ESI said it, tokens left, of how many
-        self._looked = 0.0
+        self._looked = self._wait_until = 0.0  # monotonic times
         self._client: SyncPrefectClient | None = None
         self._counts = bool(PREFECT_API_URL.value())
 
@@ -51,40 +55,42 @@ class TokenBucket:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._close()
 
-    @property
-    def helping_tokens(self) -> int:
-        """How many tokens to take at once, at most."""
-        return SCARCE_HELPING_TOKENS if self._left and self._left[1] < SCARCE_TOKENS else HELPING_TOKENS
+    def expect(self, requests: int) -> None:
+        """Says how many requests will be made, so that their tokens are taken in few helpings."""
+        with self._lock:
+            self._expected += requests * REQUEST_TOKENS
 
-    def note_left(self, left: int, of: int) -> None:
-        """Takes to heart what an answer of ESI's says: how many tokens are left, of how many."""
-        self._left = (time.monotonic(), left, of)
-
-    def take(self, tokens: int) -> float:
-        """Takes tokens and gives 0, or takes none and gives the seconds to wait before asking again.
+    def spend(self) -> float:
+        """Spends a request's tokens and gives 0, or gives the seconds to wait before asking again.
 
         Raises:
             TransientError: Prefect's server could not be asked.
         """
         with self._lock:
-            limit = self._read()
-            if not limit or not self._client:
-                return 0.0
-            if held_seconds := self._held_seconds(limit):
-                return held_seconds
-            active = self._follow_esi(limit, tokens)
-            missing = active + tokens - limit.limit
-            if missing > 0:  # not asked for: a refusal makes Prefect forget what has decayed since the last change
-                return min(max(0.2, missing / limit.slot_decay_per_second), MAX_WAIT_SECONDS)
-            try:
-                self._client.increment_concurrency_slots([LIMIT], tokens, "rate_limit").raise_for_status()
-            except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
-                if error.response.status_code == httpx.codes.LOCKED:  # another run came first
-                    return 0.2
-                raise unreachable(error) from error
-            except httpx.TransportError as error:
-                raise unreachable(error) from error
-            return 0.0
+            now = time.monotonic()
+            if self._wait_until > now:
+                return self._wait_until - now
+            wait_seconds = 0.0
+            if self._purse < REQUEST_TOKENS:
+                is_scarce = self._left is not None and self._left[1] < SCARCE_TOKENS
+                most = SCARCE_HELPING_TOKENS if is_scarce else HELPING_TOKENS
+                wait_seconds = self._take(max(REQUEST_TOKENS, min(self._expected, most)))
+            elif now - self._looked > LOOK_SECONDS and (limit := self._read()):
+                wait_seconds = self._held_seconds(limit)
+            if wait_seconds:
+                self._wait_until = time.monotonic() + wait_seconds
+            else:
+                self._purse -= REQUEST_TOKENS
+            return wait_seconds
+
+    def note_answer(self, headers: httpx.Headers) -> None:
+        """Notes what an answer of ESI's says: what it has cost, and how many tokens are left, of how many."""
+        used, left, of = (headers.get(f"X-Ratelimit-{name}", "") for name in ("Used", "Remaining", "Limit"))
+        with self._lock:
+            if re.fullmatch(r"[0-9]{1,4}", used):
+                self._purse += REQUEST_TOKENS - int(used)
+            if re.fullmatch(r"[0-9]{1,9}", left) and (most := re.match(r"[0-9]{1,9}(?=/)", of)):
+                self._left = (time.monotonic(), int(left), int(most[0]))
 
     def hold_all(self, seconds: float) -> None:
         """Makes all runs hold still: until the time is over there are more slots taken than can be.
@@ -97,17 +103,26 @@ class TokenBucket:
             if limit and self._held_seconds(limit) < seconds:
                 self._set(round(limit.limit + MARGIN_TOKENS + seconds * limit.slot_decay_per_second))
 
-    def held_seconds(self) -> float:
-        """Gives how long all runs hold still, looking once a second at most.
-
-        Raises:
-            TransientError: Prefect's server could not be asked.
-        """
-        with self._lock:
-            if time.monotonic() - self._looked < LOOK_SECONDS:
-                return 0.0
-            limit = self._read()
-            return self._held_seconds(limit) if limit else 0.0
+    def _take(self, tokens: int) -> float:
+        """Takes a helping and gives 0, or gives the seconds to wait."""
+        limit = self._read()
+        if limit and self._client:
+            if held_seconds := self._held_seconds(limit):
+                return held_seconds
+            missing = self._follow_esi(limit, tokens) + tokens - limit.limit
+            if missing > 0:  # not asked for: a refusal makes Prefect forget what has decayed since the last change
+                return min(max(0.2, missing / limit.slot_decay_per_second), MAX_WAIT_SECONDS)
+            try:
+                self._client.increment_concurrency_slots([LIMIT], tokens, "rate_limit").raise_for_status()
+            except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
+                if error.response.status_code == httpx.codes.LOCKED:  # another run came first
+                    return 0.2
+                raise unreachable(error) from error
+            except httpx.TransportError as error:
+                raise unreachable(error) from error
+        self._purse += tokens
+        self._expected = max(0, self._expected - tokens)
+        return 0.0
 
     def _held_seconds(self, limit: GlobalConcurrencyLimitResponse) -> float:
         return max(0.0, (limit.active_slots - limit.limit - MARGIN_TOKENS) / limit.slot_decay_per_second)
