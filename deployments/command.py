@@ -51,6 +51,7 @@ def make_parser(flow: Flow[..., Any], program: str) -> argparse.ArgumentParser:
     )
     for name, schema in flow.parameters.properties.items():
         about: dict[str, Any] = {
+            "required": name in flow.parameters.required,
             "default": schema.get("default"),
             "help": schema.get("description", "").replace("%", "%%"),
         }
