@@ -54,7 +54,8 @@ def test_policy_allows_what_runs_call_and_no_more(
     assert market.requests
     (statement,) = POLICY["Statement"]
     assert {f"dynamodb:{name}" for name in called} == set(statement["Action"])
-    assert all(resource.split("/")[-1].startswith("MarketData") for resource in statement["Resource"])
+    tables = {resource.split("/")[-1] for resource in statement["Resource"]}
+    assert tables == {"MarketData", "MarketData-*", "StructureMarket-*", "PlayerCount"}
 
 
 @pytest.mark.usefixtures("served", "store_url")
