@@ -116,9 +116,11 @@ def read_log(own_api: Api, run_id: str) -> list[str]:
     return [line["message"] for line in found]
 
 
-@pytest.mark.parametrize(("number", "state"), [(0, "RUNNING"), (1, "PENDING")])
+@pytest.mark.parametrize(
+    ("number", "state", "heartbeat_seconds"), [(0, "RUNNING", 1.0), (0, "RUNNING", 0.0), (1, "PENDING", 0.0)]
+)
 def test_killed_run_is_crashed(
-    own_api: Api, worker: Child, market: Faulty, table_name: str, number: int, state: str
+    own_api: Api, worker: Child, market: Faulty, table_name: str, number: int, state: str, heartbeat_seconds: float
 ) -> None:
     """A run that was killed together with its worker is not shown as Running or Pending for ever; here for seconds."""
     automation = read_automations()[number]
@@ -129,8 +131,7 @@ def test_killed_run_is_crashed(
     run_id = own_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
     while own_api.read_state(run_id).type != state:
         time.sleep(0.02)
-    if state == "RUNNING":
-        time.sleep(1)  # for its first heartbeat to be on its way
+    time.sleep(heartbeat_seconds)  # for its first heartbeat to be on its way, or not
     runs = running_below(worker.process.pid)
     worker.process.kill()
     for pid in runs:

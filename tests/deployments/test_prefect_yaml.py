@@ -8,6 +8,7 @@ import pytest
 from prefect import Flow
 
 from deployments.local.environment import CHECKOUT, DEPLOYMENTS
+from deployments.local.stack import read_automations
 from flows.market_data import market_data
 from flows.player_count import player_count
 from flows.structure_market import structure_market
@@ -65,3 +66,10 @@ def test_no_path_of_a_machine() -> None:
     """The file names no absolute path, so that it deploys from any checkout."""
     assert str(CHECKOUT) not in FILE.read_text()
     assert "set_working_directory" not in FILE.read_text()
+
+
+@pytest.mark.parametrize("automation", read_automations(), ids=lambda automation: automation["name"])
+def test_automations_watch_all_flows(automation: dict[str, Any]) -> None:
+    """Whatever watches runs watches those of every flow that is deployed, and of no other project's."""
+    if watched := automation["trigger"].get("match_related"):
+        assert set(watched["prefect.resource.name"]) == {FLOWS[deployed["entrypoint"]].name for deployed in DEPLOYED}
