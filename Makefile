@@ -1,6 +1,6 @@
 # A target per habit; `make` alone lists them. CI calls the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup run up table status report test outages chaos bench lint format audit lock clean
+.PHONY: help setup run up table status report test outages chaos bench scale lint format audit lock clean
 
 PYTHON ?= python3
 UV_CACHE_DIR ?= $(CURDIR)/.local/cache
@@ -11,7 +11,7 @@ export UV_SYSTEM_CERTS := 1
 unexport PYTHONDONTWRITEBYTECODE
 # Prefect and matplotlib make folders in the home directory as soon as they are imported.
 export MPLCONFIGDIR := $(CURDIR)/.local/matplotlib
-test outages chaos bench: export PREFECT_HOME := $(CURDIR)/.local/prefect-home
+test outages chaos bench scale: export PREFECT_HOME := $(CURDIR)/.local/prefect-home
 BIN := .venv/bin
 STACK := $(BIN)/python -m deployments.local
 
@@ -57,7 +57,7 @@ report: setup ## the table and its last runs as one HTML file, to be sent to som
 test: setup ## all tests but those of the next line
 	@$(BIN)/python -m pytest -m "not outage" -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
-outages: setup ## whole stacks, kills of worker and Prefect server, and what comes of them: six minutes, most of them waiting
+outages: setup ## whole stacks, kills of worker and Prefect server, and what comes of them: a quarter of an hour, most of it waiting
 	@$(BIN)/python -m pytest -m outage
 
 chaos: setup ## random faults against the flow, and whether the table was ever wrong: N=1000, SEED=7, KILLS=100
@@ -65,6 +65,9 @@ chaos: setup ## random faults against the flow, and whether the table was ever w
 
 bench: setup ## the flow beside a plain script, and docs/performance.md; QUICK=1 for two minutes and .local alone, REPEATS=1
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS))
+
+scale: setup ## all regions on PostgreSQL, Redis, API servers and workers of this machine, with kills: WORKERS=4, KILLS=0 for none
+	@$(BIN)/python -m benchmarks.scale $(if $(WORKERS),--workers $(WORKERS)) $(if $(filter 0 no off,$(KILLS)),--no-kills)
 
 lint: setup ## format, rules and types; the Dockerfile and the AWS template
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
