@@ -2,8 +2,8 @@
 
 ESI gives an address 12,000 tokens in any 15 minutes, and 429 to who asks for more; a page costs 2. Workers take what
 they need from the limit in helpings. It frees slots evenly, ESI each token 15 minutes after its use: once few are left
-the limit is set to what ESI's last answer says, less `MARGIN_TOKENS`, which is more than others can have in hand.
-A killed worker's slots come free like all others.
+the limit is set to what ESI's last answer says, less a margin, which is more than others can have in hand. Should ESI
+ever give fewer tokens than the limit has, the limit becomes ESI's. A killed worker's slots come free like all others.
 """
 
 import os
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+import msgspec
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
@@ -25,13 +26,40 @@ from tasks.esi import TransientError
 
 LIMIT = "esi-market-order"
 TOKENS, WINDOW_SECONDS = 12_000, 900.0
+LEAST_TOKENS = 1_600  # twice the margin
 REQUEST_TOKENS = 2  # what a page costs, or a HEAD
-MARGIN_TOKENS = 800
-SCARCE_TOKENS = 2_400  # fewer are left: helpings are small, and the limit follows ESI's answers
-HELPING_TOKENS, SCARCE_HELPING_TOKENS = 120, 20
 LOOK_SECONDS = 1.0  # between two looks at whether all hold still
 MAX_WAIT_SECONDS = 5.0  # until the limit is looked at again
 KNOWN_SECONDS = 5.0  # for so long ESI's answer says how many are left
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """What ESI's last answer says of tokens; until there is one, what is known of ESI."""
+
+    left: int = TOKENS
+    of: int = TOKENS
+    window_seconds: float = WINDOW_SECONDS
+    said: float = float("-inf")  # monotonic time
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was said just now."""
+        return time.monotonic() - self.said < KNOWN_SECONDS
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether so few are left, a fifth, that helpings are small, and the limit follows ESI's answers."""
+        return self.left < self.of / 5
+
+    @property
+    def margin(self) -> int:
+        """How many are left alone: 800 of 12,000."""
+        return self.of // 15
+
+    @property
+    def helping(self) -> int:
+        """How many to take at once, at most: 120 of 12,000, a chunk's; 20 when they are scarce."""
+        return self.of // (600 if self.is_scarce else 100)
 
 
 class TokenBucket:
@@ -44,7 +72,7 @@ class TokenBucket:
         self._lock = threading.Lock()
         self._purse = 0  # tokens taken and not yet spent
         self._expected = 0  # tokens that will be needed, as far as is known
-        self._left: tuple[float, int, int] | None = None  # when ESI said it, tokens left, of how many
+        self._allowance = Allowance()
         self._looked = self._wait_until = 0.0  # monotonic times
         self._client: SyncPrefectClient | None = None
         self._counts = bool(PREFECT_API_URL.value())
@@ -72,9 +100,7 @@ class TokenBucket:
                 return self._wait_until - now
             wait_seconds = 0.0
             if self._purse < REQUEST_TOKENS:
-                is_scarce = self._left is not None and self._left[1] < SCARCE_TOKENS
-                most = SCARCE_HELPING_TOKENS if is_scarce else HELPING_TOKENS
-                wait_seconds = self._take(max(REQUEST_TOKENS, min(self._expected, most)))
+                wait_seconds = self._take(max(REQUEST_TOKENS, min(self._expected, self._allowance.helping)))
             elif now - self._looked > LOOK_SECONDS and (limit := self._read()):
                 wait_seconds = self._held_seconds(limit)
             if wait_seconds:
@@ -89,8 +115,10 @@ class TokenBucket:
         with self._lock:
             if re.fullmatch(r"[0-9]{1,4}", used):
                 self._purse += REQUEST_TOKENS - int(used)
-            if re.fullmatch(r"[0-9]{1,9}", left) and (most := re.match(r"[0-9]{1,9}(?=/)", of)):
-                self._left = (time.monotonic(), int(left), int(most[0]))
+            rate = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,4})([smh])", of)
+            if re.fullmatch(r"[0-9]{1,9}", left) and rate:
+                window_seconds = int(rate[2]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[rate[3]]
+                self._allowance = Allowance(int(left), int(rate[1]), window_seconds, time.monotonic())
 
     def hold_all(self, seconds: float) -> None:
         """Makes all runs hold still: until the time is over there are more slots taken than can be.
@@ -101,7 +129,9 @@ class TokenBucket:
         with self._lock:
             limit = self._read()
             if limit and self._held_seconds(limit) < seconds:
-                self._set(round(limit.limit + MARGIN_TOKENS + seconds * limit.slot_decay_per_second))
+                self._update(
+                    active_slots=round(limit.limit + self._allowance.margin + seconds * limit.slot_decay_per_second)
+                )
 
     def _take(self, tokens: int) -> float:
         """Takes a helping and gives 0, or gives the seconds to wait."""
@@ -125,19 +155,22 @@ class TokenBucket:
         return 0.0
 
     def _held_seconds(self, limit: GlobalConcurrencyLimitResponse) -> float:
-        return max(0.0, (limit.active_slots - limit.limit - MARGIN_TOKENS) / limit.slot_decay_per_second)
+        return max(0.0, (limit.active_slots - limit.limit - self._allowance.margin) / limit.slot_decay_per_second)
 
     def _follow_esi(self, limit: GlobalConcurrencyLimitResponse, tokens: int) -> int:
         """Gives the slots that are taken, once they are as many as ESI says, where that matters."""
+        esi = self._allowance
+        if not esi.is_known:
+            return limit.active_slots
+        if limit.limit > esi.of > 0:
+            self._update(limit=esi.of, slot_decay_per_second=esi.of / max(1.0, esi.window_seconds))
+            limit = limit.model_copy(update={"limit": esi.of})
         is_full = limit.active_slots + tokens > limit.limit
-        if not self._left or time.monotonic() - self._left[0] > KNOWN_SECONDS:
+        if not is_full and not esi.is_scarce:
             return limit.active_slots
-        _when, left, of = self._left
-        taken = max(0, limit.limit - (left - max(0, of - limit.limit)) + MARGIN_TOKENS)
-        if not is_full and left >= SCARCE_TOKENS:
-            return limit.active_slots
-        if abs(taken - limit.active_slots) >= SCARCE_HELPING_TOKENS:
-            self._set(taken)
+        taken = max(0, limit.limit - (esi.left - max(0, esi.of - limit.limit)) + esi.margin)
+        if abs(taken - limit.active_slots) >= esi.helping:
+            self._update(active_slots=taken)
         return taken
 
     def _read(self) -> GlobalConcurrencyLimitResponse | None:
@@ -163,12 +196,10 @@ class TokenBucket:
             self._client.__exit__(None, None, None)
             self._client = None
 
-    def _set(self, active_slots: int) -> None:
+    def _update(self, **values: float) -> None:
         if self._client:
             try:
-                self._client.update_global_concurrency_limit(
-                    LIMIT, GlobalConcurrencyLimitUpdate(active_slots=active_slots)
-                )
+                self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
             except (PrefectHTTPStatusError, httpx.HTTPError) as error:
                 raise unreachable(error) from error
 
@@ -188,8 +219,8 @@ def create_limit() -> None:
         ValueError: `ESI_TOKENS` is no number of tokens.
     """
     given = os.environ.get("ESI_TOKENS") or str(TOKENS)
-    if not (given.isascii() and given.isdigit() and 2 * MARGIN_TOKENS <= int(given) <= 1_000_000):
-        raise ValueError(f"ESI_TOKENS is {given!r}: give {2 * MARGIN_TOKENS} to 1000000 tokens in 15 minutes")
+    if not (given.isascii() and given.isdigit() and LEAST_TOKENS <= int(given) <= 1_000_000):
+        raise ValueError(f"ESI_TOKENS is {given!r}: give {LEAST_TOKENS} to 1000000 tokens in 15 minutes")
     wanted = GlobalConcurrencyLimitCreate(
         name=LIMIT, limit=int(given), slot_decay_per_second=int(given) / WINDOW_SECONDS
     )

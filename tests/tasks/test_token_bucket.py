@@ -17,7 +17,7 @@ from deployments.local.market.server import serve
 from flows.market_data import market_data
 from tasks import token_bucket
 from tasks.esi import Esi, RateLimitedError
-from tasks.token_bucket import MARGIN_TOKENS, TokenBucket, create_limit
+from tasks.token_bucket import Allowance, TokenBucket, create_limit
 from tests.conftest import Clock
 from tests.flows.test_sight import ask
 
@@ -128,7 +128,22 @@ def test_limit_follows_what_esi_says(market: Market, clock: Clock) -> None:
         esi.head(REGION_ID)
         assert read_taken() < 100
         esi.head(REGION_ID)
-        assert 10_500 < read_taken() <= 10_510 + MARGIN_TOKENS
+        assert 10_500 < read_taken() <= 10_510 + Allowance().margin
+
+
+@pytest.mark.usefixtures("served", "limit")
+def test_limit_becomes_esi_s_if_that_is_smaller(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should ESI give fewer tokens, or another time for them, the limit is brought to that, and helpings with it."""
+    monkeypatch.setattr("deployments.local.market.market.TOKENS", 1200)
+    monkeypatch.setattr("deployments.local.market.market.WINDOW_SECONDS", 120)
+    with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
+        esi.head(REGION_ID)
+        esi.head(REGION_ID)
+    with get_client(sync_client=True) as client:
+        now = client.read_global_concurrency_limit_by_name(token_bucket.LIMIT)
+    assert (now.limit, now.slot_decay_per_second) == (1200, 10.0)
+    assert market.requests == {"HEAD 200": 2}
+    assert [Allowance(left, 1200).helping for left in (1200, 200)] == [12, 2]
 
 
 @pytest.mark.usefixtures("served", "limit")
