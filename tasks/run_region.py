@@ -86,13 +86,13 @@ def run_regions(
 
 
 def deploy_region(parameters: dict[str, Any]) -> FlowRun:
-    """Creates a region's run, once however often it is called in a flow run, and waits for its end."""
+    """Creates a region's run, once however often it is called in an attempt of a flow run, and waits for its end."""
     return run_deployment(  # type: ignore[return-value] # no coroutine: this is no async context
         DEPLOYMENT,
         parameters=parameters,
         timeout=REGION_SECONDS,
         poll_interval=POLL_SECONDS,
-        idempotency_key=f"{flow_run.id}-{parameters['region_id']}",
+        idempotency_key=f"{flow_run.id}-{flow_run.run_count}-{parameters['region_id']}",
     )
 
 
