@@ -120,6 +120,8 @@ def read_summary(run: FlowRun) -> Summary:
         raise RegionError(f"region {region_id}: run {run.name} had not ended after {REGION_SECONDS:.0f} s")
     if not state.is_completed():
         raise RegionError(f"region {region_id}: run {run.name} ended as {state.name}: {state.message}")
+    if SUMMARY_LABEL not in run.labels:
+        raise RegionError(f"region {region_id}: run {run.name} completed, but what it did is not known: see its log")
     return Summary.model_validate_json(str(run.labels[SUMMARY_LABEL]))
 
 
