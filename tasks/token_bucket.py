@@ -113,7 +113,7 @@ class TokenBucket:
         """Notes what an answer of ESI's says: what it has cost, and how many tokens are left, of how many."""
         used, left, of = (headers.get(f"X-Ratelimit-{name}", "") for name in ("Used", "Remaining", "Limit"))
         with self._lock:
-            if re.fullmatch(r"[0-9]{1,4}", used):
+            if re.fullmatch(r"[0-5]", used):  # a request costs 5 at most; a sum of many would be no cost
                 self._purse += REQUEST_TOKENS - int(used)
             rate = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,4})([smh])", of)
             if re.fullmatch(r"[0-9]{1,9}", left) and rate:
@@ -164,7 +164,7 @@ class TokenBucket:
             return limit.active_slots
         if limit.limit > esi.of > 0:
             self._update(limit=esi.of, slot_decay_per_second=esi.of / max(1.0, esi.window_seconds))
-            limit = limit.model_copy(update={"limit": esi.of})
+            limit.limit = esi.of
         is_full = limit.active_slots + tokens > limit.limit
         if not is_full and not esi.is_scarce:
             return limit.active_slots
