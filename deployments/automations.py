@@ -1,4 +1,7 @@
-"""Creates the automations of automations.yaml, or updates those of the same names; whom they tell is a setting."""
+"""Creates what deployments need on the server: the automations of automations.yaml, and the limit of ESI's tokens.
+
+Those that are there are brought up to date; whom automations tell, and `ESI_TOKENS`, are settings.
+"""
 
 import argparse
 import sys
@@ -11,6 +14,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectException
 
 from deployments.local.stack import read_automations
+from tasks.token_bucket import LIMIT, create_limit
 
 SUBJECT = "{{ automation.name }}"
 BODY = "{{ automation.description }}\n\n{{ event.payload.reason or event.resource.name or event.resource.id }}"
@@ -27,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         apply(parser.parse_args(arguments).notify)
+        print(f"{LIMIT}: {create_limit():,} tokens in 15 minutes")  # noqa: T201 (a command's answer)
     except (PrefectException, ValueError, httpx.HTTPError) as error:
         print(f"no automations: {error}", file=sys.stderr)  # noqa: T201 (a command's answer)
         return 1

@@ -3,10 +3,12 @@
 import os
 from typing import Any, cast
 
+import httpx
 import msgspec
 from prefect.blocks.system import Secret
+from prefect.exceptions import PrefectException
 
-from tasks.esi import RefusedError
+from tasks.esi import RefusedError, TransientError
 from tasks.sso import DEFAULT_URL, Credentials, SsoAuth
 
 BLOCK = "eve-sso"
@@ -50,5 +52,13 @@ def read_text(stored: str) -> Credentials:
 
 
 def keep_credentials(credentials: Credentials, block: str) -> None:
-    """Puts the credentials into a Secret block."""
-    Secret(value=msgspec.to_builtins(credentials)).save(block, overwrite=True)
+    """Puts the credentials into a Secret block.
+
+    Raises:
+        TransientError: Prefect's server could not be reached, or refused.
+    """
+    try:
+        Secret(value=msgspec.to_builtins(credentials)).save(block, overwrite=True)
+    except (httpx.HTTPError, PrefectException) as error:
+        told = f"EVE SSO has changed the refresh token, but Prefect's server did not take it: {type(error).__name__}"
+        raise TransientError(told, "Prefect's server") from error

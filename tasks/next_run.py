@@ -14,6 +14,7 @@ from tasks.summary import Summary
 
 TAG = "follows-esi"
 JITTER_SECONDS = (2.0, 8.0)  # after `Expires`: ESI's makers would rather not see everyone come at once
+ATTEMPTS = 3
 MAX_AHEAD = timedelta(minutes=15)  # ESI's data change every five; the schedule does for what changes less often
 
 
@@ -28,14 +29,19 @@ def follow_esi(flow_run: FlowRun, summary: Summary) -> None:
     if when is None:
         return
     with get_client(sync_client=True) as client:
-        if is_scheduled(client, flow_run):
-            client.create_flow_run_from_deployment(
+        if not is_scheduled(client, flow_run):
+            return
+        for attempt in range(ATTEMPTS):
+            following = client.create_flow_run_from_deployment(
                 flow_run.deployment_id,
                 parameters=flow_run.parameters,
                 state=Scheduled(scheduled_time=when),
                 tags=[TAG],
-                idempotency_key=f"{flow_run.deployment_id} after {summary.expires}",
+                idempotency_key=f"{flow_run.deployment_id} after {summary.expires}, {attempt}",
             )
+            # A worker takes a run ten seconds ahead: if this one was still going it has been cancelled by then.
+            if following.state is None or not following.state.is_final():
+                return
 
 
 def next_start(expires: datetime | None, now: datetime) -> datetime | None:

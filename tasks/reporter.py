@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from tasks.get_page_count import Snapshot
 from tasks.names import region_name, regions
 
+UNIVERSE_TAG = "universe"  # of the deployment whose runs the flow universe starts
 SUMMARY_LABEL = "market-data.summary"
 UPDATE_SECONDS = 0.5  # between two updates of a progress artifact
 
@@ -201,5 +202,9 @@ def add_label(flow_run_id: str, name: str, value: str) -> None:
 
 def send_event(event: str, region_id: int, payload: dict[str, Any]) -> None:
     """Sends the event `market.snapshot.EVENT` of a region."""
-    resource = {"prefect.resource.id": f"market.region.{region_id}", "prefect.resource.name": region_name(region_id)}
+    resource = {
+        "prefect.resource.id": f"market.region.{region_id}",
+        "prefect.resource.name": region_name(region_id),
+        "market.kept-by": UNIVERSE_TAG if UNIVERSE_TAG in flow_run.tags else "schedule",  # stale sooner or later
+    }
     emit_event(f"market.snapshot.{event}", resource, payload=payload)

@@ -15,7 +15,7 @@ from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Completed
+from prefect.states import Cancelled, Cancelling, Completed
 
 from tasks.reporter import SUMMARY_LABEL
 from tasks.retries import NOT_KEPT, RETRIED
@@ -117,12 +117,20 @@ def read_summary(run: FlowRun) -> Summary:
     region_id = run.parameters["region_id"]
     state = run.state
     if state is None or not state.is_final():
-        raise RegionError(f"region {region_id}: run {run.name} had not ended after {REGION_SECONDS:.0f} s")
+        cancel(run)
+        raise RegionError(f"region {region_id}: run {run.name} had not ended after {REGION_SECONDS:.0f} s: cancelled")
     if not state.is_completed():
         raise RegionError(f"region {region_id}: run {run.name} ended as {state.name}: {state.message}")
     if SUMMARY_LABEL not in run.labels:
         raise RegionError(f"region {region_id}: run {run.name} completed, but what it did is not known: see its log")
     return Summary.model_validate_json(str(run.labels[SUMMARY_LABEL]))
+
+
+def cancel(run: FlowRun) -> None:
+    """Cancels a run: one that no worker has taken at once, one that is under way by its worker."""
+    is_under_way = run.state is not None and run.state.is_running()
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Cancelling() if is_under_way else Cancelled(), force=True)
 
 
 def find_workers() -> bool:

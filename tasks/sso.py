@@ -53,6 +53,7 @@ class SsoAuth(httpx.Auth):
         self._keep = keep
         self._lock = threading.Lock()
         self._token, self._ends = "", 0.0  # monotonic time
+        self._is_kept = True  # the refresh token, where the next run finds it
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Sends a request with a token, and once more with a new one if it is answered 401.
@@ -76,7 +77,10 @@ class SsoAuth(httpx.Auth):
                 self._token, self._ends = grant.access_token, begun + grant.expires_in
                 if grant.refresh_token not in {"", self._credentials.refresh_token}:
                     self._credentials = msgspec.structs.replace(self._credentials, refresh_token=grant.refresh_token)
-                    self._keep(self._credentials)
+                    self._is_kept = False
+            if not self._is_kept:
+                self._keep(self._credentials)
+                self._is_kept = True
             return self._token
 
     def _refresh(self) -> Grant:

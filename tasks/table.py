@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from decimal import Decimal
 from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -181,7 +182,7 @@ class Table:
             "--billing-mode PAY_PER_REQUEST"
         )
 
-    def put(self, item: dict[str, str | int]) -> None:
+    def put(self, item: dict[str, str | float]) -> None:
         """Puts an item; a missing table on this machine is created.
 
         Args:
@@ -191,7 +192,8 @@ class Table:
             MissingTableError: there is no such table, nor is it to be on this machine.
             TableError: see the module.
         """
-        attributes = {name: _serialize(value) for name, value in item.items()}
+        exact = {name: Decimal(repr(value)) if isinstance(value, float) else value for name, value in item.items()}
+        attributes = {name: _serialize(value) for name, value in exact.items()}
         try:
             self._call(self._client.put_item, TableName=self.name, Item=attributes)
         except MissingTableError as error:

@@ -212,21 +212,31 @@ def unreachable(error: Exception) -> TransientError:
     )
 
 
-def create_limit() -> None:
-    """Creates the limit unless it is there: as ESI's own, or of the tokens that `ESI_TOKENS` says.
+def create_limit() -> int:
+    """Creates the limit unless it is there, as large as ESI's own; of as many tokens as `ESI_TOKENS` says, if it does.
+
+    Returns:
+        How many tokens it has in 15 minutes.
 
     Raises:
         ValueError: `ESI_TOKENS` is no number of tokens.
     """
-    given = os.environ.get("ESI_TOKENS") or str(TOKENS)
-    if not (given.isascii() and given.isdigit() and LEAST_TOKENS <= int(given) <= 1_000_000):
-        raise ValueError(f"ESI_TOKENS is {given!r}: give {LEAST_TOKENS} to 1000000 tokens in 15 minutes")
-    wanted = GlobalConcurrencyLimitCreate(
-        name=LIMIT, limit=int(given), slot_decay_per_second=int(given) / WINDOW_SECONDS
-    )
+    given = os.environ.get("ESI_TOKENS", "").strip()
+    if given and not (given.isascii() and given.isdigit() and LEAST_TOKENS <= int(given) <= TOKENS):
+        raise ValueError(f"ESI_TOKENS is {given!r}: give {LEAST_TOKENS} to {TOKENS} tokens in 15 minutes")
+    tokens = int(given or TOKENS)
+    decay = tokens / WINDOW_SECONDS
     with get_client(sync_client=True) as client:
         try:
-            client.read_global_concurrency_limit_by_name(LIMIT)
+            present = client.read_global_concurrency_limit_by_name(LIMIT)
         except ObjectNotFound:
             with suppress(ObjectAlreadyExists):  # another run came first
-                client.create_global_concurrency_limit(wanted)
+                client.create_global_concurrency_limit(
+                    GlobalConcurrencyLimitCreate(name=LIMIT, limit=tokens, slot_decay_per_second=decay)
+                )
+            return tokens
+        if given and present.limit != tokens:
+            client.update_global_concurrency_limit(
+                LIMIT, GlobalConcurrencyLimitUpdate(limit=tokens, slot_decay_per_second=decay)
+            )
+        return tokens if given else present.limit

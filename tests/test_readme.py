@@ -65,7 +65,7 @@ def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
     run("prefect work-pool create market-data --type process")
     run("prefect --no-prompt deploy --all")
     assert "python -m deployments.automations" in COMMANDS
-    assert run("python -m deployments.automations").count(": created, ") == 6
+    assert run("python -m deployments.automations").count(": created, ") == 7
     assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
     found = api.find_deployment("market-data/venal")
     run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")

@@ -145,6 +145,16 @@ def test_tokens_are_counted_and_the_limit_enforced() -> None:
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "900")
 
 
+def test_errors_are_counted_and_the_limit_enforced() -> None:
+    """Who has had a hundred errors in a minute gets 420, whatever is asked for, and how long it lasts."""
+    market = Market(clock=lambda: NOW, enforce_limit=True)
+    market.errors.add(NOW, 100)
+    with serve(market) as url:
+        refused = httpx.get(f"{url}/markets/10000015/orders?order_type=all", headers=HEADERS, trust_env=False)
+    assert refused.status_code == 420
+    assert 0 < int(refused.headers["X-Esi-Error-Limit-Reset"]) <= 60
+
+
 def test_requests_are_counted(market: Market, esi: httpx.Client) -> None:
     """Requests are counted by method, status and page, here and at `/_stats`."""
     get(esi, method="HEAD")

@@ -15,8 +15,10 @@ from deployments.local.api import Api
 from deployments.local.market.market import Market
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from flows.structure_market import structure_market
+from tasks import credentials
 from tasks.credentials import load_credentials
-from tasks.esi import RefusedError
+from tasks.esi import RefusedError, TransientError
+from tasks.sso import Credentials
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import expire, records, truth
 
@@ -114,6 +116,31 @@ def test_new_refresh_token_is_kept(market: Market, table_name: str, block: str) 
     assert load_credentials(block).refresh_token == "the-next-one"
     market.sso.expire_all()
     assert structure_market(STRUCTURE, table_name, credentials=block, force=True).pages == 3
+
+
+def test_new_refresh_token_is_kept_at_last(
+    market: Market, table_name: str, block: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If Prefect's server does not take the new refresh token at once, it is put there before the run ends well."""
+    answer, keep = market.sso.answer, credentials.keep_credentials
+    failed: list[int] = []
+
+    def rotate(body: bytes, now: float) -> tuple[int, bytes]:
+        status, sent = answer(body, now)
+        market.sso.refresh_token = "the-next-one"
+        return status, sent.replace(REFRESH_TOKEN.encode(), b"the-next-one")
+
+    def fail_once(kept: Credentials, name: str) -> None:
+        if not failed:
+            failed.append(1)
+            raise TransientError("Prefect's server is away", "Prefect's server")
+        keep(kept, name)
+
+    market.sso.answer = rotate  # type: ignore[method-assign]
+    monkeypatch.setattr(credentials, "keep_credentials", fail_once)
+    assert structure_market(STRUCTURE, table_name, credentials=block).retries == 1
+    assert credentials.load_credentials(block).refresh_token == "the-next-one"
+    assert market.sso.given == 1
 
 
 def test_no_docking_is_told(dynamodb: DynamoDBClient, table_name: str, block: str) -> None:

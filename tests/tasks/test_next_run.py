@@ -87,6 +87,20 @@ def test_run_is_followed_once(api: Api) -> None:
     assert found["parameters"] == {"region_id": 10000003}
 
 
+def test_cancelled_follower_is_replaced(api: Api) -> None:
+    """If the run that was to follow has been cancelled meanwhile, another follows, and no third."""
+    deployment_id = deploy(api, scheduled=True)
+    expires = datetime.now(UTC) + timedelta(seconds=200)
+    run = make_run(api, deployment_id, [TAG])
+    follow_esi(run, summary(expires))
+    (first,) = [found for found in following(api, deployment_id) if found["id"] != str(run.id)]
+    ask(api, f"/flow_runs/{first['id']}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
+    follow_esi(run, summary(expires))
+    follow_esi(run, summary(expires))
+    (second,) = [found for found in following(api, deployment_id) if found["id"] != str(run.id)]
+    assert second["id"] != first["id"]
+
+
 @pytest.mark.parametrize(("scheduled", "tags"), [(False, [TAG]), (True, [])], ids=["no schedule", "by hand"])
 def test_run_is_not_followed(api: Api, tags: list[str], *, scheduled: bool) -> None:
     """A run by hand, and one whose schedule has been switched off, are followed by none."""

@@ -155,9 +155,15 @@ class Market:
             return refuse(*denial)
         if region_pages(region_id) is None:
             return refuse(404, "Region not found!")
+        return self.ban() or region_id
+
+    def ban(self) -> Reply | None:
+        """Gives the reply to who has asked for too much, or too often for what there is not; None to all others."""
+        if self.enforce_limit and self.errors.used >= ERROR_LIMIT:
+            return refuse(420, "This software has exceeded the error limit for ESI.")
         if self.enforce_limit and self.tokens.used >= TOKENS:
             return refuse(429, "Rate limit exceeded", {"Retry-After": str(self.tokens.seconds_left(self.clock()))})
-        return region_id
+        return None
 
     def answer_other(self, request: Request) -> Reply:
         """Gives the reply to what asks for no orders."""
@@ -202,7 +208,8 @@ class Market:
         self.requests[f"{request.method} {status}"] += 1
         if request.method == "GET":
             self.pages[request.query.get("page", "1")] += 1
-        self.tokens.add(now, COSTS.get(status // 100, 0))
+        if request.path.startswith("/markets/"):  # others have tokens of their own
+            self.tokens.add(now, COSTS.get(status // 100, 0))
         self.errors.add(now, int(status >= 400))
         return {
             "Date": formatdate(now, usegmt=True),
