@@ -18,6 +18,7 @@ from deployments.automations import main
 from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
+from tasks.reporter import UNIVERSE_TAG
 from tests.conftest import Clock
 from tests.flows.test_market_data import expire
 from tests.flows.test_sight import ask, inflate
@@ -73,9 +74,28 @@ def test_what_happens_is_told(
     assert {event["resource"]["prefect.resource.name"] for event in events} == {"Detorid"}
     assert [event["payload"].get("table_name") for event in events] == [table_name] * 3 + [None]
     assert "under half" in events[-1]["payload"]["reason"]
-    assert automations.keys() == {"shrunk snapshots", "failed runs", "stale data", "late runs"}
+    store_in_universe(own_api)
+    assert automations.keys() == {
+        "shrunk snapshots",
+        "failed runs",
+        "stale data",
+        "stale data in the universe",
+        "late runs",
+    }
     for what, name in automations.items():
         wait_for(lambda: name in told(own_api, begun), what)  # noqa: B023 (waited for)
+
+
+def store_in_universe(own_api: Api) -> None:
+    """Tells of a region that the universe has stored, as its run does."""
+    event = {
+        "id": str(uuid.uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "market.snapshot.stored",
+        "resource": {"prefect.resource.id": "market.region.10000006", "market.kept-by": UNIVERSE_TAG},
+        "payload": {},
+    }
+    httpx.post(f"{own_api.url}/events", json=[event], trust_env=False).raise_for_status()
 
 
 CREATE_BLOCK = """
@@ -90,7 +110,7 @@ def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> 
     """With --notify the automations send messages through the block, and keep doing so when the stack is up again."""
     with receive() as messages:
         subprocess.run([sys.executable, "-c", CREATE_BLOCK, messages.url], cwd=CHECKOUT, check=True)
-        assert deploy_automations("custom-webhook/test").count("send-notification") == 4
+        assert deploy_automations("custom-webhook/test").count("send-notification") == 5
         own_api.apply_automations(read_automations())  # as `make up` does
         assert run(table_name, 19999999) == 1
         wait_for(lambda: bool(messages.posts), "the message")
@@ -98,7 +118,7 @@ def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> 
     assert message["subject"] == "market-data tells of failed runs"
     assert "A run failed or crashed." in message["body"]
     assert "19999999" in message["body"]
-    assert deploy_automations(None).count("updated, do-nothing") == 4
+    assert deploy_automations(None).count("updated, do-nothing") == 5
 
 
 def test_unknown_block_is_told(own_api: Api, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
@@ -189,6 +190,7 @@ def test_four_workers_never_overdraw(own_api: Api) -> None:
     market = Market(clock=lambda: begun + (time.time() - begun) * SPEED, enforce_limit=True, every=10**9)
     for age_seconds in range(899, 0, -15):
         market.tokens.add(begun - age_seconds, 133)
+    httpx.delete(f"{own_api.url}/v2/concurrency_limits/{token_bucket.LIMIT}", trust_env=False)  # another test's
     limit = {"name": token_bucket.LIMIT, "limit": TOKENS, "slot_decay_per_second": SPEED * TOKENS / 900}
     ask(own_api, "/v2/concurrency_limits/", limit)
     with serve(market) as url:
