@@ -14,7 +14,8 @@ from tasks.summary import Summary
 
 TAG = "follows-esi"
 JITTER_SECONDS = (2.0, 8.0)  # after `Expires`: ESI's makers would rather not see everyone come at once
-ATTEMPTS = 3
+MOMENT = timedelta(seconds=15)
+ATTEMPTS = 3  # of a run that is to follow, for one `Expires`
 MAX_AHEAD = timedelta(minutes=15)  # ESI's data change every five; the schedule does for what changes less often
 
 
@@ -45,13 +46,14 @@ def follow_esi(flow_run: FlowRun, summary: Summary) -> None:
 
 
 def next_start(expires: datetime | None, now: datetime) -> datetime | None:
-    """Gives a time shortly after `expires`, never before it; None if that has passed, or is too far away to wait for.
+    """Gives a time shortly after `expires`, never before it; None if that has long passed, or is too far away.
 
+    One that has passed a moment ago has done so while the run ended that found that it had come too early.
     Each call draws its own, so that regions that change at the same time do not all ask at the same time.
     """
-    if expires is None or not now < expires < now + MAX_AHEAD:
+    if expires is None or not now - MOMENT < expires < now + MAX_AHEAD:
         return None
-    return expires + timedelta(seconds=random.uniform(*JITTER_SECONDS))  # noqa: S311 (spreads runs)
+    return max(expires, now) + timedelta(seconds=random.uniform(*JITTER_SECONDS))  # noqa: S311 (spreads runs)
 
 
 def is_scheduled(client: SyncPrefectClient, flow_run: FlowRun) -> bool:

@@ -9,23 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.schemas.objects import FlowRun
 
-from benchmarks.freshness import after_expires, measure
+from benchmarks.freshness import measure
 from deployments.local.api import Api
-from tasks.next_run import JITTER_SECONDS, MAX_AHEAD, TAG, follow_esi, next_start
+from tasks.next_run import JITTER_SECONDS, MAX_AHEAD, MOMENT, TAG, follow_esi, next_start
 from tasks.summary import Summary
 from tests.flows.test_sight import ask
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
-@given(st.floats(-1e6, 1e6))
+@given(st.floats(-1e6, 1e6) | st.floats(-30, 30))
 def test_next_start_is_never_before_expires(ahead_seconds: float) -> None:
-    """The next run is a few seconds after `Expires`; one that has passed, or is far away, is not followed."""
+    """The next run is a few seconds after `Expires`; one that has long passed, or is far away, is not followed."""
     expires = NOW + timedelta(seconds=ahead_seconds)
     when = next_start(expires, NOW)
-    if NOW < expires < NOW + MAX_AHEAD:
+    if NOW - MOMENT < expires < NOW + MAX_AHEAD:
         assert when
-        assert JITTER_SECONDS[0] <= (when - expires).total_seconds() <= JITTER_SECONDS[1]
+        assert JITTER_SECONDS[0] <= (when - max(expires, NOW)).total_seconds() <= JITTER_SECONDS[1]
     else:
         assert when is None
 
@@ -38,12 +38,15 @@ def test_regions_do_not_all_ask_at_once() -> None:
     assert max(seconds.count(second) for second in set(seconds)) < 50
 
 
-def test_day_of_following_is_fresh() -> None:
-    """Through a day a reader finds data that are 170 s old in the mean and 330 s at most: 150 and 300 is the floor."""
-    freshness = measure(after_expires, NOW.timestamp() + 137)
+@pytest.mark.parametrize("phase_seconds", [0, 97, 294, 299])
+def test_day_of_following_is_fresh(phase_seconds: int) -> None:
+    """Through a day a reader finds data that are 170 s old in the mean and 330 s at most: 150 and 300 is the floor.
+
+    Wherever the fixed times of the safety net are, even where they come just before ESI's data change.
+    """
+    freshness = measure(phase_seconds, follows=True)
     assert freshness.mean_seconds <= 170
     assert freshness.worst_seconds <= 330
-    assert freshness.runs <= 290
 
 
 def deploy(api: Api, *, scheduled: bool) -> str:
