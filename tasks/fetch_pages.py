@@ -98,8 +98,9 @@ def fetch_page(page: int, snapshot: Snapshot, esi: Esi) -> Orders:
         answer = esi.get(snapshot.region_id, page)
     except NotFoundError as error:
         check_same_snapshot(esi.head(snapshot.region_id), snapshot, what)
+        kind = name_market(snapshot.region_id).split()[0]
         raise RefusedError(
-            f"{error}, though there are {snapshot.pages} pages of the same snapshot; nothing was stored, the next "
+            f"{error}, though the {kind} has {snapshot.pages} pages of the same snapshot; nothing was stored, the next "
             "run asks again"
         ) from error
     try:
