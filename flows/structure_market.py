@@ -18,6 +18,7 @@ from tasks.parameters import (
     StoreConcurrency,
     StructureId,
     StructureTable,
+    fill_in_structure,
 )
 from tasks.reporter import name_run
 from tasks.summary import Summary
@@ -65,10 +66,9 @@ def structure_market(
         TableError: the table, by its name, refused; the next run repairs what is unfinished.
     """
     parameters = Parameters(structure_id, order_type, price, detail)
-    name = table_name.replace("{structure_id}", str(structure_id))
     with (
         Esi.from_environment(fetch_concurrency, auth=sign_in(credentials)) as esi,
-        Table(name, store_concurrency) as table,
+        Table(fill_in_structure(table_name, structure_id), store_concurrency) as table,
     ):
         return store_market(parameters, esi, table, force=force)
 

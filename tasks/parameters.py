@@ -66,13 +66,22 @@ def check_tables(regions: int, table_name: str, key: str) -> None:
         )
 
 
+def fill_in_structure(table_name: str, structure_id: int = FIRST_STRUCTURE_ID) -> str:
+    """Gives the name of a structure's table.
+
+    Raises:
+        ValueError: DynamoDB takes no such name.
+    """
+    return check_table_name(table_name.replace("{structure_id}", str(structure_id)))
+
+
 def check_structure_table(table_name: str) -> str:
     """Gives the name of a structure's table, not yet filled in, back.
 
     Raises:
         ValueError: filled in, it is no table name.
     """
-    check_table_name(table_name.replace("{structure_id}", str(FIRST_STRUCTURE_ID)))
+    fill_in_structure(table_name)
     return table_name
 
 
