@@ -15,6 +15,7 @@ from tasks.history import read_history
 from tasks.names import region_name, type_name
 from tasks.pictures import RUNS, draw_pictures
 from tasks.read_records import Record, read_records
+from tasks.reporter import open_client
 from tasks.summary import Summary
 from tasks.table import TableError
 from tasks.table_snapshot import TableSnapshot
@@ -70,7 +71,10 @@ def write_report(table_name: str, count: int, file: Path) -> None:
     if file.exists() and not file.is_file():
         raise ValueError(f"{file} is no regular file, and would be replaced: give the name of a file")
     records, snapshot = read_records(table_name)
-    runs = read_history(snapshot.region_id, table_name, count) if PREFECT_API_URL.value() else []
+    runs: list[Summary] = []
+    if PREFECT_API_URL.value():
+        with open_client() as client:
+            runs = read_history(client, snapshot.region_id, table_name, count)
     unfinished = file.with_name(f"{file.name}.part")
     unfinished.write_text(render(table_name, records, snapshot, runs), encoding="utf-8")
     unfinished.replace(file)

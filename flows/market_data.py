@@ -5,6 +5,7 @@ import time
 from typing import Any, cast
 
 from prefect import Flow, State, flow, unmapped
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -32,7 +33,7 @@ from tasks.parameters import (
     TableTemplate,
     fill_in,
 )
-from tasks.reporter import Reporter, attempt, name_run
+from tasks.reporter import Reporter, attempt, name_run, report_afterwards, send_event
 from tasks.store_records import Changes, begin_store, complete_store, store_records
 from tasks.summary import Summary, summarize
 from tasks.table import Table
@@ -57,12 +58,17 @@ def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> Non
 
 
 def leave_news(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Leaves what is to be read of a run that has stored something, and schedules the next; this one has ended."""
+    """Schedule the next run, and report on this one if it has stored something; its end is recorded already."""
     summary, changes = _ended.pop(str(flow_run.id))
     attempt(follow_esi, flow_run, summary)
     if changes:
-        attempt(write_movers, summary, changes)
-        attempt(write_summary, summary, attempt(draw_history, summary) or {})
+        report_afterwards(report_changes, summary, changes)
+
+
+def report_changes(client: SyncPrefectClient, summary: Summary, changes: Changes) -> None:
+    """Create the artifacts of a run that has stored something."""
+    attempt(write_movers, client, summary, changes)
+    attempt(write_summary, client, summary, attempt(draw_history, client, summary) or {})
 
 
 @flow(
@@ -150,7 +156,7 @@ def finish(summary: Summary, reporter: Reporter, changes: Changes | None = None)
     _ended[str(flow_run.id)] = summary, changes
     reporter.hand_up(summary)
     event = "not-modified" if summary.not_modified else "stored"
-    reporter.tell(event, summary.region_id, summary.model_dump(mode="json"))
+    attempt(send_event, event, summary.region_id, summary.model_dump(mode="json"))
     name = "NotModified" if summary.not_modified else "Completed"
     return cast("Summary", Completed(name=name, message=summary.line, data=summary))
 

@@ -19,7 +19,7 @@ from tasks.parameters import (
     TableTemplate,
     check_tables,
 )
-from tasks.reporter import Reporter, attempt, name_universe_run
+from tasks.reporter import Reporter, name_universe_run, report_afterwards
 from tasks.run_region import RegionError, RegionRun, find_workers, run_regions
 from tasks.token_bucket import create_limit
 from tasks.universe_summary import UniverseSummary, summarize_universe, write_universe_summary
@@ -70,7 +70,7 @@ def universe(
     with Reporter() as reporter, reporter.state("Run Region", runs, "regions"):
         results = run_regions(runs, parameters, None if with_workers else market_data, concurrency)
     summary = summarize_universe(results, time.monotonic() - started)
-    attempt(write_universe_summary, summary)
+    report_afterwards(write_universe_summary, summary)
     if summary.failed == len(runs):
         raise RegionError(f"all of {summary.line}; the first: {summary.regions[0].failure}")
     return cast("UniverseSummary", Completed(message=summary.line, data=summary))  # which Prefect unwraps

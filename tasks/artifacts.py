@@ -1,21 +1,20 @@
 """What a run leaves in Prefect to be read: its summary, the types that moved most, and what to do if it failed."""
 
 import base64
+import json
 import os
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from prefect import Flow, State
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ParameterTypeError
 
 from tasks.esi import EsiError, RateLimitedError, RefusedError, TransientError
 from tasks.lease import LeaseHeldError, LeaseLostError
 from tasks.names import region_name, type_name
-from tasks.reporter import send_event
+from tasks.reporter import create_artifact, report_afterwards, send_event
 from tasks.retries import RETRIES
 from tasks.store_records import Changes, Row, ShrinkError
 from tasks.summary import Summary, percent
@@ -30,30 +29,35 @@ MILLION = 1_000_000
 RUNS_A_MONTH = 30 * 24 * 12  # every five minutes
 
 
-def write_summary(summary: Summary, pictures: dict[str, bytes]) -> None:
+def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[str, bytes]) -> None:
     """Creates the artifact `summary-REGION`, whose versions are the region's history.
 
     Args:
+        client: of Prefect's API.
         summary: what is told.
         pictures: PNG files by title.
     """
     shown = [f"![{title}]({to_data_uri(png)})" for title, png in pictures.items()]
-    create_markdown_artifact(
+    create_artifact(
+        client,
+        "markdown",
         "\n\n".join([describe_run(summary), *shown]),
-        key=f"summary-{summary.region_id}",
-        description=f"{region_name(summary.region_id)}: {summary.written:,} written, {summary.deleted:,} deleted, "
+        f"{region_name(summary.region_id)}: {summary.written:,} written, {summary.deleted:,} deleted, "
         f"{summary.unchanged:,} unchanged; {summary.age_seconds:,.0f} s old when stored",
+        key=f"summary-{summary.region_id}",
     )
 
 
-def write_movers(summary: Summary, changes: Changes) -> None:
+def write_movers(client: SyncPrefectClient, summary: Summary, changes: Changes) -> None:
     """Creates the artifact `movers-REGION`: the types whose record differs most from the snapshot before."""
     if movers := find_movers(changes):
-        create_table_artifact(
-            movers,
-            key=f"movers-{summary.region_id}",
-            description=f"{region_name(summary.region_id)}: {len(changes.replaced):,} types changed until "
+        create_artifact(
+            client,
+            "table",
+            json.dumps(movers),
+            f"{region_name(summary.region_id)}: {len(changes.replaced):,} types changed until "
             f"{summary.last_modified:%Y-%m-%d %H:%M} UTC; these moved most ISK",
+            key=f"movers-{summary.region_id}",
         )
 
 
@@ -194,20 +198,17 @@ UNKNOWN = ("It has not been tried again.", "Read the run's logs: this is no fail
 
 
 def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Creates the artifact `failure-REGION` of a run that failed; an event, too, if the shrink guard has refused."""
+    """Report on a run that failed; its end is recorded already."""
+    report_afterwards(write_failure, flow_run, state)
+
+
+def write_failure(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> None:
+    """Create the artifact `failure-REGION`; emit an event, too, if the shrink guard has refused the snapshot."""
     given = str(
         flow_run.parameters.get("region_id", flow_run.parameters.get("structure_id", ""))
     )  # as it was given: perhaps text, perhaps wrong
     region_id = int(given) if given.isascii() and given.isdigit() else 0
-    artifact = ArtifactCreate(
-        type="markdown",
-        key=f"failure-{region_id}",
-        description=f"{flow_run.name} failed",
-        data=describe_failure(state),
-        flow_run_id=flow_run.id,
-    )
-    with get_client(sync_client=True) as client:
-        client.create_artifact(artifact)
+    create_artifact(client, "markdown", describe_failure(state), f"{flow_run.name} failed", key=f"failure-{region_id}")
     error = find_error(state)
     if isinstance(error, ShrinkError):
         send_event("refused", region_id, {"reason": str(error)})

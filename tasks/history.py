@@ -1,6 +1,6 @@
 """What earlier runs of a table did, from the events that they sent, and its pictures."""
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from pydantic import ValidationError
 
@@ -8,13 +8,13 @@ from tasks.pictures import RUNS, draw_pictures
 from tasks.summary import Summary
 
 
-def draw_history(summary: Summary) -> dict[str, bytes]:
+def draw_history(client: SyncPrefectClient, summary: Summary) -> dict[str, bytes]:
     """Draws a run that ends beside those before it: see `draw_pictures`."""
-    before = read_history(summary.region_id, summary.table_name, RUNS)
+    before = read_history(client, summary.region_id, summary.table_name, RUNS)
     return draw_pictures([summary, *(run for run in before if run != summary)])
 
 
-def read_history(region_id: int, table_name: str, limit: int) -> list[Summary]:
+def read_history(client: SyncPrefectClient, region_id: int, table_name: str, limit: int) -> list[Summary]:
     """Gives the summaries of a table's runs that stored something, the newest first, as long as Prefect keeps events.
 
     Those that another version has written and this one does not understand are left out.
@@ -23,8 +23,7 @@ def read_history(region_id: int, table_name: str, limit: int) -> list[Summary]:
         event=EventNameFilter(name=["market.snapshot.stored"]),
         resource=EventResourceFilter(id=[f"market.region.{region_id}"]),
     )
-    with get_client(sync_client=True) as client:
-        events = client.read_events(wanted, limit=limit).events
+    events = client.read_events(wanted, limit=limit).events
     summaries = (understand(event.payload) for event in events)
     return [summary for summary in summaries if summary and summary.table_name == table_name]
 

@@ -1,7 +1,7 @@
 """What a run shows of itself in Prefect while it goes: log lines, progress, tags, events, artifacts.
 
-None of it can fail the run, and none holds it up: Prefect's API is called from a thread of its own, and what it refuses
-is a warning in the run's log.
+None of it can fail the run or delay its end: Prefect's API is called from threads that the run does not wait for, only
+its process does, and what the API refuses is a warning in the run's log.
 """
 
 import contextvars
@@ -9,14 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from types import TracebackType
-from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -46,7 +46,7 @@ class Work(Protocol):
 
 
 class Reporter:
-    """Reports on one flow run. Use it as a context manager, in the flow; it ends when all has been sent."""
+    """Report on one flow run. Use it as a context manager, in the flow; what is not sent by its end is sent later."""
 
     watchers: ClassVar[list[Callable[["Progress"], None]]] = []  # are told of each state's work as it begins
 
@@ -54,12 +54,14 @@ class Reporter:
         self.seconds: dict[str, float] = {}  # by state
         self._logger = get_run_logger()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reporter")
+        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._thread.shutdown()
+        self._thread.submit(self._stack.close)
+        self._thread.shutdown(wait=False)
 
     @contextmanager
     def state(self, name: str, work: Sequence[Work] = (), unit: str = "") -> Iterator[None]:
@@ -91,17 +93,41 @@ class Reporter:
         news = [f"region:{snapshot.region_id}", f"snapshot:{snapshot.last_modified:%Y-%m-%dT%H:%M:%SZ}"]
         self.later(add_tags, str(flow_run.id), [*flow_run.tags, *news])
 
-    def tell(self, event: str, region_id: int, payload: dict[str, Any]) -> None:
-        """Sends the event `market.snapshot.EVENT` of a region, for automations to act on."""
-        self.later(send_event, event, region_id, payload)
-
     def hand_up(self, summary: BaseModel) -> None:
-        """Leaves the run's summary with the run itself, where the flow that has started it finds it."""
-        self.later(add_label, str(flow_run.id), SUMMARY_LABEL, summary.model_dump_json())
+        """Leave the summary of a run that the flow `universe` started where that flow finds it."""
+        if UNIVERSE_TAG in flow_run.tags:
+            attempt(add_label, str(flow_run.id), SUMMARY_LABEL, summary.model_dump_json())
 
-    def later(self, function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Calls a function in this run's context, after what was asked for before; an error becomes a warning."""
-        self._thread.submit(contextvars.copy_context().run, partial(attempt, function, *args, **kwargs))
+    def later(
+        self, function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Call a function in this run's context, after the calls asked for before; an error becomes a warning."""
+
+        def call() -> None:
+            attempt(function, self._client, *args, **kwargs)
+
+        self._thread.submit(contextvars.copy_context().run, call)
+
+    @cached_property
+    def _client(self) -> SyncPrefectClient:
+        return self._stack.enter_context(open_client())
+
+
+def report_afterwards(
+    function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
+) -> None:
+    """Call a function in this run's context, from a thread that outlives the run; an error becomes a warning."""
+
+    def call() -> None:
+        with open_client() as client:
+            attempt(function, client, *args, **kwargs)
+
+    threading.Thread(target=contextvars.copy_context().run, args=[call], name="reporter").start()
+
+
+def open_client() -> SyncPrefectClient:
+    """Return a new client of Prefect's API: the one of a run closes with it, and has no settings of its own."""
+    return get_client(httpx_settings={}, sync_client=True)
 
 
 class Progress:
@@ -134,26 +160,26 @@ class Progress:
         self._ended_well = self._ended_well or well
         self._ended.set()
 
-    def follow(self) -> None:
+    def follow(self, client: SyncPrefectClient) -> None:
         """Keeps the artifact up to date until the work has ended; what cannot be shown now is shown a bit later."""
         while True:
             is_last = self._ended.wait(UPDATE_SECONDS)
             try:
-                self.show()
+                self.show(client)
             except Exception:
                 if is_last:
                     raise
             if is_last:
                 return
 
-    def show(self) -> None:
+    def show(self, client: SyncPrefectClient) -> None:
         """Creates the artifact, or updates it if there is news."""
         done, words = self.done, f"{self.name}: {self}"
         percent = 100.0 * done / self.total
         if self._shown is None:
-            self._shown = cast("UUID", create_progress_artifact(percent, description=words)), done
+            self._shown = create_artifact(client, "progress", percent, words), done
         elif done != self._shown[1]:
-            update_progress_artifact(self._shown[0], percent, description=words)
+            update_artifact(client, self._shown[0], percent, words)
             self._shown = self._shown[0], done
 
 
@@ -188,10 +214,38 @@ def scheduled_time() -> str:
     return f"{flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 
-def add_tags(flow_run_id: str, tags: list[str]) -> None:
-    """Sets a flow run's tags."""
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
+def create_artifact(
+    client: SyncPrefectClient,
+    kind: str,
+    data: Any,  # noqa: ANN401 (JSON)
+    description: str,
+    key: str | None = None,
+) -> UUID:
+    """Create an artifact of this flow run and return its id.
+
+    Prefect's own functions emit an event besides, which fails in a process that is about to exit.
+    """
+    artifact = ArtifactCreate(
+        type=kind, data=data, description=description, key=key, flow_run_id=UUID(str(flow_run.id))
+    )
+    answer = client.request("POST", "/artifacts/", json=artifact.model_dump(mode="json", exclude_unset=True))
+    return UUID(answer.json()["id"])
+
+
+def update_artifact(client: SyncPrefectClient, artifact_id: UUID, data: Any, description: str) -> None:  # noqa: ANN401 (JSON)
+    """Update an artifact."""
+    update = ArtifactUpdate(data=data, description=description)
+    client.request(
+        "PATCH",
+        "/artifacts/{id}",
+        path_params={"id": artifact_id},
+        json=update.model_dump(mode="json", exclude_unset=True),
+    )
+
+
+def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> None:
+    """Set a flow run's tags."""
+    client.update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
 
 
 def add_label(flow_run_id: str, name: str, value: str) -> None:

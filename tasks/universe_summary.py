@@ -3,11 +3,12 @@
 from collections import Counter
 from typing import Literal
 
-from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import SyncPrefectClient
 from pydantic import BaseModel, ConfigDict
 
 from tasks.artifacts import price_run
 from tasks.names import region_name
+from tasks.reporter import create_artifact
 from tasks.summary import Summary
 
 KEY = "summary-universe"
@@ -95,9 +96,9 @@ def describe_result(region_id: int, result: Summary | Exception) -> RegionResult
     return RegionResult(region_id=region_id, state=state, summary=result)
 
 
-def write_universe_summary(summary: UniverseSummary) -> None:
+def write_universe_summary(client: SyncPrefectClient, summary: UniverseSummary) -> None:
     """Creates the artifact `summary-universe`, whose versions are the history."""
-    create_markdown_artifact(describe_universe(summary), key=KEY, description=summary.line)
+    create_artifact(client, "markdown", describe_universe(summary), summary.line, key=KEY)
 
 
 def describe_universe(summary: UniverseSummary) -> str:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -106,3 +107,10 @@ def wait_for(ready: Callable[[], bool], what: str) -> None:
     while not ready():
         assert time.monotonic() < deadline, f"{what} did not come"
         time.sleep(0.05)
+
+
+def finish_reports() -> None:
+    """Wait until what the runs of this process report has been sent."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("reporter"):
+            thread.join()

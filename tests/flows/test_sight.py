@@ -21,6 +21,7 @@ from tasks.esi import RefusedError
 from tasks.names import type_name
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import VENAL, expire, records, truth
+from tests.servers import finish_reports
 
 pytestmark = pytest.mark.usefixtures("served", "store_url")
 
@@ -44,7 +45,8 @@ def ask(api: Api, path: str, body: dict[str, Any]) -> Any:
 
 
 def read_artifacts(api: Api, run_id: str) -> list[dict[str, Any]]:
-    """Gives a run's artifacts, the oldest first."""
+    """Return a run's artifacts, the oldest first."""
+    finish_reports()
     found: list[dict[str, Any]] = ask(api, "/artifacts/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
     return sorted(found, key=lambda artifact: str(artifact["created"]))
 
@@ -52,6 +54,7 @@ def read_artifacts(api: Api, run_id: str) -> list[dict[str, Any]]:
 def test_run_is_named_and_tagged(api: Api, market: Market, table_name: str) -> None:
     """A run's name says region and time, its tags say region and snapshot."""
     run_id, _ = run(VENAL, table_name)
+    finish_reports()
     flow_run = httpx.get(f"{api.url}/flow_runs/{run_id}", trust_env=False).json()
     assert re.fullmatch(r"10000015 Venal · \d{4}-\d\d-\d\d \d\d:\d\d", flow_run["name"])
     snapshot = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(market.index * market.every))
@@ -197,4 +200,5 @@ def test_artifact_that_fails_is_a_warning(
     monkeypatch.setattr(f"flows.market_data.{broken}", fail)
     assert market_data(VENAL, table_name).written
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    finish_reports()
     assert f"not shown in Prefect: {broken}: OSError: planned" in caplog.text

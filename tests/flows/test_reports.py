@@ -1,0 +1,77 @@
+"""What only shows a run never holds it up: Prefect's API may take its time over reports, or refuse them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.api import Api
+from deployments.local.environment import CHECKOUT
+from deployments.local.market.market import Market
+from tests.conftest import scan
+from tests.faults.server import Reports, serve_stopping
+from tests.flows.test_market_data import VENAL, records, truth
+from tests.flows.test_sight import ask
+from tests.servers import wait_for
+
+pytestmark = pytest.mark.usefixtures("served", "store_url")
+
+
+@pytest.fixture(params=["hold", "refuse"])
+def reports(request: pytest.FixtureRequest, api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reports]:
+    """Programs reach the Prefect server through a proxy that stops reports until the test lets them pass."""
+    reports = Reports(request.param)
+    with serve_stopping(api.url, reports) as url:
+        monkeypatch.setenv("PREFECT_API_URL", url)
+        yield reports
+        reports.mode = "pass"
+
+
+@pytest.mark.parametrize(
+    ("region_id", "last_line", "artifact"),
+    [
+        pytest.param(VENAL, "written, 0 deleted", f"summary-{VENAL}", id="stored"),
+        pytest.param(19_999_999, "market-data failed", "failure-19999999", id="failed"),
+    ],
+)
+def test_stopped_reports_hold_up_no_run(
+    api: Api,
+    dynamodb: DynamoDBClient,
+    market: Market,
+    reports: Reports,
+    table_name: str,
+    region_id: int,
+    last_line: str,
+    artifact: str,
+) -> None:
+    """The flow returns while none of its reports has come through; they come through later."""
+    command = [sys.executable, "-u", "-m", "flows.market_data", "--region-id", str(region_id), "--table-name"]
+    with subprocess.Popen(
+        [*command, table_name],
+        cwd=CHECKOUT,
+        env=os.environ | {"PREFECT_LOGGING_LEVEL": "WARNING"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout
+        try:
+            assert any(last_line in line for line in process.stdout)
+            wait_for(lambda: bool(reports.stopped), "a report")
+            assert artifact not in read_keys(api, table_name)
+        finally:
+            reports.mode = "pass"
+    assert artifact in read_keys(api, table_name)
+    if region_id == VENAL:
+        assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+
+
+def read_keys(api: Api, table_name: str) -> set[str]:
+    """Return the keys of the artifacts of the runs for a table."""
+    runs = ask(api, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 50})
+    ours = [run["id"] for run in runs if run["parameters"].get("table_name") == table_name]
+    assert ours
+    return {found["key"] for found in ask(api, "/artifacts/filter", {"flow_runs": {"id": {"any_": ours}}})}
