@@ -232,15 +232,10 @@ def create_artifact(
     return UUID(answer.json()["id"])
 
 
-def update_artifact(client: SyncPrefectClient, artifact_id: UUID, data: Any, description: str) -> None:  # noqa: ANN401 (JSON)
+def update_artifact(client: SyncPrefectClient, artifact_id: UUID, data: float, description: str) -> None:
     """Update an artifact."""
-    update = ArtifactUpdate(data=data, description=description)
-    client.request(
-        "PATCH",
-        "/artifacts/{id}",
-        path_params={"id": artifact_id},
-        json=update.model_dump(mode="json", exclude_unset=True),
-    )
+    body = ArtifactUpdate(data=data, description=description).model_dump(mode="json", exclude_unset=True)
+    client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact_id}, json=body)
 
 
 def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> None:

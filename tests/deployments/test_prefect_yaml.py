@@ -36,6 +36,8 @@ def test_deployment_is_whole(deployment: dict[str, Any]) -> None:
     assert deployment["work_pool"]["name"] == "market-data"
     assert deployment["description"]
     assert deployment["tags"]
+    assert deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+    assert "heartbeat-30" in deployment["tags"]
     needed = {"structure_id": 1_000_000_000_001} if deployment["name"] == "structure" else {}
     FLOWS[deployment["entrypoint"]].validate_parameters(deployment["parameters"] | needed)
     if f"market-data/{deployment['name']}" != DEPLOYMENT:
@@ -71,5 +73,6 @@ def test_no_path_of_a_machine() -> None:
 @pytest.mark.parametrize("automation", read_automations(), ids=lambda automation: automation["name"])
 def test_automations_watch_all_flows(automation: dict[str, Any]) -> None:
     """Whatever watches runs watches those of every flow that is deployed, and of no other project's."""
-    if watched := automation["trigger"].get("match_related"):
+    if related := automation["trigger"].get("match_related"):
+        watched = related[0] if isinstance(related, list) else related
         assert set(watched["prefect.resource.name"]) == {FLOWS[deployed["entrypoint"]].name for deployed in DEPLOYED}

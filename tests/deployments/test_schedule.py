@@ -1,0 +1,90 @@
+"""The README's section "Schedule it", typed as it stands, on a server of one's own."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from deployments.local.environment import CHECKOUT
+from deployments.local.market.market import Market
+from deployments.local.processes import free_port
+from tests.conftest import scan
+from tests.flows.test_market_data import records, truth
+from tests.servers import wait_for
+
+SECTION = Path(CHECKOUT, "README.md").read_text().split("## Schedule it\n")[1].split("\n## ")[0]
+SERVER, WORKER, SECOND_TERMINAL = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
+DOMAIN = 10000043  # 190 pages
+LATENCY_SECONDS = 9.5  # 20 pages at once: 105 s for Domain
+
+pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
+
+
+@pytest.fixture
+def environ(served: str, tmp_path: Path) -> dict[str, str]:
+    """A user's shell: nothing of Prefect's is set but where the server may be and keep its files."""
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    home = {"HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
+    return bare | home | {"PREFECT_SERVER_API_PORT": str(free_port(4200)), "ESI_URL": served}
+
+
+def type_in(shell: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Type lines into a shell of the checkout, up to the first that fails."""
+    lines = shell.replace("4200", environ["PREFECT_SERVER_API_PORT"])
+    done = subprocess.run(
+        ["bash", "-ec", lines], cwd=CHECKOUT, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture
+def started(environ: dict[str, str], tmp_path: Path) -> Iterator[str]:
+    """What the section starts: server, deployments, automations, worker. Yields the API's address."""
+    type_in(SERVER, environ)
+    *prepare, start_worker = (SERVER.splitlines()[0] + "\n" + WORKER).splitlines()
+    type_in("\n".join(prepare), environ)
+    with (tmp_path / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(
+            ["bash", "-c", f"source .venv/bin/activate; exec {start_worker}"],
+            cwd=CHECKOUT,
+            env=environ,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    yield f"http://127.0.0.1:{environ['PREFECT_SERVER_API_PORT']}/api"
+    worker.send_signal(signal.SIGINT)
+    worker.wait()
+    type_in("source .venv/bin/activate; prefect server stop", environ)
+
+
+def test_section_as_it_stands(started: str, environ: dict[str, str], market: Market, dynamodb: DynamoDBClient) -> None:
+    """A run of over 100 s ends well and is never marked; a schedule that is switched on has runs."""
+    market.latency_seconds = LATENCY_SECONDS
+    activate, run, list_schedules, resume = SECOND_TERMINAL.splitlines()
+    begun = time.monotonic()
+    type_in(f"{activate}\n{run}", environ)
+    assert time.monotonic() - begun > 100
+    (flow_run,) = ask(started, "/flow_runs/filter")
+    states = ask(started, f"/flow_run_states/?flow_run_id={flow_run['id']}", "GET")
+    assert [state["name"] for state in states] == ["Scheduled", "Pending", "Running", "Completed"]
+    assert records(scan(dynamodb, f"MarketData-{DOMAIN}")) == truth(market, DOMAIN)
+    market.latency_seconds = 0.0
+    shown = type_in(f"{activate}\n{list_schedules}", environ).stdout
+    (schedule_id,) = re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", shown)
+    type_in(f"{activate}\n{resume.replace('SCHEDULE_ID', schedule_id)}", environ)
+    wait_for(lambda: len(ask(started, "/flow_runs/filter")) > 1, "a scheduled run")
+
+
+def ask(url: str, path: str, method: str = "POST") -> list[dict[str, str]]:
+    """Ask Prefect's server for a list."""
+    answer = httpx.request(method, url + path, json={} if method == "POST" else None, trust_env=False)
+    found: list[dict[str, str]] = answer.raise_for_status().json()
+    return found
