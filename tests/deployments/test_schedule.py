@@ -32,7 +32,7 @@ def environ(served: str, tmp_path: Path) -> dict[str, str]:
     """A user's shell: nothing of Prefect's is set but where the server may be and keep its files."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     home = {"HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
-    return bare | home | {"PREFECT_SERVER_API_PORT": str(free_port(4200)), "ESI_URL": served}
+    return bare | home | {"PREFECT_SERVER_API_PORT": str(free_port()), "ESI_URL": served}
 
 
 def type_in(shell: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
