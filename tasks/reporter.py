@@ -28,6 +28,7 @@ from tasks.names import region_name, regions
 UNIVERSE_TAG = "universe"  # of the deployment whose runs the flow universe starts
 SUMMARY_LABEL = "market-data.summary"
 UPDATE_SECONDS = 0.5  # between two updates of a progress artifact
+FRESH_SECONDS = 900.0  # data that are older are stale: three snapshots
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -250,10 +251,16 @@ def add_label(flow_run_id: str, name: str, value: str) -> None:
 
 
 def send_event(event: str, region_id: int, payload: dict[str, Any]) -> None:
-    """Sends the event `market.snapshot.EVENT` of a region."""
+    """Send the event `market.snapshot.EVENT` of a region, and with a run's summary `market-data.fresh` or `.stale`.
+
+    A run that ends well is no news of a table whose data stay old.
+    """
     resource = {
         "prefect.resource.id": f"market.region.{region_id}",
         "prefect.resource.name": region_name(region_id),
         "market.kept-by": UNIVERSE_TAG if UNIVERSE_TAG in flow_run.tags else "schedule",  # stale sooner or later
     }
     emit_event(f"market.snapshot.{event}", resource, payload=payload)
+    if (age_seconds := payload.get("age_seconds")) is not None:
+        freshness = "fresh" if abs(age_seconds) <= FRESH_SECONDS else "stale"
+        emit_event(f"market-data.{freshness}", resource, payload={"age_seconds": age_seconds})

@@ -98,6 +98,50 @@ def store_in_universe(own_api: Api) -> None:
     httpx.post(f"{own_api.url}/events", json=[event], trust_env=False).raise_for_status()
 
 
+RUN_ON = """
+import sys
+import time
+from datetime import UTC, datetime
+
+import boto3
+
+from flows.market_data import market_data
+
+def run_on(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert market_data(19000001, sys.argv[1]).not_modified
+
+market_data(19000001, sys.argv[1])
+run_on(15)
+boto3.client("dynamodb").update_item(
+    TableName=sys.argv[1],
+    Key={"pk": {"S": "#snapshot"}},
+    UpdateExpression="SET last_modified = :old",
+    ExpressionAttributeValues={":old": {"S": "2020-01-01T00:00:00Z"}},
+)
+print(datetime.now(UTC).isoformat(), flush=True)
+run_on(25)
+"""
+
+
+def test_data_that_stay_old_are_told(own_api: Api, automations: dict[str, str], table_name: str) -> None:
+    """Runs that go on ending well are news as long as the data are fresh, and none once they are hours old."""
+    begun = datetime.now(UTC)
+    command = [sys.executable, "-c", RUN_ON, table_name]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    ended, aged = datetime.now(UTC), datetime.fromisoformat(done.stdout.split()[-1])
+    wait_for(lambda: automations["stale data"] in told(own_api, begun), "the alarm")
+    fired = [
+        datetime.fromisoformat(event["occurred"])
+        for event in read_events(own_api, "prefect.automation.triggered", begun)
+        if event["resource"]["prefect.resource.name"] == automations["stale data"]
+    ]
+    assert aged < fired[0] < ended
+    names = {event["event"] for event in read_events(own_api, "market-data.", begun)}
+    assert names == {"market-data.fresh", "market-data.stale"}
+
+
 CREATE_BLOCK = """
 import sys
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
