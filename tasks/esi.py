@@ -1,11 +1,12 @@
 """The HTTP client for ESI, EVE Online's public API.
 
-It judges each answer once; what happens next is in the error's class:
+Each answer is judged once, by `STATUSES` and its headers; what happens next is in the error's class:
 
     EsiError                 ESI, or the way to it, gave no usable answer
     ├── TransientError       may pass: worth asking again
     │   └── RateLimitedError 420 or 429: first, every request of this process holds still
     └── RefusedError         will not pass by itself, or not in time
+        ├── DeniedError      an authorised request, refused twice
         └── NotFoundError    404
 """
 
@@ -19,9 +20,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from types import TracebackType
 from typing import ClassVar, ParamSpec, Protocol, Self, TypeVar
 
@@ -38,6 +39,8 @@ MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
 BODY_SECONDS = 30.0  # a whole body; the read time-out alone lets one through that drips byte by byte
 TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
 RUN_SECONDS = 1200.0  # later than this a run asks nothing more; ESI's longest limit is 900 s
+MAX_AHEAD = timedelta(minutes=15)  # no date is believed beyond: orders change every five, and clocks differ a little
+HEADS = 2  # that fail one after the other; then the run asks by GET
 FIRST_STRUCTURE_ID = 1_000_000_000_000
 LIMIT_SECONDS = 60.0  # a 420's or 429's wait where ESI names none: its old error window
 
@@ -50,7 +53,7 @@ class EsiError(Exception):
 
 
 class TransientError(EsiError):
-    """A time-out, a broken connection, an undecodable body or a 5xx: may pass."""
+    """A time-out, a broken connection, an undecodable body, or a status that says so: may pass."""
 
     def __init__(self, message: str, cause: str = "unreadable answer") -> None:
         super().__init__(message)
@@ -73,6 +76,39 @@ class NotFoundError(RefusedError):
     """404: no such region, or a page past the end."""
 
 
+class DeniedError(RefusedError):
+    """ESI or EVE SSO refused an authorised request; believed if it does so again, to a new access token."""
+
+    def __init__(self, said: str, advice: str = "", cause: str = "denied") -> None:
+        super().__init__(f"{said}; {advice}")
+        self.said = said
+        self.cause = cause  # in a word or two, to be counted
+
+
+# What becomes of an answer, by its status; `CLASSES` has the others, by their first digit. None: it is read.
+STATUSES: dict[int, type[EsiError] | None] = {
+    200: None,
+    304: TransientError,  # no condition was sent: a cache mixes up who has which page
+    401: DeniedError,  # the token has ended, or EVE SSO cannot check it now; without a token as any 4xx
+    403: DeniedError,  # no access, or EVE SSO cannot check the token now; without a token as any 4xx
+    404: NotFoundError,
+    408: TransientError,  # the request was too long under way
+    420: RateLimitedError,  # too many errors
+    421: TransientError,  # the connection led to a server that does not answer for ESI
+    425: TransientError,  # sent before the connection was ready
+    429: RateLimitedError,  # too many tokens
+}
+CLASSES: dict[int, type[EsiError]] = {
+    1: TransientError,  # 101: nobody asked for another protocol
+    2: TransientError,  # 202, 203, 204, 206 …: something between answered, not with a page
+    3: RefusedError,  # redirects are not followed
+    4: RefusedError,  # such as 400, 405, 410, 451: the same request gets the same answer
+    5: TransientError,  # ESI's trouble, or that of what is between: 511 of a hotspot, 520 to 530 of a CDN
+}  # beyond, HTTP has none: what sends 999 is not ESI, and may pass
+NO_METHOD = {405, 501}  # to a HEAD; GET of the first page says the same
+SSO_TROUBLE = "either EVE SSO is in trouble, as it may be at the daily downtime at 11:00 UTC, and a later run passes"
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What ESI says of one page of a region's orders."""
 
@@ -80,7 +116,8 @@ class Answer(msgspec.Struct, frozen=True):
     pages: int  # X-Pages, 1 or more; 0 if a page came without it
     etag: str  # empty if ESI sent none
     fresh_seconds: float  # Expires - Date, both by ESI's clock; 0 or less says nothing
-    body: bytes  # decompressed JSON; empty for HEAD
+    body: bytes  # decompressed JSON; empty if only the headers were asked for
+    answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # by ESI's clock, UTC
 
 
 class Tokens(Protocol):
@@ -135,6 +172,8 @@ class Esi:
         self.waits = Waits()
         self._deadline = time.monotonic() + RUN_SECONDS
         self._refused: RefusedError | None = None
+        self._denied: dict[str, set[str]] = {}  # requests that were denied and have not gone well since, and how
+        self._failed_heads = 0  # one after the other
         self._lock = threading.Lock()
         self._tokens = tokens
         self._threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
@@ -172,13 +211,30 @@ class Esi:
         return self._threads.submit(function, *args, **kwargs)
 
     def head(self, region_id: int) -> Answer:
-        """Asks which snapshot of a region's orders is on offer.
+        """Return which snapshot of a region's orders is on offer, without its orders.
+
+        Some proxies and edges have no HEAD. One that is refused gives way to GET of the first page, of which the
+        headers alone are read; so do all others of this client once `HEADS` of them have failed in a row.
 
         Raises:
             TransientError: see the module.
             RefusedError: see the module.
         """
-        return self._ask("HEAD", orders_path(region_id), name_market(region_id), read_answer, orders_params(region_id))
+        path, what, params = orders_path(region_id), name_market(region_id), orders_params(region_id)
+        if self._failed_heads < HEADS:
+            try:
+                answer = self._ask("HEAD", path, what, read_offer, params)
+            except (RateLimitedError, DeniedError):
+                raise
+            except TransientError:
+                self._failed_heads += 1
+                raise
+            except RefusedError:
+                self._failed_heads = HEADS
+            else:
+                self._failed_heads = 0
+                return answer
+        return self._ask("GET", path, what, read_offer, params | {"page": "1"})
 
     def get(self, region_id: int, page: int) -> Answer:
         """Downloads one page (1 or more) of a region's orders.
@@ -189,7 +245,7 @@ class Esi:
         """
         params = orders_params(region_id) | {"page": str(page)}
         what = f"page {page} of {name_market(region_id)}"
-        return self._ask("GET", orders_path(region_id), what, read_answer, params, page)
+        return self._ask("GET", orders_path(region_id), what, read_page, params, page)
 
     def get_json(self, path: str, kind: type[R]) -> tuple[R, datetime]:
         """Downloads what an endpoint without pages says.
@@ -207,8 +263,7 @@ class Esi:
         """
 
         def read(response: httpx.Response, what: str, deadline: float) -> tuple[R, datetime]:
-            answered = parse_date(response.headers.get("Date", "")) or datetime.now(UTC)
-            return decode(read_body(response, deadline, what), kind, what), answered
+            return decode(read_body(response, deadline, what), kind, what), time_of(response)
 
         return self._ask("GET", path, path, read)
 
@@ -236,18 +291,27 @@ class Esi:
             with self._http.stream(method, path, params=params) as response:
                 if self._tokens:
                     self._tokens.note_answer(response.headers)
-                judge(response, what)
-                return read(response, what, time.monotonic() + BODY_SECONDS)
+                raise_for_status(response, what)
+                answer = read(response, what, time.monotonic() + BODY_SECONDS)
         except RateLimitedError as error:
             self.count_failure(page, error.cause, error.hold_seconds)
             self._hold_all(error)
             raise
+        except DeniedError as error:
+            causes = self._denied.setdefault(what, set())
+            if error.cause in causes:
+                raise
+            causes.add(error.cause)
+            self.count_failure(page, error.cause)
+            raise TransientError(f"{error.said}; asked once more", error.cause) from error
         except TransientError as error:
             self.count_failure(page, error.cause)
             raise
         except httpx.HTTPError as error:
             self.count_failure(page, type(error).__name__)
             raise TransientError(f"{what}: {type(error).__name__} from {self.url}: {error}") from error
+        self._denied.pop(what, None)
+        return answer
 
     def count_failure(self, page: int | None, cause: str, hold_seconds: float = 0.0) -> None:
         """Counts a request that has to be made again; and after a 420 or 429 all requests hold still."""
@@ -350,39 +414,56 @@ def orders_params(region_id: int) -> dict[str, str]:
     return {} if is_structure(region_id) else {"order_type": "all"}
 
 
-def judge(response: httpx.Response, what: str) -> None:
-    """Raises the error whose class says what becomes of an answer; a 200 passes.
+def find_class(response: httpx.Response) -> type[EsiError] | None:
+    """Return the class of the error that an answer's status stands for, None if it is to be read."""
+    status, request = response.status_code, response.request
+    kind = STATUSES[status] if status in STATUSES else CLASSES.get(status // 100, TransientError)
+    is_denied = kind is DeniedError and "Authorization" not in request.headers
+    return RefusedError if is_denied or (request.method == "HEAD" and status in NO_METHOD) else kind
+
+
+def raise_for_status(response: httpx.Response, what: str) -> None:
+    """Raise the error whose class says what becomes of an answer, unless it is to be read.
 
     Raises:
-        RateLimitedError: 420 or 429.
-        TransientError: 5xx.
-        NotFoundError: 404.
-        RefusedError: any other status but 200.
+        EsiError: one of the classes that `STATUSES` and `CLASSES` name.
     """
-    status = response.status_code
-    if status == httpx.codes.OK:
+    kind = find_class(response)
+    if kind is None:
         return
-    said = f"{what}: ESI answered {status} {response.reason_phrase}{quote_error(response)}"
-    if response.has_redirect_location:
-        raise RefusedError(f"{said}, to {response.headers['Location'][:200]!r}: redirects are not followed")
-    if status in (420, 429):
+    cause = f"ESI {response.status_code}"
+    said = f"{what}: ESI answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
+    if kind is RateLimitedError:
         seconds = limit_seconds(response.headers)
-        raise RateLimitedError(f"{said}; nothing is asked for {seconds:.0f} s", f"ESI {status}", seconds)
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise TransientError(said, f"ESI {status}")
-    if status == httpx.codes.NOT_FOUND:
-        raise NotFoundError(said)
-    if status == httpx.codes.FORBIDDEN and response.request.headers.get("Authorization"):
-        said += "; the character must be allowed to dock there, and its token have esi-markets.structure_markets.v1"
-    raise RefusedError(f"{said}; this is not asked again")
+        raise RateLimitedError(f"{said}; nothing is asked for {seconds:.0f} s", cause, seconds)
+    if kind is TransientError:
+        raise TransientError(said, cause)
+    if kind is DeniedError:
+        raise DeniedError(
+            said,
+            f"and so it did with a new access token: {SSO_TROUBLE}, or the character must be allowed to dock there and "
+            "be authorised for esi-markets.structure_markets.v1",
+            cause,
+        )
+    if response.has_redirect_location:
+        said += f", to {response.headers['Location'][:200]!r}: redirects are not followed, give ESI_URL as ESI has it"
+    raise NotFoundError(said) if kind is NotFoundError else RefusedError(f"{said}; this is not asked again")
 
 
 def quote_error(response: httpx.Response) -> str:
-    """Gives the `error` of ESI's error body as `: "text"`, or nothing."""
+    """Return the `error` of ESI's error body as `: "text"`, or nothing."""
     try:
-        body = read_body(response, time.monotonic() + (TIMEOUT.read or 0), "its error")
-        return f': "{msgspec.json.decode(body, type=dict[str, object])["error"]}"'
-    except (TransientError, msgspec.DecodeError, UnicodeDecodeError, KeyError, httpx.HTTPError):
+        text = find_error(read_body(response, time.monotonic() + (TIMEOUT.read or 0), "its error"))
+    except (TransientError, httpx.HTTPError):
+        return ""
+    return f': "{text}"' if text else ""
+
+
+def find_error(body: bytes) -> str:
+    """Return the text of ESI's error body, empty if it is none."""
+    try:
+        return str(msgspec.json.decode(body, type=dict[str, object])["error"])[:500]
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
         return ""
 
 
@@ -390,7 +471,7 @@ def limit_seconds(headers: httpx.Headers) -> float:
     """Gives the wait that a 420 or 429 names: `Retry-After` (seconds or a date), `X-Esi-Error-Limit-Reset`, or 60 s."""
     for name in ("Retry-After", "X-Esi-Error-Limit-Reset"):
         value = headers.get(name, "")
-        if re.fullmatch(r"[0-9]{1,6}", value):
+        if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value):
             return float(value)
         if (until := parse_date(value)) is not None:
             now = parse_date(headers.get("Date", "")) or datetime.now(UTC)
@@ -398,8 +479,21 @@ def limit_seconds(headers: httpx.Headers) -> float:
     return LIMIT_SECONDS
 
 
-def read_answer(response: httpx.Response, what: str, deadline: float) -> Answer:
-    """Reads a 200's headers and body.
+def read_offer(response: httpx.Response, what: str, _deadline: float) -> Answer:
+    """Read a 200's headers alone, those of a HEAD or of the first page.
+
+    Raises:
+        TransientError: a header is missing, or makes no sense: the next answer may be whole, as may GET's if HEAD's are
+            not.
+    """
+    try:
+        return read_headers(response, what)
+    except RefusedError as error:
+        raise TransientError(str(error), "unreadable headers") from error
+
+
+def read_page(response: httpx.Response, what: str, deadline: float) -> Answer:
+    """Read a 200's headers and body.
 
     Args:
         response: a 200, its body not yet read.
@@ -407,7 +501,19 @@ def read_answer(response: httpx.Response, what: str, deadline: float) -> Answer:
         deadline: of the body, by the monotonic clock.
 
     Raises:
-        TransientError: the body is undecodable, too large or too slow.
+        TransientError: the body is undecodable, too large or too slow; or see `read_headers`.
+        RefusedError: see `read_headers`.
+    """
+    return msgspec.structs.replace(
+        read_headers(response, what, needs_pages=False), body=read_body(response, deadline, what)
+    )
+
+
+def read_headers(response: httpx.Response, what: str, *, needs_pages: bool = True) -> Answer:
+    """Read what a 200's headers say.
+
+    Raises:
+        TransientError: they are not ESI's, or `Last-Modified` is further ahead of ESI's clock than can be.
         RefusedError: `Last-Modified` or `X-Pages` is missing or makes no sense.
     """
     headers = response.headers
@@ -417,35 +523,48 @@ def read_answer(response: httpx.Response, what: str, deadline: float) -> Answer:
     last_modified = parse_date(headers.get("Last-Modified", ""))
     if last_modified is None:
         raise RefusedError(f"{what}: Last-Modified is {headers.get('Last-Modified')!r}, expected an HTTP date")
-    pages = read_pages(headers.get("X-Pages", ""), what, is_optional=response.request.method == "GET")
+    answered = time_of(response)
+    if last_modified > answered + MAX_AHEAD:
+        raise TransientError(
+            f"{what}: Last-Modified is {last_modified}, expected at most 15 minutes after {answered}, the time of the "
+            "answer; it is not believed, and asked for again",
+            "Last-Modified ahead",
+        )
     expires, date = parse_date(headers.get("Expires", "")), parse_date(headers.get("Date", ""))
-    body = b"" if response.request.method == "HEAD" else read_body(response, deadline, what)
     return Answer(
         last_modified=last_modified,
-        pages=pages,
+        pages=read_pages(headers.get("X-Pages", ""), what, is_optional=not needs_pages),
         etag=headers.get("ETag", ""),
         fresh_seconds=(expires - date).total_seconds() if expires and date else 0.0,
-        body=body,
+        body=b"",
+        answered=answered,
     )
 
 
+def time_of(response: httpx.Response) -> datetime:
+    """Return when ESI answered, by its own clock, UTC; by this machine's if it does not say."""
+    return parse_date(response.headers.get("Date", "")) or datetime.now(UTC)
+
+
 def decode(body: bytes, kind: type[R], what: str) -> R:
-    """Decodes and validates JSON.
+    """Decode and validate JSON.
 
     Raises:
         RefusedError: a value is missing or of the wrong type.
-        TransientError: it is no JSON.
+        TransientError: it is no JSON, or ESI's error though the answer said 200.
     """
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise RefusedError(f"{what}: {error}; nothing was stored") from error
+        if text := find_error(body):
+            raise TransientError(f'{what}: ESI answered 200, but with the error "{text}"', "error as 200") from error
+        raise RefusedError(f"{what}: {error}; nothing was stored, the next run asks again") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TransientError(f"{what}: the body is no JSON: {error}") from error
 
 
 def read_pages(value: str, what: str, *, is_optional: bool) -> int:
-    """Reads `X-Pages`; an empty region may say 0, and has one page all the same.
+    """Read `X-Pages`; an empty region may say 0, and has one page all the same.
 
     Raises:
         RefusedError: it makes no sense, or is missing where it must not.

@@ -14,7 +14,7 @@ from prefect.states import Completed
 from prefect.transactions import get_transaction
 
 from tasks.build_iterator import Chunk, Orders
-from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError, name_market
+from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError, decode, name_market
 from tasks.get_page_count import Snapshot
 from tasks.kept_pages import keep_pages
 from tasks.retries import RETRIED
@@ -34,7 +34,6 @@ MAX_SNAPSHOTS = 3
 COARSE_ISK = 2.0**45  # from here on a float's own digits are no finer than cents
 
 DTYPES = {"order_id": "int64", "type_id": "int64", "price": "float64", "volume_remain": "int64", "is_buy_order": "bool"}
-_decoder = msgspec.json.Decoder(list[Order])
 
 
 class SnapshotMovedOn(Exception):  # noqa: N818 (no error: the run starts over)
@@ -131,21 +130,16 @@ def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
 
 
 def decode_orders(body: bytes, what: str) -> Orders:
-    """Decodes and validates a page's JSON in one step.
+    """Decode and validate a page's JSON in one step.
 
     Returns:
         Arrays of `DTYPES`, one value an order each, in ESI's order. Empty if the page is `[]`.
 
     Raises:
-        TransientError: the body is no JSON.
+        TransientError: the body is no JSON, or ESI's error.
         RefusedError: an order lacks a field, or a value is of the wrong type or out of bounds.
     """
-    try:
-        orders = _decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise RefusedError(f"{what}: {error}; nothing was stored, the next run asks again") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TransientError(f"{what}: the body is no JSON: {error}") from error
+    orders = decode(body, list[Order], what)
     columns = {name: np.fromiter(map(attrgetter(name), orders), dtype, len(orders)) for name, dtype in DTYPES.items()}
     price, volume = columns["price"], columns["volume_remain"]
     uneven = price[(np.rint(price * 100) / 100 != price) & (price < COARSE_ISK)]

@@ -10,10 +10,23 @@ from collections.abc import Callable, Generator
 import httpx
 import msgspec
 
-from tasks.esi import TIMEOUT, RefusedError, TransientError, check_url, trusted
+from tasks.esi import (
+    SSO_TROUBLE,
+    TIMEOUT,
+    DeniedError,
+    RefusedError,
+    TransientError,
+    check_url,
+    find_class,
+    find_error,
+    trusted,
+)
 
 DEFAULT_URL = "https://login.eveonline.com/v2/oauth/token"
 EARLY_SECONDS = 60.0  # before its end a token is refreshed
+REFUSALS = {400, 401, 403}  # of what was sent; they may be EVE SSO's own trouble, too
+PASSING = {"temporarily_unavailable", "server_error"}  # errors that are, by their own word
+NOT_TAKEN = {"invalid_grant": "the refresh token", "invalid_client": "client_id and client_secret"}  # RFC 6749, 5.2
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -36,7 +49,7 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class SsoAuth(httpx.Auth):
-    """Adds the access token to each request, and gets a new one before it ends, or when ESI has had enough of it.
+    """Add the access token to each request, and get a new one before it ends, or when ESI has refused it.
 
     Args:
         credentials: of the application and the character.
@@ -56,7 +69,9 @@ class SsoAuth(httpx.Auth):
         self._is_kept = True  # the refresh token, where the next run finds it
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Sends a request with a token, and once more with a new one if it is answered 401.
+        """Send a request with a token, and once more with a new one if it is answered 401.
+
+        A token that was answered 401 or 403 is not used again.
 
         Raises:
             TransientError: the endpoint could not be reached, or failed.
@@ -65,13 +80,22 @@ class SsoAuth(httpx.Auth):
         token = self._give_token()
         request.headers["Authorization"] = f"Bearer {token}"
         response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            request.headers["Authorization"] = f"Bearer {self._give_token(refused=token)}"
-            yield request
+        if response.status_code == httpx.codes.UNAUTHORIZED:  # most likely it has just ended
+            self._drop(token)
+            token = self._give_token()
+            request.headers["Authorization"] = f"Bearer {token}"
+            response = yield request
+        if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+            self._drop(token)
 
-    def _give_token(self, refused: str = "") -> str:
+    def _drop(self, token: str) -> None:
         with self._lock:
-            if not self._token or self._token == refused or time.monotonic() > self._ends - EARLY_SECONDS:
+            if self._token == token:
+                self._token = ""
+
+    def _give_token(self) -> str:
+        with self._lock:
+            if not self._token or time.monotonic() > self._ends - EARLY_SECONDS:
                 begun = time.monotonic()
                 grant = self._refresh()
                 self._token, self._ends = grant.access_token, begun + grant.expires_in
@@ -102,21 +126,27 @@ class SsoAuth(httpx.Auth):
 
 
 def read_grant(answer: httpx.Response) -> Grant:
-    """Reads what the token endpoint answers; a message never has what it sent.
+    """Read what the token endpoint answers; a message never has what it sent.
 
     Raises:
-        TransientError: it failed, or is busy.
-        RefusedError: it refused the refresh token, or makes no sense.
+        TransientError: it failed, is busy, or sent no token.
+        DeniedError: it refused the refresh token or the application.
+        RefusedError: it is no token endpoint.
     """
-    status = answer.status_code
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR or status == httpx.codes.TOO_MANY_REQUESTS:
+    status, kind, error = answer.status_code, find_class(answer), find_error(answer.content)
+    if kind is None:
+        try:
+            return msgspec.json.decode(answer.content, type=Grant)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise TransientError("EVE SSO answered 200, but with no access token", "EVE SSO") from None
+    if issubclass(kind, TransientError) or error in PASSING:
         raise TransientError(f"EVE SSO answered {status}", f"EVE SSO {status}")
-    if status != httpx.codes.OK:
-        raise RefusedError(
-            f"EVE SSO answered {status}: it does not take the refresh token or the application any more; authorise the "
-            "character anew, and store what comes in the Secret block"
+    if status in REFUSALS:
+        what = NOT_TAKEN.get(error, "the refresh token, or client_id and client_secret")
+        raise DeniedError(
+            f"EVE SSO answered {status}: it does not take {what}",
+            f"and so it did again: {SSO_TROUBLE}, or what the Secret block has is not valid any more; for a refresh "
+            "token, authorise the character again and store the new one there",
+            f"EVE SSO {status}",
         )
-    try:
-        return msgspec.json.decode(answer.content, type=Grant)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise RefusedError("EVE SSO answered 200, but with no access token") from None
+    raise RefusedError(f"EVE SSO answered {status}, as no token endpoint does; is ESI_SSO_URL right?")

@@ -16,7 +16,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from tasks.aggregate import Book
-from tasks.get_page_count import Snapshot, understand
+from tasks.get_page_count import Snapshot, is_newer, understand
 from tasks.lease import Lease, LeaseLostError
 from tasks.read_records import is_type_id
 from tasks.retries import NOT_KEPT, RETRIED
@@ -172,7 +172,7 @@ def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> 
     Raises:
         TableError: it has.
     """
-    if stored.last_modified > snapshot.last_modified:
+    if is_newer(stored, snapshot):
         raise TableError(
             f"table {table_name} has the snapshot of {stored.last_modified} by {stored.owner}, newer than this run's "
             f"of {snapshot.last_modified}: this run wrote nothing"

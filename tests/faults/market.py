@@ -57,9 +57,9 @@ def orders(change: Callable[[list[dict[str, Any]]], object]) -> Callable[[Market
     return body(mangle)
 
 
-def shift(seconds: float) -> Callable[[Market, Reply], Reply]:
-    """Gives a fault that is a wrong clock."""
-    return lambda market, reply: header(Date=formatdate(market.clock() + seconds, usegmt=True))(market, reply)
+def dated(name: str, seconds: float) -> Callable[[Market, Reply], Reply]:
+    """Return a fault that is a wrong date, so far ahead."""
+    return lambda market, reply: header(**{name: formatdate(market.clock() + seconds, usegmt=True)})(market, reply)
 
 
 @cache
@@ -83,6 +83,8 @@ REPLIES: dict[str, Callable[[Market, Reply], Reply]] = {
     "429 with a date": lambda market, _reply: refuse(
         429, "planned", {"Retry-After": formatdate(market.clock(), usegmt=True)}
     ),
+    **{str(code): status(code) for code in (304, 405, 408, 421, 425, 501)},
+    "204": lambda _market, _reply: Reply(204, {}),
     "500": status(500),
     "502": status(502),
     "503": status(503),
@@ -97,6 +99,7 @@ REPLIES: dict[str, Callable[[Market, Reply], Reply]] = {
     "bomb": body(lambda _packed: bomb()),
     "HTML": header(Content_Type="text/html", Content_Encoding=""),
     "an object": orders(lambda _rows: {"orders": []}),
+    "error as 200": orders(lambda _rows: {"error": "planned"}),
     "missing field": orders(lambda rows: first(rows, price=None)),
     "negative price": orders(lambda rows: first(rows, price=-1)),
     "NaN": body(lambda packed: gzip.compress(gzip.decompress(packed).replace(b'"price":', b'"price":NaN,"was":', 1))),
@@ -106,8 +109,11 @@ REPLIES: dict[str, Callable[[Market, Reply], Reply]] = {
     "X-Pages of a million": header(X_Pages="1000000"),
     "other X-Pages": lambda market, reply: header(X_Pages=str(int(reply.headers["X-Pages"]) + 1))(market, reply),
     "no Last-Modified": header(Last_Modified=""),
-    "clock ahead": shift(86_400),
-    "clock behind": shift(-86_400),
+    "clock ahead": dated("Date", 86_400),
+    "clock behind": dated("Date", -86_400),
+    "Expires ahead": dated("Expires", 82_800),
+    "Last-Modified ahead": dated("Last_Modified", 82_800),
+    "no headers": header(X_Pages="", Last_Modified="", Date=""),
 }
 WIRES: dict[str, Callable[[bytes], Sent]] = {
     "reset": lambda _data: Sent(b"", "reset"),
@@ -121,8 +127,8 @@ WIRES: dict[str, Callable[[bytes], Sent]] = {
 MOVES = {"moves on", "stale", "twice on two pages"}
 KINDS = sorted({*REPLIES, *WIRES, *MOVES})
 LASTING = {
-    *("400", "403", "404", "redirect", "an object", "missing field", "negative price", "NaN"),
-    *("no X-Pages", "garbled X-Pages", "X-Pages of a million", "no Last-Modified"),
+    *("400", "403", "404", "405", "redirect", "an object", "missing field", "negative price", "NaN"),
+    *("garbled X-Pages", "X-Pages of a million", "no Last-Modified"),
 }  # which no run tries again
 
 

@@ -3,6 +3,7 @@
 import io
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +13,14 @@ from prefect.blocks.system import Secret
 from prefect.exceptions import ParameterTypeError
 
 from deployments.local.api import Api
-from deployments.local.market.market import Market
+from deployments.local.market.market import Market, Reply, Request, refuse
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from flows.structure_market import structure_market
 from tasks import credentials
 from tasks.credentials import load_credentials
 from tasks.esi import RefusedError, TransientError
 from tasks.sso import Credentials
+from tests.chaos.play import hurry
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import expire, records, truth
 
@@ -143,11 +145,158 @@ def test_new_refresh_token_is_kept_at_last(
     assert market.sso.given == 1
 
 
-def test_no_docking_is_told(dynamodb: DynamoDBClient, table_name: str, block: str) -> None:
-    """403 fails the run at once, in a message that says what the character lacks; nothing is stored."""
-    with pytest.raises(RefusedError, match=r"structure 1000000010001: ESI answered 403 .*allowed to dock there"):
+def test_no_docking_is_told(dynamodb: DynamoDBClient, market: Market, table_name: str, block: str) -> None:
+    """403 to a new token, too, fails the run, in a message that says what may be the matter; nothing is stored."""
+    message = r"structure 1000000010001: ESI answered 403 .*either EVE SSO is in trouble.*, or .*allowed to dock there"
+    with pytest.raises(RefusedError, match=message):
         structure_market(LOCKED, table_name, credentials=block)
     assert scan(dynamodb, table_name) == {}
+    assert (market.requests["HEAD 403"], market.requests["GET 403"], market.sso.given) == (2, 0, 2)
+
+
+INVALID = "SSO responded with a 400: Invalid token"
+
+
+@pytest.mark.parametrize(
+    ("status", "wheres", "given"),
+    [
+        (403, {"HEAD": 1}, 2),
+        (403, {"2": 1}, 2),
+        (403, {"HEAD": 1, "1": 1, "3": 1}, 4),
+        (401, {"HEAD": 2}, 3),
+        (401, {"2": 3}, 4),
+    ],
+    ids=str,
+)
+def test_passing_denial_is_asked_again(
+    dynamodb: DynamoDBClient,
+    market: Market,
+    table_name: str,
+    block: str,
+    status: int,
+    wheres: dict[str, int],
+    given: int,
+) -> None:
+    """A 403, or a 401 to a new token, too, while EVE SSO is in trouble is asked once more, with another token."""
+    find, left = market.find_region, Counter(wheres)
+
+    def deny(request: Request) -> int | Reply:
+        where = request.query.get("page", "HEAD")
+        if request.method == "POST" or not left[where]:
+            return find(request)
+        left[where] -= 1
+        return refuse(status, INVALID)
+
+    market.find_region = deny  # type: ignore[method-assign]
+    with hurry():
+        summary = structure_market(STRUCTURE, table_name, fetch_concurrency=1, credentials=block)
+    assert records(scan(dynamodb, table_name)) == truth(market, STRUCTURE)
+    assert summary.retry_causes == {f"ESI {status}": len(wheres)}
+    assert market.sso.given == given
+
+
+@pytest.mark.parametrize("page", ["1", "2"])
+def test_lasting_denial_of_a_page_is_final(market: Market, table_name: str, block: str, page: str) -> None:
+    """A page that is denied twice ends the run, with what ESI said and both that it may mean."""
+    find = market.find_region
+
+    def deny(request: Request) -> int | Reply:
+        return refuse(403, INVALID) if request.query.get("page") == page else find(request)
+
+    market.find_region = deny  # type: ignore[method-assign]
+    message = f'page {page} of structure {STRUCTURE}: .* 403 .*"{INVALID}"; .*EVE SSO is in trouble.* or .*dock there'
+    with hurry(), pytest.raises(RefusedError, match=message):
+        structure_market(STRUCTURE, table_name, fetch_concurrency=1, credentials=block)
+    assert market.requests["GET 403"] == 2
+
+
+@pytest.mark.parametrize(
+    ("answers", "times"),
+    [
+        ([(400, b'{"error":"invalid_token"}')], 1),
+        ([(400, b'{"error":"invalid_grant"}')], 1),
+        ([(401, b'{"error":"invalid_client"}')], 1),
+        ([(403, b"<html>")], 1),
+        ([(400, b"")], 1),
+        ([(400, b'{"error":"invalid_token"}'), (401, b"")], 1),
+        ([(400, b'{"error":"temporarily_unavailable"}')], 3),
+        ([(503, b"")], 3),
+        ([(408, b"")], 3),
+        ([(200, b"<html>")], 3),
+        ([(200, b'{"error":"server_error"}')], 3),
+    ],
+    ids=str,
+)
+def test_passing_refusal_of_the_sign_on_is_asked_again(
+    market: Market, table_name: str, block: str, answers: list[tuple[int, bytes]], times: int
+) -> None:
+    """What the token endpoint refuses while it is in trouble is asked once more, and more often if it says so."""
+    answer, planned = market.sso.answer, answers * times
+    market.sso.answer = lambda body, now: planned.pop(0) if planned else answer(body, now)  # type: ignore[method-assign]
+    with hurry():
+        summary = structure_market(STRUCTURE, table_name, credentials=block)
+    assert (summary.pages, summary.retries) == (3, len(answers) * times)
+
+
+def test_denial_and_refusal_of_the_sign_on_may_come_together(market: Market, table_name: str, block: str) -> None:
+    """A 403 of ESI's and then a 400 of EVE SSO's, to the same request, are two troubles that may both pass."""
+    find, answer = market.find_region, market.sso.answer
+    seen: list[str] = []
+
+    def deny(request: Request) -> int | Reply:
+        if request.method == "HEAD" and not seen:
+            seen.append("ESI")
+            return refuse(403, INVALID)
+        return find(request)
+
+    def fail_once(body: bytes, now: float) -> tuple[int, bytes]:
+        if len(seen) == 1:
+            seen.append("EVE SSO")
+            return 400, b'{"error":"invalid_token"}'
+        return answer(body, now)
+
+    market.find_region, market.sso.answer = deny, fail_once  # type: ignore[method-assign]
+    with hurry():
+        assert structure_market(STRUCTURE, table_name, credentials=block).retry_causes == {
+            "ESI 403": 1,
+            "EVE SSO 400": 1,
+        }
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (
+            400,
+            "invalid_grant",
+            "answered 400: it does not take the refresh token; .*in trouble.* or .*authorise .*again",
+        ),
+        (400, "invalid_token", "answered 400: it does not take the refresh token, or client_id and client_secret; "),
+        (
+            401,
+            "invalid_client",
+            "answered 401: it does not take client_id and client_secret; .*in trouble.* or .*Secret",
+        ),
+        (404, "", "answered 404, as no token endpoint does; is ESI_SSO_URL right"),
+        (302, "", "answered 302, as no token endpoint does"),
+    ],
+)
+def test_lasting_refusal_of_the_sign_on_is_final(
+    market: Market, table_name: str, block: str, status: int, error: str, message: str
+) -> None:
+    """What the token endpoint refuses twice ends the run, with what may be the matter; ESI is not asked."""
+    calls: list[float] = []
+
+    def refuse_all(body: bytes, now: float) -> tuple[int, bytes]:
+        assert body
+        calls.append(now)
+        return status, f'{{"error":"{error}"}}'.encode()
+
+    market.sso.answer = refuse_all  # type: ignore[method-assign]
+    with hurry(), pytest.raises(RefusedError, match=message):
+        structure_market(STRUCTURE, table_name, credentials=block)
+    assert len(calls) == 2
+    assert {request for request in market.requests if request.startswith(("HEAD", "GET"))} == set()
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from deployments.local.api import Api
 from deployments.local.market.market import Request, refuse
 from flows.market_data import Summary, market_data
 from tasks import lease
-from tasks.esi import Esi, RateLimitedError, RefusedError, TransientError
+from tasks.esi import MAX_AHEAD, Esi, RateLimitedError, RefusedError, TransientError
 from tasks.lease import LeaseHeldError
 from tasks.store_records import ShrinkError
 from tasks.table import Table, TableError, TransientTableError
@@ -113,7 +114,8 @@ def world(table_name: str, dynamodb: DynamoDBClient) -> Iterator[World]:
 @pytest.mark.parametrize(
     "kind",
     [
-        *("420", "429", "429 with a date", "500", "502", "503", "504", "520"),
+        *("204", "304", "408", "420", "421", "425", "429", "429 with a date"),
+        *("500", "501", "502", "503", "504", "520", "error as 200", "Last-Modified ahead", "no headers"),
         *("reset", "reset in the body", "closed", "truncated", "stalled"),
         *("broken gzip", "no gzip", "bomb", "HTML", "stale"),
     ],
@@ -140,6 +142,7 @@ def test_a_length_too_short_may_spoil_the_next_answer_too(world: World) -> None:
     [
         ("400", r'page 2 of region \d+: ESI answered 400 Bad Request: "planned"; this is not asked again'),
         ("403", r'page 2 of region \d+: ESI answered 403 Forbidden: "planned"; this is not asked again'),
+        ("405", r'page 2 of region \d+: ESI answered 405 Method Not Allowed: "planned"; this is not asked again'),
         ("404", r'page 2 of region \d+: ESI answered 404 Not Found: "planned", though the region has \d+ pages of'),
         ("redirect", r"page 2 .* 302 Found.*, to 'http://127.0.0.2:1/': redirects are not followed"),
         ("an object", r"page 2 of region \d+: Expected `array`, got `object`"),
@@ -161,7 +164,110 @@ def test_what_will_not_pass_fails_at_once(world: World, kind: str, message: str)
     assert world.items() == before
 
 
-@pytest.mark.parametrize("kind", ["500", "reset", "stale", "broken gzip"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("400", "403", "404", "405", "408", "500", "501", "503", "redirect", "304"),
+        *("no X-Pages", "garbled X-Pages", "no Last-Modified", "no headers", "Last-Modified ahead"),
+        *("reset", "closed"),
+    ],
+)
+def test_head_that_fails_gives_way_to_get(world: World, kind: str) -> None:
+    """Where HEAD never works, whatever comes instead, GET of the first page tells the same, at once or after two."""
+    summary = world.run(Fault(kind, where="HEAD", times=99))
+    assert world.is_exact()
+    counts = world.market.requests
+    assert 1 <= sum(count for request, count in counts.items() if request.startswith("HEAD")) <= 2
+    assert world.market.pages == {str(page): 1 + (page == 1) for page in range(1, summary.pages + 1)}
+    assert world.run(Fault(kind, where="HEAD", times=99)).not_modified
+    assert world.market.pages == {"1": 1}
+
+
+@pytest.mark.parametrize("kind", ["405", "501", "no X-Pages", "Last-Modified ahead", "503"])
+def test_page_is_found_missing_without_head(world: World, kind: str) -> None:
+    """Where HEAD never works, a 404 within the pages asks by GET whether the snapshot has moved on."""
+    with pytest.raises(RefusedError, match=r"page 2 .* 404 Not Found: \"planned\", though the region has \d+ pages of"):
+        world.run(Fault(kind, where="HEAD", times=99), Fault("404", where="2", times=9))
+    assert world.market.pages["2"] == 1
+
+
+@pytest.mark.parametrize("kind", ["no X-Pages", "garbled X-Pages", "no Last-Modified", "503", "Last-Modified ahead"])
+def test_head_that_fails_once_is_asked_again(world: World, kind: str) -> None:
+    """A HEAD that fails once, be it by a header, is followed by another HEAD, and by no GET."""
+    assert world.run(Fault(kind, where="HEAD")).retries == 1
+    assert world.is_exact()
+    assert sum(count for request, count in world.market.requests.items() if request.startswith("HEAD")) == 2
+    assert world.market.pages["1"] == 1
+
+
+@pytest.mark.parametrize("where", ["HEAD", "2"])
+@pytest.mark.parametrize("kind", ["Expires ahead", "clock behind"])
+def test_expires_that_cannot_be_freezes_nothing(world: World, kind: str, where: str) -> None:
+    """An `Expires` 23 hours ahead, by itself or by a wrong `Date`, does not keep the next run from asking ESI."""
+    world.run(Fault(kind, where=where))
+    assert world.stand().expires <= datetime.now(UTC) + MAX_AHEAD
+    world.move_on()
+    assert not world.run().not_modified
+    assert world.is_exact()
+
+
+def test_last_modified_that_cannot_be_is_not_stored(world: World) -> None:
+    """A `Last-Modified` 23 hours ahead on every answer fails the run, by its value, and stores nothing."""
+    world.fill()
+    before = world.items()
+    world.move_on()
+    with pytest.raises(TransientError, match="Last-Modified is .*, expected at most 15 minutes after .* not believed"):
+        world.run(Fault("Last-Modified ahead", times=99))
+    assert world.items() == before
+
+
+HOURS = timedelta(hours=23)
+FROZEN: dict[str, Callable[[TableSnapshot], dict[str, Any]]] = {
+    "expires far ahead": lambda _stood: {"expires": datetime.now(UTC) + HOURS, "written_at": datetime.now(UTC)},
+    "expires that was far ahead": lambda _stood: {
+        "expires": datetime.now(UTC) + timedelta(minutes=5),
+        "written_at": datetime.now(UTC) - HOURS,
+    },
+    "expires and written_at far ahead": lambda _stood: {
+        "expires": datetime.now(UTC) + HOURS,
+        "written_at": datetime.now(UTC) + HOURS,
+    },
+    "last_modified far ahead": lambda stood: {"last_modified": stood.last_modified + HOURS},
+    "all of them": lambda stood: {
+        "last_modified": stood.last_modified + HOURS,
+        "expires": datetime.now(UTC) + HOURS,
+        "written_at": datetime.now(UTC) + HOURS,
+    },
+}
+
+
+@pytest.mark.parametrize(("state", "price"), [("complete", "min"), ("writing", "max")])
+@pytest.mark.parametrize("name", FROZEN)
+def test_stored_dates_that_cannot_be_freeze_nothing(world: World, name: str, state: str, price: Any) -> None:
+    """A `#snapshot` of an earlier version whose dates are hours ahead is replaced by the next run."""
+    world.fill()
+    stood = world.stand()
+    world.put(msgspec.structs.replace(stood, state=state, price=price, **FROZEN[name](stood)).to_item())
+    world.move_on()
+    assert not world.run().not_modified
+    assert world.is_exact()
+    assert world.run().not_modified
+
+
+def test_stored_dates_that_can_be_are_believed(world: World) -> None:
+    """Before an `Expires` of a few minutes nothing is asked, and no snapshot is replaced by one a little older."""
+    world.fill()
+    soon = {"expires": datetime.now(UTC) + timedelta(minutes=5), "written_at": datetime.now(UTC)}
+    world.put(msgspec.structs.replace(world.stand(), **soon).to_item())
+    assert world.run().not_modified
+    assert not world.market.requests
+    ahead = world.stand().last_modified + timedelta(minutes=10)
+    world.put(msgspec.structs.replace(world.stand(), last_modified=ahead, price="max").to_item())
+    with pytest.raises(TransientError, match="older than the table's"):
+        world.run()
+
+
+@pytest.mark.parametrize("kind", ["500", "reset", "stale", "broken gzip", "408", "error as 200"])
 def test_what_does_not_pass_is_given_up(world: World, kind: str) -> None:
     """After five retries the run fails, names the page, and leaves the table as it was."""
     world.fill()

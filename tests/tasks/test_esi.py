@@ -9,6 +9,7 @@ import tracemalloc
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import NamedTuple
 
 import httpx
@@ -24,6 +25,7 @@ from tasks.esi import (
     RefusedError,
     TransientError,
     check_url,
+    find_class,
     is_this_machine,
     limit_seconds,
     parse_date,
@@ -36,7 +38,7 @@ PAGE = gzip.compress(b"[]")
 def reply(status: str, headers: str = "", body: bytes = b"", length: int | None = None) -> bytes:
     """Gives an answer as it goes over the wire."""
     size = len(body) if length is None else length
-    return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {size}\r\n\r\n".encode() + body
+    return f"HTTP/1.1 {status}\r\n{headers}Connection: close\r\nContent-Length: {size}\r\n\r\n".encode() + body
 
 
 def page(body: bytes, headers: str = GOOD) -> bytes:
@@ -48,6 +50,11 @@ def bomb() -> bytes:
     """Gives 256 MiB of zeros, gzipped."""
     packer = zlib.compressobj(9, wbits=31)
     return b"".join(packer.compress(bytes(2**20)) for _ in range(256)) + packer.flush()
+
+
+PASS = [202, 203, 204, 205, 206, 226, 304, 408, 421, 425, 500, 501, 505, 507, 511, 521, 522, 525, 526, 530, 599, 999]
+STAY = [300, 305, 400, 401, 402, 403, 405, 406, 407, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 422, 424, 426]
+STAY += [428, 431, 451, 499]
 
 
 class Case(NamedTuple):
@@ -98,8 +105,34 @@ CASES = {
     "garbage after gzip": Case(page(PAGE + b"x"), TransientError, "the body is no gzip|ends before its gzip"),
     "garbled page count": Case(page(PAGE, GOOD.replace("7", "seven")), RefusedError, "X-Pages is 'seven'"),
     "endless page count": Case(page(PAGE, GOOD.replace("7", "9" * 5000)), RefusedError, "X-Pages is '9{40}'"),
+    "23 h ahead of ESI": Case(
+        page(PAGE, GOOD + "Date: Mon, 23 Nov 2026 15:00:00 GMT\r\n"),
+        TransientError,
+        "Last-Modified is 2026-11-24 14:00:00.*, expected at most 15 minutes after 2026-11-23 15:00:00",
+    ),
+    "23 h ahead of this clock": Case(
+        page(PAGE, f"Last-Modified: {formatdate(time.time() + 82_800, usegmt=True)}\r\nX-Pages: 7\r\n"),
+        TransientError,
+        "Last-Modified is .*, expected at most 15 minutes after .* not believed",
+    ),
+    "101": Case(
+        reply("101 Switching Protocols", "Upgrade: x\r\nConnection: Upgrade\r\n"), TransientError, "RemoteProtocolError"
+    ),
+    **{f"{code}": Case(reply(f"{code} X", GOOD), TransientError, f"answered {code} X$") for code in PASS},
+    **{f"{code}": Case(reply(f"{code} X", GOOD), RefusedError, f"{code} X; this is not asked again") for code in STAY},
     "error that is no text": Case(reply("403 No", body=b'{"error":"\xff"}'), RefusedError, "403 No; this is not asked"),
     "too many pages": Case(page(PAGE, GOOD.replace("7", "1000000")), RefusedError, "X-Pages is '1000000'"),
+}
+
+
+HEADS = {
+    "405": Case(reply("405 Method Not Allowed"), RefusedError, "405 Method Not Allowed; this is not asked again"),
+    "501": Case(reply("501 Not Implemented"), RefusedError, "501 Not Implemented; this is not asked again"),
+    "no count": Case(reply("200 OK", GOOD.split("X-P", maxsplit=1)[0]), TransientError, "X-Pages is '', expected 1 to"),
+    "no date": Case(reply("200 OK", "X-Pages: 7\r\n"), TransientError, "Last-Modified is None, expected an HTTP date"),
+    "garbled count": Case(reply("200 OK", GOOD.replace("7", "seven")), TransientError, "X-Pages is 'seven'"),
+    "no headers": Case(reply("200 OK"), TransientError, "somebody else than ESI answered 200"),
+    "429": Case(reply("429 Too Many", "Retry-After: 0.5\r\n"), RateLimitedError, "429 Too Many; .* for 0 s"),
 }
 
 
@@ -115,7 +148,9 @@ class Misbehaving(socketserver.StreamRequestHandler):
             head += self.rfile.read(1)
         self.seen.append(head.decode())
         region = int(re.findall(rb"/markets/(\d+)/", head)[0])
-        if region < len(CASES):
+        if head.startswith(b"HEAD") and region in range(NO_HEAD, NO_HEAD + len(HEADS)):
+            self.wfile.write(list(HEADS.values())[region - NO_HEAD].sent)
+        elif region < len(CASES):
             self.wfile.write(list(CASES.values())[region].sent)
         elif region == DRIP:
             self.wfile.write(page(PAGE)[: -len(PAGE)])
@@ -126,7 +161,7 @@ class Misbehaving(socketserver.StreamRequestHandler):
             self.wfile.write(ODD.get(region, page(PAGE, GOOD + 'ETag: "a"\r\nDate: x\r\n')))
 
 
-DRIP, FINE, MEMBERS, UNCOUNTED, EMPTY = 1000, 2000, 3000, 4000, 5000
+DRIP, FINE, MEMBERS, UNCOUNTED, EMPTY, NO_HEAD = 1000, 2000, 3000, 4000, 5000, 6000
 ODD = {  # and yet allowed
     MEMBERS: page(gzip.compress(b"[") + gzip.compress(b"]")),
     UNCOUNTED: page(PAGE, GOOD.split("X-P", maxsplit=1)[0]),
@@ -192,10 +227,40 @@ def test_odd_page_is_read(esi: Esi, region: int, pages: int) -> None:
     assert (answer.pages, answer.body) == (pages, b"[]")
 
 
-def test_head_must_have_a_count(esi: Esi) -> None:
-    """Without a count there is no telling which pages to ask for."""
-    with pytest.raises(RefusedError, match="X-Pages is '', expected 1 to 10,000"):
-        esi.head(UNCOUNTED)
+def test_offer_must_have_a_count(esi: Esi) -> None:
+    """Without a count, from HEAD or from GET of the first page, there is no telling which pages to ask for."""
+    for method in ("HEAD", "HEAD", "GET", "GET"):
+        with pytest.raises(TransientError, match="X-Pages is '', expected 1 to 10,000"):
+            esi.head(UNCOUNTED)
+        assert Misbehaving.seen[-1].startswith(method)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_head_gives_way_to_get(esi: Esi, name: str) -> None:
+    """A HEAD that is refused gives way to GET at once, one that may pass at the third time; a limit never does."""
+    case, region = HEADS[name], NO_HEAD + list(HEADS).index(name)
+    asked = len(Misbehaving.seen)
+    for _ in range({RefusedError: 0, TransientError: 2, RateLimitedError: 4}[case.error]):
+        with pytest.raises(case.error, match=case.message):
+            esi.head(region)
+    if case.error is not RateLimitedError:
+        assert (esi.head(region).pages, esi.head(region).body) == (7, b"")
+    methods = [head.split(" ", 1)[0] for head in Misbehaving.seen[asked:]]
+    wanted = {
+        RefusedError: "HEAD GET GET",
+        TransientError: "HEAD HEAD GET GET",
+        RateLimitedError: "HEAD HEAD HEAD HEAD",
+    }
+    assert methods == wanted[case.error].split()
+
+
+def test_each_class_of_status_has_its_error() -> None:
+    """No status is without a class: each of 100 to 999 is read, may pass, or is refused."""
+    request = httpx.Request("GET", "https://esi.evetech.net/")
+    kinds = {status: find_class(httpx.Response(status, request=request)) for status in range(100, 1000)}
+    assert [status for status, kind in kinds.items() if kind is None] == [200]
+    refused = {status for status, kind in kinds.items() if kind and issubclass(kind, RefusedError)}
+    assert refused == {*range(300, 500)} - {304, 408, 420, 421, 425, 429}
 
 
 def test_request_says_what_esi_asks_for(esi: Esi) -> None:
@@ -295,6 +360,7 @@ def test_this_machine_is_known(host: str, expected: bool) -> None:
         ({"Retry-After": "17", "X-Esi-Error-Limit-Reset": "42"}, 17.0),
         ({"Retry-After": "Tue, 24 Nov 2026 14:01:40 GMT", "Date": "Tue, 24 Nov 2026 14:00:00 GMT"}, 100.0),
         ({"Retry-After": "Tue, 24 Nov 2020 14:01:40 GMT"}, 0.0),
+        ({"Retry-After": "17.5"}, 17.5),
         ({"Retry-After": "soon"}, 60.0),
         ({"Retry-After": "²"}, 60.0),
         ({"Retry-After": "9" * 400}, 60.0),

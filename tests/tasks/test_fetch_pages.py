@@ -93,7 +93,7 @@ def test_order_with_nothing_left_is_left_out() -> None:
     assert {name: column.tolist() for name, column in columns.items()} == {name: [GOOD[name]] for name in DTYPES}
 
 
-@pytest.mark.parametrize("body", [b'{"error":"x"}', b"null", b"[1]", b'"x"'])
+@pytest.mark.parametrize("body", [b'{"orders":[]}', b"null", b"[1]", b'"x"'])
 def test_wrong_shape_is_refused(body: bytes) -> None:
     """JSON that is no list of orders is refused for good."""
     with pytest.raises(RefusedError, match="page 1: Expected `"):
@@ -105,6 +105,12 @@ def test_undecodable_body_may_pass(body: bytes) -> None:
     """What is no JSON may be whole next time."""
     with pytest.raises(TransientError, match="page 1: the body is no JSON"):
         decode_orders(body, "page 1")
+
+
+def test_error_as_a_200_may_pass() -> None:
+    """A 200 that has ESI's error for a body is none of orders, and says what ESI said."""
+    with pytest.raises(TransientError, match='page 1: ESI answered 200, but with the error "Timeout contacting x"'):
+        decode_orders(b'{"error":"Timeout contacting x","timeout":10}', "page 1")
 
 
 def test_empty_page_gives_no_orders() -> None:

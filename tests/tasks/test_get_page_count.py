@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from tasks.esi import Answer
-from tasks.get_page_count import as_stored, made_alike, offered, seconds_to_wait
-from tasks.table_snapshot import Parameters, TableSnapshot
+from tasks.get_page_count import as_stored, is_fresh, is_newer, made_alike, offered, seconds_to_wait, understand
+from tasks.table import TableError
+from tasks.table_snapshot import UNKNOWN, Parameters, TableSnapshot
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PARAMETERS = Parameters(10000002, "sell", "min", "compact")
@@ -85,6 +86,51 @@ def test_offer_expires_by_this_clock() -> None:
     snapshot = offered(answer(433, 240), 10000002, None)
     assert timedelta(seconds=239) < snapshot.expires - before < timedelta(seconds=241)
     assert not snapshot.is_stored
+
+
+@pytest.mark.parametrize("fresh_seconds", [0, 901, 82_800, 1e9])
+def test_offer_that_cannot_be_says_nothing(fresh_seconds: float) -> None:
+    """An `Expires` that is missing, or more than 15 minutes ahead, is not believed: the next run asks."""
+    assert offered(answer(433, fresh_seconds), 10000002, None).expires == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("expires", "written", "expected"),
+    [
+        pytest.param(4, -1, True, id="minutes ahead"),
+        pytest.param(15, 0, True, id="just believed"),
+        pytest.param(-1, -6, False, id="over"),
+        pytest.param(0, -5, False, id="over now"),
+        pytest.param(23 * 60, 0, False, id="hours ahead"),
+        pytest.param(5, -23 * 60, False, id="was hours ahead"),
+        pytest.param(10, -6, False, id="was 16 minutes ahead"),
+        pytest.param(23 * 60, 23 * 60, False, id="by a clock that was ahead"),
+    ],
+)
+def test_stored_expires_is_believed_for_15_minutes(expires: int, written: int, expected: bool) -> None:
+    """A stored `Expires` keeps a run from asking if it lies ahead, by at most 15 minutes of now and of its writing."""
+    dates = {"expires": NOON + timedelta(minutes=expires), "written_at": NOON + timedelta(minutes=written)}
+    assert is_fresh(msgspec.structs.replace(STORED, **dates), NOON) is expected
+
+
+@pytest.mark.parametrize(
+    ("ahead", "expected"), [(-5, False), (0, False), (5, True), (15, True), (16, False), (23 * 60, False)]
+)
+def test_stored_snapshot_is_newer_within_reason(ahead: int, expected: bool) -> None:
+    """A stored snapshot is newer than the one on offer up to 15 minutes after ESI's own clock, and no further."""
+    offer = msgspec.structs.replace(answer(433, 300), answered=NOON)
+    stored = msgspec.structs.replace(STORED, last_modified=NOON + timedelta(minutes=ahead))
+    assert is_newer(stored, offer) is expected
+    assert is_newer(stored, offered(offer, 10000002, stored)) is expected
+
+
+@pytest.mark.parametrize(
+    ("region_id", "own"), [(10000015, "MarketData-{region_id}"), (10**12 + 1, "StructureMarket-{structure_id}")]
+)
+def test_another_market_s_table_is_told(region_id: int, own: str) -> None:
+    """Who gives another market's table is told a name that the flow of this market can fill in."""
+    with pytest.raises(TableError, match=f"table Market holds region 10000002, not {region_id}: .*{own}.* with force"):
+        understand(STORED.to_item(), "Market", region_id, force=False)
 
 
 def test_stored_snapshot_is_given_as_it_is() -> None:
