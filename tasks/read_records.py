@@ -12,6 +12,8 @@ from tasks.table_snapshot import TableSnapshot
 ATTEMPTS = 5
 WAIT_SECONDS = 1.0  # after the first attempt; twice as long after each further one
 
+NAMES = ("price", "volume", "buy", "sell")  # a record's attributes; others on its item are somebody else's
+
 Record = dict[str, Decimal | dict[str, Decimal]]
 
 
@@ -42,7 +44,7 @@ def read_records(table_name: str, region_id: int | None = None) -> tuple[dict[st
 
 
 def read_whole(table: Table) -> tuple[dict[str, Record], TableSnapshot]:
-    """Does what `read_records` does, with a client that is open already."""
+    """Do what `read_records` does, with a client that is open already."""
     for attempt in range(ATTEMPTS):
         before = table.read_snapshot()
         if before is None:
@@ -52,7 +54,8 @@ def read_whole(table: Table) -> tuple[dict[str, Record], TableSnapshot]:
         snapshot = TableSnapshot.from_item(before)
         if snapshot.state == "complete":
             items = table.scan(snapshot.records)
-            if table.read_snapshot() == before:
+            after = table.read_snapshot()
+            if after and TableSnapshot.from_item(after) == snapshot:
                 return {pk: to_record(item) for pk, item in items.items() if is_type_id(pk)}, snapshot
         elif not read_holder(before):
             raise UnreadableError(f"table {table.name}: the last run ended while it wrote; the next one repairs")
@@ -67,6 +70,6 @@ def is_type_id(pk: str) -> bool:
 
 
 def to_record(item: dict[str, Any]) -> Record:
-    """Turns an item in DynamoDB's notation to Python's values, without its key."""
+    """Turn an item in DynamoDB's notation to Python's values: what is a record's, not its key or what others add."""
     read = TypeDeserializer().deserialize
-    return {name: read(value) for name, value in item.items() if name != "pk"}
+    return {name: read(item[name]) for name in NAMES if name in item}

@@ -18,7 +18,7 @@ from prefect.logging import get_run_logger
 from tasks.aggregate import Book
 from tasks.get_page_count import Snapshot, is_newer, understand
 from tasks.lease import Lease, LeaseLostError
-from tasks.read_records import is_type_id
+from tasks.read_records import NAMES, is_type_id
 from tasks.retries import NOT_KEPT, RETRIED
 from tasks.table import (
     Item,
@@ -32,14 +32,14 @@ from tasks.table_snapshot import Parameters, TableSnapshot
 from tasks.waits import Waits
 
 PARTS = 8  # mapped task runs, about
-HANDFUL = 5  # records that a region may lose at once without being asked about
+HANDFUL = 20  # records that a market may lose at once, however few are left
 PART_REQUESTS = (500, 2500)  # at least and at most in each
 
 Row = tuple[Any, ...]  # a record: type_id, price, volume, and with details buy and sell; a tenth of its item's size
 
 
 class ShrinkError(TableError):
-    """The snapshot has so few records that it is more likely broken than true."""
+    """The snapshot lacks so many of the table's records that it is more likely broken than true."""
 
 
 class Part(msgspec.Struct):
@@ -78,6 +78,16 @@ class Changes(msgspec.Struct, frozen=True):
     unchanged: int
     foreign: int  # items that are no type's; never touched
 
+    @property
+    def held(self) -> int:
+        """How many records the table holds now."""
+        return self.unchanged + len(self.replaced) + len(self.deletes)
+
+    @property
+    def wanted(self) -> int:
+        """How many it is to hold."""
+        return self.unchanged + len(self.puts)
+
     def split(self) -> list[Part]:
         """Gives the write requests as parts, about `PARTS` of them."""
         writes: list[Row | str] = [*self.puts, *self.deletes]
@@ -92,12 +102,12 @@ class Changes(msgspec.Struct, frozen=True):
 
 @task(name="Store Records", task_run_name="Store Records: compare", **RETRIED, **NOT_KEPT)
 def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: Lease, *, force: bool) -> Changes:
-    """Compares the records with the table's, and if they differ takes the lease: `#snapshot` says `writing`.
+    """Compare the records with the table's, and if they differ take the lease: `#snapshot` says `writing`.
 
-    What another run has written between the comparison and the lease is compared anew.
+    If another run has written between the comparison and the lease, compare again.
 
     Raises:
-        ShrinkError: the records are too few to be true, and `force` is not set.
+        ShrinkError: too few of the table's records would be left, and `force` is not set.
         TableError: the table has another region's records, or a newer snapshot, and `force` is not set.
         LeaseHeldError: another run writes the table, and goes on.
     """
@@ -107,15 +117,12 @@ def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: L
         stored = understand(lease.wait(logger.info), lease.table.name, parameters.region_id, force=force)
         if stored and not force:
             refuse_older(snapshot, stored, lease.table.name)
-            refuse_shrunk(len(rows), stored, parameters)
         changes = compare(rows, lease.table.scan(stored.records if stored else 0))
-        if not book.orders and not force:
-            refuse_empty(len(changes.deletes), parameters.region_id)
+        if not force:
+            refuse_shrunk(changes, parameters.region_id)
         if not (changes.puts or changes.deletes):
             break
-        comparable = stored is not None and stored.parameters == parameters
-        records = stored.records if stored and comparable else 0
-        if lease.take(describe("writing", snapshot, parameters, book.orders, records)):
+        if lease.take(describe("writing", snapshot, parameters, book.orders, changes.held)):
             break
     logger.info("%d to write, %d to delete, %d unchanged", len(changes.puts), len(changes.deletes), changes.unchanged)
     return changes
@@ -179,29 +186,17 @@ def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> 
         )
 
 
-def refuse_shrunk(records: int, stored: TableSnapshot, parameters: Parameters) -> None:
-    """Raises if a snapshot has under half of the records that the same parameters stored last.
-
-    Raises:
-        ShrinkError: it has.
-    """
-    if stored.parameters == parameters and 2 * records < stored.records:
-        raise ShrinkError(
-            f"region {parameters.region_id} has {records:,} records, the table {stored.records:,}: under half, so "
-            "nothing was written; if the market is right, run with force"
-        )
-
-
-def refuse_empty(records: int, region_id: int) -> None:
-    """Raises if a region without a single order would empty a table of more than a handful of records.
+def refuse_shrunk(changes: Changes, region_id: int) -> None:
+    """Raise if a market would lose most of its records: more than a handful, and more than are left.
 
     Raises:
         ShrinkError: it would.
     """
-    if records > HANDFUL:
+    left = changes.held - len(changes.deletes)
+    if 2 * left < changes.held and len(changes.deletes) > HANDFUL:
         raise ShrinkError(
-            f"region {region_id} has no order at all, the table {records:,} records: nothing was written; if the "
-            "market is right, run with force"
+            f"region {region_id} has {changes.wanted:,} records, the table {changes.held:,}: under half of them, "
+            f"{left:,}, would be left, so nothing was written; if the market is right, run with force"
         )
 
 
@@ -265,11 +260,14 @@ def compare(rows: list[Row], present: dict[str, Item]) -> Changes:
 
 
 def is_equal(row: Row, other: Item | None) -> bool:
-    """Tells whether an item is a record's to DynamoDB, however a store writes its numbers: 5.70 is 5.7."""
+    """Return whether an item has a record's attributes, however a store writes its numbers: 5.70 is 5.7.
+
+    Attributes of others do not count: an older global table adds `aws:rep:updatetime` and more to each item.
+    """
     if other is None:
         return False
-    item = to_item(row)
-    return item == other or read_numbers(item) == read_numbers(other)
+    ours, present = ({name: item[name] for name in NAMES if name in item} for item in (to_item(row), other))
+    return ours == present or read_numbers(ours) == read_numbers(present)
 
 
 def read_numbers(item: Item) -> Item:

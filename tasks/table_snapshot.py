@@ -38,7 +38,7 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     etag: str = ""
     pages: int = 0
     orders: int = 0  # each counted once
-    records: int = 0  # while writing: as many as the snapshot before had
+    records: int = 0  # while writing: as many as the table held before
     written_at: datetime = UNKNOWN  # UTC
     owner: str = ""  # of the lease while writing: who writes; when complete: who wrote. Empty: nobody writes any more
     lease: int = 0  # counted up at each change, so that two that are the same are the same

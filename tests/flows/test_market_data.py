@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
+import pandas as pd
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
@@ -144,11 +145,15 @@ def test_next_snapshot_writes_what_differs(
 
 
 def test_other_parameters_rewrite_what_differs(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
-    """A run with other parameters than the stored ones is never not modified, and makes the table exactly theirs."""
+    """A run with other parameters than the stored ones is never not modified, and makes the table exactly theirs.
+
+    That the fewer types of buys take the place of those of sells is for `force` to say.
+    """
     region_id = 10000003  # one page
     market_data(region_id, table_name)
     for order_type, price, detail in PARAMETERS:
-        summary = market_data(region_id, table_name, order_type=order_type, price=price, detail=detail)
+        force = order_type == "buy"
+        summary = market_data(region_id, table_name, order_type=order_type, price=price, detail=detail, force=force)
         assert not summary.not_modified
         assert_same(records(scan(dynamodb, table_name)), truth(market, region_id, order_type, price, detail))
 
@@ -257,22 +262,38 @@ def test_table_without_snapshot_is_taken_over(dynamodb: DynamoDBClient, market: 
     assert records(scan(dynamodb, table_name)) == truth(market, 10000003) | {"notes": foreign}
 
 
-def test_shrunk_snapshot_is_refused(
-    dynamodb: DynamoDBClient, market: Market, table_name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("state", ["complete", "writing", "none"])
+def test_market_without_its_sells_is_refused(
+    dynamodb: DynamoDBClient, clock: Clock, table_name: str, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    """A snapshot with under half of the records fails the run and leaves the table alone; `force` stores it."""
-    market_data(VENAL, table_name)
+    """A market that comes without its sells for a while does not empty the table, whatever `#snapshot` says of it.
+
+    The table was made with other parameters, or was left `writing` by a killed run, or has no `#snapshot`.
+    """
+    market_data(VENAL, table_name, price="min")
+    if state == "none":
+        dynamodb.delete_item(TableName=table_name, Key={"pk": {"S": "#snapshot"}})
+    elif state == "writing":
+        dynamodb.update_item(
+            TableName=table_name,
+            Key={"pk": {"S": "#snapshot"}},
+            UpdateExpression="SET #state = :state, #owner = :nobody",
+            ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
+            ExpressionAttributeValues={":state": {"S": "writing"}, ":nobody": {"S": ""}},
+        )
     before = scan(dynamodb, table_name)
-    dynamodb.update_item(
-        TableName=table_name,
-        Key={"pk": {"S": "#snapshot"}},
-        UpdateExpression="SET records = :many, last_modified = :old, expires = :old",
-        ExpressionAttributeValues={":many": {"N": "100000"}, ":old": {"S": "2020-01-01T00:00:00Z"}},
-    )
-    with pytest.raises(ShrinkError, match=r"region 10000015 has 2,9\d\d records, the table 100,000: under half.*force"):
-        market_data(VENAL, table_name)
-    assert records(scan(dynamodb, table_name)) == records(before)
-    assert not market_data(VENAL, table_name, force=True).not_modified
+    monkeypatch.setattr("deployments.local.market.market.make_orders", make_buys)
+    clock.now += 300
+    with pytest.raises(ShrinkError, match=r"region 10000015 has 0 records, the table 2,9\d\d: under half.*force"):
+        market_data(VENAL, table_name, price="max")
+    assert scan(dynamodb, table_name) == before
+    assert market_data(VENAL, table_name, price="max", force=True).deleted == len(records(before))
+
+
+def make_buys(seed: int, region_id: int, index: int) -> pd.DataFrame:
+    """Return a snapshot's orders without its sells."""
+    orders = make_orders(seed, region_id, index)
+    return orders[orders["is_buy_order"]]
 
 
 def expire(dynamodb: DynamoDBClient, table_name: str, pk: str = "#snapshot") -> None:

@@ -26,7 +26,12 @@ def name(store_url: str, table_name: str, dynamodb: DynamoDBClient) -> str:
     with Table(table_name, 1) as table:
         table.create()
     items: list[Item] = [
-        {"pk": {"S": "34"}, "price": {"N": "4.08"}, "volume": {"N": "29713104352"}},
+        {
+            "pk": {"S": "34"},
+            "price": {"N": "4.08"},
+            "volume": {"N": "29713104352"},
+            "aws:rep:deleting": {"BOOL": False},
+        },
         {"pk": {"S": "35"}, "price": {"N": "9"}, "volume": {"N": "1"}, "buy": {"M": {"max": {"N": "8.5"}}}},
         {"pk": {"S": "notes"}, "text": {"S": "mine"}},
         {"pk": {"S": "#other"}},
@@ -38,7 +43,7 @@ def name(store_url: str, table_name: str, dynamodb: DynamoDBClient) -> str:
 
 
 def test_records_come_with_their_snapshot(name: str) -> None:
-    """The records come by key, their numbers exact, with the snapshot that they are of; foreign items do not."""
+    """The records come by key, their numbers exact, with their snapshot; items and attributes of others do not."""
     records, snapshot = read_records(name)
     assert snapshot == STORED
     assert records == {

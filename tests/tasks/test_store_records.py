@@ -2,7 +2,6 @@
 
 from decimal import Decimal
 
-import msgspec
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -21,7 +20,6 @@ from tasks.store_records import (
     to_request,
 )
 from tasks.table import Item
-from tests.tasks.test_get_page_count import PARAMETERS, STORED
 
 keys = st.one_of(st.integers(1, 30).map(str), st.sampled_from(["notes", "#other", "", "٣", "-1", "1e3"]))
 tables = st.dictionaries(keys, st.integers(1, 3))
@@ -144,14 +142,39 @@ def test_rows_are_put_and_keys_deleted() -> None:
     assert to_request("34") == {"DeleteRequest": {"Key": {"pk": {"S": "34"}}}}
 
 
-@pytest.mark.parametrize(("records", "stored"), [(50, 100), (51, 101), (0, 0), (1, 0), (1, 2)])
-def test_half_of_the_records_pass(records: int, stored: int) -> None:
-    """A snapshot with half of the records or more is stored."""
-    refuse_shrunk(records, msgspec.structs.replace(STORED, records=stored), PARAMETERS)
+def stored(left: int, gone: int, new: int = 0) -> Changes:
+    """Return the changes of a table of which so many records are left, every second with another price."""
+    present = items({str(n): 1 for n in range(1, left + gone + 1)})
+    return compare(rows({n: n % 2 + 1 for n in [*range(1, left + 1), *range(10**6, 10**6 + new)]}), present)
 
 
-@pytest.mark.parametrize(("records", "stored"), [(49, 100), (50, 101), (0, 1)])
-def test_under_half_of_the_records_is_refused(records: int, stored: int) -> None:
-    """A snapshot with under half of the records is refused, by a message with both numbers and the way out."""
-    with pytest.raises(ShrinkError, match=f"has {records} records, the table {stored}: under half, .* run with force"):
-        refuse_shrunk(records, msgspec.structs.replace(STORED, records=stored), PARAMETERS)
+@pytest.mark.parametrize(
+    ("left", "gone", "new"),
+    [(21, 21, 0), (20, 20, 0), (0, 20, 0), (1, 20, 0), (150, 150, 0), (0, 1, 0), (1, 2, 0), (0, 0, 0), (0, 0, 900)],
+)
+def test_half_of_the_records_or_a_handful_may_go(left: int, gone: int, new: int) -> None:
+    """A snapshot is stored that leaves half of the table's records or more, or takes twenty or fewer."""
+    refuse_shrunk(stored(left, gone, new), 10000002)
+
+
+@pytest.mark.parametrize(("left", "gone", "new"), [(20, 21, 0), (0, 21, 0), (149, 151, 0), (0, 300, 300), (9, 21, 40)])
+def test_under_half_of_the_records_is_refused(left: int, gone: int, new: int) -> None:
+    """One that leaves under half and takes more is refused, however many records of other types come instead."""
+    message = (
+        f"region 10000002 has {left + new} records, the table {left + gone}: under half of them, {left}, would be "
+        "left, so nothing was written; if the market is right, run with force"
+    )
+    with pytest.raises(ShrinkError, match=f"^{message}$"):
+        refuse_shrunk(stored(left, gone, new), 10000002)
+
+
+def test_attributes_of_others_are_not_compared() -> None:
+    """What a global table adds to each item is no difference; a detail of ours that is there or missing is one."""
+    item: Item = {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "3"}}
+    others: Item = {"aws:rep:updateregion": {"S": "eu-west-1"}, "aws:rep:deleting": {"BOOL": False}, "note": {"S": "x"}}
+    compact, full = (34, 5.7, 3), (34, 5.7, 3, {}, {"volume": 3})
+    assert compare([compact], {"34": item | others}).unchanged == 1
+    assert compare([full], {"34": to_item(full) | others}).unchanged == 1
+    assert compare([full], {"34": item | others}).puts == [full]
+    assert compare([compact], {"34": to_item(full) | others}).puts == [compact]
+    assert compare([compact], {"34": item | {"sell": {"M": {}}}}).puts == [compact]
