@@ -7,6 +7,7 @@ machine is trusted. Every change is conditional on the count that was read befor
 
 import logging
 import os
+import random
 import secrets
 import socket
 import threading
@@ -17,11 +18,11 @@ from typing import Self
 
 import msgspec
 
-from tasks.table import ConditionError, Item, Table, TableError
+from tasks.table import ConditionError, Item, Pace, Table, TableError
 from tasks.table_snapshot import TableSnapshot
 
 STANDSTILL_SECONDS = 60.0  # after which a lease is taken over
-RENEW_SECONDS = 10.0
+RENEW_SECONDS = 10.0  # a tenth of it after a renewal that did not come through
 SAFE_SECONDS = 35.0  # since the last renewal: later than this nothing is written, whether or not somebody took over
 WAIT_SECONDS = 120.0  # for another run's lease
 POLL_SECONDS = 2.0
@@ -125,15 +126,15 @@ class Lease:
             raise LeaseLostError(f"table {self.table.name}: {why}; this run stopped writing, the next one repairs")
 
     def complete(self, snapshot: TableSnapshot) -> None:
-        """Puts `#snapshot`, in state `complete`, and so gives the lease back.
+        """Put `#snapshot`, in state `complete`, and so give the lease back.
+
+        It waits for capacity for longer than a lease lasts: if another run has taken over meanwhile, the put fails.
 
         Raises:
             LeaseLostError: another run has written the table meanwhile.
             TableError: see `tasks.table`.
         """
-        if self._put:
-            self.check()
-            self._stop_renewing()
+        self._stop_renewing()
         try:
             self._write(snapshot, owner=self.owner, only_own=self._put is not None)
         except ConditionError as error:
@@ -141,8 +142,8 @@ class Lease:
             raise LeaseLostError(f"{error} meanwhile: it is not called complete, the next run repairs") from error
         self._put = None
 
-    def _write(self, snapshot: TableSnapshot, *, owner: str, only_own: bool = False) -> None:
-        """Puts `#snapshot`, counted up, if it is this run's already, or else, unless `only_own`, is as it was read.
+    def _write(self, snapshot: TableSnapshot, *, owner: str, only_own: bool = False, is_patient: bool = True) -> None:
+        """Put `#snapshot`, counted up, if it is this run's already, or else, unless `only_own`, is as it was read.
 
         What is its own it may put again, so that an answer that was lost on its way does no harm.
         """
@@ -158,20 +159,28 @@ class Lease:
         elif not only_own:  # written by another program, or by this one before it had leases
             condition += " OR attribute_not_exists(#lease)"
         item = msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item()
-        sent = time.monotonic()
-        self.table.write_snapshot(item, condition, names, values)
+        sent = 0.0
+
+        def note_time() -> None:
+            nonlocal sent
+            sent = time.monotonic()
+
+        self.table.write_snapshot(item, condition, names, values, note_time, Pace() if is_patient else None)
         self._renewed = sent
 
     def _renew(self) -> None:
-        while not self._done.wait(RENEW_SECONDS):
+        seconds = RENEW_SECONDS
+        while not self._done.wait(seconds):
             assert self._put
+            seconds = RENEW_SECONDS
             try:
-                self._write(self._put, owner=self.owner, only_own=True)
+                self._write(self._put, owner=self.owner, only_own=True, is_patient=False)
             except ConditionError:
                 self._lost = True
                 return
             except TableError as failure:
                 log.warning("the lease could not be renewed this time: %s", failure)
+                seconds = random.uniform(RENEW_SECONDS / 20, RENEW_SECONDS / 10)  # noqa: S311 (spreads waits)
 
     def _stop_renewing(self) -> None:
         self._done.set()

@@ -27,7 +27,10 @@ POLICY = json.loads(Path(CHECKOUT, "deployments/aws/iam-policy.json").read_text(
 def test_policy_allows_what_runs_call_and_no_more(
     market: Market, table_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The IAM policy's actions are those that runs make; creating a table is left to its owner."""
+    """The IAM policy's actions are those that runs make, and those of the table's key, for DynamoDB alone.
+
+    Creating a table is left to its owner.
+    """
     from flows.market_data import market_data  # noqa: PLC0415
     from tasks import table as module  # noqa: PLC0415
     from tasks.table import Table  # noqa: PLC0415
@@ -40,9 +43,9 @@ def test_policy_allows_what_runs_call_and_no_more(
         called.add((target.decode() if isinstance(target, bytes) else target).rsplit(".", 1)[1])
 
     def connect_and_note(store_concurrency: int) -> object:
-        client = connect(store_concurrency)
-        client.meta.events.register("before-send.dynamodb", note)
-        return client
+        connection = connect(store_concurrency)
+        connection.client.meta.events.register("before-send.dynamodb", note)
+        return connection
 
     with Table(table_name, 1) as table:
         table.create()
@@ -52,10 +55,12 @@ def test_policy_allows_what_runs_call_and_no_more(
     with Table("Missing", 1) as table:
         assert not table.is_being_created()
     assert market.requests
-    (statement,) = POLICY["Statement"]
+    statement, key = POLICY["Statement"]
     assert {f"dynamodb:{name}" for name in called} == set(statement["Action"])
     tables = {resource.split("/")[-1] for resource in statement["Resource"]}
     assert tables == {"MarketData", "MarketData-*", "StructureMarket-*", "PlayerCount"}
+    assert key["Action"] == ["kms:Decrypt", "kms:DescribeKey"]
+    assert key["Condition"] == {"StringLike": {"kms:ViaService": "dynamodb.*.amazonaws.com*"}}
 
 
 @pytest.mark.usefixtures("served", "store_url")

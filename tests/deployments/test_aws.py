@@ -98,8 +98,11 @@ def test_tables_are_safe(name: str) -> None:
 def test_workers_may_do_what_the_policy_says() -> None:
     """The task role has the actions of iam-policy.json and no others, on its tables and player-count's."""
     (policy,) = RESOURCES["TaskRole"]["Properties"]["Policies"]
-    (granted,), (told,) = policy["PolicyDocument"]["Statement"], POLICY["Statement"]
+    (granted, key), (told, told_key) = policy["PolicyDocument"]["Statement"], POLICY["Statement"]
     assert granted["Action"] == told["Action"]
+    assert key["Action"] == told_key["Action"]
+    assert key["Resource"]["Fn::Sub"].endswith(":kms:${AWS::Region}:${AWS::AccountId}:key/*")
+    assert list(key["Condition"]["StringLike"]) == ["kms:ViaService"]
     tables = {resource["Fn::Sub"].rsplit("/", 1)[1] for resource in granted["Resource"]}
     assert tables == {resource.rsplit("/", 1)[1] for resource in told["Resource"]}
     assert all("${AWS::AccountId}:table/" in resource["Fn::Sub"] for resource in granted["Resource"])

@@ -1,7 +1,10 @@
-"""A proxy before the DynamoDB-compatible store, which misbehaves by plan."""
+"""A proxy before the DynamoDB-compatible store, which misbehaves by plan, and gives no more than its capacity."""
 
 import asyncio
 import json
+import math
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -23,19 +26,51 @@ WIRES = {"reset", "answer lost", "answer cut", "HTML"}
 HTML_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
 HTML = HTML_HEAD + b"6\r\n<html>\r\n0\r\n\r\n"
 KINDS = sorted({*ERRORS, *UNPROCESSED, *WIRES})
+SPENT = {"GetItem": "reads", "Scan": "reads", "PutItem": "writes", "BatchWriteItem": "writes"}
 
 
-async def answer(store_port: int, plan: Plan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Passes one connection's calls on, and spoils those that the plan says."""
+class Capacity:
+    """Provisioned units a second, as many of reads as of writes; what a second leaves unused is lost.
+
+    As with DynamoDB, a scan costs a unit for each 4 KB; it may spend more than is left, and nothing is read until the
+    debt is paid.
+    """
+
+    def __init__(self, units: float) -> None:
+        self.units = units
+        self.refused = 0  # calls
+        self.passed: Counter[str] = Counter()  # calls by operation
+        self._left = {kind: (units, time.monotonic()) for kind in SPENT.values()}
+
+    def left(self, operation: str) -> float:
+        """Return the units that are left for an operation, below 0 for a debt."""
+        if operation not in SPENT:
+            return math.inf
+        units, at = self._left[SPENT[operation]]
+        return min(self.units, units + (time.monotonic() - at) * self.units)
+
+    def spend(self, operation: str, reply: bytes) -> None:
+        """Take the units of a call that was answered."""
+        self.passed[operation] += 1
+        consumed = json.loads(reply.split(b"\r\n\r\n", 1)[1]).get("ConsumedCapacity") or []
+        units = sum(part["CapacityUnits"] for part in (consumed if isinstance(consumed, list) else [consumed]))
+        if operation == "Scan":
+            units = len(reply) / 4096
+        if operation in SPENT:
+            self._left[SPENT[operation]] = (self.left(operation) - units, time.monotonic())
+
+
+async def answer(
+    store_port: int, plan: Plan, capacity: Capacity, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Passes one connection's calls on, and spoils those that the plan says or the capacity does not allow."""
     upstream, store = await asyncio.open_connection("127.0.0.1", store_port)
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             body = await reader.readexactly(content_length(head))
             operation = find_operation(head)
-            kind = plan.next_fault(operation)
-            if kind in UNPROCESSED and operation != "BatchWriteItem":
-                kind = "throttled"
+            kind = choose_fault(plan, capacity, operation)
             if kind in ERRORS:
                 writer.write(format_error(*ERRORS[kind]))
             elif kind == "HTML":
@@ -45,9 +80,10 @@ async def answer(store_port: int, plan: Plan, reader: asyncio.StreamReader, writ
                 return
             else:
                 left: dict[str, Any] = {}
-                if kind in UNPROCESSED:
-                    head, body, left = hold_back(head, body, UNPROCESSED[kind])
+                if operation == "BatchWriteItem":
+                    head, body, left = hold_back(head, body, UNPROCESSED.get(kind, 0.0), capacity.left(operation))
                 reply = await forward(upstream, store, head, body) if body else format_answer(200, {})
+                capacity.spend(operation, reply)
                 if kind == "answer lost":
                     writer.transport.abort()
                     return
@@ -61,6 +97,17 @@ async def answer(store_port: int, plan: Plan, reader: asyncio.StreamReader, writ
     finally:
         writer.close()
         store.close()
+
+
+def choose_fault(plan: Plan, capacity: Capacity, operation: str) -> str:
+    """Return the fault that a call gets: the plan's, or for want of capacity; nothing if it goes well."""
+    kind = plan.next_fault(operation)
+    if kind in UNPROCESSED and operation != "BatchWriteItem":
+        return "throttled"
+    if not kind and capacity.left(operation) < 1:
+        capacity.refused += 1
+        return "throughput exceeded"
+    return kind
 
 
 def content_length(head: bytes) -> int:
@@ -83,11 +130,17 @@ async def forward(upstream: asyncio.StreamReader, store: asyncio.StreamWriter, h
     return reply_head + await upstream.readexactly(content_length(reply_head))
 
 
-def hold_back(head: bytes, body: bytes, share: float) -> tuple[bytes, bytes, dict[str, Any]]:
-    """Takes a share of a batch's writes out; gives what is left of the call, nothing if all are out, and them."""
+def hold_back(head: bytes, body: bytes, share: float, most: float) -> tuple[bytes, bytes, dict[str, Any]]:
+    """Take a share of a batch's writes out, and those over `most`.
+
+    Returns:
+        What is left of the call, no body if all are out, and what was taken out.
+    """
     call = json.loads(body)
     [(name, writes)] = call["RequestItems"].items()
-    kept = len(writes) - max(1, round(len(writes) * share))
+    kept = int(min(len(writes) - (max(1, round(len(writes) * share)) if share else 0), most))
+    if kept == len(writes):
+        return head, body, {}
     held = {name: writes[kept:]}
     if not kept:
         return head, b"", held
@@ -120,9 +173,10 @@ def format_answer(status: int, body: dict[str, Any]) -> bytes:
 
 
 @contextmanager
-def serve_faulty_store(store_url: str, plan: Plan) -> Iterator[str]:
+def serve_faulty_store(store_url: str, plan: Plan, capacity: Capacity | None = None) -> Iterator[str]:
     """Serves the proxy, and gives its address."""
+    limit = capacity or Capacity(math.inf)
     store_port = urlsplit(store_url).port
     assert store_port
-    with serve_from_thread(lambda reader, writer: answer(store_port, plan, reader, writer)) as port:
+    with serve_from_thread(lambda reader, writer: answer(store_port, plan, limit, reader, writer)) as port:
         yield f"http://127.0.0.1:{port}"

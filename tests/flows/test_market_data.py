@@ -17,6 +17,7 @@ from tasks.esi import RefusedError
 from tasks.store_records import ShrinkError
 from tasks.table import Item, TableError
 from tests.conftest import Clock, scan
+from tests.faults.issuer import serve_issuer
 from tests.servers import wait_for
 from tests.tasks import reference
 
@@ -288,6 +289,21 @@ def test_market_without_its_sells_is_refused(
         market_data(VENAL, table_name, price="max")
     assert scan(dynamodb, table_name) == before
     assert market_data(VENAL, table_name, price="max", force=True).deleted == len(records(before))
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_late_credentials_do_not_end_a_run(
+    market: Market, dynamodb: DynamoDBClient, table_name: str, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """A container's endpoint for credentials that is busy when a run begins is asked again, as the summary tells."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with serve_issuer([(status, b"busy")] * 7) as issuer:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{issuer.url}/credentials")
+        summary = market_data(10000003, table_name)
+    assert summary.retry_causes["CredentialRetrievalError"] == 2
+    assert issuer.issued == 1
+    assert records(scan(dynamodb, table_name)) == truth(market, 10000003)
 
 
 def make_buys(seed: int, region_id: int, index: int) -> pd.DataFrame:

@@ -172,7 +172,8 @@ def test_attributes_of_others_are_not_compared() -> None:
     """What a global table adds to each item is no difference; a detail of ours that is there or missing is one."""
     item: Item = {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "3"}}
     others: Item = {"aws:rep:updateregion": {"S": "eu-west-1"}, "aws:rep:deleting": {"BOOL": False}, "note": {"S": "x"}}
-    compact, full = (34, 5.7, 3), (34, 5.7, 3, {}, {"volume": 3})
+    compact: Row = (34, 5.7, 3)
+    full: Row = (34, 5.7, 3, {}, {"volume": 3})
     assert compare([compact], {"34": item | others}).unchanged == 1
     assert compare([full], {"34": to_item(full) | others}).unchanged == 1
     assert compare([full], {"34": item | others}).puts == [full]
