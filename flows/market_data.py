@@ -20,7 +20,7 @@ from tasks.get_page_count import get_page_count
 from tasks.history import draw_history
 from tasks.kept_pages import forget_pages
 from tasks.lease import Lease
-from tasks.next_run import follow_esi
+from tasks.next_run import as_deployed, follow_esi
 from tasks.parameters import (
     DetailChoice,
     FetchConcurrency,
@@ -60,7 +60,7 @@ def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> Non
 def leave_news(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
     """Schedule the next run, and report on this one if it has stored something; its end is recorded already."""
     summary, changes = _ended.pop(str(flow_run.id))
-    attempt(follow_esi, flow_run, summary)
+    follow_esi(flow_run, summary)
     if changes:
         report_afterwards(report_changes, summary, changes)
 
@@ -71,6 +71,7 @@ def report_changes(client: SyncPrefectClient, summary: Summary, changes: Changes
     attempt(write_summary, client, summary, attempt(draw_history, client, summary) or {})
 
 
+@as_deployed
 @flow(
     name="market-data",
     description="Keeps a DynamoDB table equal to the newest snapshot of a region's market.",

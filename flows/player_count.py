@@ -7,6 +7,7 @@ import msgspec
 from prefect import flow, task
 
 from tasks.esi import Esi
+from tasks.next_run import as_deployed
 from tasks.parameters import KeepDays, TableName
 from tasks.retries import NOT_KEPT, RETRIED
 from tasks.store_item import store_item
@@ -27,6 +28,7 @@ def get_status(esi: Esi) -> tuple[Status, datetime]:
     return esi.get_json("/status", Status)
 
 
+@as_deployed
 @flow(name="player-count", description="Stores how many players are online.", persist_result=False)
 def player_count(table_name: TableName = "PlayerCount", keep_days: KeepDays = None) -> str:
     """Stores how many players are online, under the time of the answer.

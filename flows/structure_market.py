@@ -8,6 +8,7 @@ from flows.market_data import hand_over, leave_news, store_market
 from tasks.artifacts import explain_failure
 from tasks.credentials import sign_in
 from tasks.esi import Esi
+from tasks.next_run import as_deployed
 from tasks.parameters import (
     BlockName,
     DetailChoice,
@@ -26,6 +27,7 @@ from tasks.table import Table
 from tasks.table_snapshot import Parameters
 
 
+@as_deployed
 @flow(
     name="structure-market",
     description="Keeps a DynamoDB table equal to the newest snapshot of a player structure's market.",

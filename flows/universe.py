@@ -9,6 +9,7 @@ from prefect.states import Completed
 
 from flows.market_data import market_data
 from tasks.names import list_regions
+from tasks.next_run import as_deployed
 from tasks.parameters import (
     Concurrency,
     DetailChoice,
@@ -27,6 +28,7 @@ from tasks.universe_summary import UniverseSummary, summarize_universe, write_un
 __all__ = ["UniverseSummary", "universe"]
 
 
+@as_deployed
 @flow(
     name="universe",
     description="Keeps DynamoDB tables equal to the newest snapshots of many regions' markets, or of all.",

@@ -1,6 +1,7 @@
 """What a run tells, and that the automations that ship with the deployments notice it, on a real server."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,12 +19,15 @@ from deployments.automations import main
 from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
+from tasks.next_run import TAG
 from tasks.reporter import UNIVERSE_TAG
 from tests.conftest import Clock
+from tests.faults.api import serve_changed
 from tests.flows.test_market_data import expire
 from tests.flows.test_sight import ask, inflate
 from tests.receiver import receive
 from tests.servers import wait_for
+from tests.tasks.test_next_run import deploy, make_run, schedule
 
 REGION_ID = 10000005  # one page
 REGION = f"market.region.{REGION_ID}"
@@ -75,12 +79,14 @@ def test_what_happens_is_told(
     assert [event["payload"].get("table_name") for event in events] == [table_name] * 3 + [None]
     assert "under half" in events[-1]["payload"]["reason"]
     store_in_universe(own_api)
+    fail_to_follow(own_api, table_name)
     assert automations.keys() == {
         "shrunk snapshots",
         "failed runs",
         "stale data",
         "stale data in the universe",
         "late runs",
+        "runs that are not followed",
     }
     for what, name in automations.items():
         wait_for(lambda: name in told(own_api, begun), what)  # noqa: B023 (waited for)
@@ -142,6 +148,21 @@ def test_data_that_stay_old_are_told(own_api: Api, automations: dict[str, str], 
     assert names == {"market-data.fresh", "market-data.stale"}
 
 
+def fail_to_follow(own_api: Api, table_name: str) -> None:
+    """Run a deployment's run that is to be followed, on a server that creates none."""
+
+    def refuse(request: str, answer: httpx.Response) -> httpx.Response:
+        return httpx.Response(500, text="planned") if request.endswith("/create_flow_run") else answer
+
+    parameters = {"region_id": REGION_ID, "table_name": f"{table_name}-followed"}
+    deployment_id = deploy(own_api, parameters, schedule())
+    run_id = str(make_run(own_api, deployment_id, [TAG]).id)
+    with serve_changed(own_api.url, refuse) as url:
+        environ = os.environ | {"PREFECT_API_URL": url, "PREFECT__FLOW_ENTRYPOINT": "flows/market_data.py:market_data"}
+        subprocess.run([sys.executable, "-m", "prefect.engine", run_id], cwd=CHECKOUT, env=environ, check=True)
+    assert own_api.read_state(run_id).type == "COMPLETED"
+
+
 CREATE_BLOCK = """
 import sys
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
@@ -154,7 +175,7 @@ def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> 
     """With --notify the automations send messages through the block, and keep doing so when the stack is up again."""
     with receive() as messages:
         subprocess.run([sys.executable, "-c", CREATE_BLOCK, messages.url], cwd=CHECKOUT, check=True)
-        assert deploy_automations("custom-webhook/test").count("send-notification") == 5
+        assert deploy_automations("custom-webhook/test").count("send-notification") == 6
         own_api.apply_automations(read_automations())  # as `make up` does
         assert run(table_name, 19999999) == 1
         wait_for(lambda: bool(messages.posts), "the message")
@@ -162,7 +183,7 @@ def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> 
     assert message["subject"] == "market-data tells of failed runs"
     assert "A run failed or crashed." in message["body"]
     assert "19999999" in message["body"]
-    assert deploy_automations(None).count("updated, do-nothing") == 5
+    assert deploy_automations(None).count("updated, do-nothing") == 6
 
 
 def test_unknown_block_is_told(own_api: Api, capsys: pytest.CaptureFixture[str]) -> None:
