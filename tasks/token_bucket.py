@@ -4,8 +4,12 @@ ESI gives an address 12,000 tokens in any 15 minutes, and 429 to who asks for mo
 they need from the limit in helpings. It frees slots evenly, ESI each token 15 minutes after its use: once few are left
 the limit is set to what ESI's last answer says, less a margin, which is more than others can have in hand. Should ESI
 ever give fewer tokens than the limit has, the limit becomes ESI's. A killed worker's slots come free like all others.
+
+Not every server says how many slots are taken now: some say how many were at the last change. A worker counts itself
+what has decayed since it first saw that change, and only then asks, because a refusal makes Prefect forget it.
 """
 
+import math
 import os
 import re
 import threading
@@ -19,17 +23,22 @@ import msgspec
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
+from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.logging import get_logger, get_run_logger
 from prefect.settings import PREFECT_API_URL
 
-from tasks.esi import TransientError
+from tasks.esi import RefusedError, TransientError
 
 LIMIT = "esi-market-order"
 TOKENS, WINDOW_SECONDS = 12_000, 900.0
 LEAST_TOKENS = 1_600  # twice the margin
 REQUEST_TOKENS = 2  # what a page costs, or a HEAD
 LOOK_SECONDS = 1.0  # between two looks at whether all hold still
-MAX_WAIT_SECONDS = 5.0  # until the limit is looked at again
+MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.2, 5.0  # until the limit is looked at again
+MAX_RETRY_SECONDS = 60.0  # a longer `Retry-After` is not waited for
+# A limit that has refused so often in a row, though slots were free, and for so long, is not asked any more.
+PATIENCE, PATIENCE_SECONDS = 5, 120.0
 KNOWN_SECONDS = 5.0  # for so long ESI's answer says how many are left
 
 
@@ -74,6 +83,11 @@ class TokenBucket:
         self._expected = 0  # tokens that will be needed, as far as is known
         self._allowance = Allowance()
         self._looked = self._wait_until = 0.0  # monotonic times
+        self._refusals = 0  # in a row …
+        self._refused_since = 0.0  # … and when the first was, monotonic time
+        self._seen: tuple[object, ...] = ()  # the limit's last change …
+        self._seen_at = 0.0  # … and when it was seen first, monotonic time
+        self._logger = get_run_logger() if FlowRunContext.get() else get_logger(__name__)
         self._client: SyncPrefectClient | None = None
         self._counts = bool(PREFECT_API_URL.value())
 
@@ -129,33 +143,67 @@ class TokenBucket:
         with self._lock:
             limit = self._read()
             if limit and self._held_seconds(limit) < seconds:
-                self._update(
-                    active_slots=round(limit.limit + self._allowance.margin + seconds * limit.slot_decay_per_second)
-                )
+                full = limit.limit + self._margin(limit)
+                self._update(active_slots=round(full + seconds * limit.slot_decay_per_second))
 
     def _take(self, tokens: int) -> float:
-        """Takes a helping and gives 0, or gives the seconds to wait."""
+        """Take as many tokens, or as many as the limit can give at once, and return 0; or return the seconds to wait.
+
+        Raises:
+            RefusedError: the limit is too small for a single request.
+            TransientError: Prefect's server could not be asked.
+        """
         limit = self._read()
         if limit and self._client:
+            if limit.limit < REQUEST_TOKENS:
+                raise RefusedError(
+                    f"the limit {LIMIT} on Prefect's server has {limit.limit} slots, a request takes {REQUEST_TOKENS}: "
+                    f"give it {LEAST_TOKENS:,} to {TOKENS:,}, or switch it off"
+                )
+            tokens = max(REQUEST_TOKENS, min(tokens, limit.limit // 2))
             if held_seconds := self._held_seconds(limit):
                 return held_seconds
             missing = self._follow_esi(limit, tokens) + tokens - limit.limit
-            if missing > 0:  # not asked for: a refusal makes Prefect forget what has decayed since the last change
-                return min(max(0.2, missing / limit.slot_decay_per_second), MAX_WAIT_SECONDS)
+            if missing > 0:
+                return min(max(MIN_WAIT_SECONDS, missing / limit.slot_decay_per_second), MAX_WAIT_SECONDS)
             try:
                 self._client.increment_concurrency_slots([LIMIT], tokens, "rate_limit").raise_for_status()
             except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
-                if error.response.status_code == httpx.codes.LOCKED:  # another run came first
-                    return 0.2
-                raise unreachable(error) from error
+                if error.response.status_code != httpx.codes.LOCKED:
+                    raise unreachable(error) from error
+                if self._is_patient():
+                    return retry_seconds(error.response)
             except httpx.TransportError as error:
                 raise unreachable(error) from error
+            else:
+                self._refusals = 0
         self._purse += tokens
         self._expected = max(0, self._expected - tokens)
         return 0.0
 
+    def _is_patient(self) -> bool:
+        """Return whether to wait after a refusal, because another run came first; if not, count no longer."""
+        now = time.monotonic()
+        self._refused_since = self._refused_since if self._refusals else now
+        self._refusals += 1
+        if self._refusals < PATIENCE or now - self._refused_since < PATIENCE_SECONDS:
+            return True
+        self._logger.warning(
+            "the limit %s has refused %d times in %.0f s though slots were free: this run counts ESI's tokens no "
+            "longer; delete the limit, and make it again with python -m deployments.automations",
+            LIMIT,
+            self._refusals,
+            now - self._refused_since,
+        )
+        self._stop_counting()
+        return False
+
+    def _margin(self, limit: GlobalConcurrencyLimitResponse) -> int:
+        """Return how many slots are left alone; of a limit that somebody made small, half."""
+        return min(self._allowance.margin, limit.limit // 2)
+
     def _held_seconds(self, limit: GlobalConcurrencyLimitResponse) -> float:
-        return max(0.0, (limit.active_slots - limit.limit - self._allowance.margin) / limit.slot_decay_per_second)
+        return max(0.0, (limit.active_slots - limit.limit - self._margin(limit)) / limit.slot_decay_per_second)
 
     def _follow_esi(self, limit: GlobalConcurrencyLimitResponse, tokens: int) -> int:
         """Gives the slots that are taken, once they are as many as ESI says, where that matters."""
@@ -165,6 +213,8 @@ class TokenBucket:
         if limit.limit > esi.of > 0:
             self._update(limit=esi.of, slot_decay_per_second=esi.of / max(1.0, esi.window_seconds))
             limit.limit = esi.of
+        if limit.limit < 2 * esi.margin:  # what ESI says is mostly about others
+            return limit.active_slots
         is_full = limit.active_slots + tokens > limit.limit
         if not is_full and not esi.is_scarce:
             return limit.active_slots
@@ -174,7 +224,7 @@ class TokenBucket:
         return taken
 
     def _read(self) -> GlobalConcurrencyLimitResponse | None:
-        """Gives the limit as it stands, None if there is none."""
+        """Return the limit as it stands, with the slots that are taken now; None if there is none."""
         if not self._counts:
             return None
         self._looked = time.monotonic()
@@ -184,12 +234,23 @@ class TokenBucket:
         try:
             limit = self._client.read_global_concurrency_limit_by_name(LIMIT)
         except ObjectNotFound:
-            self._counts = False  # it will not come while this run lasts
-            self._close()
+            self._stop_counting()
             return None
         except (PrefectHTTPStatusError, httpx.HTTPError) as error:
             raise unreachable(error) from error
-        return limit if limit.active and limit.slot_decay_per_second > 0 else None
+        if not limit.active or limit.slot_decay_per_second <= 0:
+            return None
+        seen = (limit.updated, limit.active_slots, limit.limit, limit.slot_decay_per_second)
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, time.monotonic()
+        seconds = max(0.0, self._looked - self._seen_at)  # at least so long: from an answer to a question
+        limit.active_slots = max(0, limit.active_slots - int(seconds * limit.slot_decay_per_second))
+        return limit
+
+    def _stop_counting(self) -> None:
+        """Do without the limit for the rest of this run."""
+        self._counts = False
+        self._close()
 
     def _close(self) -> None:
         if self._client:
@@ -200,8 +261,19 @@ class TokenBucket:
         if self._client:
             try:
                 self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
+            except ObjectNotFound:
+                self._stop_counting()
             except (PrefectHTTPStatusError, httpx.HTTPError) as error:
                 raise unreachable(error) from error
+
+
+def retry_seconds(response: httpx.Response) -> float:
+    """Return how long a refusal says to wait before asking again, within bounds; a moment if it does not say."""
+    try:
+        seconds = float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        seconds = math.nan
+    return min(max(MIN_WAIT_SECONDS, seconds), MAX_RETRY_SECONDS) if math.isfinite(seconds) else MIN_WAIT_SECONDS
 
 
 def unreachable(error: Exception) -> TransientError:

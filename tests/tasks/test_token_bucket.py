@@ -1,10 +1,12 @@
 """The tokens that all workers share: a limit of a real Prefect server, and the stand-in that bans as ESI does."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -17,9 +19,10 @@ from deployments.local.market.market import TOKENS, Market
 from deployments.local.market.server import serve
 from flows.market_data import market_data
 from tasks import token_bucket
-from tasks.esi import Esi, RateLimitedError
-from tasks.token_bucket import Allowance, TokenBucket, create_limit
+from tasks.esi import Esi, RateLimitedError, RefusedError
+from tasks.token_bucket import Allowance, TokenBucket, create_limit, retry_seconds
 from tests.conftest import Clock
+from tests.faults.api import serve_changed
 from tests.flows.test_sight import ask
 
 REGION_ID, VENAL = 19_000_002, 10_000_015
@@ -174,6 +177,153 @@ def test_ban_is_told_to_all(market: Market, clock: Clock) -> None:
         with TokenBucket() as other:
             assert 3 < other.spend() <= 10
         Esi._hold_until.clear()  # noqa: SLF001
+
+
+def change_limit(**values: float) -> None:
+    """Change the limit, as an operator does."""
+    with get_client(sync_client=True) as client:
+        update = GlobalConcurrencyLimitUpdate.model_validate(values)
+        client.update_global_concurrency_limit(token_bucket.LIMIT, update)
+
+
+def spend_within(tokens: TokenBucket, seconds: float, requests: int = 1) -> float:
+    """Spend requests' tokens, waiting as told, and return the seconds that this took; fail after so many."""
+    begun = time.monotonic()
+    for _ in range(requests):
+        while wait_seconds := tokens.spend():
+            assert time.monotonic() - begun + wait_seconds < seconds
+            time.sleep(wait_seconds)
+    return time.monotonic() - begun
+
+
+@contextmanager
+def serve_undecayed(api: Api) -> Iterator[None]:
+    """Have the server say of the limit how many slots were taken at its last change, as Prefect Cloud does."""
+    written = [read_taken()]
+
+    def change(request: str, answer: httpx.Response) -> httpx.Response:
+        if request == f"GET /v2/concurrency_limits/{token_bucket.LIMIT}":
+            return httpx.Response(200, json=answer.json() | {"active_slots": written[-1]})
+        if "/v2/concurrency_limits" in request:
+            found = httpx.get(f"{api.url}/v2/concurrency_limits/{token_bucket.LIMIT}", trust_env=False)
+            written.append(found.json()["active_slots"])
+        return answer
+
+    with serve_changed(api.url, change):
+        yield
+
+
+@pytest.mark.usefixtures("limit")
+def test_slots_that_are_not_said_to_decay_come_free(api: Api) -> None:
+    """Where a server says how many slots were taken last, a run waits as long as they take to decay, and goes on."""
+    set_taken(12_030)
+    with serve_undecayed(api), TokenBucket() as tokens:
+        assert 1 < spend_within(tokens, 6) < 4
+        tokens.expect(5)
+        assert spend_within(tokens, 4, requests=5) > 0.2
+
+
+@pytest.mark.usefixtures("limit")
+def test_hold_ends_where_slots_are_not_said_to_decay(api: Api) -> None:
+    """Where a server says how many slots were taken last, all hold still as long as they are told, and no longer."""
+    change_limit(slot_decay_per_second=1000)
+    with serve_undecayed(api), TokenBucket() as one, TokenBucket() as other:
+        one.hold_all(1.5)
+        assert 1.5 < spend_within(other, 6) < 4
+
+
+@pytest.mark.usefixtures("limit")
+@pytest.mark.parametrize(("slots", "requests"), [(2, 15), (50, 60), (119, 120)])
+def test_small_limit_gives_what_it_has(slots: int, requests: int) -> None:
+    """A limit that is smaller than a chunk's tokens is used in small helpings; it is never overdrawn."""
+    change_limit(limit=slots, slot_decay_per_second=100)
+    with TokenBucket() as tokens:
+        tokens.expect(requests)
+        tokens.note_answer(httpx.Headers({"X-Ratelimit-Limit": "12000/15m", "X-Ratelimit-Remaining": "11000"}))
+        assert spend_within(tokens, 15, requests) > (2 * requests - slots) / 100 - 0.1
+
+
+@pytest.mark.usefixtures("served", "limit")
+@pytest.mark.parametrize("slots", [0, 1])
+def test_limit_below_one_request_is_refused(market: Market, slots: int) -> None:
+    """A limit that no request can be taken from fails the run at once, with what to do."""
+    change_limit(limit=slots)
+    allowed = f"has {slots} slots, a request takes 2: give it 1,600 to 12,000, or switch it off"
+    with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi, pytest.raises(RefusedError, match=allowed):
+        esi.head(REGION_ID)
+    assert not market.requests
+
+
+@pytest.mark.usefixtures("limit")
+@pytest.mark.parametrize("change", [{"active": False}, {"slot_decay_per_second": 0}])
+def test_limit_that_is_none_is_not_waited_for(change: dict[str, float]) -> None:
+    """A limit that is switched off, or whose slots never come free, counts nothing."""
+    set_taken(12_000)
+    change_limit(**change)
+    with TokenBucket() as tokens:
+        assert tokens.spend() == 0
+
+
+@contextmanager
+def serve_refusing(api: Api, times: int) -> Iterator[list[str]]:
+    """Have the server refuse slots so many times, though there are some; yield the requests for them."""
+    asked: list[str] = []
+
+    def change(request: str, answer: httpx.Response) -> httpx.Response:
+        if request != "POST /v2/concurrency_limits/increment":
+            return answer
+        asked.append(request)
+        return httpx.Response(423, headers={"Retry-After": "0.4"}) if len(asked) <= times else answer
+
+    with serve_changed(api.url, change):
+        yield asked
+
+
+@pytest.mark.usefixtures("limit")
+def test_refusal_is_waited_for_as_long_as_it_says(api: Api) -> None:
+    """A refusal's `Retry-After` is waited for, and then slots are asked for again."""
+    with serve_refusing(api, times=3) as asked, TokenBucket() as tokens:
+        assert spend_within(tokens, 6) > 3 * 0.4
+    assert len(asked) == 4
+
+
+@pytest.mark.usefixtures("limit")
+def test_limit_that_always_refuses_is_left(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A limit that refuses again and again though slots are free does not stop the run, which says so."""
+    monkeypatch.setattr(token_bucket, "PATIENCE_SECONDS", 1.0)
+    with serve_refusing(api, times=10_000) as asked, TokenBucket() as tokens:
+        spend_within(tokens, 10, requests=200)
+    assert len(asked) == token_bucket.PATIENCE
+    assert re.search(r"has refused 5 times in \d+ s though slots were free: this run counts ESI's token", caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("8.5", 8.5), ("3600", 60), ("inf", 0.2), ("nan", 0.2), ("-1", 0.2), ("soon", 0.2), ("", 0.2)],
+)
+def test_retry_after_is_bounded(given: str, seconds: float) -> None:
+    """What a refusal says to wait is believed within bounds."""
+    assert retry_seconds(httpx.Response(423, headers={"Retry-After": given})) == seconds
+
+
+@pytest.mark.usefixtures("limit")
+def test_limit_deleted_meanwhile_is_none(api: Api) -> None:
+    """A limit that is deleted while a run looks at it, and while it waits, counts nothing any more."""
+    set_taken(12_800)
+
+    def delete(request: str, answer: httpx.Response) -> httpx.Response:
+        if request.startswith("GET /v2/concurrency_limits/"):
+            httpx.delete(f"{api.url}/v2/concurrency_limits/{token_bucket.LIMIT}", trust_env=False)
+        return answer
+
+    with TokenBucket() as waiting, TokenBucket() as holding:
+        assert waiting.spend() > 1
+        with serve_changed(api.url, delete):
+            holding.hold_all(10)
+        spend_within(waiting, 7)
+    create_limit()
 
 
 SPEED, WORKERS = 5.0, 4
