@@ -18,7 +18,7 @@ from tasks.esi import Esi
 from tasks.fetch_pages import fetch_pages, is_whole, offers
 from tasks.get_page_count import get_page_count
 from tasks.history import draw_history
-from tasks.kept_pages import forget_pages
+from tasks.kept_pages import forget_old_pages, forget_pages
 from tasks.lease import Lease
 from tasks.next_run import as_deployed, follow_esi
 from tasks.parameters import (
@@ -124,6 +124,7 @@ def market_data(
 def store_market(parameters: Parameters, esi: Esi, table: Table, *, force: bool) -> Summary:
     """Takes a market, a region's or a structure's, through the states, in their order."""
     started = time.monotonic()
+    forget_old_pages()
     with Reporter() as reporter, Lease(table) as lease:
         for _ in offers():  # a snapshot that moves on while it is fetched gives way to the next
             with reporter.state("Get Page Count"):

@@ -2,10 +2,14 @@
 
 Off unless `PREFECT_RESULTS_PERSIST_BY_DEFAULT=true`; the folder is below `PREFECT_LOCAL_STORAGE_PATH`. Prefect stores
 and finds a chunk's orders by flow run, snapshot and pages, and shows a task run that took them from there as `Cached`.
+
+Wherever Prefect keeps other results, pages stay on this machine: a storage block, such as one of S3, has no way to
+remove what it holds, and would grow by gigabytes a day. A retry on another machine fetches all pages.
 """
 
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +19,45 @@ from prefect.settings import get_current_settings
 
 KEEP_SECONDS = 86_400.0  # a run that nobody has retried by then is not retried any more
 FOLDER = "market-data"
+OF = "-of-"  # between a snapshot's name and its region, which a retry may find changed
 PACKED = CompressedSerializer(serializer=PickleSerializer(), compressionlib="zlib")
 
 
 def keep_pages() -> dict[str, Any]:
-    """Gives the options that make a task keep what it fetches, or not to, as Prefect's settings say."""
+    """Return the options that make a task keep what it fetches, or not to, as Prefect's settings say."""
     if not get_current_settings().results.persist_by_default:
         return {"cache_policy": NO_CACHE, "persist_result": False}
-    key = f"{FOLDER}/{{flow_run.id}}/{{parameters[snapshot]}}/{{parameters[chunk]}}"
-    return {"persist_result": True, "result_storage_key": key, "result_serializer": PACKED}
+    key = f"{{flow_run.id}}/{{parameters[snapshot]}}{OF}{{parameters[snapshot].region_id}}/{{parameters[chunk]}}"
+    return {
+        "persist_result": True,
+        "result_storage": find_folder(),
+        "result_storage_key": key,
+        "result_serializer": PACKED,
+    }
 
 
 def kept_snapshots(flow_run_id: str) -> list[str]:
-    """Gives the names of the snapshots of which an earlier attempt of a flow run has kept pages."""
-    return sorted(folder.name for folder in (find_folder() / flow_run_id).glob("*"))
+    """Return the names of the snapshots of which an earlier attempt of a flow run has kept pages."""
+    return sorted(folder.name.partition(OF)[0] for folder in (find_folder() / flow_run_id).glob("*"))
 
 
 def forget_pages(flow_run_id: str) -> None:
-    """Removes what a flow run has kept, and what others have kept for longer than a day."""
+    """Remove what a flow run has kept, and Prefect's records of errors, which nobody reads."""
     shutil.rmtree(find_folder() / flow_run_id, ignore_errors=True)
-    for folder in find_folder().glob("*"):
-        if folder.stat().st_mtime < time.time() - KEEP_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+    for file in find_folder().glob("*"):
+        with suppress(OSError):
+            if file.is_file():
+                file.unlink()
+
+
+def forget_old_pages() -> None:
+    """Remove what runs have left for longer than a day."""
+    for path in find_folder().glob("*"):
+        with suppress(OSError):  # another run may have been quicker
+            if path.stat().st_mtime < time.time() - KEEP_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def find_folder() -> Path:
-    """Gives the folder of all kept pages."""
-    return get_current_settings().results.local_storage_path / FOLDER
+    """Return the folder of all kept pages."""
+    return (get_current_settings().results.local_storage_path / FOLDER).expanduser()

@@ -1,0 +1,133 @@
+"""What runs leave on disk: real runs, each in a process of its own, wherever Prefect keeps results."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.filesystems import LocalFileSystem
+
+from deployments.local.api import Api
+from deployments.local.environment import CHECKOUT
+from deployments.local.market.market import refuse
+from tasks.kept_pages import KEEP_SECONDS
+from tests.conftest import Clock, scan
+from tests.flows.test_failures import Faulty
+from tests.flows.test_market_data import VENAL, expire, records, truth
+from tests.tasks.test_next_run import deploy, make_run, read_run, schedule, scheduled_runs
+
+pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("served", "store_url")]
+
+Execute = Callable[[FlowRun], None]
+
+
+@pytest.fixture
+def market(clock: Clock) -> Faulty:
+    """The market of these tests."""
+    return Faulty(clock)
+
+
+@pytest.fixture
+def block(tmp_path: Path) -> str:
+    """A storage block, by its slug."""
+    name = f"kept-{uuid.uuid4()}"
+    LocalFileSystem(basepath=str(tmp_path / "block")).save(name)
+    return f"local-file-system/{name}"
+
+
+@pytest.fixture
+def execute(api: Api, block: str, tmp_path: Path) -> Execute:
+    """Run a flow run as a worker does, which keeps pages and has a storage block for results."""
+    environ = os.environ | {
+        "PREFECT__FLOW_ENTRYPOINT": "flows/market_data.py:market_data",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
+        "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "local"),
+        "PREFECT_DEFAULT_RESULT_STORAGE_BLOCK": block,
+    }
+
+    def run(flow_run: FlowRun) -> None:
+        pending = {"state": {"type": "PENDING"}, "force": True}
+        url = f"{api.url}/flow_runs/{flow_run.id}/set_state"
+        httpx.post(url, json=pending, trust_env=False).raise_for_status()
+        command = [sys.executable, "-m", "prefect.engine", str(flow_run.id)]
+        subprocess.run(command, cwd=CHECKOUT, env=environ, check=True, capture_output=True)
+
+    return run
+
+
+def find_files(folder: Path) -> list[str]:
+    """Return the names of all files below a folder."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_good_runs_leave_nothing(
+    api: Api, execute: Execute, clock: Clock, dynamodb: DynamoDBClient, table_name: str, tmp_path: Path
+) -> None:
+    """After runs that ended well no page is left, neither in the block nor on this machine."""
+    deployment_id = deploy(api, {"region_id": VENAL, "table_name": table_name})
+    for _ in range(2):
+        run = make_run(api, deployment_id, [])
+        execute(run)
+        assert read_run(api, run).state_name == "Completed"
+        clock.now += 300
+        expire(dynamodb, table_name)
+    assert find_files(tmp_path) == []
+
+
+def test_retry_fetches_what_did_not_come(
+    api: Api, execute: Execute, market: Faulty, dynamodb: DynamoDBClient, table_name: str, tmp_path: Path
+) -> None:
+    """A retry on the same machine fetches the page that had failed alone; then no page is left."""
+    market.plan = {"5": [refuse(403, "no")]}
+    run = make_run(api, deploy(api, {"region_id": VENAL, "table_name": table_name}), [])
+    execute(run)
+    assert read_run(api, run).state_name == "Failed"
+    kept = set(find_files(tmp_path / "local" / "market-data" / str(run.id)))
+    assert kept
+    market.reset_counts()
+    execute(run)
+    assert set(market.pages) == {str(page) for page in range(1, 8)} - kept
+    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    assert find_files(tmp_path / "local") == []
+    assert all(file.stat().st_size < 1000 for file in (tmp_path / "block").iterdir())  # Prefect's own, of the error
+
+
+def test_failed_runs_leave_nothing_for_more_than_a_day(
+    api: Api, execute: Execute, market: Faulty, table_name: str, tmp_path: Path
+) -> None:
+    """What a run left a day ago is removed by the next, even if that fails, too."""
+    market.plan = {"5": [refuse(403, "no"), refuse(403, "no")]}
+    deployment_id = deploy(api, {"region_id": VENAL, "table_name": table_name})
+    first, second = (make_run(api, deployment_id, []) for _ in range(2))
+    execute(first)
+    folder = tmp_path / "local" / "market-data"
+    day_ago = time.time() - KEEP_SECONDS - 60
+    left = set(folder.iterdir())
+    for path in left:
+        os.utime(path, (day_ago, day_ago))
+    execute(second)
+    assert read_run(api, second).state_name == "Failed"
+    assert (folder / str(second.id)).is_dir()
+    assert not left & set(folder.iterdir())
+
+
+def test_pages_of_another_region_are_not_taken(
+    api: Api, execute: Execute, market: Faulty, dynamodb: DynamoDBClient, table_name: str
+) -> None:
+    """A retry of a run whose deployment has another region since, of as many pages, fetches all of these."""
+    first, other = 10000009, 10000023  # three pages each
+    market.plan = {"3": [refuse(403, "no")]}
+    deployment_id = deploy(api, {"region_id": first, "table_name": table_name}, schedule())
+    (run,) = scheduled_runs(api, deployment_id)
+    execute(run)
+    change = {"parameters": {"region_id": other, "table_name": table_name}}
+    httpx.patch(f"{api.url}/deployments/{deployment_id}", json=change, trust_env=False).raise_for_status()
+    execute(run)
+    assert records(scan(dynamodb, table_name)) == truth(market, other)
