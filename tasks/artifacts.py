@@ -11,14 +11,14 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ParameterTypeError
 
-from tasks.esi import EsiError, RateLimitedError, RefusedError, TransientError
+from tasks.esi import DeniedError, EsiError, RateLimitedError, RefusedError, TransientError
 from tasks.lease import LeaseHeldError, LeaseLostError
 from tasks.names import region_name, type_name
 from tasks.reporter import create_artifact, report_afterwards, send_event
 from tasks.retries import RETRIES
 from tasks.store_records import Changes, Row, ShrinkError
 from tasks.summary import Summary, percent
-from tasks.table import Item, MissingTableError, TableError, TransientTableError
+from tasks.table import CredentialsError, Item, MissingTableError, TableError, TransientTableError
 
 MOVERS = 20
 # USD per million units on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
@@ -179,6 +179,7 @@ KNOWN: dict[type[BaseException], tuple[str, str]] = {
         f"It was asked for again {RETRIES} times, after growing waits.",
         "Nothing, if ESI is down, as it is each day at 11:00 UTC: the next run does its work. Else ask it from here.",
     ),
+    DeniedError: ("Twice, the second time with a new access token.", "What the message says."),
     RefusedError: ("Once: asking again would give the same answer.", "What the message says; the next run asks again."),
     ShrinkError: (
         "Nothing: a snapshot that has lost so much is more likely broken than true.",
@@ -187,6 +188,10 @@ KNOWN: dict[type[BaseException], tuple[str, str]] = {
     LeaseHeldError: ("This run waited two minutes for the other.", "Nothing, or run one schedule a table."),
     LeaseLostError: ("It stopped writing at once.", "Nothing: the next run repairs."),
     MissingTableError: ("Nothing was fetched.", "Create the table, with the command in the message."),
+    CredentialsError: (
+        f"They were asked for again {RETRIES} times, after growing waits.",
+        "What the message says: look at who issues the credentials, or at the keys.",
+    ),
     TransientTableError: (
         f"It was sent again {RETRIES} times, after growing waits.",
         "Nothing, if it was a spell of throttling: the next run writes the rest. Else give the table more capacity.",
