@@ -131,7 +131,7 @@ def store_market(parameters: Parameters, esi: Esi, table: Table, *, force: bool)
                 snapshot = get_page_count(parameters, table, esi, force=force)
             reporter.tag(snapshot)
             if snapshot.is_stored:
-                return finish(summarize(snapshot, table, esi, reporter, started), reporter)
+                return finish(summarize(snapshot, parameters, table, esi, reporter, started), reporter)
             with reporter.state("Build Iterator"):
                 chunks = build_iterator(snapshot.pages)
             with reporter.state("Fetch Pages", chunks, "pages"):
@@ -146,7 +146,8 @@ def store_market(parameters: Parameters, esi: Esi, table: Table, *, force: bool)
         with reporter.state("Store Records", parts, "writes"):
             store_records.map(parts, unmapped(lease)).result()
             complete_store(book, snapshot, parameters, lease)
-        return finish(summarize(snapshot, table, esi, reporter, started, book, changes), reporter, changes)
+        summary = summarize(snapshot, parameters, table, esi, reporter, started, book, changes)
+        return finish(summary, reporter, changes)
 
 
 def finish(summary: Summary, reporter: Reporter, changes: Changes | None = None) -> Summary:

@@ -14,10 +14,10 @@ from prefect.exceptions import ParameterTypeError
 from tasks.esi import DeniedError, EsiError, RateLimitedError, RefusedError, TransientError
 from tasks.lease import LeaseHeldError, LeaseLostError
 from tasks.names import region_name, type_name
-from tasks.reporter import create_artifact, report_afterwards, send_event
+from tasks.reporter import create_artifact, name_region, report_afterwards, send_event
 from tasks.retries import RETRIES
 from tasks.store_records import Changes, Row, ShrinkError
-from tasks.summary import Summary, percent
+from tasks.summary import Summary, counted, percent
 from tasks.table import CredentialsError, Item, MissingTableError, TableError, TransientTableError
 
 MOVERS = 20
@@ -26,7 +26,7 @@ WRITE_UNITS_USD, READ_UNITS_USD = "0.625", "0.125"
 # USD per million transitions of a standard workflow there: https://aws.amazon.com/step-functions/pricing/
 TRANSITIONS_USD = 25
 MILLION = 1_000_000
-RUNS_A_MONTH = 30 * 24 * 12  # every five minutes
+MONTH_SECONDS = 30 * 86_400
 
 
 def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[str, bytes]) -> None:
@@ -55,43 +55,63 @@ def write_movers(client: SyncPrefectClient, summary: Summary, changes: Changes) 
             client,
             "table",
             json.dumps(movers),
-            f"{region_name(summary.region_id)}: {len(changes.replaced):,} types changed until "
-            f"{summary.last_modified:%Y-%m-%d %H:%M} UTC; these moved most ISK",
+            f"{region_name(summary.region_id)}: {counted(len(changes.replaced), 'type')} changed until "
+            f"{summary.last_modified:%Y-%m-%d %H:%M} UTC. These moved most: by the ISK that the change of price, or of "
+            "volume, makes of what is on offer. Types whose price and volume changed by less than 0.05 % are left out.",
             key=f"movers-{summary.region_id}",
         )
 
 
 def describe_run(summary: Summary) -> str:
-    """Gives a run's summary as markdown."""
+    """Return a run's summary as markdown."""
     units = (summary.consumed_write_units, summary.consumed_read_units)
-    cost, instead = price_run(*units), price_state_machine(summary.pages, summary.records)
+    size = f"{counted(summary.pages, 'page')} and {counted(summary.records, 'record')}"
+    earlier = summary.compared_with
     causes = ", ".join(f"{count:,} {cause}" for cause, count in summary.retry_causes.items())
     rows = {
         "snapshot": f"{summary.last_modified:%Y-%m-%d %H:%M:%S} UTC, {summary.age_seconds:,.0f} s old when stored",
-        "region": f"{summary.region_id} {region_name(summary.region_id)}",
+        "compared with": f"{earlier:%Y-%m-%d %H:%M:%S} UTC" if earlier else "no earlier snapshot of these parameters",
+        "orders from": summary.source,
+        "region": name_region(summary.region_id),
         "table": summary.table_name,
+        "order_type": str(summary.order_type),
+        "price": str(summary.price),
+        "detail": str(summary.detail),
         "pages": f"{summary.pages:,}",
         "orders": f"{summary.orders:,}",
         "records": f"{summary.records:,}",
         "written": f"{summary.written:,}",
         "deleted": f"{summary.deleted:,}",
         "unchanged": f"{summary.unchanged:,}",
-        "foreign items": f"{summary.foreign:,}",
+        "other items": f"{summary.foreign:,} in the table that are no item type's, left alone",
         "retries": f"{summary.retries:,}" + (f": {causes}" if causes else ""),
-        "waited": f"{summary.waiting_seconds:,.1f} s",
+        "waits": f"{summary.waiting_seconds:,.1f} s for limits, before retries, for other runs and the next snapshot",
         "seconds": f"{summary.seconds:,.2f} s",
         **{f"… {state}": f"{seconds:,.2f} s" for state, seconds in summary.state_seconds.items()},
         "write units": f"{units[0]:,.1f}",
         "read units": f"{units[1]:,.1f}",
-        "price": f"${cost:.6f} a run, ${cost * RUNS_A_MONTH:,.2f} a month of a run like this every 5 minutes",
-        "by a state machine": f"${instead:.6f} a run, ${instead * RUNS_A_MONTH:,.2f} a month",
+        "cost": describe_cost(cost_of_run(*units), summary),
+        "cost by a state machine": describe_cost(cost_of_state_machine(summary.pages, summary.records), summary),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
         f"| | |\n| --- | --- |\n{table}\n\n"
-        "The price is DynamoDB's, of write and read units on demand; server and worker come on top. A state machine "
-        "would make a transition a page and a record, and write every record."
+        "The cost is DynamoDB's, of write and read units on demand; server and worker come on top. A state machine "
+        f"would make a transition for each of {size}, and write every record. What a month costs is said of a run that "
+        "compared with an earlier snapshot: a first fill is no measure of it."
     )
+
+
+def describe_cost(cost: Decimal, summary: Summary) -> str:
+    """Return what a run costs, and a month of runs that are as far apart as its snapshot is from the one before.
+
+    A run without one before it, such as a first fill, says nothing of a month.
+    """
+    if summary.compared_with is None:
+        return f"${cost:.6f} for this run"
+    seconds = (summary.last_modified - summary.compared_with).total_seconds()
+    month = cost * Decimal(MONTH_SECONDS / seconds)
+    return f"${cost:.6f} a run, ${month:,.2f} a month of runs like this, one every {round(seconds / 60, 1):g} minutes"
 
 
 def to_data_uri(png: bytes) -> str:
@@ -99,70 +119,82 @@ def to_data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def price_run(write_units: float, read_units: float) -> Decimal:
-    """Gives what units cost, USD; `WRITE_UNITS_USD` and `READ_UNITS_USD` set the prices of a million of each.
+def cost_of_run(write_units: float, read_units: float) -> Decimal:
+    """Return what units cost, USD; `WRITE_UNITS_USD` and `READ_UNITS_USD` set the cost of a million of each.
 
     Raises:
-        ValueError: one of them is no price.
+        ValueError: one of them is no cost.
     """
-    write_usd = read_price("WRITE_UNITS_USD", WRITE_UNITS_USD)
+    write_usd = read_cost("WRITE_UNITS_USD", WRITE_UNITS_USD)
     return (
-        Decimal(write_units) * write_usd + Decimal(read_units) * read_price("READ_UNITS_USD", READ_UNITS_USD)
+        Decimal(write_units) * write_usd + Decimal(read_units) * read_cost("READ_UNITS_USD", READ_UNITS_USD)
     ) / MILLION
 
 
-def read_price(name: str, default: str) -> Decimal:
-    """Gives a price of the environment, USD.
+def read_cost(name: str, default: str) -> Decimal:
+    """Return a cost of the environment, USD.
 
     Raises:
-        ValueError: it is no price.
+        ValueError: it is no cost.
     """
     given = os.environ.get(name) or default
     try:
-        price = Decimal(given)
+        cost = Decimal(given)
     except InvalidOperation:
-        price = Decimal("nan")
-    if not (price.is_finite() and price >= 0):
+        cost = Decimal("nan")
+    if not (cost.is_finite() and cost >= 0):
         raise ValueError(f"{name} is {given!r}: give USD per million units, such as {default}")
-    return price
+    return cost
 
 
-def price_state_machine(pages: int, records: int) -> Decimal:
-    """Gives what the five-state machine costs for the same table, USD: a transition a page and a record, five more."""
-    return Decimal((pages + records + 5) * TRANSITIONS_USD) / MILLION + price_run(records, 0)
+def cost_of_state_machine(pages: int, records: int) -> Decimal:
+    """Return what the five-state machine costs for the same table, USD: a transition a page and a record, five more."""
+    return Decimal((pages + records + 5) * TRANSITIONS_USD) / MILLION + cost_of_run(records, 0)
 
 
 def find_movers(changes: Changes) -> list[dict[str, Any]]:
-    """Gives the types that moved most: by the ISK that the change of price, or of volume, makes of what is on offer.
+    """Return the types that moved most: by the ISK that the change of price, or of volume, makes of what is on offer.
+
+    A type whose changes both round to 0.0 % has not moved, however much ISK that is.
 
     Returns:
-        At most `MOVERS` rows, the most first; empty if nothing that was there has changed.
+        At most `MOVERS` rows, the most first; empty if nothing that was there has moved.
     """
-    moved = [(row, changes.replaced[str(row[0])]) for row in changes.puts if str(row[0]) in changes.replaced]
-    moved = [(row, old) for row, old in moved if {"price", "volume"} <= old.keys()]
+    known = [(row, changes.replaced[str(row[0])]) for row in changes.puts if str(row[0]) in changes.replaced]
+    moved = [(row, old) for row, old in known if {"price", "volume"} <= old.keys() and any(percents_moved(row, old))]
     return [describe_mover(row, old) for row, old in sorted(moved, key=lambda pair: -isk_moved(*pair))[:MOVERS]]
 
 
+def percents_moved(row: Row, old: Item) -> list[float]:
+    """Return by how many percent a type's price and its volume have grown, to one place; 0.0, never -0.0."""
+    return [
+        round(percent(float(old[name]["N"]), new), 1) + 0.0
+        for name, new in zip(("price", "volume"), row[1:], strict=False)
+    ]
+
+
 def isk_moved(row: Row, old: Item) -> float:
-    """Gives the ISK by which a type's value on offer moved, by its price or its volume, whichever is more."""
+    """Return the ISK by which a type's value on offer moved, by its price or its volume, whichever is more."""
     _type_id, price, volume = row[:3]
     was_price, was_volume = (float(old[name]["N"]) for name in ("price", "volume"))
     return float(max(abs(price - was_price) * volume, abs(volume - was_volume) * price))
 
 
 def describe_mover(row: Row, old: Item) -> dict[str, Any]:
-    """Gives a row of the movers' table; a narrow window shows the first columns."""
+    """Return a row of the movers' table; a narrow window shows the first columns."""
     type_id, price, volume = row[:3]
     was_price, was_volume = (Decimal(old[name]["N"]) for name in ("price", "volume"))
+    price_percent, volume_percent = percents_moved(row, old)
     return {
         "type": type_name(type_id),
-        "price %": f"{percent(float(was_price), price):+.1f}",
-        "volume %": f"{percent(float(was_volume), volume):+.1f}",
-        "ISK on offer": f"{price * volume:,.0f}",
-        "new price": f"{price:,.2f}",
         "old price": f"{was_price:,.2f}",
-        "new volume": f"{volume:,}",
+        "new price": f"{price:,.2f}",
+        "price %": f"{price_percent:+.1f}",
+        "volume %": f"{volume_percent:+.1f}",
+        "ISK moved": f"{isk_moved(row, old):,.0f}",
+        "ISK on offer": f"{price * volume:,.0f}",
         "old volume": f"{was_volume:,}",
+        "new volume": f"{volume:,}",
         "id": type_id,
     }
 

@@ -9,9 +9,10 @@ from tasks.summary import Summary
 
 
 def draw_history(client: SyncPrefectClient, summary: Summary) -> dict[str, bytes]:
-    """Draws a run that ends beside those before it: see `draw_pictures`."""
+    """Draw a run that ends beside those before it, made-up orders and real ones never together: see `draw_pictures`."""
     before = read_history(client, summary.region_id, summary.table_name, RUNS)
-    return draw_pictures([summary, *(run for run in before if run != summary)])
+    alike = [run for run in before if run != summary and run.is_made_up == summary.is_made_up]
+    return draw_pictures([summary, *alike])
 
 
 def read_history(client: SyncPrefectClient, region_id: int, table_name: str, limit: int) -> list[Summary]:

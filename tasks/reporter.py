@@ -202,7 +202,8 @@ def name_run() -> str:
 
 def name_universe_run() -> str:
     """Names a flow run that is many regions': `113 regions · 2026-11-24 03:05`."""
-    return f"{len(flow_run.parameters.get('region_ids') or regions().index)} regions · {scheduled_time()}"
+    number = len(flow_run.parameters.get("region_ids") or regions().index)
+    return f"{number} {'region' if number == 1 else 'regions'} · {scheduled_time()}"
 
 
 def name_region(region_id: Any) -> str:  # noqa: ANN401 (as it was given, perhaps wrong)

@@ -4,14 +4,16 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 
+import httpx
 from pydantic import BaseModel, ConfigDict
 
 from tasks.aggregate import Book
-from tasks.esi import Esi
-from tasks.get_page_count import Snapshot
+from tasks.esi import Esi, is_this_machine
+from tasks.get_page_count import Snapshot, made_alike
 from tasks.reporter import Reporter
 from tasks.store_records import Changes
 from tasks.table import Table
+from tasks.table_snapshot import Detail, OrderType, Parameters, Price
 
 MOST_PERCENT = 25  # changes beyond are counted with those of as much
 
@@ -23,8 +25,13 @@ class Summary(BaseModel):
 
     region_id: int
     table_name: str  # filled in
+    order_type: OrderType | None = None  # of the parameters, as are price and detail; None in an earlier version's
+    price: Price | None = None
+    detail: Detail | None = None
+    esi_url: str = ""  # where the orders came from; empty in an earlier version's
     last_modified: datetime  # names the snapshot that the table holds now, UTC
     expires: datetime | None = None  # until then ESI has no newer one, UTC by this machine's clock
+    compared_with: datetime | None = None  # the earlier snapshot of these parameters that the table held whole, UTC
     not_modified: bool  # the table held it already: nothing was fetched or written
     pages: int  # of the snapshot
     orders: int  # of the snapshot, each counted once
@@ -51,11 +58,23 @@ class Summary(BaseModel):
         if self.not_modified:
             return f"not modified: {stand}"
         did = f"{self.written:,} written, {self.deleted:,} deleted, {self.unchanged:,} unchanged"
-        return f"{stand}: {self.records:,} records ({did})"
+        return f"{stand}: {counted(self.records, 'record')} ({did})"
+
+    @property
+    def is_made_up(self) -> bool:
+        """Whether the orders came from a market on the machine of the run, such as the stand-in, and not from ESI."""
+        return is_this_machine(httpx.URL(self.esi_url).host)
+
+    @property
+    def source(self) -> str:
+        """Where the orders came from, in words."""
+        source = httpx.URL(self.esi_url).netloc.decode()
+        return f"{source}, not ESI: made up, unless it passes ESI's on" if self.is_made_up else source
 
 
 def summarize(
     snapshot: Snapshot,
+    parameters: Parameters,
     table: Table,
     esi: Esi,
     reporter: Reporter,
@@ -63,14 +82,22 @@ def summarize(
     book: Book | None = None,
     changes: Changes | None = None,
 ) -> Summary:
-    """Gives the summary of a run that began at `started`, by the monotonic clock; one not modified has no book."""
+    """Return the summary of a run that began at `started`, by the monotonic clock; one not modified has no book."""
+    earlier = made_alike(snapshot.stored, parameters)
+    if earlier and earlier.last_modified >= snapshot.last_modified:
+        earlier = None
     orders = book.orders if book else snapshot.stored.orders if snapshot.stored else 0
     records = len(book.records) if book else snapshot.stored.records if snapshot.stored else 0
     return Summary(
         region_id=snapshot.region_id,
         table_name=table.name,
+        order_type=parameters.order_type,
+        price=parameters.price,
+        detail=parameters.detail,
+        esi_url=esi.url,
         last_modified=snapshot.last_modified,
         expires=snapshot.expires,
+        compared_with=earlier.last_modified if earlier else None,
         not_modified=snapshot.is_stored,
         pages=snapshot.pages,
         orders=orders,
@@ -100,6 +127,11 @@ def count_price_changes(changes: Changes) -> dict[int, int]:
         if old and (was := float(old["N"])) != new:
             counts[max(-MOST_PERCENT, min(round(percent(was, new)), MOST_PERCENT))] += 1
     return dict(sorted(counts.items()))
+
+
+def counted(number: int, thing: str) -> str:
+    """Return how many of a thing there are, in words: `1 run`, `2,000 runs`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def percent(old: float, new: float) -> float:

@@ -6,10 +6,10 @@ from typing import Literal
 from prefect.client.orchestration import SyncPrefectClient
 from pydantic import BaseModel, ConfigDict
 
-from tasks.artifacts import price_run
+from tasks.artifacts import cost_of_run
 from tasks.names import region_name
 from tasks.reporter import create_artifact
-from tasks.summary import Summary
+from tasks.summary import Summary, counted
 
 KEY = "summary-universe"
 
@@ -43,7 +43,7 @@ class UniverseSummary(BaseModel):
     consumed_write_units: float
     consumed_read_units: float
     retries: int
-    price_usd: float  # of the units
+    cost_usd: float  # of the units
     slowest_region_id: int | None  # None if all failed
     slowest_seconds: float
     seconds: float
@@ -54,8 +54,9 @@ class UniverseSummary(BaseModel):
         counts = {"stored": self.stored, "not modified": self.not_modified, "failed": self.failed}
         told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         return (
-            f"{len(self.regions)} regions in {self.seconds:.0f} s: {told}; {self.records:,} records "
-            f"({self.written:,} written, {self.deleted:,} deleted), {self.pages:,} pages, ${self.price_usd:.4f}"
+            f"{counted(len(self.regions), 'region')} in {self.seconds:.0f} s: {told}; "
+            f"{counted(self.records, 'record')} ({self.written:,} written, {self.deleted:,} deleted), "
+            f"{counted(self.pages, 'page')}, ${self.cost_usd:.4f}"
         )
 
 
@@ -81,7 +82,7 @@ def summarize_universe(results: dict[int, Summary | Exception], seconds: float) 
         consumed_write_units=write_units,
         consumed_read_units=read_units,
         retries=sum(summary.retries for summary in summaries),
-        price_usd=float(price_run(write_units, read_units)),
+        cost_usd=float(cost_of_run(write_units, read_units)),
         slowest_region_id=slowest.region_id if slowest else None,
         slowest_seconds=slowest.seconds if slowest else 0.0,
         seconds=round(seconds, 3),
@@ -114,7 +115,7 @@ def describe_universe(summary: UniverseSummary) -> str:
             "",
             *failures,
             "",
-            "| region | id | result | pages | records | written | deleted | retries | seconds | USD |",
+            "| region | id | result | pages | records | written | deleted | retries | seconds | cost (USD) |",
             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *rows,
         ]
@@ -126,6 +127,6 @@ def describe_row(region: RegionResult) -> str:
     cells = [region_name(region.region_id), str(region.region_id), region.state]
     if did := region.summary:
         counts = (did.pages, did.records, did.written, did.deleted, did.retries)
-        usd = price_run(did.consumed_write_units, did.consumed_read_units)
-        cells += [*(f"{count:,}" for count in counts), f"{did.seconds:.1f}", f"{usd:.6f}"]
+        cost = cost_of_run(did.consumed_write_units, did.consumed_read_units)
+        cells += [*(f"{count:,}" for count in counts), f"{did.seconds:.1f}", f"{cost:.6f}"]
     return f"| {' | '.join(cells)} |"

@@ -123,6 +123,7 @@ def report(options: Options) -> int:
         own = prefect_environment(addresses.api_url) if addresses.api_url else {}
         given = ["--table-name", options.table_name, "--file", str(file.relative_to(CHECKOUT))]
         command = [sys.executable, "-m", "deployments.report", *given, *(["--runs", runs] if runs else [])]
+        command += [] if options.esi_url else ["--made-up"]
         return subprocess.run(command, cwd=CHECKOUT, env=os.environ | own, check=False).returncode  # noqa: S603 (ours)
 
 

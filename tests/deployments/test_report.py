@@ -2,6 +2,7 @@
 
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from deployments.local.market.market import Market
 from deployments.report import main, render
 from flows.market_data import market_data
 from tasks.names import type_name
-from tasks.read_records import read_records
+from tasks.read_records import Record, read_records
+from tasks.table_snapshot import TableSnapshot
 from tests.browser import CHROMIUM, WIDTH, open_page
 from tests.flows.test_market_data import VENAL, truth
-from tests.tasks.test_pictures import make_run
+from tests.tasks.test_pictures import BEGUN, make_run
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
@@ -70,6 +72,59 @@ def test_report_shows_the_table(report: Path, market: Market, width: int) -> Non
         expect(page.locator("#shown")).to_have_text("0")
 
 
+SNAPSHOT = TableSnapshot(
+    state="complete",
+    region_id=VENAL,
+    order_type="sell",
+    price="min",
+    detail="compact",
+    last_modified=BEGUN,
+    pages=1,
+    orders=1,
+    records=1,
+)
+WIDE: Record = {"price": Decimal("5500000000000.07"), "volume": Decimal(29_713_104_352)}
+ONE_LINE = """cells => cells.every(cell => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return new Set([...range.getClientRects()].map(part => part.top)).size === 1;
+})"""
+
+
+@in_a_browser
+@pytest.mark.parametrize("width", [WIDTH, 420, 390, 360])
+def test_numbers_come_in_order_and_whole(tmp_path: Path, width: int) -> None:
+    """Ids are in numeric order, and no number breaks, however long it is and however small the phone."""
+    records = dict.fromkeys(("11188", "1119", "11190", "34", "2"), WIDE)
+    file = tmp_path / "report.html"
+    file.write_text(render("Market", records, SNAPSHOT, [make_run(orders=12_345_678)]), encoding="utf-8")
+    with open_page(width) as page:
+        page.goto(file.as_uri())
+        assert read_column(page, 1) == ["2", "34", "1119", "11188", "11190"]
+        numbers = page.locator("#records td:not(:first-child), #runs td, .number")
+        assert numbers.count() == 5 * 3 + 10 + 5
+        assert numbers.evaluate_all(ONE_LINE)
+        seen = page.locator("#records td").evaluate_all(
+            "cells => cells.map(cell => cell.getBoundingClientRect().right)"
+        )
+        assert max(seen) <= width
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (1, "The last run that stored something"),
+        (2, "The last 2 runs that stored something"),
+    ],
+)
+def test_one_is_no_plural(number: int, said: str) -> None:
+    """One run is `the last run`, one record `1 record`."""
+    runs = [make_run(each) for each in range(number)]
+    html = render("Market", {"34": WIDE}, SNAPSHOT, runs)
+    assert said in html
+    assert not re.findall(r"\b1 (?:runs|records|orders|pages)\b", re.sub("<[^>]+>", "", html))
+
+
 def test_report_needs_nothing_else(report: Path) -> None:
     """There is no outside address in it."""
     assert not re.findall(r"(?:https?:)?//[^\s/]+\.\w+", report.read_text(encoding="utf-8"))
@@ -81,8 +136,26 @@ def test_report_is_written(table_name: str, tmp_path: Path, capsys: pytest.Captu
     file = tmp_path / "report.html"
     assert main(["--table-name", table_name, "--file", str(file)]) == 0
     assert re.match(rf"{file}: [\d,]+ records, 0 runs, [\d,]+ KiB", capsys.readouterr().out)
-    assert "runs that stored" not in file.read_text(encoding="utf-8")
+    assert "that stored something" not in file.read_text(encoding="utf-8")
+    assert "Orders from a market that is not known" in file.read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [file]
+    assert main(["--table-name", table_name, "--file", str(file), "--made-up"]) == 0
+    assert "they are made up" in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("esi_url", "source"),
+    [
+        pytest.param("https://esi.evetech.net", "esi.evetech.net", id="ESI"),
+        pytest.param("http://127.0.0.1:8", "127.0.0.1:8, not ESI: made up, unless it passes ESI's on", id="stand-in"),
+        pytest.param("http://[::1]:8", "[::1]:8, not ESI: made up, unless it passes ESI's on", id="stand-in, IPv6"),
+        pytest.param("http://localhost", "localhost, not ESI: made up, unless it passes ESI's on", id="no port"),
+        pytest.param("", "", id="an earlier version's"),
+    ],
+)
+def test_orders_that_are_not_from_esi_are_called_made_up(esi_url: str, source: str) -> None:
+    """A summary says where its orders came from, and what that makes of them."""
+    assert make_run(esi_url=esi_url).source == source
 
 
 def test_missing_table_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

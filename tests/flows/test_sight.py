@@ -17,8 +17,10 @@ from prefect import State
 from deployments.local.api import Api
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
+from tasks.artifacts import find_movers
 from tasks.esi import RefusedError
 from tasks.names import type_name
+from tasks.store_records import Changes
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import VENAL, expire, records, truth
 from tests.servers import finish_reports
@@ -100,7 +102,7 @@ def test_progress_moves(api: Api, market: Market, table_name: str) -> None:
 def test_what_a_run_stored_is_left_to_be_read(
     api: Api, dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str
 ) -> None:
-    """A run that stored leaves its summary, and the types that moved most."""
+    """A run that stored leaves its summary, and the types that moved most, but for those that show no change."""
     run(VENAL, table_name)
     before = records(scan(dynamodb, table_name))
     expire(dynamodb, table_name)
@@ -109,11 +111,21 @@ def test_what_a_run_stored_is_left_to_be_read(
     summary = read_summary(state)
     kept = {artifact["key"]: artifact["data"] for artifact in read_artifacts(api, run_id) if artifact["key"]}
     assert kept.keys() == {f"summary-{VENAL}", f"movers-{VENAL}"}
-    for line in ("| region | 10000015 Venal |", f"| written | {summary.written:,} |", "| … Fetch Pages | "):
+    for line in (
+        "| region | 10000015 Venal |",
+        "| order_type | sell |",
+        "| price | min |",
+        "| detail | compact |",
+        ", not ESI: made up, unless it passes ESI's on |",
+        f"| written | {summary.written:,} |",
+        "| other items | 0 in the table that are no item type's, left alone |",
+        "| … Fetch Pages | ",
+    ):
         assert line in kept[f"summary-{VENAL}"]
-    units = (Decimal(summary.consumed_write_units), Decimal(summary.consumed_read_units))
-    cost = (units[0] * Decimal("0.625") + units[1] * Decimal("0.125")) / 1_000_000
-    assert f"| price | ${cost:.6f} a run, ${cost * 8640:,.2f} a month" in kept[f"summary-{VENAL}"]
+    machine = (Decimal(7 + summary.records + 5) * 25 + Decimal(summary.records) * Decimal("0.625")) / 1_000_000
+    for name, cost in (("cost", read_cost(summary)), ("cost by a state machine", machine)):
+        wanted = f"| {name} | ${cost:.6f} a run, ${cost * 8640:,.2f} a month of runs like this, one every 5 minutes |"
+        assert wanted in kept[f"summary-{VENAL}"]
     pictures = re.findall(r"^!\[.+\]\(data:image/png;base64,(.+)\)$", kept[f"summary-{VENAL}"], re.MULTILINE)
     assert [base64.b64decode(picture)[:4] for picture in pictures] == [b"\x89PNG"] * 3
     assert len(kept[f"summary-{VENAL}"]) < 200_000
@@ -126,9 +138,12 @@ def test_what_a_run_stored_is_left_to_be_read(
         for pk, item in truth(market, VENAL).items()
         if pk in before
     }
-    most = sorted(moved, key=lambda pk: -moved[pk])[:20]
+    after = truth(market, VENAL)
+    shown = [pk for pk in moved if is_shown_as_moved(before[pk], after[pk])]
+    most = sorted(shown, key=lambda pk: -moved[pk])[:20]
     rows = json.loads(kept[f"movers-{VENAL}"])
     assert [str(row["id"]) for row in rows] == most
+    assert list(rows[0])[:4] == ["type", "old price", "new price", "price %"]
     assert rows[0]["type"] == type_name(int(most[0]))
     prices = [number(item, "price") for pk, item in truth(market, VENAL).items() if pk in before]
     assert sum(summary.price_changes.values()) == sum(
@@ -140,6 +155,61 @@ def test_what_a_run_stored_is_left_to_be_read(
 def number(item: dict[str, Any], name: str) -> float:
     """Gives one of an item's numbers."""
     return float(item[name]["N"])
+
+
+def is_shown_as_moved(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Return whether a record's price or volume changed by as much as one place after the point shows, in percent."""
+    return any(round(100 * abs(number(new, name) / number(old, name) - 1), 1) for name in ("price", "volume"))
+
+
+def read_cost(summary: Summary) -> Decimal:
+    """Return what a run's units cost, USD."""
+    units = (Decimal(summary.consumed_write_units), Decimal(summary.consumed_read_units))
+    return (units[0] * Decimal("0.625") + units[1] * Decimal("0.125")) / 1_000_000
+
+
+@pytest.mark.parametrize("case", ["first fill", "other parameters", "the same snapshot"])
+def test_month_is_said_of_what_recurs(api: Api, table_name: str, case: str) -> None:
+    """A run without an earlier snapshot of its parameters to compare with has a cost, and says nothing of a month."""
+    parameters: dict[str, dict[str, Any]] = {"other parameters": {"price": "max"}, "the same snapshot": {"force": True}}
+    if case in parameters:
+        run(VENAL, table_name)
+    run_id, state = run(VENAL, table_name, **parameters.get(case, {}))
+    (summary,) = [artifact["data"] for artifact in read_artifacts(api, run_id) if artifact["key"] == f"summary-{VENAL}"]
+    assert f"| cost | ${read_cost(read_summary(state)):.6f} for this run |" in summary
+    assert "| compared with | no earlier snapshot of these parameters |" in summary
+    assert not re.findall(r"\$[\d,.]+ a month", summary)
+    assert f"| price | {parameters.get(case, {}).get('price', 'min')} |" in summary
+
+
+def test_month_is_of_runs_as_far_apart(api: Api, dynamodb: DynamoDBClient, clock: Clock, table_name: str) -> None:
+    """A run that found an hour of changes is not taken for one of every five minutes."""
+    run(10000003, table_name)
+    expire(dynamodb, table_name)
+    clock.now += 3600
+    run_id, state = run(10000003, table_name)
+    cost = read_cost(read_summary(state))
+    data = [artifact["data"] for artifact in read_artifacts(api, run_id) if artifact["key"] == "summary-10000003"]
+    assert (
+        f"| cost | ${cost:.6f} a run, ${cost * 720:,.2f} a month of runs like this, one every 60 minutes |" in data[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "percents"),
+    [
+        pytest.param((1e12, 50), (1e12 + 1e8, 50), None, id="a price by 0.01 %, much ISK"),
+        pytest.param((5.0, 10_000_000), (5.0, 10_000_001), None, id="a volume by a unit"),
+        pytest.param((5.0, 50), (5.0, 50), None, id="only its details"),
+        pytest.param((1000.0, 50), (999.0, 50), ("-0.1", "+0.0"), id="a price by 0.1 %"),
+        pytest.param((1e5, 50), (99_999.0, 100), ("+0.0", "+100.0"), id="a volume alone"),
+    ],
+)
+def test_movers_have_moved(old: tuple[float, int], new: tuple[float, int], percents: tuple[str, str] | None) -> None:
+    """A type whose price and volume both changed by less than what is shown has not moved."""
+    item = {"pk": {"S": "34"}, "price": {"N": repr(old[0])}, "volume": {"N": str(old[1])}}
+    movers = find_movers(Changes([(34, *new)], {"34": item}, [], 0, 0))
+    assert [(row["price %"], row["volume %"]) for row in movers] == ([percents] if percents else [])
 
 
 def test_not_modified_leaves_nothing(api: Api, table_name: str) -> None:

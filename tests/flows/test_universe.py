@@ -40,7 +40,7 @@ def shared_truth(market: Market, region_ids: list[int]) -> dict[str, Item]:
 
 
 def test_each_region_has_its_table(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
-    """Each region's table is exact, and the summary has each one's result, the sums, the slowest and the price."""
+    """Each region's table is exact, and the summary has each one's result, the sums, the slowest and the cost."""
     summary = universe(THREE, template)
     for region_id in THREE:
         items = scan(dynamodb, template.replace("{region_id}", str(region_id)))
@@ -51,7 +51,7 @@ def test_each_region_has_its_table(dynamodb: DynamoDBClient, market: Market, tem
     assert summary.pages == 9
     assert summary.records == summary.written == sum(len(truth(market, region_id)) for region_id in THREE)
     assert summary.slowest_region_id in THREE
-    assert summary.price_usd == pytest.approx(summary.consumed_write_units * 0.625e-6, rel=0.01)
+    assert summary.cost_usd == pytest.approx(summary.consumed_write_units * 0.625e-6, rel=0.01)
 
 
 def test_regions_share_a_table(dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str) -> None:
@@ -137,6 +137,8 @@ def test_run_graph_shows_the_regions(api: Api, template: str) -> None:
 
 
 def test_command_takes_several_regions(capsys: pytest.CaptureFixture[str], template: str) -> None:
-    """From the command line several regions are several values, and the line tells what became of them."""
+    """From the command line several regions are several values, and the line says what became of them, or of one."""
     assert run_flow(universe, "universe", ["--table-name", template, "--region-ids", str(VENAL), str(SMALL)]) == 0
     assert "2 regions in " in capsys.readouterr().out
+    assert run_flow(universe, "universe", ["--table-name", template, "--region-ids", str(SMALL)]) == 0
+    assert "1 region in " in capsys.readouterr().out
