@@ -17,7 +17,10 @@ from deployments.local.stack import read_automations
 from tasks.token_bucket import LIMIT, create_limit
 
 SUBJECT = "{{ automation.name }}"
-BODY = "{{ automation.description }}\n\n{{ event.payload.reason or event.resource.name or event.resource.id }}"
+BODY = (
+    "{{ automation.description.splitlines()[0] }}\n\n"
+    "{{ event.payload.reason or event.resource.name or event.resource.id }}"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

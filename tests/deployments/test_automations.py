@@ -183,7 +183,18 @@ def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> 
     assert message["subject"] == "market-data tells of failed runs"
     assert "A run failed or crashed." in message["body"]
     assert "19999999" in message["body"]
+    assert "--notify" not in message["body"]
     assert deploy_automations(None).count("updated, do-nothing") == 6
+
+
+def test_automation_without_action_says_how_to_be_told(own_api: Api) -> None:
+    """Whoever looks at an automation that does nothing reads what becomes of it, and how to have it send a message."""
+    deploy_automations(None)
+    ours = {automation["name"] for automation in read_automations()}
+    for found in ask(own_api, "/automations/filter", {"limit": 200}):
+        does_nothing = [action["type"] for action in found["actions"]] == ["do-nothing"]
+        for said in ("event feed", "python -m deployments.automations --notify TYPE/NAME"):
+            assert found["name"] not in ours or (said in found["description"]) == does_nothing, found["name"]
 
 
 def test_unknown_block_is_told(own_api: Api, capsys: pytest.CaptureFixture[str]) -> None:
