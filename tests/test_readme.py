@@ -15,6 +15,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.api import Api, Deployment
 from deployments.local.environment import CHECKOUT, VENV, prefect_environment
 from deployments.local.market.market import Market, make_incursions
+from deployments.local.stack import read_automations
 from tasks.credentials import load_credentials
 from tasks.table import Table
 from tests.conftest import scan
@@ -65,7 +66,7 @@ def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
     run("prefect work-pool create market-data --type process")
     run("prefect --no-prompt deploy --all")
     assert "python -m deployments.automations" in COMMANDS
-    assert run("python -m deployments.automations").count(": created, ") == 7
+    assert run("python -m deployments.automations").count(": created, ") == len(read_automations())
     assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
     found = api.find_deployment("market-data/venal")
     run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")
