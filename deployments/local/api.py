@@ -2,7 +2,6 @@
 
 import re
 import time
-from datetime import datetime
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -33,8 +32,6 @@ class FlowRun(msgspec.Struct, frozen=True):
 
     id: str
     state: State
-    expected_start_time: datetime | None = None
-    start_time: datetime | None = None
 
 
 class Schedule(msgspec.Struct, frozen=True):
@@ -145,23 +142,6 @@ class Api:
     def find_deployment(self, name: str) -> Deployment:
         """Gives a deployment by its whole name, such as `market-data/venal`."""
         return self._ask("GET", f"/deployments/name/{name}", None, Deployment)
-
-    def list_deployments(self, flow: str) -> list[Deployment]:
-        """Gives the deployments of a flow."""
-        return self._ask("POST", "/deployments/filter", {"flows": {"name": {"any_": [flow]}}}, list[Deployment])
-
-    def read_last_run(self, deployment: Deployment) -> FlowRun | None:
-        """Gives the run of a deployment that began last."""
-        return self._find_run(deployment, {"start_time": {"is_null_": False}}, "START_TIME_DESC")
-
-    def read_next_run(self, deployment: Deployment) -> FlowRun | None:
-        """Gives the run of a deployment that is scheduled next."""
-        return self._find_run(deployment, {"state": {"type": {"any_": ["SCHEDULED"]}}}, "EXPECTED_START_TIME_ASC")
-
-    def _find_run(self, deployment: Deployment, which: dict[str, Any], sort: str) -> FlowRun | None:
-        wanted = {"deployments": {"id": {"any_": [deployment.id]}}, "flow_runs": which, "sort": sort, "limit": 1}
-        found = self._ask("POST", "/flow_runs/filter", wanted, list[FlowRun])
-        return found[0] if found else None
 
     def create_run(self, deployment: str, parameters: dict[str, Any]) -> str:
         """Creates a run of a deployment, for a worker to take, and gives its id."""

@@ -1,46 +1,56 @@
-"""The embedded stack's commands, which `make run`, `make up` and `make table` call."""
+"""The embedded stack's commands, which `make run`, `make up`, `make table` and so on call."""
 
 import argparse
 import os
+import shlex
+import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
-from deployments.local.api import Api
-from deployments.local.environment import (
-    CHECKOUT,
-    STATE,
-    Options,
-    aws_environment,
-    prefect_environment,
-    read_options,
-)
+import httpx
+
+from deployments.local.environment import CHECKOUT, STATE, VENV, Options, aws_environment, read_options
 from deployments.local.processes import ChildError
-from deployments.local.progress import Progress, fail
+from deployments.local.progress import WIDTH, Progress, fail
 from deployments.local.run import FlowRunError, run_deployment
 from deployments.local.show import show_table
-from deployments.local.stack import Addresses, BusyError, FullDiskError, Stack, read_addresses
-from deployments.local.status import show_status
+from deployments.local.stack import (
+    Addresses,
+    BusyError,
+    FullDiskError,
+    Stack,
+    make_environment,
+    read_addresses,
+)
 from tasks.table import TableError
 
 INTERRUPTED = 130
-NEXT = """
-  More of the table              {given}make table
-  One item type                  {given}TYPE="Tritanium" make table
-  Keep it fresh, with the UI     {given}make up
-  The Forge, 433 pages           REGION=10000002 make run
-  Real orders, not made-up ones  ESI_URL=https://esi.evetech.net make run
-"""
-UP = """
-  The UI                         {ui}
-  export PREFECT_API_URL={api}   in another shell, for Prefect's commands (.venv/bin/prefect):
-  prefect deployment run {deployment} --watch
-  prefect deployment ls
-  prefect flow-run ls
-  {given}make table
-"""
+# Of a user's own settings those that would lead boto3 away from the store that the exports name.
+LEADING_AWAY = ["AWS_PROFILE AWS_DEFAULT_PROFILE AWS_SESSION_TOKEN", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"]
+# What a user may type next, by what it is for.
+AFTER_RUN = {
+    "More of the table": "{given}make table",
+    "One item type": "{given}make table TYPE=Tritanium",
+    "Keep it fresh, with a UI": "{given}make up",
+    "Your own commands": "{given}make shell",
+    "The Forge, 433 pages": "REGION=10000002 make run",
+    "Real orders": "ESI_URL=https://esi.evetech.net make run",
+}
+WHILE_UP = {
+    "The UI": "{ui}",
+    "Stop it": "Ctrl-C",
+    "What the table holds": "{given}make table",
+    "Your own commands": "{given}make shell",
+}
+IN_SHELL = {
+    "Fill a table": "python -m flows.market_data --help",
+    "Let the worker fill it": "prefect deployment run {deployment} --watch",
+    "Leave it": "exit",
+}
 
 
 def main() -> int:
@@ -48,24 +58,28 @@ def main() -> int:
     commands: dict[str, Callable[[Options], int | None]] = {
         "run": run,
         "up": up,
+        "shell": shell,
         "table": table,
         "status": status,
         "report": report,
     }
     parser = argparse.ArgumentParser(
         "python -m deployments.local",
-        description="The embedded stack. REGION, STORE, ESI_URL, TYPE and RUNS in the environment say what.",
+        description="The embedded stack. REGION, STORE, ESI_URL, TYPE, RUNS and VERBOSE in the environment say what.",
     )
     parser.add_argument(
         "command",
         choices=commands,
-        help="fill once, stay up, show the table, how it stands, write a report",
+        help="fill once, stay up, open a shell, show the table, how it stands, write a report",
     )
     command = commands[parser.parse_args().command]
     try:
         return command(read_options(os.environ)) or 0
     except (BusyError, ChildError, FlowRunError, FullDiskError, TableError, ValueError) as error:
         fail(str(error))
+        return 1
+    except httpx.HTTPError as error:
+        fail(f"the stack's Prefect server gave no answer ({error}): see {STATE / 'logs' / 'server.log'}")
         return 1
     except KeyboardInterrupt:
         fail("stopped; nothing is left running")
@@ -78,13 +92,13 @@ def run(options: Options) -> None:
         with Stack(options, progress) as stack:
             stack.start()
             progress.begin(f"running {options.deployment}")
-            run_deployment(stack)
+            run_deployment(stack, verbose=bool(os.environ.get("VERBOSE")))
             progress.begin("showing the table")
             show(options, stack.addresses.store_url, rows=10)
             progress.begin("stopping")
         progress.end()
         progress.say("done: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in progress.parts.items()))
-    print(NEXT.format(given=options.given))  # noqa: T201 (what a user types next)
+    print_commands(AFTER_RUN, given=options.given)
 
 
 def up(options: Options) -> None:
@@ -93,11 +107,65 @@ def up(options: Options) -> None:
         stack.start()
         stack.api.start_schedule(options.deployment, {"region_id": options.region_id})
         progress.end()
-        told = {"ui": stack.addresses.ui_url, "api": stack.api.url, "deployment": options.deployment}
-        print(UP.format(**told, given=options.given), flush=True)  # noqa: T201
+        print_commands(WHILE_UP, given=options.given, ui=stack.addresses.ui_url)
+        print("  Or, to use it from another shell in this folder:\n", *make_exports(stack), "", sep="\n", flush=True)  # noqa: T201
         while True:
             stack.check()
             time.sleep(0.5)
+
+
+def shell(options: Options) -> None:
+    """Open the user's shell where Prefect, the market and the store are found, and stop them when it is left.
+
+    A stack that is up already is used, and stays up.
+    """
+    running = find_running(options)
+    if running and running.api_url:
+        open_shell(options, running)
+        return
+    with Progress() as progress, Stack(options, progress) as stack:
+        stack.start()
+        progress.end()
+        open_shell(options, stack.addresses)
+
+
+def open_shell(options: Options, addresses: Addresses) -> None:
+    """Run the user's shell until it is left, with the environment of flow runs and the project's `.venv`.
+
+    Raises:
+        ValueError: SHELL is no program.
+    """
+    print_commands(IN_SHELL, deployment=options.deployment)
+    program = os.environ.get("SHELL") or "/bin/sh"
+    environ = make_environment(options, addresses) | {"VIRTUAL_ENV": str(VENV)}
+    handler = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for what runs in the shell
+    try:
+        subprocess.run([program], cwd=CHECKOUT, env=environ, check=False)  # noqa: S603 (theirs)
+    except OSError as error:
+        raise ValueError(f"SHELL is {program!r}, which does not run ({error.strerror}): set it to a shell") from error
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def make_exports(stack: Stack) -> Iterator[str]:
+    """Yield the lines that make a shell use a stack; with `STORE=aws` boto3's settings are the user's own."""
+    addresses, local = stack.addresses, stack.options.store == "local"
+    yield "source .venv/bin/activate"
+    if local:
+        yield from (f"unset {names}" for names in LEADING_AWAY)
+    settings = aws_environment(stack.options, addresses.store_url, {}) if local else {}
+    for name, value in ({"PREFECT_API_URL": addresses.api_url, "ESI_URL": addresses.esi_url} | settings).items():
+        yield f"export {name}={shlex.quote(value)}"
+
+
+def print_commands(commands: dict[str, str], **values: str) -> None:
+    """Print what a user may type next, ready to paste: a command too long for its line continues on the next."""
+    lines = []
+    for what, command in commands.items():
+        line = f"  {what:<26}{command.format(**values)}"
+        parts = textwrap.wrap(line[28:], WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+        lines.append(line if len(line) <= WIDTH else f"  {what}\n    " + " \\\n    ".join(parts))
+    print("", *lines, "", sep="\n", flush=True)  # noqa: T201 (a command's answer)
 
 
 def table(options: Options) -> None:
@@ -107,32 +175,36 @@ def table(options: Options) -> None:
 
 
 def status(options: Options) -> int:
-    """Shows how tables stand; gives 1 if one of them is stale."""
+    """Print how tables stand; return 1 if one of them is stale, or its last run failed."""
     with find_store(options) as addresses:
-        set_up_aws(options, addresses.store_url)
-        api_url = addresses.api_url or os.environ.get("PREFECT_API_URL", "")
-        with Api(api_url) if api_url else nullcontext() as api:
-            return 0 if show_status({options.table_name: options.region_id}, api) else 1
+        return call("deployments.status", ["--table-name", options.table_name], options, addresses)
 
 
 def report(options: Options) -> int:
     """Writes a report of the region's table and its last runs; gives the exit code."""
     runs, file = os.environ.get("RUNS", "").strip(), STATE / f"report-{options.region_id}.html"
     with find_store(options, with_server=True) as addresses:
-        set_up_aws(options, addresses.store_url)
-        own = prefect_environment(addresses.api_url) if addresses.api_url else {}
         given = ["--table-name", options.table_name, "--file", str(file.relative_to(CHECKOUT))]
-        command = [sys.executable, "-m", "deployments.report", *given, *(["--runs", runs] if runs else [])]
-        command += [] if options.esi_url else ["--made-up"]
-        return subprocess.run(command, cwd=CHECKOUT, env=os.environ | own, check=False).returncode  # noqa: S603 (ours)
+        given += ["--runs", runs] if runs else []
+        given += [] if options.esi_url else ["--made-up"]
+        return call("deployments.report", given, options, addresses)
+
+
+def call(module: str, given: list[str], options: Options, addresses: Addresses) -> int:
+    """Run a command that reads tables and runs where the stack has them, with `STORE=aws` where the user has them."""
+    environ = make_environment(options, addresses) if options.store == "local" else dict(os.environ)
+    command = [sys.executable, "-m", module, *given]
+    return subprocess.run(command, cwd=CHECKOUT, env=environ, check=False).returncode  # noqa: S603 (ours)
 
 
 @contextmanager
 def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addresses]:
-    """Gives where the running stack is, or where a store, and a Prefect server, are that run until the block ends."""
-    running = read_addresses()
-    if options.store == "aws" or (running and running.store_url):
-        yield running or Addresses(os.getpid(), options.esi_url, "")
+    """Yield where the running stack is, or where a store, and a Prefect server, are that run until the block ends.
+
+    With `STORE=aws` the user's own settings say where both are, even if a stack is up.
+    """
+    if found := Addresses(os.getpid(), options.esi_url, "") if options.store == "aws" else find_running(options):
+        yield found
         return
     with Progress() as progress, Stack(options, progress) as stack:
         progress.begin("starting the store and a Prefect server" if with_server else "starting the store")
@@ -142,6 +214,12 @@ def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addre
         addresses = stack.wait_for_server() if with_server else stack.addresses
         progress.end()
         yield addresses
+
+
+def find_running(options: Options) -> Addresses | None:
+    """Return where the stack is that is up, None if there is none with a store of this kind."""
+    running = read_addresses()
+    return running if running and bool(running.store_url) == (options.store == "local") else None
 
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,14 +69,22 @@ class Child:
             raise ChildError("\n".join([f"{self.name} ended with exit code {code}; the end of {self.log}:", *lines]))
 
     def stop(self) -> None:
-        """Asks the child to stop, and kills it if it does not."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        """Ask the child to stop, and kill it if it does not."""
+        stop_all([self])
+
+
+def stop_all(children: Sequence[Child]) -> None:
+    """Ask children to stop, all at the same time, and kill those that do not."""
+    running = [child.process for child in children if child.is_running()]
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def die_with_parent() -> None:

@@ -1,6 +1,7 @@
 """Says what is going on, and that it still is."""
 
 import sys
+import textwrap
 import threading
 import time
 from typing import Self
@@ -10,6 +11,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 SILENT_SECONDS = 2.0
+WIDTH = 80  # columns, whatever the terminal has: what is piped looks the same
+
+
+def wrap(text: str, prefix: str = "", indent: str | None = None) -> str:
+    """Return text in lines of at most 80 columns, never broken within a word, even if one is longer than that.
+
+    Args:
+        text: what is said.
+        prefix: before its first line.
+        indent: before the others; as wide as `prefix` if not given.
+    """
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=prefix,
+        subsequent_indent=" " * len(prefix) if indent is None else indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def make_bars(console: Console) -> Bars:
@@ -38,10 +58,10 @@ class Progress:
         self._stop.set()
 
     def say(self, text: str) -> None:
-        """Prints a line."""
+        """Print what happens, with the seconds since the start."""
         with self._lock:
             self._last = time.monotonic()
-            print(f"{self._last - self.started:5.1f} s  {text}", flush=True)  # noqa: T201 (what it is for)
+            print(wrap(text, f"{self._last - self.started:5.1f} s  "), flush=True)  # noqa: T201 (what it is for)
 
     def begin(self, part: str) -> None:
         """Ends the part before, and says that another begins."""

@@ -1,51 +1,82 @@
-"""Runs a deployment as a user would, by Prefect's own command, and says how it ended."""
+"""Run the deployment of a region, show it at work, and say how it ended."""
 
 import re
-import subprocess
-import threading
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.progress import Progress as Bars
 
+from deployments.local.api import State
 from deployments.local.environment import DEPLOYMENTS
-from deployments.local.progress import make_bars
-from deployments.local.stack import Stack, prefect
+from deployments.local.progress import make_bars, wrap
+from deployments.local.stack import Stack
 
 SUMMARY_SECONDS = 10.0
-BAR_SECONDS, LINE_SECONDS = 0.25, 1.0  # between two looks
+LOOK_SECONDS = 0.25
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 WORDS = re.compile(r"(.+): ([\d,]+) of ([\d,]+) (.+)")
-RUN_ID = re.compile(r"UUID: ([0-9a-f-]{36})")
+LOGGED = re.compile(r"[\d:.]+ \| (?P<level>\w+) +\| (Flow|Task) run '.*?' - (?P<message>.*)")
+STATE_ENDED = re.compile(r".* ends after [\d.,]+ s")
 
 
 class FlowRunError(Exception):
     """The flow run did not complete."""
 
 
-def run_deployment(stack: Stack) -> None:
-    """Runs the deployment of the region that was asked for, shows it at work, and prints its summary.
+def run_deployment(stack: Stack, *, verbose: bool) -> None:
+    """Run the deployment of the region that was asked for, show it at work, and print its summary.
+
+    Args:
+        stack: started.
+        verbose: whether to show all of the worker's log, not only when states end, and warnings.
 
     Raises:
         FlowRunError: it did not complete; the reason, in one line.
     """
     options = stack.options
-    command = [prefect(), "deployment", "run", options.deployment, "--watch"]
-    if options.region_id not in DEPLOYMENTS:
-        command += ["--param", f"region_id={options.region_id}"]
-    output = watch(command, stack)
-    found = RUN_ID.search(output)
-    if not found:
-        raise FlowRunError(f"there was no flow run: {' '.join(output.split())}")
-    state = stack.api.read_state(found[1])
+    given = {} if options.region_id in DEPLOYMENTS else {"region_id": options.region_id}
+    run_id = stack.api.create_run(options.deployment, given)
+    state = watch(stack, run_id, verbose=verbose)
     if state.type != "COMPLETED":
         raise FlowRunError(f"the flow run ended as {state.name}: {state.reason}")
     if state.name == "Completed":
-        Console().print(Markdown(read_summary(stack, found[1])))
+        print_summary(read_summary(stack, run_id))
     stack.progress.say(state.reason)
+
+
+def watch(stack: Stack, run_id: str, *, verbose: bool) -> State:
+    """Show how far a run's states have come, as bars in a terminal, until it has ended; return its last state."""
+    console = Console()
+    with (
+        stack.children["worker"].log.open(errors="replace") as log,
+        make_bars(console) if console.is_terminal else nullcontext() as bars,
+    ):
+        shown: set[str] = set()
+        rest = ""
+        while True:
+            state = stack.api.read_state(run_id)
+            for words in stack.api.read_progress(run_id):
+                if bars:
+                    move_bar(bars, words)
+                elif words not in shown:
+                    stack.progress.say(f"  {words}")
+                shown.add(words)
+            *lines, rest = (rest + log.read()).split("\n")
+            for line in lines:
+                if said := line.strip() if verbose else pick(line):
+                    stack.progress.say(f"  {said}")
+            if state.type in ENDED:
+                return state
+            stack.check()
+            time.sleep(LOOK_SECONDS)
+
+
+def pick(line: str) -> str:
+    """Return what is to be seen of a line of the worker's log: that a state has ended, a warning; else nothing."""
+    found = LOGGED.match(line)
+    is_shown = found and (found["level"] == "WARNING" or STATE_ENDED.match(found["message"]))
+    return found["message"] if found and is_shown else ""
 
 
 def read_summary(stack: Stack, run_id: str) -> str:
@@ -56,54 +87,16 @@ def read_summary(stack: Stack, run_id: str) -> str:
     return "\n".join(line for line in summary.splitlines() if not line.startswith("!["))
 
 
-def watch(command: list[str], stack: Stack) -> str:
-    """Runs a command, shows its output while it comes, and gives all of it."""
-    lines: list[str] = []
-    ended = threading.Event()
-    followers: list[threading.Thread] = []
-    with subprocess.Popen(  # noqa: S603 (our own command)
-        command,
-        env=stack.environ | {"COLUMNS": "160"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            for line in process.stdout or []:
-                stack.progress.say(f"  {line.rstrip()}")
-                stack.check()
-                lines.append(line)
-                if found := RUN_ID.search(line):
-                    followers.append(threading.Thread(target=follow, args=(stack, found[1], ended)))
-                    followers[-1].start()
-        finally:
-            ended.set()
-            process.terminate()
-            for follower in followers:
-                follower.join()
-    return "".join(lines)
-
-
-def follow(stack: Stack, run_id: str, ended: threading.Event) -> None:
-    """Shows how far a run's states have come, until the command that watches it has ended: as bars in a terminal."""
-    console = Console()
-    with make_bars(console) if console.is_terminal else nullcontext() as bars:
-        tell: Callable[[str], None] = partial(move_bar, bars) if bars else partial(say, stack)
-        told: set[str] = set()
-        is_last = False
-        while not is_last:
-            is_last = ended.wait(BAR_SECONDS if bars else LINE_SECONDS)
-            for words in stack.api.read_progress(run_id):
-                if words not in told:
-                    told.add(words)
-                    tell(words)
-
-
-def say(stack: Stack, words: str) -> None:
-    """Says how far a state has come."""
-    stack.progress.say(f"  {words}")
+def print_summary(markdown: str) -> None:
+    """Print a run's summary: the rows of its table, then what it says below."""
+    print()  # noqa: T201 (a command's answer)
+    for line in markdown.strip().splitlines():
+        name, *values = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            print(wrap(line, "  "))  # noqa: T201 (a command's answer)
+        elif any(values) and set("".join(values)) != {"-"}:
+            print(wrap("  ".join(values), f"  {name:<24}  "))  # noqa: T201 (a command's answer)
+    print()  # noqa: T201 (a command's answer)
 
 
 def move_bar(bars: Bars, words: str) -> None:

@@ -1,14 +1,11 @@
 """Shows a market table in the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table as Grid
-
+from deployments.local.progress import wrap
 from tasks.names import find_type, region_name, type_name
 from tasks.read_records import Record, read_records
 from tasks.table_snapshot import TableSnapshot
@@ -31,9 +28,9 @@ def show_table(table_name: str, type_wanted: str, rows: int = ROWS) -> None:
     records, snapshot = read_records(table_name)
     chosen = pick(records, type_wanted, table_name) if type_wanted else records
     first = sorted(chosen.items(), key=turnover, reverse=True)[:rows]
-    title = f"{table_name}: {region_name(snapshot.region_id)} ({snapshot.region_id})"
-    Console().print(make_grid(first, title))
-    Console().print(describe(snapshot, len(records), len(first)), highlight=False)
+    title = wrap(f"{region_name(snapshot.region_id)} ({snapshot.region_id})", f"{table_name}: ", "  ")
+    told = wrap(describe(snapshot, len(records), len(first)))
+    print(title, "", *make_lines(first), "", told, sep="\n", flush=True)  # noqa: T201 (a command's answer)
 
 
 def pick(records: dict[str, Record], type_wanted: str, table_name: str) -> dict[str, Record]:
@@ -57,16 +54,14 @@ def turnover(row: tuple[str, Any]) -> Decimal:
     return traded
 
 
-def make_grid(records: Iterable[tuple[str, Record]], title: str) -> Grid:
-    """Gives the records as a table to print."""
-    grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    grid.add_column("type", justify="right", style="dim")
-    grid.add_column("name")
-    grid.add_column("price (ISK)", justify="right")
-    grid.add_column("volume", justify="right")
-    for pk, record in records:
-        grid.add_row(pk, type_name(int(pk)), f"{record['price']:,.2f}", f"{record['volume']:,}")
-    return grid
+def make_lines(records: Sequence[tuple[str, Record]]) -> Iterator[str]:
+    """Yield the lines of a table of records; the names come last, because they may need several lines."""
+    rows = [("type", "price (ISK)", "volume", "name")]
+    rows += [(pk, f"{one['price']:,.2f}", f"{one['volume']:,}", type_name(int(pk))) for pk, one in records]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for *numbers, name in rows:
+        cells = (f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
+        yield wrap(name, f"  {'  '.join(cells)}  ")
 
 
 def describe(snapshot: TableSnapshot, records: int, shown: int) -> str:

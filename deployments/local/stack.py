@@ -27,7 +27,7 @@ from deployments.local.environment import (
     prefect_environment,
     store_environment,
 )
-from deployments.local.processes import Child, ChildError, adopt_orphans, free_port, stop_orphans
+from deployments.local.processes import Child, ChildError, adopt_orphans, free_port, stop_all, stop_orphans
 from deployments.local.progress import Progress
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ FREE_BYTES = 200 * 2**20  # a day's database and logs of one region
 UI_PORT = 4200  # Prefect's own default, if nobody has it
 AUTOMATIONS = CHECKOUT / "deployments" / "automations.yaml"
 ADDRESSES = STATE / "stack.json"
+RUNNING_FLOWS = ["deploy", "worker"]  # the children that end first
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -99,11 +100,23 @@ def check_disk(folder: Path) -> None:
 
 
 def read_addresses() -> Addresses | None:
-    """Gives where the running stack is, None if there is none."""
+    """Return where the running stack is, None if there is none; one that was killed has left its file."""
     try:
-        return msgspec.json.decode(ADDRESSES.read_bytes(), type=Addresses)
-    except (FileNotFoundError, msgspec.DecodeError):
+        addresses = msgspec.json.decode(ADDRESSES.read_bytes(), type=Addresses)
+        os.kill(addresses.pid, 0)  # no signal: only whether there is such a process
+    except (FileNotFoundError, ProcessLookupError, msgspec.DecodeError):
         return None
+    return addresses
+
+
+def make_environment(options: Options, addresses: Addresses) -> dict[str, str]:
+    """Return the environment of what uses a stack: its worker, Prefect's commands, a shell."""
+    return (
+        base_environment(os.environ)
+        | prefect_environment(addresses.api_url)
+        | aws_environment(options, addresses.store_url, os.environ)
+        | {"ESI_URL": addresses.esi_url}
+    )
 
 
 class Stack:
@@ -132,20 +145,16 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave anything behind
-        for name in reversed(self.children):
-            self.children[name].stop()
+        # Runs end while what they use is still there; then the rest, together.
+        for part in (RUNNING_FLOWS, self.children):
+            stop_all([self.children[name] for name in part if name in self.children])
             stop_orphans({child.process.pid for child in self.children.values() if child.is_running()})
         self._held.close()
 
     @property
     def environ(self) -> dict[str, str]:
         """The environment of Prefect's server and worker, of its commands and of flow runs."""
-        return (
-            self._base
-            | prefect_environment(self.api.url)
-            | aws_environment(self.options, self.addresses.store_url, os.environ)
-            | {"ESI_URL": self.addresses.esi_url}
-        )
+        return make_environment(self.options, msgspec.structs.replace(self.addresses, api_url=self.api.url))
 
     def start(self) -> None:
         """Starts everything, deploys, and waits until a worker is ready for runs."""

@@ -1,70 +1,311 @@
-"""How tables stand, told from Prefect's deployments or from the table alone."""
+"""How tables stand, and how their runs go, told from the runs of a Prefect server or from the table alone."""
 
+import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from deployments.local import stack
 from deployments.local.api import Api
-from deployments.local.status import show_status
+from deployments.local.commands import status
+from deployments.local.environment import CHECKOUT, Options
+from deployments.status import DEFAULTS, main
 from flows.market_data import market_data
+from flows.structure_market import structure_market
+from flows.universe import universe
+from tasks.next_run import TAG
 from tests.conftest import scan
+from tests.flows.test_market_data import VENAL
 from tests.flows.test_sight import ask
+from tests.servers import PrefectServer
 
-REGION_ID = 10000003  # one page
+SMALL, DOMAIN = 10000003, 10000043  # of one page, of 190
+SCHEDULED, RUNNING, COMPLETED = ({"type": kind} for kind in ("SCHEDULED", "RUNNING", "COMPLETED"))
+FAILED = {"type": "FAILED", "name": "Failed", "message": "Flow run encountered an exception: EsiError: page 3 of 7"}
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal in which no line is folded."""
-    monkeypatch.setenv("COLUMNS", "250")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server whose runs are those of these tests."""
+    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
+    yield server
+    server.stop()
 
 
-def deploy(api: Api, table_name: str) -> None:
-    """Makes a deployment whose last run has failed, and whose next one is due in a minute."""
-    flow = ask(api, "/flows/", {"name": "market-data"})
-    parameters = {"region_id": REGION_ID, "table_name": table_name}
-    ask(api, "/deployments/", {"name": table_name, "flow_id": flow["id"], "parameters": parameters})
-    run_id = api.create_run(f"market-data/{table_name}", {})
-    for past in ({"type": "RUNNING"}, {"type": "FAILED", "name": "Failed", "message": "page 3"}):
-        ask(api, f"/flow_runs/{run_id}/set_state", {"state": past, "force": True})
-    due = f"{datetime.now(UTC) + timedelta(seconds=60):%Y-%m-%dT%H:%M:%SZ}"
-    state: dict[str, object] = {"type": "SCHEDULED", "state_details": {"scheduled_time": due}}
-    ask(api, f"/deployments/{api.find_deployment(f'market-data/{table_name}').id}/create_flow_run", {"state": state})
+@pytest.fixture
+def own(server: PrefectServer) -> Api:
+    """The API of that server, without any run yet."""
+    for path in ("deployments", "flow_runs"):
+        while found := ask(server.api, f"/{path}/filter", {}):
+            for each in found:
+                httpx.delete(f"{server.api.url}/{path}/{each['id']}", trust_env=False)
+    return server.api
+
+
+def make_run(
+    api: Api,
+    flow: str,
+    parameters: dict[str, Any],
+    *states: dict[str, str],
+    due: float = 0.0,
+    tags: tuple[str, ...] = (),
+) -> None:
+    """Make a run that was due some seconds from now, and take it through states."""
+    flow_id = ask(api, "/flows/", {"name": flow})["id"]
+    when = f"{datetime.now(UTC) + timedelta(seconds=due):%Y-%m-%dT%H:%M:%SZ}"
+    first = SCHEDULED | {"state_details": {"scheduled_time": when}}
+    body = {"flow_id": flow_id, "parameters": parameters, "state": first, "tags": tags}
+    run_id = ask(api, "/flow_runs/", body)["id"]
+    for state in states:
+        ask(api, f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+
+
+def age(dynamodb: DynamoDBClient, table_name: str, seconds: int) -> None:
+    """Make a table's snapshot older."""
+    item = scan(dynamodb, table_name)["#snapshot"]
+    old = f"{datetime.now(UTC) - timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+    dynamodb.put_item(TableName=table_name, Item=item | {"last_modified": {"S": old}})
+
+
+def read_status(
+    capsys: pytest.CaptureFixture[str], api: Api | None, table_name: str = "MarketData"
+) -> tuple[int, dict[str, str]]:
+    """Return a status' exit code, and what it says of each table, in one line by the table's name."""
+    capsys.readouterr()
+    with temporary_settings({PREFECT_API_URL: api.url if api else ""}):
+        code = main(["--table-name", table_name])
+    blocks = re.split(r"\n(?=\S)", capsys.readouterr().out.strip())
+    return code, {block.split(": ")[0]: " ".join(block.split(": ", 1)[1].split()) for block in blocks if block}
 
 
 def test_fresh_table_is_told_from_the_table_alone(table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a server the table's own `#snapshot` tells."""
-    market_data(REGION_ID, table_name)
-    assert show_status({table_name: REGION_ID}, None)
-    said = capsys.readouterr().out
-    assert "Vale of the" in said
-    assert "stale" not in said
+    market_data(SMALL, table_name)
+    code, told = read_status(capsys, None, table_name)
+    assert code == 0
+    (line,) = told.values()
+    assert re.fullmatch(r"Vale of the Silent \(10000003\), complete, \d+ s old of \d{4}-\d\d-\d\d [\d:]+ UTC", line)
 
 
 def test_stale_and_empty_tables_are_told(
     table_name: str, dynamodb: DynamoDBClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A table whose snapshot is over 15 minutes old is stale, and so is one that is not there."""
-    market_data(REGION_ID, table_name)
-    item = scan(dynamodb, table_name)["#snapshot"]
-    old = f"{datetime.now(UTC) - timedelta(seconds=901):%Y-%m-%dT%H:%M:%SZ}"
-    dynamodb.put_item(TableName=table_name, Item=item | {"last_modified": {"S": old}})
-    assert not show_status({table_name: REGION_ID}, None)
-    assert not show_status({f"{table_name}-none": REGION_ID}, None)
+    market_data(SMALL, table_name)
+    age(dynamodb, table_name, 901)
+    code, told = read_status(capsys, None, table_name)
+    assert (code, told["stale"]) == (1, f"{table_name} (older than 15 minutes)")
+    code, told = read_status(capsys, None, f"{table_name}-none")
+    assert (code, told["stale"]) == (1, f"{table_name}-none (empty)")
+
+
+def test_run_is_told_of_its_own_region(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run's own parameters say which table it is of, not its deployment's; one that failed fails the status."""
+    flow = ask(own, "/flows/", {"name": "market-data"})
+    template = f"{table_name}-{{region_id}}"
+    deployment = {"name": "region", "flow_id": flow["id"], "parameters": {"region_id": DOMAIN, "table_name": template}}
+    ask(own, "/deployments/", deployment)
+    run_id = own.create_run("market-data/region", {"region_id": SMALL})
+    for state in (RUNNING, FAILED):
+        ask(own, f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+    code, told = read_status(capsys, own)
+    assert code == 1
+    assert told == {
+        f"{table_name}-{SMALL}": "Vale of the Silent (10000003), empty run Failed; by hand page 3 of 7",
+        "last run failed": f"{table_name}-{SMALL}",
+    }
+
+
+def test_last_run_counts(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that ended well makes good for one that failed; one that was cancelled before it began is no run."""
+    parameters = {"region_id": SMALL, "table_name": table_name}
+    market_data(SMALL, table_name)
+    make_run(own, "market-data", parameters, RUNNING, FAILED)
+    make_run(own, "market-data", parameters, RUNNING, COMPLETED)
+    make_run(own, "market-data", parameters, {"type": "CANCELLED"})
+    code, told = read_status(capsys, own)
+    assert code == 0
+    assert told[table_name].endswith("UTC; run Completed; by hand")
+
+
+def test_universe_run_is_told_of_its_regions_alone(
+    own: Api, table_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A universe run by hand is told of the regions that it was given, one that failed as such, and none as late."""
+    given = ["--region-ids", str(SMALL), str(VENAL), "19999999", "--table-name", f"{table_name}-{{region_id}}"]
+    command = [sys.executable, "-m", "flows.universe", *given]
+    subprocess.run(command, cwd=CHECKOUT, env=os.environ | {"PREFECT_API_URL": own.url}, check=True)
+    code, told = read_status(capsys, own)
+    assert code == 1
+    assert told.keys() == {f"{table_name}-{region}" for region in (SMALL, VENAL, 19999999)} | {
+        "last run failed",
+    }
+    for region_id in (SMALL, VENAL):
+        assert told[f"{table_name}-{region_id}"].endswith("UTC; run Completed; by hand")
+    assert told[f"{table_name}-19999999"].startswith("region 19999999, empty run Failed; by hand region 19999999: ESI ")
+    assert told["last run failed"] == f"{table_name}-19999999"
+
+
+def test_snapshot_tells_how_a_region_went_in_a_universe_run(
+    own: Api, table_name: str, dynamodb: DynamoDBClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run for many regions, each one's `#snapshot` says whether it has brought that region up to date."""
+    for region_id in (SMALL, VENAL):
+        market_data(region_id, f"{table_name}-{region_id}")
+    age(dynamodb, f"{table_name}-{VENAL}", 3600)
+    given = {"region_ids": [SMALL, VENAL, DOMAIN], "table_name": f"{table_name}-{{region_id}}"}
+    make_run(own, "universe", given, RUNNING, COMPLETED)
+    code, told = read_status(capsys, own)
+    assert code == 1
+    assert told[f"{table_name}-{SMALL}"].endswith("UTC; universe run Completed; by hand")
+    assert told[f"{table_name}-{DOMAIN}"] == "Domain (10000043), empty universe run Completed; by hand"
+    old = f"{table_name}-{VENAL} (older than 15 minutes when its last run began)"
+    assert told["stale"] == f"{old}, {table_name}-{DOMAIN} (empty)"
+
+
+def test_regions_of_a_shared_table_are_told_apart(
+    own: Api, table_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regions that share a table have a status each, from their own `#snapshot`."""
+    market_data(SMALL, table_name, key="region_type")
+    given = {"region_ids": [SMALL, VENAL], "table_name": table_name, "key": "region_type"}
+    make_run(own, "universe", given, RUNNING, COMPLETED)
+    code, told = read_status(capsys, own)
+    assert code == 1
+    assert told["stale"] == f"{table_name} (Venal) (empty)"
+
+
+def test_table_says_whose_it_is(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table is told of the region that it holds; a run for another one, which was refused, as that one's."""
+    market_data(SMALL, table_name)
+    make_run(own, "market-data", {"region_id": VENAL, "table_name": table_name}, RUNNING, FAILED)
+    code, told = read_status(capsys, own)
+    assert code == 1
+    assert told[table_name].startswith("Vale of the Silent (10000003), complete, ")
+    assert "; run for Venal (10000015) Failed; by hand page 3 of 7" in told[table_name]
+
+
+def test_structures_are_told(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A structure's run is told as one."""
+    given = {"structure_id": 1035466617946, "table_name": f"{table_name}-{{structure_id}}"}
+    make_run(own, "structure-market", given, RUNNING, FAILED)
+    _code, told = read_status(capsys, own)
+    assert told[f"{table_name}-1035466617946"].startswith("structure 1035466617946, empty run Failed; by hand ")
+
+
+@pytest.mark.parametrize(("tags", "late"), [((), ""), ((TAG,), r", 3\d s late")], ids=["by hand", "by schedule"])
+def test_only_scheduled_runs_are_late(
+    own: Api, table_name: str, capsys: pytest.CaptureFixture[str], tags: tuple[str, ...], late: str
+) -> None:
+    """A run that a schedule made, or that follows ESI's clock, is late; a run by hand never is."""
+    given = {"region_id": SMALL, "table_name": table_name}
+    make_run(own, "market-data", given, RUNNING, COMPLETED, due=-30, tags=tags)
+    _code, told = read_status(capsys, own)
+    assert re.search(rf" run Completed{late}; by hand", told[table_name])
+
+
+@pytest.mark.parametrize(
+    ("flow", "given", "seconds", "stale"),
+    [
+        ("market-data", {"region_id": SMALL}, 890, ""),
+        ("market-data", {"region_id": SMALL}, 901, " (older than 15 minutes)"),
+        ("universe", {"region_ids": [SMALL]}, 2390, ""),
+        ("universe", {"region_ids": [SMALL]}, 2401, " (older than 40 minutes)"),
+    ],
+)
+def test_next_run_is_told(
+    own: Api,
+    table_name: str,
+    dynamodb: DynamoDBClient,
+    capsys: pytest.CaptureFixture[str],
+    flow: str,
+    given: dict[str, Any],
+    seconds: int,
+    stale: str,
+) -> None:
+    """A table for which a run is scheduled is not by hand, whichever flow's it is; its data may be so old, no older."""
+    name = f"{table_name}-{SMALL}"
+    market_data(SMALL, name)
+    age(dynamodb, name, seconds)
+    make_run(own, flow, given | {"table_name": f"{table_name}-{{region_id}}"}, due=60, tags=(TAG,))
+    code, told = read_status(capsys, own)
+    assert re.search(r"UTC; next in [56]\d s$", told[name])
+    assert (code, told.get("stale", "")) == ((1, name + stale) if stale else (0, ""))
+
+
+def test_nothing_is_broken_within_a_word(own: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines are of 80 columns at most, and a table's name, however long, stays whole."""
+    name = "MarketData-" + "a-10000002" * 24
+    make_run(own, "market-data", {"region_id": DOMAIN, "table_name": name}, RUNNING, FAILED)
+    with temporary_settings({PREFECT_API_URL: own.url}):
+        main([])
     said = capsys.readouterr().out
-    assert f"stale, older than 15 minutes or empty: {table_name}\n" in said
-    assert f"stale, older than 15 minutes or empty: {table_name}-none\n" in said
+    assert f"{name}: " in said
+    assert not [line for line in said.splitlines() if len(line) > 80 and name not in line]
 
 
-def test_runs_are_told(api: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a server, the last run's end, how late it began, and the next run are told; a table once."""
-    market_data(REGION_ID, table_name)
-    deploy(api, table_name)
-    show_status({table_name: REGION_ID}, api)
-    line, reason = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith(table_name)]
-    assert re.search(r" Failed +\d s +in [56]\d s", line)
-    assert reason == f"{table_name}: page 3"
+def test_silent_server_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that does not answer is one sentence with its address, and no table is told from elsewhere."""
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert main([]) == 1
+    said = capsys.readouterr()
+    assert not said.out
+    assert re.fullmatch(
+        r"no status: the Prefect server at PREFECT_API_URL, http://127.0.0.1:9/api, gave no answer \(.*\): "
+        r"start it, or correct the address\n",
+        said.err,
+    )
+
+
+def test_runs_are_those_of_the_store(
+    own: Api,
+    api: Api,
+    table_name: str,
+    store_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The stack's store has the runs of the stack's server, one's own account those of PREFECT_API_URL's."""
+    make_run(own, "market-data", {"region_id": SMALL, "table_name": f"{table_name}-own"}, RUNNING, COMPLETED)
+    market_data(SMALL, f"{table_name}-up")
+    up = {"pid": os.getpid(), "esi_url": "", "store_url": store_url, "api_url": api.url}
+    monkeypatch.setattr(stack, "ADDRESSES", tmp_path / "stack.json")
+    (tmp_path / "stack.json").write_text(json.dumps(up))
+    for name, value in {"PREFECT_API_URL": own.url, "AWS_ENDPOINT_URL_DYNAMODB": store_url}.items():
+        monkeypatch.setenv(name, value)
+    for store, shown, hidden in (("local", "up", "own"), ("aws", "own", "up")):
+        status(Options(SMALL, "aws" if store == "aws" else "local", ""))
+        said = capfd.readouterr().out
+        assert f"{table_name}-{shown}: " in said
+        assert f"{table_name}-{hidden}: " not in said
+
+
+def test_killed_stack_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stack that was killed is not up, although it has left its file."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    monkeypatch.setattr(stack, "ADDRESSES", tmp_path / "stack.json")
+    (tmp_path / "stack.json").write_text(
+        json.dumps({"pid": gone.pid, "esi_url": "", "store_url": "http://127.0.0.1:9"})
+    )
+    assert stack.read_addresses() is None
+
+
+def test_defaults_are_those_of_the_flows() -> None:
+    """Where a run's parameters do not say what it is of, the flow's defaults do."""
+    for flow in (market_data, structure_market, universe):
+        for name, default in DEFAULTS[flow.name].items():
+            assert flow.parameters.properties[name]["default"] == default
