@@ -14,7 +14,7 @@ from prefect.exceptions import ParameterTypeError
 from tasks.esi import DeniedError, EsiError, RateLimitedError, RefusedError, TransientError
 from tasks.lease import LeaseHeldError, LeaseLostError
 from tasks.names import region_name, type_name
-from tasks.reporter import create_artifact, name_region, report_afterwards, send_event
+from tasks.reporter import attempt, create_artifact, name_region, report_afterwards, send_event
 from tasks.retries import RETRIES
 from tasks.store_records import Changes, Row, ShrinkError
 from tasks.summary import Summary, counted, percent
@@ -235,20 +235,23 @@ UNKNOWN = ("It has not been tried again.", "Read the run's logs: this is no fail
 
 
 def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Report on a run that failed; its end is recorded already."""
-    report_afterwards(write_failure, flow_run, state)
+    """Report on a run that failed, and emit an event if the shrink guard has refused the snapshot.
 
-
-def write_failure(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any]) -> None:
-    """Create the artifact `failure-REGION`; emit an event, too, if the shrink guard has refused the snapshot."""
+    The run's end is recorded already. Unlike an artifact, an event cannot be sent from a process that is about to exit.
+    """
     given = str(
         flow_run.parameters.get("region_id", flow_run.parameters.get("structure_id", ""))
     )  # as it was given: perhaps text, perhaps wrong
     region_id = int(given) if given.isascii() and given.isdigit() else 0
-    create_artifact(client, "markdown", describe_failure(state), f"{flow_run.name} failed", key=f"failure-{region_id}")
     error = find_error(state)
     if isinstance(error, ShrinkError):
-        send_event("refused", region_id, {"reason": str(error)})
+        attempt(send_event, "refused", region_id, {"reason": str(error)})
+    report_afterwards(write_failure, flow_run, state, region_id)
+
+
+def write_failure(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any], region_id: int) -> None:
+    """Create the artifact `failure-REGION`."""
+    create_artifact(client, "markdown", describe_failure(state), f"{flow_run.name} failed", key=f"failure-{region_id}")
 
 
 def find_error(state: State[Any]) -> BaseException | None:

@@ -232,9 +232,12 @@ def test_shrunk_snapshot_is_explained(api: Api, dynamodb: DynamoDBClient, clock:
 
 
 def inflate(dynamodb: DynamoDBClient, table_name: str) -> None:
-    """Makes a table look as if it had held far more records, of a snapshot that has expired."""
-    item = scan(dynamodb, table_name)["#snapshot"]
-    dynamodb.put_item(TableName=table_name, Item=item | {"records": {"N": "100000"}, "expires": item["last_modified"]})
+    """Make a table hold more than twice as many records, of a snapshot that has expired."""
+    items = scan(dynamodb, table_name)
+    for number, item in enumerate(items.values()):
+        dynamodb.put_item(TableName=table_name, Item=item | {"pk": {"S": str(10_000_000 + number)}})
+    snapshot = items["#snapshot"]
+    dynamodb.put_item(TableName=table_name, Item=snapshot | {"expires": snapshot["last_modified"]})
 
 
 def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
