@@ -20,7 +20,9 @@ PIP := bin/python -m pip install $(QUIET) --no-cache-dir --disable-pip-version-c
 INSTALLED := $(firstword $(wildcard .venv/.ready) .venv/.runnable)
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { line = sprintf("  make %-8s", $$1); n = split($$2, words, " "); \
+		for (i = 1; i <= n; i++) { if (length(line " " words[i]) > 80) { print line; line = sprintf("%15s", "") } \
+		line = line " " words[i] } print line }' $(MAKEFILE_LIST)
 
 setup: .venv/.ready .venv-store/.ready ## .venv with all packages, those of development as well, ready
 runnable: $(INSTALLED) .venv-store/.ready

@@ -188,7 +188,7 @@ def read_runs(
 
 def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part, int | str]]:
     """Yield the tables that a run is of, each with its market's id; none where the parameters are of no table."""
-    given = DEFAULTS[flow] | parameters
+    given = {**DEFAULTS[flow], **parameters}
     if flow != "universe":
         wanted = [given.get("structure_id" if flow == "structure-market" else "region_id")]
     elif given["region_ids"] is None:
@@ -248,7 +248,7 @@ def describe(status: Status) -> Iterator[str]:
     if status.last:
         told.append(describe_run(status.last, market))
     if status.next and status.next.expected_start_time:
-        wait = status.next.expected_start_time - now
+        wait = -(now - status.next.expected_start_time)
         told.append(f"next in {say_seconds(wait)}" if wait > timedelta(0) else f"next was due {say_seconds(-wait)} ago")
     elif status.last:
         told.append("by hand")

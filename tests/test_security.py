@@ -117,7 +117,7 @@ def test_foreign_origin_is_refused(api: Api) -> None:
 
 def test_locks_have_hashes_and_no_addresses() -> None:
     """Each package of the locks is pinned and has a hash; no index is named."""
-    for name in ("requirements.lock", "deployments/local/store.lock"):
+    for name in ("requirements.lock", "requirements-run.lock", "deployments/local/store.lock"):
         lock = Path(CHECKOUT, name).read_text()
         packages = re.findall(r"^([A-Za-z0-9][^\s]*)", lock, re.MULTILINE)
         assert packages

@@ -183,7 +183,6 @@ def test_locks_agree() -> None:
     assert {re.split(r"[\[<>=]", name)[0] for name in asked} <= run_locked.keys()
     assert locked.keys() >= DEVELOPMENT
     assert not DEVELOPMENT & run_locked.keys()
-    assert "://" not in RUN_LOCK
 
 
 @pytest.mark.outage

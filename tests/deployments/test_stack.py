@@ -1,15 +1,24 @@
 """The embedded stack: what it is given, what it starts, and that nothing of it stays."""
 
+import fcntl
 import os
 import pty
 import re
 import shutil
+import signal
+import struct
 import subprocess
 import sys
+import termios
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local import stack
 from deployments.local.environment import (
@@ -21,10 +30,16 @@ from deployments.local.environment import (
 )
 from deployments.local.market.market import refuse
 from deployments.local.market.server import serve
-from deployments.local.processes import Child, ChildError, free_port
-from deployments.local.stack import FullDiskError, check_disk
+from deployments.local.processes import Child, ChildError, free_port, stop_all
+from deployments.local.run import print_summary
+from deployments.local.show import show_table
+from deployments.local.stack import FullDiskError, check_disk, read_automations
+from deployments.status import ROUNDS, SNAPSHOTS
+from flows.market_data import market_data
+from tasks.names import regions
 from tests.conftest import Clock
 from tests.flows.test_failures import Faulty
+from tests.servers import wait_for
 
 USER = {
     "AWS_PROFILE": "production",
@@ -38,6 +53,17 @@ USER = {
     "HOME": "/home/user",
     "PATH": "/usr/bin",
 }
+
+
+STATES = ["Get Page Count", "Build Iterator", "Fetch Pages", "Aggregate", "Store Records: compare", "Store Records"]
+TYPED = """python -m flows.market_data --region-id 10000003 --table-name 'MarketData-{region_id}'
+python - <<'PY'
+from tasks.names import region_name
+from tasks.read_records import read_records
+records, snapshot = read_records("MarketData-10000003")
+print(f"{region_name(snapshot.region_id)}: {snapshot.region_id}")
+PY
+"""
 
 
 @pytest.mark.parametrize(
@@ -93,7 +119,7 @@ def test_bad_region_ends_make_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("deployments.local", "{run,up,table,status,report}"), ("deployments.local.market", "--every")],
+    [("deployments.local", "{run,up,shell,table,status,report}"), ("deployments.local.market", "--every")],
 )
 def test_help_explains(name: str, options: str) -> None:
     """`--help` names the choices."""
@@ -157,6 +183,19 @@ def test_task_may_end_with_success(log: Path) -> None:
         server.check()
 
 
+def test_children_stop_together(tmp_path: Path) -> None:
+    """Children are asked to stop at the same time: here each ends only once the other has been asked as well."""
+    wait = "trap 'touch {0}; until [ -e {1} ]; do sleep 0.05; done; exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    programs = [wait.format(*names) for names in (("a", "b"), ("b", "a"))]
+    children = [
+        Child(str(number), ["sh", "-c", f"cd {tmp_path}; {program}"], os.environ, tmp_path / f"{number}.log")
+        for number, program in enumerate(programs)
+    ]
+    wait_for(lambda: all(child.log.read_text() for child in children), "both children")
+    stop_all(children)
+    assert [child.process.returncode for child in children] == [0, 0]
+
+
 def test_children_die_with_their_parent(tmp_path: Path) -> None:
     """A child stops even if its parent is killed outright."""
     parent = f"""
@@ -197,6 +236,53 @@ def test_taken_port_is_passed_over(store_url: str) -> None:
     """A port that somebody has is not the one that is given."""
     taken = int(store_url.rsplit(":", 1)[1])
     assert free_port(taken) != taken
+
+
+@pytest.mark.usefixtures("api", "served", "store_url")
+def test_table_is_whole_in_80_columns(
+    table_name: str, dynamodb: DynamoDBClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No number and no word of a name is broken, cut or longer than the line, in however narrow a terminal."""
+    monkeypatch.setenv("COLUMNS", "30")
+    market_data(10000003, table_name)
+    number = "12345678901234567.89"
+    for pk in ("34", "23055"):  # the second has a long name
+        item = {"pk": {"S": pk}, "price": {"N": number}, "volume": {"N": "9876543210987654"}}
+        dynamodb.put_item(TableName=table_name, Item=item)
+    capsys.readouterr()
+    show_table(table_name, "")
+    lines = capsys.readouterr().out.splitlines()
+    assert not [line for line in lines if len(line) > 80]
+    rows = [line for line in lines if f"{Decimal(number):,.2f}  9,876,543,210,987,654  " in line]
+    assert len(rows) == 2
+    assert any(line.endswith("  Tritanium") for line in rows)
+
+
+def test_summary_is_whole_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run's summary has a row a line, whose words stay whole even if one is longer than the line."""
+    table_name = "MarketData-" + "a-10000002" * 20
+    print_summary(f"| | |\n| --- | --- |\n| table | {table_name} |\n| pages | 7 |\n\nThe price {'is DynamoDB ' * 20}")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:3]] == [["table", table_name], ["pages", "7"]]
+    assert not [line for line in lines if len(line) > 80 and table_name not in line]
+
+
+def test_docs_count_right() -> None:
+    """What the Makefile and the docs count of the stack is what there is."""
+    minutes = [f"{limit.total_seconds() / 60:.0f}" for limit in (SNAPSHOTS, ROUNDS)]
+    numbers = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    started = set(re.findall(r'self\._start\("(\w+)"', Path(CHECKOUT, "deployments/local/stack.py").read_text()))
+    counted = {
+        ("Makefile", r"each of the stack's (\w+) processes"): {numbers[len(started | {"flow run"})]},
+        ("README.md", r"older than (\d+) minutes, or (\d+) if the universe"): set(minutes),
+        ("README.md", r"The Forge, (\d+) pages"): {str(regions().pages[10000002])},
+        ("docs/operating.md", r"too old: (\d+) minutes if it is scheduled, (\d+) if only"): set(minutes),
+        ("docs/machines.md", rf"and ({'|'.join(numbers)}) automations"): {numbers[len(read_automations())]},
+        ("docs/reliability.md", r"below (\d+) MiB"): {f"{stack.FREE_BYTES / 2**20:.0f}"},
+    }
+    for (name, pattern), expected in counted.items():
+        found = re.findall(pattern, Path(CHECKOUT, name).read_text())
+        assert {number for each in found for number in ([each] if isinstance(each, str) else each)} == expected, name
 
 
 @pytest.fixture(scope="module")
@@ -240,17 +326,22 @@ def test_make_run_twice_and_table(clone: Path) -> None:
     region = "10000003"  # one page
     first = run_make(clone, "run", REGION=region)
     assert first.returncode == 0, first.stdout + first.stderr
-    assert "Flow run finished successfully in 'Completed'" in first.stdout
     assert "Fetch Pages: 1 of 1 pages" in first.stdout
+    ended = re.findall(r"^ *[\d.]+ s    (.*) ends after [\d.]+ s", first.stdout, re.MULTILINE)
+    assert ended == STATES
+    assert "Finished in state" not in first.stdout
     assert "by a state machine" in first.stdout
     assert "base64" not in first.stdout
     assert "MarketData-10000003: Vale of the Silent (10000003)" in first.stdout
-    second = run_make(clone, "run", REGION=region)
+    second = run_make(clone, "run", REGION=region, VERBOSE="1")
     assert second.returncode == 0, second.stdout + second.stderr
+    assert "Task run 'Get Page Count' - Finished in state" in re.sub(r"\n +", " ", second.stdout)
     assert "not modified: MarketData-10000003 has region 10000003" in second.stdout or "records (" in second.stdout
     table = run_make(clone, "table", REGION=region)
     assert table.returncode == 0, table.stdout + table.stderr
     assert "price (ISK)" in table.stdout
+    for done in (first, second, table):
+        assert not [line for line in done.stdout.splitlines() if len(line) > 80]
     assert not list((clone.parent / "home").iterdir()), "something was left in the home directory"
     assert not processes_of(clone)
 
@@ -286,6 +377,64 @@ def test_make_run_shows_bars_in_a_terminal(clone: Path, monkeypatch: pytest.Monk
     assert re.findall(r"Fetch Pages, pages ━+ .*?433/433", shown)
     assert re.findall(r"Store Records, writes ━+ ", shown)
     assert not processes_of(clone)
+
+
+@pytest.mark.outage
+def test_shell_finds_all(clone: Path, tmp_path: Path) -> None:
+    """In `make shell` the README's commands find table, market, Prefect's server and its worker; then all stops."""
+    typed = tmp_path / "typed"
+    typed.write_text(f"#!/bin/sh\nset -e\n{TYPED}prefect deployment run market-data/venal --watch\n")
+    typed.chmod(0o755)
+    done = run_make(
+        clone, "shell", SHELL=str(typed), AWS_PROFILE="production", PREFECT_API_URL="http://127.0.0.1:9/api"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "MarketData-10000003 has region 10000003 of " in done.stdout
+    assert "Vale of the Silent: 10000003" in done.stdout
+    assert "Flow run finished successfully" in done.stdout
+    assert not processes_of(clone)
+    refused = run_make(clone, "shell", SHELL="/nowhere/sh")
+    assert "SHELL is '/nowhere/sh', which does not run (No such file or directory): set it to a shell" in refused.stderr
+
+
+@pytest.mark.outage
+def test_up_is_used_from_another_shell_and_stops_at_once(clone: Path, tmp_path: Path) -> None:
+    """What `make up` prints makes another shell use it; Ctrl-C ends it within five seconds, with nothing left."""
+    terminal, own = pty.openpty()
+    fcntl.ioctl(own, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    made = subprocess.Popen(
+        ["make", "up"], cwd=clone, env=home, stdin=own, stdout=own, stderr=own, start_new_session=True
+    )
+    os.close(own)
+    said = ""
+    while "export AWS_ENDPOINT_URL_DYNAMODB=" not in said or not said.endswith("\n\r\n"):
+        said += os.read(terminal, 4096).decode()
+    threading.Thread(target=drain, args=[terminal], daemon=True).start()
+    assert re.search(r"Stop it +Ctrl-C", said)
+    lines = re.sub(r"\r|\x1b\[[0-9;?]*[A-Za-z]", "", said).splitlines()
+    assert not [line for line in lines if len(line) > 80]
+    pasted = "\n".join(line for line in lines if re.match(r"(source|unset|export) ", line))
+    typed = f"set -e\n{pasted}\n{TYPED}make status\n"
+    other = home | {"AWS_PROFILE": "production"}
+    done = subprocess.run(["bash", "-c", typed], cwd=clone, env=other, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Vale of the Silent: 10000003" in done.stdout
+    assert re.search(r"^MarketData-10000003: .*\n.*; run Completed; by hand$", done.stdout, re.MULTILINE)
+    attached = run_make(clone, "shell", SHELL="/usr/bin/env")
+    assert f"{pasted.splitlines()[-1].removeprefix('export ')}\n" in attached.stdout
+    os.killpg(made.pid, signal.SIGINT)  # as Ctrl-C does
+    stopped_at = time.monotonic()
+    made.wait()
+    assert time.monotonic() - stopped_at < 5.0
+    assert not processes_of(clone)
+
+
+def drain(terminal: int) -> None:
+    """Read what a terminal shows until its other side is closed."""
+    with suppress(OSError):
+        while os.read(terminal, 4096):
+            pass
 
 
 def processes_of(clone: Path) -> list[str]:
