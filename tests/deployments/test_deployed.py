@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
@@ -25,7 +26,7 @@ from tests.servers import wait_for
 
 SMALL, STRUCTURE = 10000003, 1_000_000_000_002
 SAVE = "from prefect.blocks.system import Secret; Secret"
-NAMES = ["all", "universe", "tranquility", "structure"]
+NAMES = ["all", "universe", "tranquility", "structure", "region"]
 
 pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 
@@ -34,18 +35,18 @@ pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 def worker(own_api: Api, served: str, tmp_path: Path) -> Iterator[Child]:
     """A worker for what is deployed."""
     own_api.create_pool(POOL)
-    subprocess.run(
-        [prefect(), "--no-prompt", "deploy", *(argument for name in NAMES for argument in ("--name", name))],
-        cwd=CHECKOUT,
-        check=True,
-        capture_output=True,
-    )
+    deploy(*(argument for name in NAMES for argument in ("--name", name)))
     environ = os.environ | {"ESI_URL": served, "ESI_SSO_URL": served + TOKEN_ROUTE}
     command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
     child = Child("worker", command, environ, tmp_path / "worker.log")
     wait_for(lambda: own_api.has_worker(POOL), "the worker")
     yield child
     child.stop()
+
+
+def deploy(*arguments: str) -> None:
+    """Deploy what prefect.yaml says, as a user does."""
+    subprocess.run([prefect(), "--no-prompt", "deploy", *arguments], cwd=CHECKOUT, check=True, capture_output=True)
 
 
 def run(deployment: str, **parameters: object) -> str:
@@ -81,6 +82,33 @@ def test_worker_runs_each_deployment(
     subprocess.run([sys.executable, "-c", f"{SAVE}(value={credentials}).save('eve-sso', overwrite=True)"], check=True)
     run("structure-market/structure", structure_id=STRUCTURE, table_name=f"{table_name}-s")
     assert records(scan(dynamodb, f"{table_name}-s")) == truth(market, STRUCTURE)
+
+
+FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
+
+
+def test_runs_by_hand_do_not_cancel_each_other(
+    own_api: Api, worker: Child, market: Market, dynamodb: DynamoDBClient, table_name: str
+) -> None:
+    """Runs of one deployment all complete, for different regions side by side and for one table by turns.
+
+    So they do where the deployment had a limit of one run, once it is deployed again.
+    """
+    assert worker.is_running()
+    found = own_api.find_deployment("market-data/region")
+    limit = {"concurrency_limit": 1, "concurrency_options": {"collision_strategy": "CANCEL_NEW"}}
+    httpx.patch(f"{own_api.url}/deployments/{found.id}", json=limit, trust_env=False).raise_for_status()
+    deploy("--name", "region")
+    market.latency_seconds = 1.0
+    template = f"{table_name}-{{region_id}}"
+    given = [{"region_id": region_id, "table_name": template} for region_id in (VENAL, SMALL, VENAL)]
+    create = f"/deployments/{found.id}/create_flow_run"
+    runs = [ask(own_api, create, {"parameters": parameters})["id"] for parameters in given]
+    wait_for(lambda: all(own_api.read_state(run_id).type in FINAL for run_id in runs), "the runs' ends")
+    assert [own_api.read_state(run_id).type for run_id in runs] == ["COMPLETED"] * 3
+    for region_id in (SMALL, VENAL):
+        items = scan(dynamodb, template.replace("{region_id}", str(region_id)))
+        assert records(items) == truth(market, region_id)
 
 
 def scan_after(deployment: str, dynamodb: DynamoDBClient, table_name: str) -> list[dict[str, dict[str, str]]]:
