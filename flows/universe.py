@@ -2,9 +2,10 @@
 
 import sys
 import time
-from typing import cast
+from typing import Any, cast
 
 from prefect import flow
+from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.market_data import market_data
@@ -72,13 +73,24 @@ def universe(
     with Reporter() as reporter, reporter.state("Run Region", runs, "regions"):
         results = run_regions(runs, parameters, None if with_workers else market_data, concurrency)
     summary = summarize_universe(results, time.monotonic() - started)
+    for failure in [result.failure for result in summary.regions if result.failure]:
+        get_run_logger().warning(failure)
     report_afterwards(write_universe_summary, summary)
     if summary.failed == len(runs):
         raise RegionError(f"all of {summary.line}; the first: {summary.regions[0].failure}")
     return cast("UniverseSummary", Completed(message=summary.line, data=summary))  # which Prefect unwraps
 
 
+def check_together(parameters: dict[str, Any]) -> None:
+    """Raise unless a run's parameters, each valid, go together.
+
+    Raises:
+        ValueError: several regions would share a table whose keys do not tell them apart.
+    """
+    check_tables(len(list_regions(parameters["region_ids"])), parameters["table_name"], parameters["key"])
+
+
 if __name__ == "__main__":
     from deployments.command import run_flow
 
-    sys.exit(run_flow(universe, "python -m flows.universe"))
+    sys.exit(run_flow(universe, "python -m flows.universe", check=check_together))

@@ -202,7 +202,6 @@ def describe_mover(row: Row, old: Item) -> dict[str, Any]:
 # What was tried before an error ended the run, and what to do; the first class that fits counts.
 
 KNOWN: dict[type[BaseException], tuple[str, str]] = {
-    ParameterTypeError: ("Nothing was requested.", "Give what the message allows."),
     RateLimitedError: (
         f"All requests held still as long as ESI said, {RETRIES} times.",
         "Ask for fewer regions, or less often: other programs at this address count too.",
@@ -235,7 +234,7 @@ UNKNOWN = ("It has not been tried again.", "Read the run's logs: this is no fail
 
 
 def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Report on a run that failed, and emit an event if the shrink guard has refused the snapshot.
+    """Report on a run that failed, unless its parameters were refused; emit an event if the shrink guard refused.
 
     The run's end is recorded already. Unlike an artifact, an event cannot be sent from a process that is about to exit.
     """
@@ -246,7 +245,8 @@ def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     error = find_error(state)
     if isinstance(error, ShrinkError):
         attempt(send_event, "refused", region_id, {"reason": str(error)})
-    report_afterwards(write_failure, flow_run, state, region_id)
+    if not isinstance(error, ParameterTypeError):
+        report_afterwards(write_failure, flow_run, state, region_id)
 
 
 def write_failure(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any], region_id: int) -> None:

@@ -1,5 +1,6 @@
 """What the flows' parameters may be; a wrong one is refused before anything is requested, and told what is allowed."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import (
@@ -16,8 +17,15 @@ from tasks.table import check_table_name
 from tasks.table_snapshot import Detail, Key, OrderType, Price
 
 
-def or_give(allowed: str) -> WrapValidator:
-    """Makes a refusal name the value and what to give instead: `0 is refused: give 1 to 500`."""
+@dataclass(frozen=True)
+class OrGive(WrapValidator):
+    """Validates a parameter, and knows in words what it may be."""
+
+    allowed: str = ""
+
+
+def or_give(allowed: str) -> OrGive:
+    """Make a refusal name the value and what to give instead: `0 is refused: give 1 to 500`."""
 
     def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
         refusal = PydanticCustomError(
@@ -31,7 +39,7 @@ def or_give(allowed: str) -> WrapValidator:
             raise refusal
         return given
 
-    return WrapValidator(check)
+    return OrGive(check, allowed=allowed)
 
 
 def fill_in(table_name: str, region_id: int = 10000002) -> str:

@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from tasks.esi import TransientError
+from tasks.failure import say_once
 from tasks.table import TransientTableError
 
 RETRIES = 5
@@ -28,3 +29,5 @@ RETRIED: dict[str, Any] = {
     "retry_condition_fn": may_pass,
 }
 NOT_KEPT: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
+
+say_once()  # here, since every flow's states come by this file

@@ -3,17 +3,27 @@
 import os
 import pty
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
+from prefect import Flow
 
-from deployments.command import run_flow
+from deployments.command import read_allowed, run_flow
+from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from flows.market_data import market_data
+from flows.player_count import player_count
+from flows.structure_market import structure_market
+from flows.universe import universe
 from tests.conftest import scan
+from tests.faults.plan import Fault, Plan
+from tests.faults.store import serve_faulty_store
 from tests.flows.test_market_data import DERELIK, records, truth
+from tests.flows.test_sight import ask
 
 PROGRAM = "python -m flows.market_data"
 
@@ -30,6 +40,129 @@ def test_help_has_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
     assert "The market region, such as 10000002 for The Forge. (default: 10000015)" in said
     assert "{min,max,mean,weighted_mean,median,percentile_5}" in said
     assert "best 5 % of the volume" in said
+
+
+@pytest.mark.parametrize("flow", [market_data, structure_market, universe, player_count], ids=lambda flow: flow.name)
+def test_help_has_what_is_allowed(flow: Flow[..., object], capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` says of each option that takes a value what it may be, in the words of a refusal."""
+    with pytest.raises(SystemExit):
+        run_flow(flow, PROGRAM, ["--help"])
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for name, annotation in flow.fn.__annotations__.items():
+        if name not in {"force", "return"}:
+            (allowed,) = read_allowed(annotation)
+            assert f"Give {allowed}." in said
+
+
+def run(module: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a flow from the command line in a process of its own, with the log's lines."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=CHECKOUT,
+        env=os.environ | {"PREFECT_LOGGING_LEVEL": "INFO"} | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "market_data --fetch-concurrency 0",
+            "--fetch-concurrency: '0' is refused: give 1 to 500, the pages in flight at",
+        ),
+        (
+            "market_data --region-id 5 --detail all",
+            "--region-id: '5' is refused: .*; --detail: 'all' is refused: give ",
+        ),
+        ("market_data --regoin-id 10000015", "unrecognized arguments: --regoin-id 10000015"),
+        ("structure_market --structure-id 5", "--structure-id: '5' is refused: give a player structure's id"),
+        ("structure_market", "the following arguments are required: --structure-id"),
+        ("universe --region-ids 5", r"--region-ids: \['5'\] is refused: give a list of regions' ids"),
+        (
+            "universe --region-ids 10000003 10000015",
+            "table_name '.*' with key 'type' would put 2 regions into one table",
+        ),
+        ("player_count --keep-days never", "--keep-days: 'never' is refused: give 1 to 36500"),
+    ],
+)
+def test_refusal_is_one_line(api: Api, table_name: str, command: str, message: str) -> None:
+    """Wrong parameters are refused in one line, by exit code 2, and there is no run of them."""
+    module, *arguments = command.split()
+    done = run(f"flows.{module}", *arguments, "--table-name", table_name)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert re.match(f"python -m flows.{module}: {message}", line)
+    runs = ask(api, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 50})
+    assert table_name not in [found["parameters"].get("table_name") for found in runs]
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize(
+    ("command", "environ", "sentence"),
+    [
+        ("market_data --region-id 19999999", {}, "region 19999999: ESI answered 404 Not Found"),
+        ("market_data", {"AWS_ENDPOINT_URL_DYNAMODB": "elsewhere"}, "table .* does not exist in us-east-1"),
+        ("market_data", {"AWS_ENDPOINT_URL_DYNAMODB": "denied"}, "table .*AccessDeniedException"),
+        ("market_data", {"AWS_PROFILE": "nobody"}, "The config profile .nobody. could not be found"),
+        ("market_data", {"ESI_URL": "ftp://esi"}, "ESI_URL is 'ftp://esi': give an http"),
+        ("structure_market --structure-id 1000000000002", {}, "Secret block"),
+        ("player_count", {"AWS_ENDPOINT_URL_DYNAMODB": "elsewhere"}, "table .* does not exist in us-east-1"),
+        ("universe --region-ids 19999999", {}, "all of 1 regions in .* 1 failed"),
+    ],
+)
+def test_failure_is_one_sentence(
+    api: Api, store_url: str, table_name: str, command: str, environ: dict[str, str], sentence: str
+) -> None:
+    """An error of this project ends the command with its sentence, said once, and without a traceback.
+
+    So it does in the run's log in Prefect, and it is in the message of the run's state.
+    """
+    module, *arguments = command.split()
+    with serve_faulty_store(store_url, Plan([Fault("denied", times=1000)])) as denied:
+        addresses = {"elsewhere": store_url.replace("127.0.0.1", "0.0.0.0"), "denied": denied}
+        given = {name: addresses.get(value, value) for name, value in environ.items()}
+        done = run(f"flows.{module}", *arguments, "--table-name", table_name, **given)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if re.search(sentence, line)]
+    assert re.match(rf"[a-z-]+ failed: .*{sentence}", line)
+    runs = ask(api, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 50})
+    ours = [found for found in runs if found["parameters"].get("table_name") == table_name]
+    (ended,) = [found for found in ours if not found["parent_task_run_id"]]  # no region of the universe's
+    assert re.search(sentence, ended["state"]["message"])
+    wanted = {"logs": {"flow_run_id": {"any_": [ended["id"]]}}, "sort": "TIMESTAMP_ASC"}
+    log = [entry["message"] for entry in ask(api, "/logs/filter", wanted)]
+    assert [bool(re.search(sentence, line)) for line in log].count(True) == 1, log
+    assert "Finished in state Failed" in log
+    assert not [line for line in log if "Traceback" in line]
+
+
+@pytest.mark.usefixtures("api")
+def test_unknown_error_shows_its_traceback(tmp_path: Path) -> None:
+    """What nobody expects keeps its traceback, in the log and at the end, even a ValueError of a library."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+import pandas as pd
+from prefect import flow
+from deployments.command import run_flow
+
+@flow
+def broken() -> str:
+    return pd.DataFrame({{"a": [1, 2]}}, index=[0, 0]).reindex([1]).to_string()
+
+run_flow(broken, "broken", [])
+"""
+    (tmp_path / "broken.py").write_text(program)
+    done = subprocess.run([sys.executable, tmp_path / "broken.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") >= 2
+    assert "ValueError: cannot reindex" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("api")
