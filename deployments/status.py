@@ -192,7 +192,7 @@ def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part,
     if flow != "universe":
         wanted = [given.get("structure_id" if flow == "structure-market" else "region_id")]
     elif given["region_ids"] is None:
-        wanted = list_regions(None)
+        wanted = [*list_regions(None)]
     else:
         wanted = given["region_ids"] if isinstance(given["region_ids"], list) else []
     for value in wanted:
