@@ -15,7 +15,8 @@ test outages chaos bench scale: export PREFECT_HOME := $(CURDIR)/.local/prefect-
 BIN := .venv/bin
 STACK := $(BIN)/python -m deployments.local
 QUIET := $(if $(VERBOSE),,--quiet)
-PIP := bin/python -m pip install $(QUIET) --no-cache-dir --disable-pip-version-check --require-hashes -r
+# The locks are complete; of `sqlalchemy[asyncio]` pip would not see that `sqlalchemy` is pinned.
+PIP := bin/python -m pip install $(QUIET) --no-cache-dir --disable-pip-version-check --no-deps --require-hashes -r
 # What running needs; where `make setup` has installed all, that is there already.
 INSTALLED := $(firstword $(wildcard .venv/.ready) .venv/.runnable)
 

@@ -189,6 +189,7 @@ def read_runs(
 def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part, int | str]]:
     """Yield the tables that a run is of, each with its market's id; none where the parameters are of no table."""
     given = {**DEFAULTS[flow], **parameters}
+    wanted: Sequence[Any]
     if flow != "universe":
         wanted = [given.get("structure_id" if flow == "structure-market" else "region_id")]
     elif given["region_ids"] is None:

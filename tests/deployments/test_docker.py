@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -121,7 +122,7 @@ def test_packages_come_before_the_code() -> None:
     """The packages' layer holds nothing but their lock, and the image runs as no root."""
     first, last = DOCKERFILE.rsplit("\nFROM ", 1)
     assert re.findall(r"^COPY (.*)", first, re.MULTILINE) == ["requirements-run.lock ./"]
-    assert "--require-hashes -r requirements-run.lock" in first
+    assert "--no-deps --require-hashes -r requirements-run.lock" in first
     assert re.findall(r"^USER (.*)", last, re.MULTILINE) == ["1001:1001"]
     assert "ENTRYPOINT" not in last
 
@@ -192,11 +193,14 @@ def test_packages_install_as_in_the_image(tmp_path: Path) -> None:
     command = step.replace("python -m", f"{sys.executable} -m").replace("/opt/venv", str(tmp_path / "venv"))
 
     def install(lock: str) -> subprocess.CompletedProcess[str]:
+        shutil.rmtree(tmp_path / "venv", ignore_errors=True)
         (tmp_path / "requirements-run.lock").write_text(lock)
         return subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     done = install(RUN_LOCK)
     assert not done.returncode, done.stderr
+    complete = [sys.executable, "-m", "pip", "--python", tmp_path / "venv", "check"]
+    subprocess.run(complete, check=True, capture_output=True)
     site = next((tmp_path / "venv/lib").glob("python3*/site-packages"))
     found = {path.name.removesuffix(".dist-info").split("-")[0]: path.name for path in site.glob("*.dist-info")}
     names = {name.lower().replace("_", "-").replace(".", "-"): path for name, path in found.items()}
