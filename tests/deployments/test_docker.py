@@ -199,7 +199,7 @@ def test_packages_install_as_in_the_image(tmp_path: Path) -> None:
 
     done = install(RUN_LOCK)
     assert not done.returncode, done.stderr
-    complete = [sys.executable, "-m", "pip", "--python", tmp_path / "venv", "check"]
+    complete = [sys.executable, "-m", "pip", "--python", str(tmp_path / "venv"), "check"]
     subprocess.run(complete, check=True, capture_output=True)
     site = next((tmp_path / "venv/lib").glob("python3*/site-packages"))
     found = {path.name.removesuffix(".dist-info").split("-")[0]: path.name for path in site.glob("*.dist-info")}
