@@ -111,7 +111,7 @@ def test_refusal_is_one_line(api: Api, table_name: str, command: str, message: s
         ("market_data", {"ESI_URL": "ftp://esi"}, "ESI_URL is 'ftp://esi': give an http"),
         ("structure_market --structure-id 1000000000002", {}, "Secret block"),
         ("player_count", {"AWS_ENDPOINT_URL_DYNAMODB": "elsewhere"}, "table .* does not exist in us-east-1"),
-        ("universe --region-ids 19999999", {}, "all of 1 regions in .* 1 failed"),
+        ("universe --region-ids 19999999", {}, "all of 1 region in .* 1 failed"),
     ],
 )
 def test_failure_is_one_sentence(
