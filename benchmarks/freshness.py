@@ -18,8 +18,8 @@ import msgspec
 
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
-from tasks.esi import Esi
-from tasks.next_run import ATTEMPTS, next_start
+from flows.next_run import ATTEMPTS, next_start
+from tasks.esi.client import Esi
 
 DAY_SECONDS, EVERY_SECONDS = 86_400.0, 300.0
 REGION_ID = 10_000_003  # one page; a HEAD is as good as The Forge's

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from benchmarks import no_heartbeats
 from flows.market_data import leave_news, market_data
-from tasks.reporter import Reporter
+from tasks.reporting.reporter import Reporter
 
 
 def run(region_id: int, table_name: str, fetch_concurrency: int) -> None:

@@ -14,7 +14,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectException
 
 from deployments.local.stack import read_automations
-from tasks.token_bucket import LIMIT, create_limit
+from tasks.esi.token_bucket import LIMIT, create_limit
 
 SUBJECT = "{{ automation.name }}"
 BODY = (

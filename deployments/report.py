@@ -10,15 +10,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
-from tasks.artifacts import cost_of_run, to_data_uri
-from tasks.history import read_history
-from tasks.names import region_name, type_name
-from tasks.pictures import RUNS, draw_pictures
-from tasks.read_records import Record, read_records
-from tasks.reporter import open_client
-from tasks.summary import Summary, counted
-from tasks.table import TableError
-from tasks.table_snapshot import TableSnapshot
+from tasks.catalogue.names import region_name, type_name
+from tasks.reporting.artifacts import cost_of_run, to_data_uri
+from tasks.reporting.history import read_history
+from tasks.reporting.pictures import RUNS, draw_pictures
+from tasks.reporting.reporter import open_client
+from tasks.reporting.summary import Summary, counted
+from tasks.table.client import TableError
+from tasks.table.read import Record, read_records
+from tasks.table.snapshot import TableSnapshot
 
 TEMPLATE = "report.html.jinja"
 MADE_UP = "this project's stand-in for the market: they are made up"

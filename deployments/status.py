@@ -25,11 +25,11 @@ from prefect.settings import PREFECT_API_URL
 
 from deployments.local.api import State
 from deployments.local.progress import wrap
-from tasks import esi
-from tasks.names import list_regions, region_name
-from tasks.next_run import TAG
-from tasks.table import MissingTableError, Table, TableError
-from tasks.table_snapshot import TableSnapshot
+from flows.next_run import TAG
+from tasks.catalogue.names import list_regions, region_name
+from tasks.esi import client as esi
+from tasks.table.client import MissingTableError, Table, TableError
+from tasks.table.snapshot import TableSnapshot
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # what a flow's run is of, where its parameters do not say
     "market-data": {"region_id": 10000015, "table_name": "MarketData"},

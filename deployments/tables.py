@@ -18,9 +18,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.names import list_regions
-from tasks.parameters import RegionId, TableTemplate
-from tasks.table import TableError
+from flows.parameters import RegionId, TableTemplate
+from tasks.catalogue.names import list_regions
+from tasks.table.client import TableError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

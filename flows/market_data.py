@@ -10,18 +10,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from tasks import telemetry
-from tasks.aggregate import aggregate
-from tasks.artifacts import explain_failure, write_movers, write_summary
-from tasks.build_iterator import build_iterator
-from tasks.esi import Esi
-from tasks.fetch_pages import fetch_pages, is_whole, offers
-from tasks.get_page_count import get_page_count
-from tasks.history import draw_history
-from tasks.kept_pages import forget_old_pages, forget_pages
-from tasks.lease import Lease
-from tasks.next_run import as_deployed, follow_esi
-from tasks.parameters import (
+from flows.next_run import as_deployed, follow_esi
+from flows.parameters import (
     DetailChoice,
     FetchConcurrency,
     Force,
@@ -33,12 +23,22 @@ from tasks.parameters import (
     TableTemplate,
     fill_in,
 )
-from tasks.reporter import Reporter, attempt, name_run, report_afterwards, send_event
+from tasks.aggregate import aggregate
+from tasks.build_iterator import build_iterator
+from tasks.esi.client import Esi
+from tasks.esi.token_bucket import TokenBucket
+from tasks.fetch_pages import fetch_pages, is_whole, offers
+from tasks.get_page_count import get_page_count
+from tasks.kept_pages import forget_old_pages, forget_pages
+from tasks.reporting import telemetry
+from tasks.reporting.artifacts import explain_failure, write_movers, write_summary
+from tasks.reporting.history import draw_history
+from tasks.reporting.reporter import Reporter, attempt, name_run, report_afterwards, send_event
+from tasks.reporting.summary import Summary, summarize
 from tasks.store_records import Changes, begin_store, complete_store, store_records
-from tasks.summary import Summary, summarize
-from tasks.table import Table
-from tasks.table_snapshot import Parameters
-from tasks.token_bucket import TokenBucket
+from tasks.table.client import Table
+from tasks.table.lease import Lease
+from tasks.table.snapshot import Parameters
 
 __all__ = ["Summary", "market_data"]
 
@@ -165,6 +165,6 @@ def finish(summary: Summary, reporter: Reporter, changes: Changes | None = None)
 
 
 if __name__ == "__main__":
-    from deployments.command import run_flow
+    from flows.command import run_flow
 
     sys.exit(run_flow(market_data, "python -m flows.market_data"))

@@ -6,12 +6,12 @@ from datetime import datetime
 import msgspec
 from prefect import flow, task
 
-from tasks.esi import Esi
-from tasks.next_run import as_deployed
-from tasks.parameters import KeepDays, TableName
+from flows.next_run import as_deployed
+from flows.parameters import KeepDays, TableName
+from tasks.esi.client import Esi
 from tasks.retries import NOT_KEPT, RETRIED
 from tasks.store_item import store_item
-from tasks.table import Table
+from tasks.table.client import Table
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -50,6 +50,6 @@ def player_count(table_name: TableName = "PlayerCount", keep_days: KeepDays = No
 
 
 if __name__ == "__main__":
-    from deployments.command import run_flow
+    from flows.command import run_flow
 
     sys.exit(run_flow(player_count, "python -m flows.player_count"))

@@ -5,11 +5,8 @@ import sys
 from prefect import flow
 
 from flows.market_data import hand_over, leave_news, store_market
-from tasks.artifacts import explain_failure
-from tasks.credentials import sign_in
-from tasks.esi import Esi
-from tasks.next_run import as_deployed
-from tasks.parameters import (
+from flows.next_run import as_deployed
+from flows.parameters import (
     BlockName,
     DetailChoice,
     FetchConcurrency,
@@ -21,10 +18,13 @@ from tasks.parameters import (
     StructureTable,
     fill_in_structure,
 )
-from tasks.reporter import name_run
-from tasks.summary import Summary
-from tasks.table import Table
-from tasks.table_snapshot import Parameters
+from tasks.esi.client import Esi
+from tasks.esi.credentials import sign_in
+from tasks.reporting.artifacts import explain_failure
+from tasks.reporting.reporter import name_run
+from tasks.reporting.summary import Summary
+from tasks.table.client import Table
+from tasks.table.snapshot import Parameters
 
 
 @as_deployed
@@ -76,6 +76,6 @@ def structure_market(
 
 
 if __name__ == "__main__":
-    from deployments.command import run_flow
+    from flows.command import run_flow
 
     sys.exit(run_flow(structure_market, "python -m flows.structure_market"))

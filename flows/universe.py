@@ -9,9 +9,8 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.market_data import market_data
-from tasks.names import list_regions
-from tasks.next_run import as_deployed
-from tasks.parameters import (
+from flows.next_run import as_deployed
+from flows.parameters import (
     Concurrency,
     DetailChoice,
     KeyChoice,
@@ -21,10 +20,11 @@ from tasks.parameters import (
     TableTemplate,
     check_tables,
 )
-from tasks.reporter import Reporter, name_universe_run, report_afterwards
+from tasks.catalogue.names import list_regions
+from tasks.esi.token_bucket import create_limit
+from tasks.reporting.reporter import Reporter, name_universe_run, report_afterwards
+from tasks.reporting.universe_summary import UniverseSummary, summarize_universe, write_universe_summary
 from tasks.run_region import RegionError, RegionRun, find_workers, run_regions
-from tasks.token_bucket import create_limit
-from tasks.universe_summary import UniverseSummary, summarize_universe, write_universe_summary
 
 __all__ = ["UniverseSummary", "universe"]
 
@@ -91,6 +91,6 @@ def check_together(parameters: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    from deployments.command import run_flow
+    from flows.command import run_flow
 
     sys.exit(run_flow(universe, "python -m flows.universe", check=check_together))

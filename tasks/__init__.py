@@ -1,1 +1,12 @@
-"""The flow's states, one a file, and the two clients that they share: `esi` (HTTP) and `table` (DynamoDB)."""
+"""The states of the flows, one a file, in the order of the flow `market-data`:
+
+    get_page_count    which snapshot ESI offers, and whether the table has it already
+    build_iterator    page numbers to chunks
+    fetch_pages       a chunk's pages, side by side
+    aggregate         one record per item type
+    store_records     what differs from the table
+
+`run_region` and `store_item` belong to other flows; `retries` says which failures Prefect retries. The packages below
+know nothing of states, and each only of those after it: `reporting` (what a person sees), `table` (the DynamoDB
+client), `orders` (arithmetic), `esi` (the HTTP client), `catalogue` (names) and `network`.
+"""

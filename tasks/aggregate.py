@@ -17,7 +17,7 @@ from prefect.logging import get_run_logger
 
 from tasks.build_iterator import Orders
 from tasks.fetch_pages import COARSE_ISK, concatenate
-from tasks.table_snapshot import Detail, OrderType, Parameters, Price
+from tasks.table.snapshot import Detail, OrderType, Parameters, Price
 
 CENTS = 100  # to one ISK
 INT64_SAFE = (

@@ -7,7 +7,7 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.waits import Waits
+from tasks.network import Waits
 
 CHUNKS = 8  # enough to see the work move, few enough for the UI
 MAX_CHUNK_PAGES = 60  # a task run, with what Prefect's server does for it, costs as much as 10 pages

@@ -14,7 +14,7 @@ from prefect.states import Completed
 from prefect.transactions import get_transaction
 
 from tasks.build_iterator import Chunk, Orders
-from tasks.esi import Answer, Esi, NotFoundError, RefusedError, TransientError, decode, name_market
+from tasks.esi.client import Answer, Esi, NotFoundError, RefusedError, TransientError, decode, name_market
 from tasks.get_page_count import Snapshot
 from tasks.kept_pages import keep_pages
 from tasks.retries import RETRIED

@@ -8,11 +8,20 @@ from prefect import task
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks.esi import MAX_AHEAD, Answer, Esi, NotFoundError, RefusedError, TransientError, is_structure, name_market
+from tasks.esi.client import (
+    MAX_AHEAD,
+    Answer,
+    Esi,
+    NotFoundError,
+    RefusedError,
+    TransientError,
+    is_structure,
+    name_market,
+)
 from tasks.kept_pages import kept_snapshots
 from tasks.retries import NOT_KEPT, RETRIED
-from tasks.table import Item, MissingTableError, Table, TableError
-from tasks.table_snapshot import FORMAT_VERSION, UNKNOWN, Parameters, TableSnapshot
+from tasks.table.client import Item, MissingTableError, Table, TableError
+from tasks.table.snapshot import FORMAT_VERSION, UNKNOWN, Parameters, TableSnapshot
 
 PAGE_SECONDS = 0.2  # from request to answer; fetch_concurrency pages come at once
 MAX_WAIT_SECONDS = 60.0
@@ -124,7 +133,7 @@ def ask(esi: Esi, region_id: int) -> Answer:
 
     Raises:
         RefusedError: there is no such region, or ESI refuses for good.
-        TransientError: see `tasks.esi`.
+        TransientError: see `tasks.esi.client`.
     """
     try:
         return esi.head(region_id)

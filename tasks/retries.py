@@ -7,9 +7,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from tasks.esi import TransientError
-from tasks.failure import say_once
-from tasks.table import TransientTableError
+from tasks.esi.client import TransientError
+from tasks.reporting.failure import say_once
+from tasks.table.client import TransientTableError
 
 RETRIES = 5
 RETRY_DELAY_SECONDS = exponential_backoff(backoff_factor=1)(RETRIES)  # 1, 2, 4, 8, 16

@@ -17,9 +17,9 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Cancelling, Completed
 
-from tasks.reporter import SUMMARY_LABEL
+from tasks.reporting.reporter import SUMMARY_LABEL
+from tasks.reporting.summary import Summary
 from tasks.retries import NOT_KEPT, RETRIED
-from tasks.summary import Summary
 
 DEPLOYMENT = "market-data/universe"
 POLL_SECONDS = 2.0

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from prefect import task
 
 from tasks.retries import NOT_KEPT, RETRIED
-from tasks.table import Table
+from tasks.table.client import Table
 
 
 @task(name="Store Item", **RETRIED, **NOT_KEPT)

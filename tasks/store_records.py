@@ -1,6 +1,6 @@
 """Store Records: what differs from the table's present items is written, what is gone is deleted, and nothing else.
 
-First `#snapshot` says `writing`, which is the lease of `tasks.lease`, then come the writes, mapped, and last it says
+First `#snapshot` says `writing`, which is the lease of `tasks.table.lease`, then come the writes, mapped, and last it says
 `complete`.
 """
 
@@ -17,10 +17,9 @@ from prefect.logging import get_run_logger
 
 from tasks.aggregate import Book
 from tasks.get_page_count import Snapshot, is_newer, understand
-from tasks.lease import Lease, LeaseLostError
-from tasks.read_records import NAMES, is_type_id
+from tasks.network import Waits
 from tasks.retries import NOT_KEPT, RETRIED
-from tasks.table import (
+from tasks.table.client import (
     Item,
     TableError,
     TransientTableError,
@@ -28,8 +27,9 @@ from tasks.table import (
     delete_request,
     put_request,
 )
-from tasks.table_snapshot import Parameters, TableSnapshot
-from tasks.waits import Waits
+from tasks.table.lease import Lease, LeaseLostError
+from tasks.table.read import NAMES, is_type_id
+from tasks.table.snapshot import Parameters, TableSnapshot
 
 PARTS = 8  # mapped task runs, about
 HANDFUL = 20  # records that a market may lose at once, however few are left

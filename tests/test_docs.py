@@ -10,9 +10,9 @@ from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
 from flows.market_data import market_data
-from tasks.artifacts import cost_of_run, cost_of_state_machine
 from tasks.build_iterator import split_pages
-from tasks.names import regions, types
+from tasks.catalogue.names import regions, types
+from tasks.reporting.artifacts import cost_of_run, cost_of_state_machine
 from tasks.store_records import Changes
 from tests.deployments.test_prefect_yaml import DEPLOYED, FLOWS
 from tests.flows.test_market_data import VENAL, read_task_runs

@@ -16,10 +16,10 @@ from deployments.local.api import Api, Deployment
 from deployments.local.environment import CHECKOUT, VENV, prefect_environment
 from deployments.local.market.market import Market, make_incursions
 from deployments.local.stack import read_automations
-from tasks.credentials import load_credentials
-from tasks.table import Table
+from tasks.esi.credentials import load_credentials
+from tasks.table.client import Table
 from tests.conftest import scan
-from tests.servers import wait_for
+from tests.support.servers import wait_for
 
 README = Path(CHECKOUT, "README.md").read_text()
 SHELL = [

@@ -32,8 +32,8 @@ def test_policy_allows_what_runs_call_and_no_more(
     Creating a table is left to its owner.
     """
     from flows.market_data import market_data  # noqa: PLC0415
-    from tasks import table as module  # noqa: PLC0415
-    from tasks.table import Table  # noqa: PLC0415
+    from tasks.table import client as module  # noqa: PLC0415
+    from tasks.table.client import Table  # noqa: PLC0415
 
     called: set[str] = set()
     connect = module.connect

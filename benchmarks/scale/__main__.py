@@ -17,7 +17,7 @@ from deployments.local.market.sizes import region_pages
 from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail
 from deployments.local.stack import BusyError
-from tasks.names import regions
+from tasks.catalogue.names import regions
 
 MOST_ROUNDS = 3
 PROGRAMS = ("postgres", "initdb", "psql", "redis-server", "redis-cli")

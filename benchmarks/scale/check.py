@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.tables import SEED, SNAPSHOT_KEY, Tables, WrongTableError
 from deployments.local.market.book import make_orders
-from tasks.table_snapshot import TableSnapshot
+from tasks.table.snapshot import TableSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from tasks.esi import check_url, is_this_machine
-from tasks.names import regions
+from tasks.catalogue.names import regions
+from tasks.esi.client import check_url, is_this_machine
 
 CHECKOUT = Path(__file__).parents[2]
 STATE = CHECKOUT / ".local"  # all that the stack leaves behind

@@ -6,9 +6,9 @@ from decimal import Decimal
 from typing import Any
 
 from deployments.local.progress import wrap
-from tasks.names import find_type, region_name, type_name
-from tasks.read_records import Record, read_records
-from tasks.table_snapshot import TableSnapshot
+from tasks.catalogue.names import find_type, region_name, type_name
+from tasks.table.read import Record, read_records
+from tasks.table.snapshot import TableSnapshot
 
 ROWS = 20
 

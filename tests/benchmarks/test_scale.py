@@ -20,7 +20,7 @@ from benchmarks.tables import WrongTableError
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from tests.flows.test_market_data import VENAL, truth
-from tests.servers import wait_for
+from tests.support.servers import wait_for
 
 TRITANIUM = {"pk": {"S": "34"}, "price": {"N": "4.1"}, "volume": {"N": "30"}}
 SNAPSHOT = {

@@ -19,15 +19,15 @@ from deployments.automations import main
 from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
-from tasks.next_run import TAG
-from tasks.reporter import UNIVERSE_TAG
+from flows.next_run import TAG
+from tasks.reporting.reporter import UNIVERSE_TAG
 from tests.conftest import Clock
-from tests.faults.api import serve_changed
 from tests.flows.test_market_data import expire
+from tests.flows.test_next_run import deploy, make_run, schedule
 from tests.flows.test_sight import ask, inflate
-from tests.receiver import receive
-from tests.servers import wait_for
-from tests.tasks.test_next_run import deploy, make_run, schedule
+from tests.support.faults.api import serve_changed
+from tests.support.receiver import receive
+from tests.support.servers import wait_for
 
 REGION_ID = 10000005  # one page
 REGION = f"market.region.{REGION_ID}"

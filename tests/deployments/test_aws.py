@@ -16,9 +16,9 @@ from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 from deployments.local.environment import CHECKOUT, STORE_VENV, base_environment, store_environment
 from deployments.local.processes import Child, free_port
 from deployments.local.stack import answers
-from tasks.table import Table
-from tests.deployments.image import IMAGE_TAG, find_secrets
-from tests.servers import wait_for
+from tasks.table.client import Table
+from tests.support.image import IMAGE_TAG, find_secrets
+from tests.support.servers import wait_for
 
 FILE = Path(CHECKOUT, "deployments/aws/market-data.yaml")
 TEMPLATE: dict[str, Any] = json.loads(json.dumps(cfn_yaml.load(str(FILE))))

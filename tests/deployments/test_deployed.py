@@ -18,11 +18,11 @@ from deployments.local.market.market import Market
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from deployments.local.processes import Child
 from deployments.local.stack import prefect
-from tasks.token_bucket import LIMIT
+from tasks.esi.token_bucket import LIMIT
 from tests.conftest import scan
 from tests.flows.test_market_data import VENAL, records, truth
 from tests.flows.test_sight import ask
-from tests.servers import wait_for
+from tests.support.servers import wait_for
 
 SMALL, STRUCTURE = 10000003, 1_000_000_000_002
 SAVE = "from prefect.blocks.system import Secret; Secret"

@@ -15,7 +15,7 @@ import compose_spec
 import pytest
 
 from deployments.local.environment import CHECKOUT, prefect_environment
-from tests.deployments.image import (
+from tests.support.image import (
     DEVELOPMENT,
     IMAGE_TAG,
     LOCK,

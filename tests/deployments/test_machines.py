@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from deployments.local.environment import CHECKOUT
-from tests.deployments.image import IMAGE_TAG
 from tests.deployments.test_aws import TEMPLATE
 from tests.deployments.test_docker import SERVICES
+from tests.support.image import IMAGE_TAG
 
 DOCS = Path(CHECKOUT, "docs/machines.md").read_text()
 README = Path(CHECKOUT, "README.md").read_text()

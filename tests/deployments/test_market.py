@@ -13,7 +13,7 @@ import pytest
 from deployments.local.market.book import Order, make_orders
 from deployments.local.market.market import TOKENS, Market
 from deployments.local.market.server import serve
-from tasks.names import find_type, region_name, regions, type_name
+from tasks.catalogue.names import find_type, region_name, regions, type_name
 
 VENAL, FORGE, PERIOD_BASIS = 10000015, 10000002, 10000063
 NOW = 1_779_529_560.0  # a minute after a snapshot

@@ -10,10 +10,10 @@ from prefect import Flow
 from deployments.local.environment import CHECKOUT, DEPLOYMENTS
 from deployments.local.stack import read_automations
 from flows.market_data import market_data
+from flows.parameters import fill_in
 from flows.player_count import player_count
 from flows.structure_market import structure_market
 from flows.universe import universe
-from tasks.parameters import fill_in
 
 FILE = Path(CHECKOUT, "prefect.yaml")
 DEPLOYED: list[dict[str, Any]] = msgspec.yaml.decode(FILE.read_bytes())["deployments"]

@@ -11,12 +11,12 @@ from playwright.sync_api import Page, expect
 from deployments.local.market.market import Market
 from deployments.report import main, render
 from flows.market_data import market_data
-from tasks.names import type_name
-from tasks.read_records import Record, read_records
-from tasks.table_snapshot import TableSnapshot
-from tests.browser import CHROMIUM, WIDTH, open_page
+from tasks.catalogue.names import type_name
+from tasks.table.read import Record, read_records
+from tasks.table.snapshot import TableSnapshot
 from tests.flows.test_market_data import VENAL, truth
-from tests.tasks.test_pictures import BEGUN, make_run
+from tests.support.browser import CHROMIUM, WIDTH, open_page
+from tests.tasks.reporting.test_pictures import BEGUN, make_run
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.deployments.test_automations import run
-from tests.servers import PrefectServer, wait_for
+from tests.support.servers import PrefectServer, wait_for
 
 pytestmark = pytest.mark.usefixtures("served", "store_url")
 

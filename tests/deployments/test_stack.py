@@ -36,10 +36,10 @@ from deployments.local.show import show_table
 from deployments.local.stack import FullDiskError, check_disk, read_automations
 from deployments.status import ROUNDS, SNAPSHOTS
 from flows.market_data import market_data
-from tasks.names import regions
+from tasks.catalogue.names import regions
 from tests.conftest import Clock
 from tests.flows.test_failures import Faulty
-from tests.servers import wait_for
+from tests.support.servers import wait_for
 
 USER = {
     "AWS_PROFILE": "production",
@@ -58,8 +58,8 @@ USER = {
 STATES = ["Get Page Count", "Build Iterator", "Fetch Pages", "Aggregate", "Store Records: compare", "Store Records"]
 TYPED = """python -m flows.market_data --region-id 10000003 --table-name 'MarketData-{region_id}'
 python - <<'PY'
-from tasks.names import region_name
-from tasks.read_records import read_records
+from tasks.catalogue.names import region_name
+from tasks.table.read import read_records
 records, snapshot = read_records("MarketData-10000003")
 print(f"{region_name(snapshot.region_id)}: {snapshot.region_id}")
 PY

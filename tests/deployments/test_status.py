@@ -21,13 +21,13 @@ from deployments.local.commands import status
 from deployments.local.environment import CHECKOUT, Options
 from deployments.status import DEFAULTS, main
 from flows.market_data import market_data
+from flows.next_run import TAG
 from flows.structure_market import structure_market
 from flows.universe import universe
-from tasks.next_run import TAG
 from tests.conftest import scan
 from tests.flows.test_market_data import VENAL
 from tests.flows.test_sight import ask
-from tests.servers import PrefectServer
+from tests.support.servers import PrefectServer
 
 SMALL, DOMAIN = 10000003, 10000043  # of one page, of 190
 SCHEDULED, RUNNING, COMPLETED = ({"type": kind} for kind in ("SCHEDULED", "RUNNING", "COMPLETED"))

@@ -18,10 +18,10 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.environment import CHECKOUT
 from deployments.tables import main
-from tasks.names import regions
+from tasks.catalogue.names import regions
 from tests.deployments.test_aws import RESOURCES
-from tests.faults.plan import Fault, Plan
-from tests.faults.store import ERRORS, serve_faulty_store
+from tests.support.faults.plan import Fault, Plan
+from tests.support.faults.store import ERRORS, serve_faulty_store
 
 POLICY = json.loads(Path(CHECKOUT, "deployments/aws/iam-policy-create-tables.json").read_text())
 WORKERS = json.loads(Path(CHECKOUT, "deployments/aws/iam-policy.json").read_text())

@@ -7,11 +7,11 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.api import Api
-from tests.browser import CHROMIUM, find_run, look_at_run
 from tests.conftest import Clock
 from tests.deployments.test_automations import read_events, run
 from tests.flows.test_market_data import expire
-from tests.servers import wait_for
+from tests.support.browser import CHROMIUM, find_run, look_at_run
+from tests.support.servers import wait_for
 
 pytestmark = [
     pytest.mark.usefixtures("served", "store_url"),

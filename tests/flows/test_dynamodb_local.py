@@ -19,11 +19,11 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.market.market import Market
 from deployments.local.processes import Child, free_port
 from flows.market_data import market_data
-from tasks.read_records import read_records
-from tasks.table import Table, TableError
+from tasks.table.client import Table, TableError
+from tasks.table.read import read_records
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import VENAL, records, truth
-from tests.servers import wait_for
+from tests.support.servers import wait_for
 
 EMULATOR = Path(os.environ.get("DYNAMODB_LOCAL", ""))
 

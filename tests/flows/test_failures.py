@@ -12,8 +12,8 @@ from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Generation, Market, Reply, Request, refuse
 from deployments.local.market.server import serve
 from flows.market_data import market_data
-from tasks.esi import Esi
-from tasks.table import TableError
+from tasks.esi.client import Esi
+from tasks.table.client import TableError
 from tests.conftest import Clock
 from tests.flows.test_market_data import VENAL
 
@@ -73,7 +73,7 @@ def test_missing_table_elsewhere_is_told(
 ) -> None:
     """A table that is missing, and not on this machine, fails before a request, with the command that creates it."""
     assert url
-    monkeypatch.setattr("tasks.table.is_this_machine", lambda _host: False)
+    monkeypatch.setattr("tasks.table.client.is_this_machine", lambda _host: False)
     with pytest.raises(TableError, match=f"{table_name} does not exist .* `aws dynamodb create-table .*{table_name} "):
         market_data(VENAL, table_name)
     assert not market.requests

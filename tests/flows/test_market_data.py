@@ -13,13 +13,13 @@ from deployments.local.api import Api
 from deployments.local.market.book import make_orders
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
-from tasks.esi import RefusedError
+from tasks.esi.client import RefusedError
 from tasks.store_records import ShrinkError
-from tasks.table import Item, TableError
+from tasks.table.client import Item, TableError
 from tests.conftest import Clock, scan
-from tests.faults.issuer import serve_issuer
-from tests.servers import wait_for
-from tests.tasks import reference
+from tests.support import reference
+from tests.support.faults.issuer import serve_issuer
+from tests.support.servers import wait_for
 
 VENAL, PERIOD_BASIS, DERELIK = 10000015, 10000063, 10000001
 PARAMETERS: list[tuple[Any, Any, Any]] = [

@@ -8,8 +8,8 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
-from deployments.command import run_flow
 from deployments.local.market.market import Market, make_status
+from flows.command import run_flow
 from flows.player_count import player_count
 from tests.conftest import Clock, scan
 

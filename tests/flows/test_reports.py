@@ -12,10 +12,10 @@ from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from tests.conftest import scan
-from tests.faults.server import Reports, serve_stopping
 from tests.flows.test_market_data import VENAL, records, truth
 from tests.flows.test_sight import ask
-from tests.servers import wait_for
+from tests.support.faults.server import Reports, serve_stopping
+from tests.support.servers import wait_for
 
 pytestmark = pytest.mark.usefixtures("served", "store_url")
 

@@ -16,13 +16,13 @@ from deployments.local.api import Api
 from deployments.local.market.market import Market, Reply, Request, refuse
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from flows.structure_market import structure_market
-from tasks import credentials
-from tasks.credentials import load_credentials
-from tasks.esi import RefusedError, TransientError
-from tasks.sso import Credentials
-from tests.chaos.play import hurry
+from tasks.esi import credentials
+from tasks.esi.client import RefusedError, TransientError
+from tasks.esi.credentials import load_credentials
+from tasks.esi.sso import Credentials
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import expire, records, truth
+from tests.support.chaos.play import hurry
 
 STRUCTURE, LOCKED = 1_000_000_000_003, 1_000_000_010_001  # three pages; no docking there
 

@@ -10,7 +10,7 @@ import pytest
 
 from deployments.local.environment import CHECKOUT
 from tests.flows.test_market_data import VENAL
-from tests.receiver import receive
+from tests.support.receiver import receive
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 

@@ -18,22 +18,22 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deployments.local.api import Api
 from deployments.local.market.market import Request, refuse
 from flows.market_data import Summary, market_data
-from tasks import lease
-from tasks.esi import MAX_AHEAD, Esi, RateLimitedError, RefusedError, TransientError
-from tasks.lease import LeaseHeldError
+from tasks.esi.client import MAX_AHEAD, Esi, RateLimitedError, RefusedError, TransientError
 from tasks.store_records import ShrinkError
-from tasks.table import Table, TableError, TransientTableError
-from tasks.table_snapshot import TableSnapshot
-from tests.chaos.check import FOREIGN
-from tests.chaos.market import REGION, SmallMarket
-from tests.chaos.play import FIRST_INDEX, describe, environment, hurry
+from tasks.table import lease
+from tasks.table.client import Table, TableError, TransientTableError
+from tasks.table.lease import LeaseHeldError
+from tasks.table.snapshot import TableSnapshot
 from tests.conftest import Clock, scan
-from tests.faults import market as faults
-from tests.faults.market import serve_faulty
-from tests.faults.plan import Fault, Plan
-from tests.faults.server import serve_forgetful
-from tests.faults.store import serve_faulty_store
 from tests.flows.test_market_data import records
+from tests.support.chaos.check import FOREIGN
+from tests.support.chaos.market import REGION, SmallMarket
+from tests.support.chaos.play import FIRST_INDEX, describe, environment, hurry
+from tests.support.faults import market as faults
+from tests.support.faults.market import serve_faulty
+from tests.support.faults.plan import Fault, Plan
+from tests.support.faults.server import serve_forgetful
+from tests.support.faults.store import serve_faulty_store
 
 pytestmark = pytest.mark.usefixtures("store_url", "api")
 
@@ -335,7 +335,7 @@ def test_old_offer_is_not_stored_over_a_newer_one(world: World) -> None:
 
 def test_limit_that_lasts_longer_than_a_run_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """When ESI wants to be left alone for longer than a run may last, the run says so and ends."""
-    monkeypatch.setattr("tasks.esi.RUN_SECONDS", 60.0)
+    monkeypatch.setattr("tasks.esi.client.RUN_SECONDS", 60.0)
     limit = {"Retry-After": "3600"}
     monkeypatch.setitem(faults.REPLIES, "429", lambda _market, _reply: refuse(429, "planned", limit))
     begun = time.monotonic()

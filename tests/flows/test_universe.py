@@ -7,14 +7,14 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
-from deployments.command import run_flow
 from deployments.local.api import Api
 from deployments.local.market.market import Market
+from flows.command import run_flow
 from flows.universe import universe
-from tasks.names import list_regions, regions
-from tasks.read_records import read_records
+from tasks.catalogue.names import list_regions, regions
 from tasks.run_region import RegionError
-from tasks.table import Item
+from tasks.table.client import Item
+from tasks.table.read import read_records
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import expire, read_task_runs, records, truth
 

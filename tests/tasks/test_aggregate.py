@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tasks.aggregate import aggregate_orders, merge_pages
 from tasks.build_iterator import Orders
 from tasks.fetch_pages import DTYPES
-from tasks.table_snapshot import Detail, OrderType, Price
-from tests.tasks import reference
-from tests.tasks.reference import Figures, Order, Record
+from tasks.table.snapshot import Detail, OrderType, Price
+from tests.support import reference
+from tests.support.reference import Figures, Order, Record
 
 CHOICES = list(product(get_args(OrderType), get_args(Price), get_args(Detail)))
 TYPES = [18, 34, 35, 2**31, 2**63 - 1]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.build_iterator import Orders
-from tasks.esi import Answer, RefusedError, TransientError
+from tasks.esi.client import Answer, RefusedError, TransientError
 from tasks.fetch_pages import (
     DTYPES,
     MAX_SNAPSHOTS,

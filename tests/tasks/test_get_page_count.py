@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tasks.esi import Answer
+from tasks.esi.client import Answer
 from tasks.get_page_count import as_stored, is_fresh, is_newer, made_alike, offered, seconds_to_wait, understand
-from tasks.table import TableError
-from tasks.table_snapshot import UNKNOWN, Parameters, TableSnapshot
+from tasks.table.client import TableError
+from tasks.table.snapshot import UNKNOWN, Parameters, TableSnapshot
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PARAMETERS = Parameters(10000002, "sell", "min", "compact")

@@ -21,7 +21,7 @@ from tasks.kept_pages import KEEP_SECONDS
 from tests.conftest import Clock, scan
 from tests.flows.test_failures import Faulty
 from tests.flows.test_market_data import VENAL, expire, records, truth
-from tests.tasks.test_next_run import deploy, make_run, read_run, schedule, scheduled_runs
+from tests.flows.test_next_run import deploy, make_run, read_run, schedule, scheduled_runs
 
 pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("served", "store_url")]
 

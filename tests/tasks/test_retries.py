@@ -5,11 +5,11 @@ from prefect import task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Failed
 
-from tasks.esi import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
-from tasks.lease import LeaseHeldError, LeaseLostError
+from tasks.esi.client import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
 from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, may_pass
 from tasks.store_records import ShrinkError
-from tasks.table import ConditionError, MissingTableError, TableError, TransientTableError
+from tasks.table.client import ConditionError, MissingTableError, TableError, TransientTableError
+from tasks.table.lease import LeaseHeldError, LeaseLostError
 
 
 @task

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.read_records import is_type_id
 from tasks.store_records import (
     Changes,
     Row,
@@ -19,7 +18,8 @@ from tasks.store_records import (
     to_item,
     to_request,
 )
-from tasks.table import Item
+from tasks.table.client import Item
+from tasks.table.read import is_type_id
 
 keys = st.one_of(st.integers(1, 30).map(str), st.sampled_from(["notes", "#other", "", "٣", "-1", "1e3"]))
 tables = st.dictionaries(keys, st.integers(1, 3))

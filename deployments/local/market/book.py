@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from deployments.local.market.sizes import region_pages
-from tasks.names import types
+from tasks.catalogue.names import types
 
 PAGE_ORDERS = 1000
 TYPE_PERIOD = 10  # snapshots between two changes of a type

@@ -1,7 +1,7 @@
 """How many pages of orders the stand-in's regions have."""
 
 from deployments.local.market import structures
-from tasks.names import regions
+from tasks.catalogue.names import regions
 
 MADE_UP = range(19_000_001, 19_010_000)  # regions that ESI does not have, of as many pages as the last four digits say
 

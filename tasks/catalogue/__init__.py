@@ -1,0 +1,1 @@
+"""Names of item types and regions, and what else is known of them."""

@@ -1,0 +1,1 @@
+"""The HTTP client for ESI, EVE Online's public API."""

@@ -1,0 +1,1 @@
+"""Arithmetic on orders, without I/O and without Prefect."""

@@ -1,0 +1,267 @@
+"""What a run shows of itself in Prefect while it goes: log lines, progress, tags, events, artifacts.
+
+None of it can fail the run or delay its end: Prefect's API is called from threads that the run does not wait for, only
+its process does, and what the API refuses is a warning in the run's log.
+"""
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from types import TracebackType
+from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from pydantic import BaseModel
+
+from tasks.catalogue.names import region_name, regions
+from tasks.get_page_count import Snapshot
+
+UNIVERSE_TAG = "universe"  # of the deployment whose runs the flow universe starts
+SUMMARY_LABEL = "market-data.summary"
+UPDATE_SECONDS = 0.5  # between two updates of a progress artifact
+FRESH_SECONDS = 900.0  # data that are older are stale: three snapshots
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Work(Protocol):
+    """A part of a state's work: a chunk of pages, or a part of the writes."""
+
+    @property
+    def total(self) -> int:
+        """How many units it has."""
+
+    @property
+    def done(self) -> int:
+        """How many of them are done."""
+
+
+class Reporter:
+    """Report on one flow run. Use it as a context manager, in the flow; what is not sent by its end is sent later."""
+
+    watchers: ClassVar[list[Callable[["Progress"], None]]] = []  # are told of each state's work as it begins
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}  # by state
+        self._logger = get_run_logger()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reporter")
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._thread.submit(self._stack.close)
+        self._thread.shutdown(wait=False)
+
+    @contextmanager
+    def state(self, name: str, work: Sequence[Work] = (), unit: str = "") -> Iterator[None]:
+        """Reports on a state from begin to end.
+
+        Args:
+            name: of the state.
+            work: what it has to do; with it, a progress artifact follows it.
+            unit: of the work's counts.
+        """
+        progress = Progress(name, work, unit)
+        self._logger.info("%s begins%s", name, f": {progress.total:,} {unit}" if work else "")
+        begun = time.monotonic()
+        if work:
+            self.later(progress.follow)
+            for watch in self.watchers:
+                watch(progress)
+        try:
+            yield
+            progress.end(well=True)
+        finally:
+            progress.end()
+            seconds = time.monotonic() - begun
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            self._logger.info("%s ends after %.2f s%s", name, seconds, f": {progress}" if work else "")
+
+    def tag(self, snapshot: Snapshot) -> None:
+        """Tags the flow run with its region and its snapshot."""
+        news = [f"region:{snapshot.region_id}", f"snapshot:{snapshot.last_modified:%Y-%m-%dT%H:%M:%SZ}"]
+        self.later(add_tags, str(flow_run.id), [*flow_run.tags, *news])
+
+    def hand_up(self, summary: BaseModel) -> None:
+        """Leave the summary of a run that the flow `universe` started where that flow finds it."""
+        if UNIVERSE_TAG in flow_run.tags:
+            attempt(add_label, str(flow_run.id), SUMMARY_LABEL, summary.model_dump_json())
+
+    def later(
+        self, function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Call a function in this run's context, after the calls asked for before; an error becomes a warning."""
+
+        def call() -> None:
+            attempt(function, self._client, *args, **kwargs)
+
+        self._thread.submit(contextvars.copy_context().run, call)
+
+    @cached_property
+    def _client(self) -> SyncPrefectClient:
+        return self._stack.enter_context(open_client())
+
+
+def report_afterwards(
+    function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
+) -> None:
+    """Call a function in this run's context, from a thread that outlives the run; an error becomes a warning."""
+
+    def call() -> None:
+        with open_client() as client:
+            attempt(function, client, *args, **kwargs)
+
+    threading.Thread(target=contextvars.copy_context().run, args=[call], name="reporter").start()
+
+
+def open_client() -> SyncPrefectClient:
+    """Return a new client of Prefect's API: the one of a run closes with it, and has no settings of its own."""
+    return get_client(httpx_settings={}, sync_client=True)
+
+
+class Progress:
+    """How far a state's work has come, in words and as an artifact."""
+
+    def __init__(self, name: str, work: Sequence[Work], unit: str) -> None:
+        self.name = name
+        self.unit = unit
+        self._work = work
+        self.total = sum(part.total for part in work)
+        self._shown: tuple[UUID, int] | None = None  # the artifact, and the count that it shows
+        self._ended = threading.Event()
+        self._ended_well = False
+
+    def __str__(self) -> str:
+        return f"{self.done:,} of {self.total:,} {self.unit}"
+
+    @property
+    def done(self) -> int:
+        """How much is done. Of work that has ended well, parts that were not begun are kept from an earlier attempt."""
+        return sum((part.done or part.total) if self._ended_well else part.done for part in self._work)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more will be done."""
+        return self._ended.is_set()
+
+    def end(self, *, well: bool = False) -> None:
+        """Says that the work has ended; what has ended well stays so."""
+        self._ended_well = self._ended_well or well
+        self._ended.set()
+
+    def follow(self, client: SyncPrefectClient) -> None:
+        """Keeps the artifact up to date until the work has ended; what cannot be shown now is shown a bit later."""
+        while True:
+            is_last = self._ended.wait(UPDATE_SECONDS)
+            try:
+                self.show(client)
+            except Exception:
+                if is_last:
+                    raise
+            if is_last:
+                return
+
+    def show(self, client: SyncPrefectClient) -> None:
+        """Creates the artifact, or updates it if there is news."""
+        done, words = self.done, f"{self.name}: {self}"
+        percent = 100.0 * done / self.total
+        if self._shown is None:
+            self._shown = create_artifact(client, "progress", percent, words), done
+        elif done != self._shown[1]:
+            update_artifact(client, self._shown[0], percent, words)
+            self._shown = self._shown[0], done
+
+
+def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
+    """Calls a function that shows something of a run; an error becomes a warning in its log, and gives None."""
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the data count for more)
+        told = (getattr(function, "__name__", "it"), type(error).__name__, error)
+        get_run_logger().warning("not shown in Prefect: %s: %s: %s", *told)
+        return None
+
+
+def name_run() -> str:
+    """Names a flow run by its region and the time it was scheduled for: `10000002 The Forge · 2026-11-24 03:05`."""
+    given = flow_run.parameters
+    return f"{name_region(given.get('region_id', given.get('structure_id', 'default region')))} · {scheduled_time()}"
+
+
+def name_universe_run() -> str:
+    """Names a flow run that is many regions': `113 regions · 2026-11-24 03:05`."""
+    number = len(flow_run.parameters.get("region_ids") or regions().index)
+    return f"{number} {'region' if number == 1 else 'regions'} · {scheduled_time()}"
+
+
+def name_region(region_id: Any) -> str:  # noqa: ANN401 (as it was given, perhaps wrong)
+    """Gives a region's id, with its name if it has one."""
+    return " ".join(dict.fromkeys([str(region_id), region_name(region_id)]))
+
+
+def scheduled_time() -> str:
+    """Gives when the flow run was to begin, UTC."""
+    return f"{flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+
+
+def create_artifact(
+    client: SyncPrefectClient,
+    kind: str,
+    data: Any,  # noqa: ANN401 (JSON)
+    description: str,
+    key: str | None = None,
+) -> UUID:
+    """Create an artifact of this flow run and return its id.
+
+    Prefect's own functions emit an event besides, which fails in a process that is about to exit.
+    """
+    artifact = ArtifactCreate(
+        type=kind, data=data, description=description, key=key, flow_run_id=UUID(str(flow_run.id))
+    )
+    answer = client.request("POST", "/artifacts/", json=artifact.model_dump(mode="json", exclude_unset=True))
+    return UUID(answer.json()["id"])
+
+
+def update_artifact(client: SyncPrefectClient, artifact_id: UUID, data: float, description: str) -> None:
+    """Update an artifact."""
+    body = ArtifactUpdate(data=data, description=description).model_dump(mode="json", exclude_unset=True)
+    client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact_id}, json=body)
+
+
+def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> None:
+    """Set a flow run's tags."""
+    client.update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
+
+
+def add_label(flow_run_id: str, name: str, value: str) -> None:
+    """Adds a label to a flow run."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(UUID(flow_run_id), {name: value})
+
+
+def send_event(event: str, region_id: int, payload: dict[str, Any]) -> None:
+    """Send the event `market.snapshot.EVENT` of a region, and with a run's summary `market-data.fresh` or `.stale`.
+
+    A run that ends well is no news of a table whose data stay old.
+    """
+    resource = {
+        "prefect.resource.id": f"market.region.{region_id}",
+        "prefect.resource.name": region_name(region_id),
+        "market.kept-by": UNIVERSE_TAG if UNIVERSE_TAG in flow_run.tags else "schedule",  # stale sooner or later
+    }
+    emit_event(f"market.snapshot.{event}", resource, payload=payload)
+    if (age_seconds := payload.get("age_seconds")) is not None:
+        freshness = "fresh" if abs(age_seconds) <= FRESH_SECONDS else "stale"
+        emit_event(f"market-data.{freshness}", resource, payload={"age_seconds": age_seconds})

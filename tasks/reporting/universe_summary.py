@@ -1,0 +1,132 @@
+"""What a run of many regions did: each one's result, and all together."""
+
+from collections import Counter
+from typing import Literal
+
+from prefect.client.orchestration import SyncPrefectClient
+from pydantic import BaseModel, ConfigDict
+
+from tasks.catalogue.names import region_name
+from tasks.reporting.artifacts import cost_of_run
+from tasks.reporting.reporter import create_artifact
+from tasks.reporting.summary import Summary, counted
+
+KEY = "summary-universe"
+
+
+class RegionResult(BaseModel):
+    """What became of a region."""
+
+    model_config = ConfigDict(frozen=True)
+
+    region_id: int
+    state: Literal["stored", "not modified", "failed"]
+    summary: Summary | None  # None if it failed
+    failure: str = ""  # why
+
+
+class UniverseSummary(BaseModel):
+    """What a run of many regions did; counts and units are sums over those that did not fail."""
+
+    model_config = ConfigDict(frozen=True)
+
+    regions: list[RegionResult]  # in the order in which they were begun
+    stored: int  # regions
+    not_modified: int
+    failed: int
+    pages: int  # fetched
+    orders: int  # of all regions
+    records: int
+    written: int
+    deleted: int
+    unchanged: int
+    consumed_write_units: float
+    consumed_read_units: float
+    retries: int
+    cost_usd: float  # of the units
+    slowest_region_id: int | None  # None if all failed
+    slowest_seconds: float
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        """The summary in one line."""
+        counts = {"stored": self.stored, "not modified": self.not_modified, "failed": self.failed}
+        told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        return (
+            f"{counted(len(self.regions), 'region')} in {self.seconds:.0f} s: {told}; "
+            f"{counted(self.records, 'record')} ({self.written:,} written, {self.deleted:,} deleted), "
+            f"{counted(self.pages, 'page')}, ${self.cost_usd:.4f}"
+        )
+
+
+def summarize_universe(results: dict[int, Summary | Exception], seconds: float) -> UniverseSummary:
+    """Gives the summary of a run of many regions, from each one's own or why it has none."""
+    regions = [describe_result(region_id, result) for region_id, result in results.items()]
+    summaries = [region.summary for region in regions if region.summary]
+    states = Counter(region.state for region in regions)
+    write_units = sum(summary.consumed_write_units for summary in summaries)
+    read_units = sum(summary.consumed_read_units for summary in summaries)
+    slowest = max(summaries, key=lambda summary: summary.seconds, default=None)
+    return UniverseSummary(
+        regions=regions,
+        stored=states["stored"],
+        not_modified=states["not modified"],
+        failed=states["failed"],
+        pages=sum(summary.pages for summary in summaries if not summary.not_modified),
+        orders=sum(summary.orders for summary in summaries),
+        records=sum(summary.records for summary in summaries),
+        written=sum(summary.written for summary in summaries),
+        deleted=sum(summary.deleted for summary in summaries),
+        unchanged=sum(summary.unchanged for summary in summaries),
+        consumed_write_units=write_units,
+        consumed_read_units=read_units,
+        retries=sum(summary.retries for summary in summaries),
+        cost_usd=float(cost_of_run(write_units, read_units)),
+        slowest_region_id=slowest.region_id if slowest else None,
+        slowest_seconds=slowest.seconds if slowest else 0.0,
+        seconds=round(seconds, 3),
+    )
+
+
+def describe_result(region_id: int, result: Summary | Exception) -> RegionResult:
+    """Gives what became of a region."""
+    if isinstance(result, Exception):
+        return RegionResult(region_id=region_id, state="failed", summary=None, failure=str(result))
+    state: Literal["stored", "not modified"] = "not modified" if result.not_modified else "stored"
+    return RegionResult(region_id=region_id, state=state, summary=result)
+
+
+def write_universe_summary(client: SyncPrefectClient, summary: UniverseSummary) -> None:
+    """Creates the artifact `summary-universe`, whose versions are the history."""
+    create_artifact(client, "markdown", describe_universe(summary), summary.line, key=KEY)
+
+
+def describe_universe(summary: UniverseSummary) -> str:
+    """Gives the summary as markdown: all together, what failed, then a row a region."""
+    slowest = region_name(summary.slowest_region_id) if summary.slowest_region_id else "none"
+    failures = [
+        f"- **{region_name(region.region_id)}**: {region.failure}" for region in summary.regions if region.failure
+    ]
+    rows = [describe_row(region) for region in summary.regions]
+    return "\n".join(
+        [
+            f"{summary.line}. The slowest was {slowest}, {summary.slowest_seconds:.1f} s.",
+            "",
+            *failures,
+            "",
+            "| region | id | result | pages | records | written | deleted | retries | seconds | cost (USD) |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            *rows,
+        ]
+    )
+
+
+def describe_row(region: RegionResult) -> str:
+    """Gives a region's row."""
+    cells = [region_name(region.region_id), str(region.region_id), region.state]
+    if did := region.summary:
+        counts = (did.pages, did.records, did.written, did.deleted, did.retries)
+        cost = cost_of_run(did.consumed_write_units, did.consumed_read_units)
+        cells += [*(f"{count:,}" for count in counts), f"{did.seconds:.1f}", f"{cost:.6f}"]
+    return f"| {' | '.join(cells)} |"

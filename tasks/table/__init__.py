@@ -1,0 +1,1 @@
+"""The DynamoDB client for a market table."""

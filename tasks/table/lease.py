@@ -1,0 +1,201 @@
+"""The right to write a market table, which one run at a time has.
+
+It is the item `#snapshot` in state `writing`, under its owner's name. The owner counts it up while it writes; whoever
+waits takes it over when the count has stood still for a minute of its own monotonic clock, so that no clock of another
+machine is trusted. Every change is conditional on the count that was read before.
+"""
+
+import logging
+import os
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from tasks.table.client import ConditionError, Item, Pace, Table, TableError
+from tasks.table.snapshot import TableSnapshot
+
+STANDSTILL_SECONDS = 60.0  # after which a lease is taken over
+RENEW_SECONDS = 10.0  # a tenth of it after a renewal that did not come through
+SAFE_SECONDS = 35.0  # since the last renewal: later than this nothing is written, whether or not somebody took over
+WAIT_SECONDS = 120.0  # for another run's lease
+POLL_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class LeaseLostError(TableError):
+    """Another run may write the table by now, so this one must not."""
+
+
+class LeaseHeldError(TableError):
+    """Another run writes the table, and did not end while this one waited."""
+
+
+class Lease:
+    """The right to write one table. Use it as a context manager: what is held is given back, even on failure."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
+        self._seen: Item | None = None  # `#snapshot` as it was read last
+        self._put: TableSnapshot | None = None  # as this run put it last, in state `writing`
+        self._count = 0  # of the last change
+        self._renewed = 0.0  # monotonic time at which the last change that came through was sent
+        self._lost = False
+        self._done = threading.Event()
+        self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.table.drain()  # nothing is on its way any more when the lease is given back
+        self._stop_renewing()
+        if self._put and not self._lost:
+            try:
+                self._write(self._put, owner="", only_own=True)
+            except ConditionError:
+                pass  # somebody else's by now
+            except TableError as failure:
+                log.warning("the lease could not be given back, the next run takes it over in a minute: %s", failure)
+
+    def wait(self, say: Callable[[str], None] = log.info) -> Item | None:
+        """Gives `#snapshot` as soon as no other run holds it, None if the table has none.
+
+        Args:
+            say: is told who is waited for.
+
+        Raises:
+            LeaseHeldError: another run still held it after two minutes.
+            TableError: see `tasks.table.client`.
+        """
+        begun = still_since = time.monotonic()
+        watched: Item | None = None
+        while True:
+            self._seen = self.table.read_snapshot()
+            self._count = max(self._count, read_count(self._seen))
+            holder = read_holder(self._seen)
+            if holder in {"", self.owner}:
+                return self._seen
+            if self._seen != watched:
+                watched, still_since = self._seen, time.monotonic()
+                say(f"waiting for {holder}, which writes table {self.table.name}")
+            now = time.monotonic()
+            if now - still_since >= STANDSTILL_SECONDS:
+                say(f"{holder} has not counted its lease up for {STANDSTILL_SECONDS:.0f} s: it is taken over")
+                return self._seen
+            if now - begun >= WAIT_SECONDS:
+                raise LeaseHeldError(
+                    f"table {self.table.name} is being written by {holder} (host/process/run), and still was after "
+                    f"{WAIT_SECONDS:.0f} s: this run wrote nothing, the next one tries again"
+                )
+            self.table.waits.sleep(POLL_SECONDS)
+
+    def take(self, snapshot: TableSnapshot) -> bool:
+        """Puts `#snapshot`, in state `writing`, and renews it from now on; False if another run came first.
+
+        Raises:
+            TableError: see `tasks.table.client`.
+        """
+        self._put = snapshot
+        try:
+            self._write(snapshot, owner=self.owner)
+        except ConditionError:
+            self._put = None
+            return False
+        if not self._renewing.is_alive():
+            self._renewing.start()
+        return True
+
+    def check(self) -> None:
+        """Raises if another run may write by now; to be called before each write.
+
+        Raises:
+            LeaseLostError: it may.
+        """
+        idle_seconds = time.monotonic() - self._renewed
+        if self._lost or idle_seconds > SAFE_SECONDS:
+            why = "another run has taken over" if self._lost else f"no renewal came through for {idle_seconds:.0f} s"
+            raise LeaseLostError(f"table {self.table.name}: {why}; this run stopped writing, the next one repairs")
+
+    def complete(self, snapshot: TableSnapshot) -> None:
+        """Put `#snapshot`, in state `complete`, and so give the lease back.
+
+        It waits for capacity for longer than a lease lasts: if another run has taken over meanwhile, the put fails.
+
+        Raises:
+            LeaseLostError: another run has written the table meanwhile.
+            TableError: see `tasks.table.client`.
+        """
+        self._stop_renewing()
+        try:
+            self._write(snapshot, owner=self.owner, only_own=self._put is not None)
+        except ConditionError as error:
+            self._lost = True
+            raise LeaseLostError(f"{error} meanwhile: it is not called complete, the next run repairs") from error
+        self._put = None
+
+    def _write(self, snapshot: TableSnapshot, *, owner: str, only_own: bool = False, is_patient: bool = True) -> None:
+        """Put `#snapshot`, counted up, if it is this run's already, or else, unless `only_own`, is as it was read.
+
+        What is its own it may put again, so that an answer that was lost on its way does no harm.
+        """
+        self._count += 1
+        condition = "(#owner = :me AND #lease <= :count)"  # a late renewal must not follow on what came after it
+        names = {"#owner": "owner", "#lease": "lease"}
+        values: Item = {":me": {"S": self.owner}, ":count": {"N": str(self._count)}}
+        if not only_own and self._seen is None:
+            condition += " OR attribute_not_exists(pk)"
+        elif not only_own and self._seen is not None and "lease" in self._seen:
+            condition += " OR #lease = :seen"
+            values[":seen"] = self._seen["lease"]
+        elif not only_own:  # written by another program, or by this one before it had leases
+            condition += " OR attribute_not_exists(#lease)"
+        item = msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item()
+        sent = 0.0
+
+        def note_time() -> None:
+            nonlocal sent
+            sent = time.monotonic()
+
+        self.table.write_snapshot(item, condition, names, values, note_time, Pace() if is_patient else None)
+        self._renewed = sent
+
+    def _renew(self) -> None:
+        seconds = RENEW_SECONDS
+        while not self._done.wait(seconds):
+            assert self._put
+            seconds = RENEW_SECONDS
+            try:
+                self._write(self._put, owner=self.owner, only_own=True, is_patient=False)
+            except ConditionError:
+                self._lost = True
+                return
+            except TableError as failure:
+                log.warning("the lease could not be renewed this time: %s", failure)
+                seconds = random.uniform(RENEW_SECONDS / 20, RENEW_SECONDS / 10)  # noqa: S311 (spreads waits)
+
+    def _stop_renewing(self) -> None:
+        self._done.set()
+        if self._renewing.is_alive():
+            self._renewing.join()
+
+
+def read_holder(item: Item | None) -> str:
+    """Gives who holds the lease by `#snapshot`, nothing if nobody does."""
+    if item is None or item.get("state") != {"S": "writing"}:
+        return ""
+    return str(item.get("owner", {}).get("S", ""))
+
+
+def read_count(item: Item | None) -> int:
+    """Gives the lease's count by `#snapshot`, 0 if it has none."""
+    count = item.get("lease", {}).get("N", "0") if item else "0"
+    return int(count) if count.isdigit() else 0

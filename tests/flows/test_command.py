@@ -1,0 +1,225 @@
+"""The flow from the command line: its options, its answers and its exit codes."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+from prefect import Flow
+
+from deployments.local.api import Api
+from deployments.local.environment import CHECKOUT
+from deployments.local.market.market import Market
+from flows.command import read_allowed, run_flow
+from flows.market_data import market_data
+from flows.player_count import player_count
+from flows.structure_market import structure_market
+from flows.universe import universe
+from tests.conftest import scan
+from tests.flows.test_market_data import DERELIK, records, truth
+from tests.flows.test_sight import ask
+from tests.support.faults.plan import Fault, Plan
+from tests.support.faults.store import serve_faulty_store
+
+PROGRAM = "python -m flows.market_data"
+
+
+def test_help_has_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` names each parameter, what it means, its choices and its default."""
+    with pytest.raises(SystemExit) as ended:
+        run_flow(market_data, PROGRAM, ["--help"])
+    assert ended.value.code == 0
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for name in market_data.parameters.properties:
+        assert f"--{name.replace('_', '-')}" in said
+    assert f"usage: {PROGRAM}" in said
+    assert "The market region, such as 10000002 for The Forge. (default: 10000015)" in said
+    assert "{min,max,mean,weighted_mean,median,percentile_5}" in said
+    assert "best 5 % of the volume" in said
+
+
+@pytest.mark.parametrize("flow", [market_data, structure_market, universe, player_count], ids=lambda flow: flow.name)
+def test_help_has_what_is_allowed(flow: Flow[..., object], capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` says of each option that takes a value what it may be, in the words of a refusal."""
+    with pytest.raises(SystemExit):
+        run_flow(flow, PROGRAM, ["--help"])
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for name, annotation in flow.fn.__annotations__.items():
+        if name not in {"force", "return"}:
+            (allowed,) = read_allowed(annotation)
+            assert f"Give {allowed}." in said
+
+
+def run(module: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a flow from the command line in a process of its own, with the log's lines."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=CHECKOUT,
+        env=os.environ | {"PREFECT_LOGGING_LEVEL": "INFO"} | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "market_data --fetch-concurrency 0",
+            "--fetch-concurrency: '0' is refused: give 1 to 500, the pages in flight at",
+        ),
+        (
+            "market_data --region-id 5 --detail all",
+            "--region-id: '5' is refused: .*; --detail: 'all' is refused: give ",
+        ),
+        ("market_data --regoin-id 10000015", "unrecognized arguments: --regoin-id 10000015"),
+        ("structure_market --structure-id 5", "--structure-id: '5' is refused: give a player structure's id"),
+        ("structure_market", "the following arguments are required: --structure-id"),
+        ("universe --region-ids 5", r"--region-ids: \['5'\] is refused: give a list of regions' ids"),
+        (
+            "universe --region-ids 10000003 10000015",
+            "table_name '.*' with key 'type' would put 2 regions into one table",
+        ),
+        ("player_count --keep-days never", "--keep-days: 'never' is refused: give 1 to 36500"),
+    ],
+)
+def test_refusal_is_one_line(api: Api, table_name: str, command: str, message: str) -> None:
+    """Wrong parameters are refused in one line, by exit code 2, and there is no run of them."""
+    module, *arguments = command.split()
+    done = run(f"flows.{module}", *arguments, "--table-name", table_name)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert re.match(f"python -m flows.{module}: {message}", line)
+    runs = ask(api, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 50})
+    assert table_name not in [found["parameters"].get("table_name") for found in runs]
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize(
+    ("command", "environ", "sentence"),
+    [
+        ("market_data --region-id 19999999", {}, "region 19999999: ESI answered 404 Not Found"),
+        ("market_data", {"AWS_ENDPOINT_URL_DYNAMODB": "elsewhere"}, "table .* does not exist in us-east-1"),
+        ("market_data", {"AWS_ENDPOINT_URL_DYNAMODB": "denied"}, "table .*AccessDeniedException"),
+        ("market_data", {"AWS_PROFILE": "nobody"}, "The config profile .nobody. could not be found"),
+        ("market_data", {"ESI_URL": "ftp://esi"}, "ESI_URL is 'ftp://esi': give an http"),
+        ("structure_market --structure-id 1000000000002", {}, "Secret block"),
+        ("player_count", {"AWS_ENDPOINT_URL_DYNAMODB": "elsewhere"}, "table .* does not exist in us-east-1"),
+        ("universe --region-ids 19999999", {}, "all of 1 region in .* 1 failed"),
+    ],
+)
+def test_failure_is_one_sentence(
+    api: Api, store_url: str, table_name: str, command: str, environ: dict[str, str], sentence: str
+) -> None:
+    """An error of this project ends the command with its sentence, said once, and without a traceback.
+
+    So it does in the run's log in Prefect, and it is in the message of the run's state.
+    """
+    module, *arguments = command.split()
+    with serve_faulty_store(store_url, Plan([Fault("denied", times=1000)])) as denied:
+        addresses = {"elsewhere": store_url.replace("127.0.0.1", "0.0.0.0"), "denied": denied}
+        given = {name: addresses.get(value, value) for name, value in environ.items()}
+        done = run(f"flows.{module}", *arguments, "--table-name", table_name, **given)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if re.search(sentence, line)]
+    assert re.match(rf"[a-z-]+ failed: .*{sentence}", line)
+    runs = ask(api, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 50})
+    ours = [found for found in runs if found["parameters"].get("table_name") == table_name]
+    (ended,) = [found for found in ours if not found["parent_task_run_id"]]  # no region of the universe's
+    assert re.search(sentence, ended["state"]["message"])
+    wanted = {"logs": {"flow_run_id": {"any_": [ended["id"]]}}, "sort": "TIMESTAMP_ASC"}
+    log = [entry["message"] for entry in ask(api, "/logs/filter", wanted)]
+    assert [bool(re.search(sentence, line)) for line in log].count(True) == 1, log
+    assert "Finished in state Failed" in log
+    assert not [line for line in log if "Traceback" in line]
+
+
+@pytest.mark.usefixtures("api")
+def test_unknown_error_shows_its_traceback(tmp_path: Path) -> None:
+    """What nobody expects keeps its traceback, in the log and at the end, even a ValueError of a library."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+import pandas as pd
+from prefect import flow
+from flows.command import run_flow
+
+@flow
+def broken() -> str:
+    return pd.DataFrame({{"a": [1, 2]}}, index=[0, 0]).reindex([1]).to_string()
+
+run_flow(broken, "broken", [])
+"""
+    (tmp_path / "broken.py").write_text(program)
+    done = subprocess.run([sys.executable, tmp_path / "broken.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") >= 2
+    assert "ValueError: cannot reindex" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("api")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--region-id", "Jita"], "'Jita' is refused: give a region's id, such as 10000002 for The Forge"),
+        (["--price", "lowest"], "'lowest' is refused: give min, max, mean, weighted_mean, median or percentile_5"),
+    ],
+)
+def test_wrong_option_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A value that the flow refuses ends with exit code 2, and says what is allowed."""
+    assert run_flow(market_data, PROGRAM, arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("api", "served", "store_url")
+def test_failure_is_told(capsys: pytest.CaptureFixture[str], table_name: str) -> None:
+    """A run that fails ends with exit code 1 and its message."""
+    assert run_flow(market_data, PROGRAM, ["--region-id", "19999999", "--table-name", table_name]) == 1
+    assert "market-data failed: region 19999999: ESI answered 404 Not Found" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("api", "served", "store_url")
+def test_run_ends_with_its_summary(
+    capsys: pytest.CaptureFixture[str], dynamodb: DynamoDBClient, market: Market, table_name: str
+) -> None:
+    """Without a terminal a run prints its summary, and no bar."""
+    assert run_flow(market_data, PROGRAM, ["--region-id", str(DERELIK), "--table-name", table_name]) == 0
+    out = capsys.readouterr().out
+    assert re.search(
+        rf"^{table_name} has region {DERELIK} of .* UTC: [\d,]+ records \([\d,]+ written, ", out, re.MULTILINE
+    )
+    assert "\x1b" not in out
+    assert records(scan(dynamodb, table_name)) == truth(market, DERELIK)
+
+
+@pytest.mark.usefixtures("api", "served", "store_url")
+def test_terminal_shows_bars(market: Market, table_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal each mapped state is a bar that fills, in place of the log's lines."""
+    monkeypatch.chdir(CHECKOUT)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    market.latency_seconds = 0.1
+    said: list[bytes] = []
+
+    def read(terminal: int) -> bytes:
+        said.append(os.read(terminal, 4096))
+        return said[-1]
+
+    command = [sys.executable, "-m", "flows.market_data", "--region-id", str(DERELIK), "--table-name", table_name]
+    code = pty.spawn([*command, "--fetch-concurrency", "2"], read, lambda _: b"")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(said).decode())
+    assert os.waitstatus_to_exitcode(code) == 0
+    counts = [int(count) for count in re.findall(r"Fetch Pages, pages .*?(\d+)/20", shown)]
+    assert counts[-1] == 20
+    assert len(set(counts)) > 3
+    assert "Store Records, writes" in shown
+    assert "Fetch Pages begins" not in shown
+    assert f"{table_name} has region {DERELIK} of " in shown

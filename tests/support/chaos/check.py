@@ -1,0 +1,87 @@
+"""What must hold of a table after every run, failed ones included, and of every read of it."""
+
+from collections.abc import Iterable
+
+from tasks.table.client import SNAPSHOT_KEY, Item
+from tasks.table.snapshot import TableSnapshot
+from tests.support.chaos.market import SmallMarket
+
+FOREIGN: dict[str, Item] = {
+    "notes": {"pk": {"S": "notes"}, "text": {"S": "not a record"}},
+    "#mine": {"pk": {"S": "#mine"}},
+}
+
+
+class WrongTableError(AssertionError):
+    """The table holds something that it must not, or says something that is not so."""
+
+
+class Truth:
+    """The exact tables of the snapshots that a market has served, made once each."""
+
+    def __init__(self, market: SmallMarket) -> None:
+        self._market = market
+        self._first_index = market.index - 1  # which a table may be of at the start, or a stale answer
+        self._tables: dict[tuple[int, str, str, str], dict[str, Item]] = {}
+
+    def table(self, index: int, order_type: str, price: str, detail: str) -> dict[str, Item]:
+        """Gives the exact table of a snapshot."""
+        key = (index, order_type, price, detail)
+        if key not in self._tables:
+            self._tables[key] = {pk: comparable(item) for pk, item in self._market.truth(*key).items()}
+        return self._tables[key]
+
+    def served(self, order_type: str, price: str, detail: str) -> Iterable[dict[str, Item]]:
+        """Gives the exact tables of all snapshots served so far."""
+        for index in range(self._first_index, self._market.index + 1):
+            yield self.table(index, order_type, price, detail)
+
+    def named(self, snapshot: TableSnapshot) -> dict[str, Item]:
+        """Gives the exact table that `#snapshot` says it is."""
+        index = int(snapshot.last_modified.timestamp()) // self._market.every
+        return self.table(index, snapshot.order_type, snapshot.price, snapshot.detail)
+
+
+def comparable(item: Item) -> Item:
+    """Gives an item without `stddev`, whose last digit is the square root's own affair."""
+    return {
+        name: {"M": {key: figure for key, figure in value["M"].items() if key != "stddev"}} if "M" in value else value
+        for name, value in item.items()
+    }
+
+
+def check_table(
+    before: dict[str, Item], after: dict[str, Item], parameters: tuple[str, str, str], truth: Truth
+) -> None:
+    """Checks a table after a run.
+
+    Args:
+        before: its items before the run.
+        after: its items now.
+        parameters: `order_type`, `price` and `detail` of the run.
+        truth: of the market.
+
+    Raises:
+        WrongTableError: an item is neither a record of a whole snapshot that was served nor as it was before, a foreign
+            item was touched, or `#snapshot` says `complete` and not all of its snapshot is there.
+    """
+    served = list(truth.served(*parameters))
+    for pk, item in after.items():
+        if pk != SNAPSHOT_KEY and item != before.get(pk) and all(item != table.get(pk) for table in served):
+            raise WrongTableError(
+                f"{item} is of no snapshot that was served, and was not there before: {before.get(pk)}"
+            )
+    for pk in before.keys() & FOREIGN.keys():
+        if after.get(pk) != before[pk]:
+            raise WrongTableError(f"the foreign item {before[pk]} has become {after.get(pk)}")
+    if SNAPSHOT_KEY in after:
+        snapshot = TableSnapshot.from_item(after[SNAPSHOT_KEY])
+        if snapshot.state == "complete" and (wrong := differences(after, truth.named(snapshot))):
+            raise WrongTableError(f"#snapshot says complete, of {snapshot.last_modified}, but {wrong}")
+
+
+def differences(items: dict[str, Item], wanted: dict[str, Item]) -> str:
+    """Tells how a table's records differ from those that it is to have, nothing if they do not."""
+    records = {pk: item for pk, item in items.items() if pk.isdigit()}
+    wrong = [pk for pk in sorted(records.keys() | wanted.keys()) if records.get(pk) != wanted.get(pk)]
+    return "; ".join(f"{pk} is {records.get(pk)}, not {wanted.get(pk)}" for pk in wrong[:3])

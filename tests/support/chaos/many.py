@@ -1,0 +1,89 @@
+"""Plays many schedules, on all cores."""
+
+import logging
+import multiprocessing
+import os
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import msgspec
+
+from benchmarks.heartbeats import stop_heartbeats
+from deployments.local.processes import die_with_parent
+from tests.support.chaos.check import WrongTableError
+from tests.support.chaos.play import Outcome, hurry, play, shrink
+from tests.support.chaos.schedule import draw_schedule
+
+REPORT_SECONDS = 30.0
+WRONG, FAILED = "WRONG TABLE", "FAILED WITHOUT A FAULT"
+
+
+def play_many(seeds: range) -> int:
+    """Plays schedules on all cores and prints what came of them; gives the exit code."""
+    say(f"{len(seeds)} schedules from seed {seeds.start}: make chaos N={len(seeds)} SEED={seeds.start}")
+    begun = told = time.monotonic()
+    total, done, violations = Outcome(), 0, Counter[str]()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=begin) as pool:
+        for future in as_completed([pool.submit(play_one, seed) for seed in seeds]):
+            outcome, violation, told_of_it = future.result()
+            done += 1
+            add(total, outcome)
+            if violation:
+                violations[violation] += 1
+                say(told_of_it)
+            if time.monotonic() - told > REPORT_SECONDS:
+                told = time.monotonic()
+                say(f"{told - begun:6.0f} s  {done} schedules, {total.runs} runs, wrong: {violations.total()}")
+    say("\n".join(describe(total, done, time.monotonic() - begun)))
+    say(f"wrong tables: {violations[WRONG]}, last runs that failed without a fault: {violations[FAILED]}")
+    return int(violations.total() > 0)
+
+
+def say(line: str) -> None:
+    """Prints a line."""
+    print(line, flush=True)  # noqa: T201 (what it is for)
+
+
+def begin() -> None:
+    """Keeps the runs' own output out of the way: that they fail is what they are for."""
+    die_with_parent()
+    logging.disable(logging.CRITICAL)
+
+
+def play_one(seed: int) -> tuple[Outcome, str, str]:
+    """Plays one schedule; gives what came of it, `WRONG` or `FAILED` or nothing, and how to see it again."""
+    schedule = draw_schedule(seed)
+    with hurry(), stop_heartbeats():
+        try:
+            return play(schedule), "", ""
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is told)
+            what = WRONG if isinstance(error, WrongTableError) else FAILED
+            told = traceback.format_exc(limit=-3)
+            smallest = shrink(schedule) if what == WRONG else schedule
+            shown = msgspec.json.format(msgspec.json.encode(smallest)).decode()
+            return Outcome(), what, f"{what} at seed {seed}: {told}smallest schedule: {shown}"
+
+
+def add(total: Outcome, outcome: Outcome) -> None:
+    """Adds a schedule's counts."""
+    total.runs += outcome.runs
+    total.reads += outcome.reads
+    total.failed += outcome.failed
+    total.injected += outcome.injected
+
+
+def describe(total: Outcome, done: int, seconds: float) -> Iterator[str]:
+    """Gives the lines of the end's summary."""
+    yield f"{done} schedules in {seconds:.0f} s: {total.runs} runs, {sum(total.failed.values())} of them failed cleanly"
+    yield f"faults injected: {sum(total.injected.values())}: {listed(total.injected)}"
+    yield f"errors: {listed(total.failed)}"
+    yield f"whole reads meanwhile: {total.reads}"
+
+
+def listed(counts: Counter[str]) -> str:
+    """Gives counts in words, the most first."""
+    return ", ".join(f"{name} {count}" for name, count in counts.most_common())

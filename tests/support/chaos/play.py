@@ -1,0 +1,292 @@
+"""Plays one schedule of faults against the real flow, and checks the table after every run."""
+
+import contextvars
+import os
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import boto3
+import msgspec
+from botocore.retries.standard import ExponentialBackoff
+from mypy_boto3_dynamodb import DynamoDBClient
+from prefect import Task
+
+from flows.market_data import market_data
+from tasks.esi import client as esi
+from tasks.esi.client import EsiError
+from tasks.fetch_pages import fetch_pages
+from tasks.get_page_count import get_page_count
+from tasks.store_records import begin_store, complete_store, store_records
+from tasks.table import client as table
+from tasks.table import lease
+from tasks.table import read as read_records
+from tasks.table.client import Item, Table, TableError
+from tasks.table.read import read_whole
+from tasks.table.snapshot import Detail, OrderType, Price, TableSnapshot
+from tests.conftest import Clock, scan
+from tests.support.chaos.check import FOREIGN, Truth, WrongTableError, check_table, comparable, differences
+from tests.support.chaos.market import REGION, SmallMarket
+from tests.support.chaos.schedule import Schedule
+from tests.support.faults.market import serve_faulty
+from tests.support.faults.plan import Plan
+from tests.support.faults.store import serve_faulty_store
+
+Flow = Callable[..., object]
+READ_SECONDS = 0.2  # between two reads: more of them would take the machine from what they watch
+FIRST_INDEX = 5_900_000  # a snapshot's number; no clock of a machine counts
+
+
+class Outcome(msgspec.Struct):
+    """What came of a schedule."""
+
+    runs: int = 0
+    failed: Counter[str] = msgspec.field(default_factory=Counter)  # by error; each cleanly
+    injected: Counter[str] = msgspec.field(default_factory=Counter)  # faults by kind
+    reads: int = 0
+
+
+@contextmanager
+def hurry(standstill_seconds: float = 3.0) -> Iterator[None]:
+    """Lets waits be short that are long for the sake of others: what happens in which order stays.
+
+    Args:
+        standstill_seconds: after which a lease is taken over; its other times keep their proportion to it.
+    """
+    short = {
+        (esi, "BODY_SECONDS"): 2.0,
+        (table, "MAX_WAIT_SECONDS"): 0.05,
+        (lease, "STANDSTILL_SECONDS"): standstill_seconds,
+        (lease, "RENEW_SECONDS"): standstill_seconds / 7.5,
+        (lease, "SAFE_SECONDS"): standstill_seconds / 1.875,
+        (lease, "WAIT_SECONDS"): 2.5 * standstill_seconds,
+        (lease, "POLL_SECONDS"): 0.03,
+        (read_records, "WAIT_SECONDS"): 0.01,
+        (ExponentialBackoff, "delay_amount"): lambda *_: 0.01,  # between the SDK's own attempts
+    }
+    kept = {(owner, name): getattr(owner, name) for owner, name in short}
+    tasks: list[Task[..., Any]] = [get_page_count, fetch_pages, begin_store, store_records, complete_store]
+    delays = [task.retry_delay_seconds for task in tasks]
+    for (owner, name), value in short.items():
+        setattr(owner, name, value)
+    for task in tasks:
+        task.retry_delay_seconds = [0.01, 0.02, 0.04, 0.08, 0.16]
+    try:
+        yield
+    finally:
+        for (owner, name), value in kept.items():
+            setattr(owner, name, value)
+        for task, delay in zip(tasks, delays, strict=True):
+            task.retry_delay_seconds = delay
+
+
+def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
+    """Plays a schedule: its runs with its faults, then one without; a reader reads all the while.
+
+    Args:
+        schedule: what goes wrong.
+        flow: takes the flow's parameters.
+
+    Raises:
+        WrongTableError: see `tests.support.chaos.check`; or the run without faults did not end with the exact table, or the
+            reader was given records of no whole snapshot.
+    """
+    clock = Clock(FIRST_INDEX * 300.0 + 60)
+    market = SmallMarket(schedule.seed, clock)
+    truth = Truth(market)
+    name = f"Chaos-{uuid.uuid4()}"
+    market_plan, store_plan = Plan(schedule.market_faults, schedule.seed), Plan(schedule.store_faults, schedule.seed)
+    direct = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
+    dynamodb = boto3.client("dynamodb", endpoint_url=direct)
+    prepare(schedule, truth, market.index - 1, name, dynamodb)
+    outcome = Outcome()
+    parameters = (schedule.order_type, schedule.price, schedule.detail)
+    run = {
+        "region_id": REGION,
+        "table_name": name,
+        **dict(zip(("order_type", "price", "detail"), parameters, strict=True)),
+        "fetch_concurrency": schedule.fetch_concurrency,
+    }
+    with (
+        Table(name, 1) as read_from,
+        serve_faulty(market, market_plan) as market_url,
+        serve_faulty_store(direct, store_plan) as store_url,
+        environment(ESI_URL=market_url, AWS_ENDPOINT_URL_DYNAMODB=store_url),
+        reading(read_from, truth, outcome),
+    ):
+        for _ in range(schedule.runs):
+            before = read_all(dynamodb, name)
+            run_at_once(flow, run, schedule.at_once, outcome)
+            check_table(before, read_all(dynamodb, name), parameters, truth)
+            clock.now += 300 * (schedule.seed % 2)
+        market_plan.stop()
+        store_plan.stop()
+        flow(**run)
+        outcome.runs += 1
+    after = read_all(dynamodb, name)
+    check_table({}, {pk: item for pk, item in after.items() if pk not in FOREIGN}, parameters, truth)
+    if wrong := differences(after, truth.table(market.index, *parameters)):
+        raise WrongTableError(f"after the run without faults {wrong}")
+    dynamodb.delete_table(TableName=name)
+    dynamodb.close()
+    market.close()
+    outcome.injected = market_plan.injected + store_plan.injected
+    return outcome
+
+
+def prepare(schedule: Schedule, truth: Truth, index: int, name: str, dynamodb: DynamoDBClient) -> None:
+    """Makes the table as the schedule begins with it: of the snapshot before the first."""
+    if schedule.start == "no table":
+        return
+    with Table(name, 1) as new:
+        new.create()
+    if schedule.start == "empty":
+        return
+    parameters: tuple[OrderType, Price, Detail] = (schedule.order_type, schedule.price, schedule.detail)
+    if "other" in schedule.start:  # of the same types, or the shrink guard might refuse the first run
+        parameters = (schedule.order_type, "min" if schedule.price == "max" else "max", "compact")
+    items = list(truth.table(index, *parameters).values())
+    if schedule.start in {"interrupted", "abandoned"}:
+        items = items[: len(items) // 2]
+    if schedule.start != "no snapshot":
+        state = "complete" if schedule.start.startswith("complete") else "writing"
+        owner = "host/1/dead" if schedule.start == "abandoned" else ""
+        items.append(describe(index, state, parameters, len(items), owner))
+    for item in [*items, *FOREIGN.values()]:
+        dynamodb.put_item(TableName=name, Item=item)
+
+
+def describe(index: int, state: str, parameters: tuple[OrderType, Price, Detail], records: int, owner: str) -> Item:
+    """Gives an item `#snapshot`."""
+    modified = datetime.fromtimestamp(index * 300, UTC)
+    order_type, price, detail = parameters
+    return TableSnapshot(
+        state="complete" if state == "complete" else "writing",
+        region_id=REGION,
+        order_type=order_type,
+        price=price,
+        detail=detail,
+        last_modified=modified,
+        expires=modified,
+        etag="",
+        pages=2,
+        orders=50,
+        records=records,
+        written_at=modified,
+        owner=owner,
+        lease=3,
+    ).to_item()
+
+
+def read_all(dynamodb: DynamoDBClient, name: str) -> dict[str, Item]:
+    """Gives all of a table, nothing if it is not there."""
+    try:
+        return {pk: comparable(item) for pk, item in scan(dynamodb, name).items()}
+    except dynamodb.exceptions.ResourceNotFoundException:
+        return {}
+
+
+def run_at_once(flow: Flow, parameters: Mapping[str, object], number: int, outcome: Outcome) -> None:
+    """Runs the flow so many times at the same time; a run may fail, but only as one that says why.
+
+    Raises:
+        Exception: what is no failure of ESI or the table.
+    """
+    unexpected: list[Exception] = []
+
+    def run() -> None:
+        try:
+            flow(**parameters)
+        except (EsiError, TableError) as error:
+            outcome.failed[type(error).__name__] += 1
+        except Exception as error:  # noqa: BLE001 (is raised below)
+            unexpected.append(error)
+
+    threads = [threading.Thread(target=contextvars.copy_context().run, args=(run,)) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    outcome.runs += number
+    if unexpected:
+        raise unexpected[0]
+
+
+@contextmanager
+def reading(read_from: Table, truth: Truth, outcome: Outcome) -> Iterator[None]:
+    """Reads the table all the while, as its users do.
+
+    Raises:
+        WrongTableError: what was read is not the snapshot that it was called.
+    """
+    done = threading.Event()
+    wrong: list[str] = []
+
+    def read() -> None:
+        while not done.wait(READ_SECONDS):
+            try:
+                records, snapshot = read_whole(read_from)
+            except TableError:
+                continue
+            outcome.reads += 1
+            items = {pk: comparable(to_item(pk, record)) for pk, record in records.items()}
+            if differing := differences(items, truth.named(snapshot)):
+                wrong.append(f"a reader was told of {snapshot.last_modified}, but {differing}")
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if wrong:
+        raise WrongTableError(wrong[0])
+
+
+def to_item(pk: str, record: read_records.Record) -> Item:
+    """Gives a record that was read as DynamoDB holds it."""
+    item: Item = {"pk": {"S": pk}}
+    for name, value in record.items():
+        if isinstance(value, Decimal):
+            item[name] = plain(value)
+        else:
+            item[name] = {"M": {key: plain(number) for key, number in value.items()}}
+    return item
+
+
+def plain(value: Decimal) -> Item:
+    """Gives a number in plain digits."""
+    digits = f"{value:f}"
+    return {"N": digits.rstrip("0").rstrip(".") if "." in digits else digits}
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Sets variables of the environment, and sets them back."""
+    kept = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def shrink(schedule: Schedule, flow: Flow = market_data) -> Schedule:
+    """Leaves out of a schedule that fails each fault without which it fails all the same."""
+    for fault in schedule.faults:
+        smaller = schedule.without(fault)
+        try:
+            play(smaller, flow)
+        except WrongTableError:
+            schedule = smaller
+    return schedule

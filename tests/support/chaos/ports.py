@@ -1,0 +1,111 @@
+"""How others loop over these pages, so that it can be seen whether the check sees what comes of it."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from tasks.aggregate import aggregate_orders, merge_pages
+from tasks.esi.client import Answer, Esi, EsiError
+from tasks.fetch_pages import decode_orders
+from tasks.store_records import Row, compare, list_rows, to_request
+from tasks.table.client import Table
+from tasks.table.lease import Lease
+from tasks.table.snapshot import Detail, OrderType, Parameters, Price, TableSnapshot
+
+ATTEMPTS = 3
+
+
+def give_up_the_rest(esi: Esi, first: Answer, region_id: int) -> Iterable[bytes]:
+    """A page that has failed three times ends the region: what came before it is stored."""
+    for page in range(1, first.pages + 1):
+        try:
+            yield get(esi, region_id, page).body
+        except EsiError:
+            return
+
+
+def drop_what_failed(esi: Esi, first: Answer, region_id: int) -> Iterable[bytes]:
+    """A page that has failed three times is left out: its orders count as gone."""
+    for page in range(1, first.pages + 1):
+        try:
+            yield get(esi, region_id, page).body
+        except EsiError:
+            continue
+
+
+def mix_generations(esi: Esi, first: Answer, region_id: int) -> Iterable[bytes]:
+    """All pages must come, of whichever snapshot."""
+    for page in range(1, first.pages + 1):
+        yield get(esi, region_id, page).body
+
+
+def get(esi: Esi, region_id: int, page: int) -> Answer:
+    """Downloads a page, at the third attempt at the latest."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return esi.get(region_id, page)
+        except EsiError:
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError
+
+
+def port(loop: Callable[[Esi, Answer, int], Iterable[bytes]]) -> Callable[..., None]:
+    """Makes a flow of a loop: what it gives is aggregated and stored as the newest snapshot."""
+
+    def run(
+        region_id: int,
+        table_name: str,
+        order_type: OrderType,
+        price: Price,
+        detail: Detail,
+        fetch_concurrency: int,
+    ) -> None:
+        with Esi.from_environment(fetch_concurrency) as esi, Table(table_name, 1) as table, Lease(table) as lease:
+            if not table_is_there(table):
+                table.create()
+            first = esi.head(region_id)
+            pages = [decode_orders(body, "a page") for body in loop(esi, first, region_id)]
+            orders, _count = merge_pages(pages or [decode_orders(b"[]", "no page")])
+            store(orders, first, lease, Parameters(region_id, order_type, price, detail))
+
+    return run
+
+
+def table_is_there(table: Table) -> bool:
+    """Tells whether the table can be read."""
+    try:
+        table.read_snapshot()
+    except Exception:  # noqa: BLE001
+        return False
+    return True
+
+
+def store(orders: pd.DataFrame, first: Answer, lease: Lease, given: Parameters) -> None:
+    """Writes what differs, and calls it complete."""
+    records = aggregate_orders(orders, given.order_type, given.price, given.detail)
+    lease.wait()
+    changes = compare(list_rows(records), lease.table.scan(0))
+    writes: list[Row | str] = [*changes.puts, *changes.deletes]
+    for write in writes:
+        lease.table.write_batch([to_request(write)], lambda: None)
+    lease.complete(
+        TableSnapshot(
+            state="complete",
+            region_id=given.region_id,
+            order_type=given.order_type,
+            price=given.price,
+            detail=given.detail,
+            last_modified=first.last_modified,
+            expires=first.last_modified,
+            etag="",
+            pages=first.pages,
+            orders=len(orders),
+            records=len(records),
+            written_at=datetime.now(UTC),
+        )
+    )
+
+
+PORTS = {loop.__name__: port(loop) for loop in (give_up_the_rest, drop_what_failed, mix_generations)}

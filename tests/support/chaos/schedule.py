@@ -1,0 +1,85 @@
+"""What a schedule of faults is, and how it is drawn from a seed."""
+
+import random
+from typing import Literal, get_args
+
+import msgspec
+
+from tasks.table.snapshot import Detail, OrderType, Price
+from tests.support.faults import market, store
+from tests.support.faults.plan import Fault
+
+Start = Literal[
+    "no table", "empty", "complete", "complete, other parameters", "interrupted", "abandoned", "no snapshot"
+]
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """A table as it is at the start, and the runs that then meet faults."""
+
+    seed: int
+    start: Start
+    order_type: OrderType
+    price: Price
+    detail: Detail
+    fetch_concurrency: int
+    runs: int  # one after the other
+    at_once: int  # runs at the same time
+    market_faults: list[Fault]
+    store_faults: list[Fault]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """All faults."""
+        return [*self.market_faults, *self.store_faults]
+
+    def without(self, fault: Fault) -> "Schedule":
+        """Gives the same schedule without one fault."""
+        return msgspec.structs.replace(
+            self,
+            market_faults=[other for other in self.market_faults if other is not fault],
+            store_faults=[other for other in self.store_faults if other is not fault],
+        )
+
+
+def draw_schedule(seed: int) -> Schedule:
+    """Gives the schedule of a seed."""
+    draw = random.Random(seed)
+    return Schedule(
+        seed=seed,
+        start=draw.choice(get_args(Start)),
+        order_type=draw.choice(get_args(OrderType)),
+        price=draw.choice(get_args(Price)),
+        detail=draw.choice(get_args(Detail)),
+        fetch_concurrency=draw.choice([1, 2, 20]),
+        runs=draw.choice([1, 1, 2]),
+        at_once=draw.choice([1, 1, 1, 1, 2, 3]),
+        market_faults=[draw_market_fault(draw) for _ in range(draw.randint(0, 4))],
+        store_faults=[draw_store_fault(draw) for _ in range(draw.randint(0, 4))],
+    )
+
+
+def draw_market_fault(draw: random.Random) -> Fault:
+    """Draws one fault of the market: mostly one that may pass, and a few of them; sometimes without end."""
+    passing = [kind for kind in market.KINDS if kind not in market.LASTING]
+    where = draw.choice(["", "", "HEAD", "1", "2", "3"])
+    return Fault(
+        kind=draw.choice([*market.KINDS, *passing, *passing, *["moves on", "stale"] * 8]),
+        where=where,
+        times=draw.choice([1, 1, 1, 2, 3, 40]),
+        skip=draw.choice([0, 1, 2, 4]) if not where else 0,
+        probability=draw.choice([1.0, 1.0, 1.0, 0.5]),
+        after_seconds=draw.choice([0.0, 0.0, 0.0, 0.05]),
+    )
+
+
+def draw_store_fault(draw: random.Random) -> Fault:
+    """Draws one fault of the store."""
+    return Fault(
+        kind=draw.choice(store.KINDS),
+        where=draw.choice(["", "GetItem", "Scan", "PutItem", "PutItem", "BatchWriteItem", "BatchWriteItem"]),
+        times=draw.choice([1, 1, 2, 3, 8, 40]),
+        skip=draw.choice([0, 0, 1, 2]),
+        probability=draw.choice([1.0, 1.0, 0.5]),
+        after_seconds=draw.choice([0.0, 0.0, 0.05]),
+    )

@@ -1,0 +1,114 @@
+"""The pictures of a summary, seen as pixels."""
+
+import io
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tasks.reporting.pictures import BLUE, HEIGHT, LEFT, RIGHT, STATE_COLOURS, TOP, WIDTH, draw_pictures, find_ticks
+from tasks.reporting.summary import MOST_PERCENT, Summary, count_price_changes, percent
+from tasks.store_records import Changes
+from tests.support.pixels import find_pixels
+
+BEGUN = datetime(2026, 11, 25, 9, tzinfo=UTC)
+COUNT = st.integers(0, 10**7)
+SECONDS = st.floats(0, 10**5)
+
+
+def make_run(number: int = 0, **figures: object) -> Summary:
+    """Gives the summary of the run number `number` of a table."""
+    quiet: dict[str, object] = dict.fromkeys(Summary.model_fields, 0) | {
+        "table_name": "Market",
+        "order_type": "sell",
+        "price": "min",
+        "detail": "compact",
+        "esi_url": "https://esi.evetech.net",
+        "last_modified": BEGUN + timedelta(minutes=5 * number),
+        "compared_with": BEGUN + timedelta(minutes=5 * (number - 1)),
+        "age_seconds": 60.0,
+        "retry_causes": {},
+        "state_seconds": {"Fetch Pages": 1.0},
+        "price_changes": {},
+    }
+    return Summary.model_validate(quiet | figures)
+
+
+def heights(chart: bytes) -> list[int]:
+    """Gives how high the columns of a chart are, those that are there, from left to right."""
+    high = find_pixels(chart, BLUE, 12)[TOP:HEIGHT, LEFT : WIDTH - RIGHT].sum(axis=0)
+    edges = np.flatnonzero(np.diff(high)) + 1
+    return [int(part[0]) for part in np.split(high, edges) if part[0]]
+
+
+@given(
+    st.lists(
+        st.builds(
+            make_run,
+            st.integers(0, 10**5),
+            age_seconds=SECONDS,
+            written=COUNT,
+            deleted=COUNT,
+            state_seconds=st.dictionaries(st.sampled_from(["Get Page Count", "Fetch Pages", "Store Records"]), SECONDS),
+            price_changes=st.dictionaries(st.integers(-MOST_PERCENT, MOST_PERCENT), st.integers(1, 20_000)),
+        ),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_any_runs_can_be_drawn(runs: list[Summary]) -> None:
+    """Whatever runs did, there are pictures as wide as the UI, together far below what an artifact may have."""
+    drawn = draw_pictures(runs)
+    assert len(drawn) == 2 + (len(runs) > 1) + bool(runs[0].price_changes)
+    assert sum(map(len, drawn.values())) < 80_000
+    assert {Image.open(io.BytesIO(png)).width for png in drawn.values()} == {WIDTH}
+
+
+def test_bars_are_as_long_as_states_took() -> None:
+    """A state that took three times as long has three times the pixels."""
+    states, _written = draw_pictures([make_run(state_seconds={"Fetch Pages": 3.0, "Aggregate": 1.0})]).values()
+    legend = 11 * 11
+    long, short = (find_pixels(states, colour, 12).sum() - legend for colour in STATE_COLOURS[:2])
+    assert long / short == pytest.approx(3.0, rel=0.05)
+
+
+def test_columns_are_as_high_as_counts() -> None:
+    """A run that wrote half as much has a column half as high, and a price change a column by its types."""
+    last, first = make_run(1, written=1000, price_changes={-3: 200, 7: 100}), make_run(0, written=2000)
+    _states, _ages, written, changes = draw_pictures([last, first]).values()
+    assert heights(written)[0] / heights(written)[1] == pytest.approx(2.0, rel=0.05)
+    assert heights(changes)[0] / heights(changes)[1] == pytest.approx(2.0, rel=0.05)
+
+
+def test_price_changes_are_counted() -> None:
+    """Types whose price is another one are counted by whole percents, far ones with the last; new types are not."""
+    old = {"1": 100.0, "2": 100.0, "3": 100.0, "4": 100.0, "5": 7.0}
+    new = {1: 103.2, 2: 102.9, 3: 900.0, 4: 1.0, 5: 7.0, 6: 5.0}
+    replaced = {pk: {"pk": {"S": pk}, "price": {"N": str(price)}, "volume": {"N": "1"}} for pk, price in old.items()}
+    changes = Changes([(type_id, price, 2) for type_id, price in new.items()], replaced, [], 0, 0)
+    assert count_price_changes(changes) == {-25: 1, 3: 2, 25: 1}
+
+
+def test_item_without_a_price_has_no_change() -> None:
+    """What somebody else has put into the table is replaced, and not compared."""
+    changes = Changes([(1, 5.0, 2)], {"1": {"pk": {"S": "1"}}}, [], 0, 0)
+    assert count_price_changes(changes) == {}
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), [(100.0, 125.0, 25.0), (8.0, 6.0, -25.0), (0.0, 5.0, 0.0)])
+def test_percent(old: float, new: float, expected: float) -> None:
+    """Growth in percent; of nothing there is none."""
+    assert percent(old, new) == expected
+
+
+@given(st.floats(1e-3, 1e12))
+def test_ticks_are_round_and_few(most: float) -> None:
+    """An axis has three to eleven labels, evenly spaced, from nothing to not more than the most."""
+    ticks = find_ticks(most)
+    assert 3 <= len(ticks) <= 11
+    assert ticks[0] == 0
+    assert ticks[-1] <= most * 1.000001
+    assert ticks[1] * (len(ticks) - 1) == pytest.approx(ticks[-1])

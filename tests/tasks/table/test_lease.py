@@ -1,0 +1,202 @@
+"""Who may write a table, and when he may no longer: against a store as strict as DynamoDB."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from tasks.table import lease as lease_module
+from tasks.table.client import Table
+from tasks.table.lease import Lease, LeaseHeldError, LeaseLostError
+from tasks.table.snapshot import TableSnapshot
+from tests.conftest import scan
+from tests.tasks.test_get_page_count import STORED
+
+WRITING = msgspec.structs.replace(STORED, state="writing")
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a minute be half a second."""
+    for name, seconds in (("STANDSTILL", 0.5), ("RENEW", 0.1), ("SAFE", 0.3), ("WAIT", 1.5), ("POLL", 0.02)):
+        monkeypatch.setattr(lease_module, f"{name}_SECONDS", seconds)
+
+
+@pytest.fixture
+def table(store_url: str, table_name: str) -> Iterator[Table]:
+    """A new table."""
+    assert store_url
+    with Table(table_name, 1) as opened:
+        opened.create()
+        yield opened
+
+
+@pytest.fixture
+def other_table(table: Table) -> Iterator[Table]:
+    """The same table, as another run has it."""
+    with Table(table.name, 1) as opened:
+        yield opened
+
+
+def stand(dynamodb: DynamoDBClient, table: Table) -> TableSnapshot:
+    """Gives `#snapshot`."""
+    return TableSnapshot.from_item(scan(dynamodb, table.name)["#snapshot"])
+
+
+def test_lease_is_taken_kept_and_given_back(table: Table, dynamodb: DynamoDBClient) -> None:
+    """While it is held `#snapshot` says `writing`, names the owner and counts up; in the end it says `complete`."""
+    with Lease(table) as lease:
+        assert lease.wait() is None
+        assert lease.take(WRITING)
+        first = stand(dynamodb, table)
+        assert (first.state, first.owner) == ("writing", lease.owner)
+        deadline = time.monotonic() + 5
+        while stand(dynamodb, table).lease < first.lease + 3:
+            assert time.monotonic() < deadline
+        lease.check()
+        lease.complete(STORED)
+        counted = stand(dynamodb, table).lease
+    after = stand(dynamodb, table)
+    assert (after.state, after.owner, after.lease) == ("complete", lease.owner, counted)
+    assert msgspec.structs.replace(after, owner="", lease=0) == STORED
+
+
+def test_failed_run_gives_its_lease_back(table: Table, other_table: Table) -> None:
+    """Who fails while writing leaves `writing` without an owner, so that the next run need not wait."""
+    with pytest.raises(ZeroDivisionError), Lease(table) as lease:
+        lease.wait()
+        lease.take(WRITING)
+        raise ZeroDivisionError
+    with Lease(other_table) as other:
+        begun = time.monotonic()
+        item = other.wait()
+        assert time.monotonic() - begun < lease_module.STANDSTILL_SECONDS
+        assert item
+        assert (item["state"], item["owner"]) == ({"S": "writing"}, {"S": ""})
+        assert other.take(WRITING)
+
+
+def test_run_that_wrote_nothing_leaves_no_mark(table: Table, dynamodb: DynamoDBClient) -> None:
+    """Who never took the lease puts nothing, even on failure."""
+    with Lease(table) as lease:
+        lease.wait()
+        lease.complete(STORED)
+    before = scan(dynamodb, table.name)
+    with pytest.raises(ZeroDivisionError), Lease(table) as lease:
+        lease.wait()
+        raise ZeroDivisionError
+    assert scan(dynamodb, table.name) == before
+
+
+def test_live_lease_is_waited_for(table: Table, other_table: Table) -> None:
+    """A run waits while another writes, and goes on when it is done."""
+    said: list[str] = []
+    with Lease(table) as lease, Lease(other_table) as other:
+        lease.wait()
+        lease.take(WRITING)
+        done = threading.Timer(0.8, lease.complete, [STORED])
+        done.start()
+        item = other.wait(said.append)
+        done.join()
+        assert item
+        assert item["state"] == {"S": "complete"}
+        assert said[0] == f"waiting for {lease.owner}, which writes table {table.name}"
+        assert other_table.waits.seconds > 0.4
+
+
+def test_live_lease_that_goes_on_fails_the_waiter(table: Table, other_table: Table) -> None:
+    """A run that has waited two minutes for another that still writes fails, and names it."""
+    with Lease(table) as lease, Lease(other_table) as other:
+        lease.wait()
+        lease.take(WRITING)
+        with pytest.raises(LeaseHeldError, match=f"{table.name} is being written by {lease.owner} .*, and still was"):
+            other.wait()
+
+
+def test_dead_lease_is_taken_over(table: Table, other_table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease whose count stands still is taken over, and its owner finds out before its next write."""
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 60.0)  # as if killed, or frozen
+    with Lease(table) as lease, Lease(other_table) as other:
+        lease.wait()
+        lease.take(WRITING)
+        begun = time.monotonic()
+        other.wait()
+        assert time.monotonic() - begun >= lease_module.STANDSTILL_SECONDS
+        assert other.take(WRITING)
+        with pytest.raises(LeaseLostError, match="no renewal came through for"):
+            lease.check()
+        lease._renewed = time.monotonic()  # noqa: SLF001 (as if frozen since its last check)
+        with pytest.raises(LeaseLostError, match="has been written by somebody else meanwhile"):
+            lease.complete(STORED)
+        other.complete(STORED)
+
+
+def test_owner_notices_that_it_was_taken_over(table: Table, dynamodb: DynamoDBClient) -> None:
+    """The next renewal tells an owner that it has lost, and it puts nothing more."""
+    with Lease(table) as lease:
+        lease.wait()
+        lease.take(WRITING)
+        taken = msgspec.structs.replace(WRITING, owner="somebody", lease=99).to_item()
+        dynamodb.put_item(TableName=table.name, Item=taken)
+        deadline = time.monotonic() + 5
+        with pytest.raises(LeaseLostError, match="another run has taken over"):
+            while time.monotonic() < deadline:
+                lease.check()
+    assert scan(dynamodb, table.name)["#snapshot"] == taken
+
+
+def test_one_of_two_gets_the_lease(table: Table, other_table: Table) -> None:
+    """Of two runs that saw the same `#snapshot` one gets the lease, and the other is told."""
+    with Lease(table) as lease, Lease(other_table) as other:
+        lease.wait()
+        other.wait()
+        assert lease.take(WRITING)
+        assert not other.take(WRITING)
+
+
+def test_table_that_changed_is_not_called_complete(table: Table, other_table: Table) -> None:
+    """A run that found nothing to write does not put `complete` over what another has written since."""
+    with Lease(table) as lease, Lease(other_table) as other:
+        lease.wait()
+        other.wait()
+        assert other.take(WRITING)
+        with pytest.raises(LeaseLostError, match="it is not called complete"):
+            lease.complete(STORED)
+
+
+def test_answer_lost_on_its_way_does_no_harm(table: Table) -> None:
+    """The owner may take and complete again, as it does when it never heard that it had."""
+    with Lease(table) as lease:
+        lease.wait()
+        assert lease.take(WRITING)
+        lease.wait()
+        assert lease.take(WRITING)
+        lease.complete(STORED)
+        lease.complete(STORED)
+
+
+def test_late_renewal_does_not_undo_the_end(table: Table, dynamodb: DynamoDBClient) -> None:
+    """A renewal that reaches the table after `complete` changes nothing."""
+    with Lease(table) as lease:
+        lease.wait()
+        lease.take(WRITING)
+        lease.complete(STORED)
+        before = scan(dynamodb, table.name)
+        lease._count -= 2  # noqa: SLF001 (as a renewal sent before `complete` has it)
+        with pytest.raises(LeaseLostError):
+            lease.complete(WRITING)
+        assert scan(dynamodb, table.name) == before
+
+
+@pytest.mark.parametrize("attributes", [{}, {"lease": {"S": "x"}}, {"state": {"S": "writing"}}])
+def test_item_of_another_program_is_replaced(
+    table: Table, dynamodb: DynamoDBClient, attributes: dict[str, dict[str, str]]
+) -> None:
+    """A `#snapshot` without a lease of ours is nobody's, and is put anew unless it changes meanwhile."""
+    dynamodb.put_item(TableName=table.name, Item={"pk": {"S": "#snapshot"}, **attributes})
+    with Lease(table) as lease:
+        lease.wait()
+        assert lease.take(WRITING)

@@ -1,0 +1,105 @@
+"""What a reader sees of a table while runs write it."""
+
+import threading
+from decimal import Decimal
+
+import msgspec
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from tasks.table import read as module
+from tasks.table.client import Item, Table
+from tasks.table.read import UnreadableError, read_records
+from tests.tasks.test_get_page_count import STORED
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the waits be short."""
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.02)
+
+
+@pytest.fixture
+def name(store_url: str, table_name: str, dynamodb: DynamoDBClient) -> str:
+    """A table with two records, and items that are none."""
+    assert store_url
+    with Table(table_name, 1) as table:
+        table.create()
+    items: list[Item] = [
+        {
+            "pk": {"S": "34"},
+            "price": {"N": "4.08"},
+            "volume": {"N": "29713104352"},
+            "aws:rep:deleting": {"BOOL": False},
+        },
+        {"pk": {"S": "35"}, "price": {"N": "9"}, "volume": {"N": "1"}, "buy": {"M": {"max": {"N": "8.5"}}}},
+        {"pk": {"S": "notes"}, "text": {"S": "mine"}},
+        {"pk": {"S": "#other"}},
+        STORED.to_item(),
+    ]
+    for item in items:
+        dynamodb.put_item(TableName=table_name, Item=item)
+    return table_name
+
+
+def test_records_come_with_their_snapshot(name: str) -> None:
+    """The records come by key, their numbers exact, with their snapshot; items and attributes of others do not."""
+    records, snapshot = read_records(name)
+    assert snapshot == STORED
+    assert records == {
+        "34": {"price": Decimal("4.08"), "volume": Decimal(29713104352)},
+        "35": {"price": Decimal(9), "volume": Decimal(1), "buy": {"max": Decimal("8.5")}},
+    }
+
+
+def test_table_without_snapshot_is_told(name: str, dynamodb: DynamoDBClient) -> None:
+    """Nothing says what the records of a table without `#snapshot` are, so none are given."""
+    dynamodb.delete_item(TableName=name, Key={"pk": {"S": "#snapshot"}})
+    with pytest.raises(UnreadableError, match=f"{name} has no item #snapshot"):
+        read_records(name)
+
+
+def test_interrupted_table_is_told(name: str, dynamodb: DynamoDBClient) -> None:
+    """A table that a run left half written is not read, and nobody is waited for."""
+    dynamodb.put_item(TableName=name, Item=msgspec.structs.replace(STORED, state="writing").to_item())
+    with pytest.raises(UnreadableError, match="the last run ended while it wrote; the next one repairs"):
+        read_records(name)
+
+
+def test_writing_run_is_waited_for(name: str, dynamodb: DynamoDBClient) -> None:
+    """While a run writes, the table is read again, until the run is done."""
+    writing = msgspec.structs.replace(STORED, state="writing", owner="host/1/run")
+    dynamodb.put_item(TableName=name, Item=writing.to_item())
+    done = msgspec.structs.replace(STORED, lease=7)
+    timer = threading.Timer(0.05, lambda: dynamodb.put_item(TableName=name, Item=done.to_item()))
+    timer.start()
+    assert read_records(name)[1] == done
+    timer.join()
+
+
+def test_endless_writing_is_told(name: str, dynamodb: DynamoDBClient) -> None:
+    """A run that goes on writing is named."""
+    writing = msgspec.structs.replace(STORED, state="writing", owner="host/1/run")
+    dynamodb.put_item(TableName=name, Item=writing.to_item())
+    with pytest.raises(UnreadableError, match="was being written by host/1/run at each of 5 attempts"):
+        read_records(name)
+
+
+def test_scan_across_a_change_is_done_again(
+    name: str, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was scanned while `#snapshot` changed is thrown away."""
+    scans: list[int] = []
+    scan = Table.scan
+
+    def change_while_scanning(table: Table, expected_records: int) -> object:
+        items = scan(table, expected_records)
+        scans.append(len(items))
+        if len(scans) == 1:
+            dynamodb.delete_item(TableName=name, Key={"pk": {"S": "35"}})
+            dynamodb.put_item(TableName=name, Item=msgspec.structs.replace(STORED, lease=8).to_item())
+        return items
+
+    monkeypatch.setattr(Table, "scan", change_while_scanning)
+    records, snapshot = read_records(name)
+    assert (set(records), snapshot.lease, len(scans)) == ({"34"}, 8, 2)
