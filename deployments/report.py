@@ -11,12 +11,13 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
 from tasks.catalogue.names import region_name, type_name
-from tasks.reporting.artifacts import cost_of_run, to_data_uri
+from tasks.reporting.artifacts import to_data_uri
+from tasks.reporting.costs import cost_of_run
 from tasks.reporting.history import read_history
 from tasks.reporting.pictures import RUNS, draw_pictures
 from tasks.reporting.reporter import open_client
 from tasks.reporting.summary import Summary, counted
-from tasks.table.client import TableError
+from tasks.table.errors import TableError
 from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 

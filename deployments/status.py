@@ -27,8 +27,9 @@ from deployments.local.api import State
 from deployments.local.progress import wrap
 from flows.next_run import TAG
 from tasks.catalogue.names import list_regions, region_name
-from tasks.esi import client as esi
-from tasks.table.client import MissingTableError, Table, TableError
+from tasks.esi import markets
+from tasks.table.client import Table
+from tasks.table.errors import MissingTableError, TableError
 from tasks.table.snapshot import TableSnapshot
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # what a flow's run is of, where its parameters do not say
@@ -276,7 +277,7 @@ def name_market(market_id: int | str) -> str:
     if not isinstance(market_id, int):
         return market_id
     name = region_name(market_id)
-    return esi.name_market(market_id) if name == str(market_id) else f"{name} ({market_id})"
+    return markets.name_market(market_id) if name == str(market_id) else f"{name} ({market_id})"
 
 
 def say_seconds(time: timedelta) -> str:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows.parameters import RegionId, TableTemplate
 from tasks.catalogue.names import list_regions
-from tasks.table.client import TableError
+from tasks.table.errors import TableError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

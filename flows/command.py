@@ -15,10 +15,10 @@ from prefect.exceptions import ParameterTypeError
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
-from deployments.local.progress import make_bars
 from flows.parameters import OrGive
 from tasks.reporting.failure import REASON, is_ours
-from tasks.reporting.reporter import Progress, Reporter
+from tasks.reporting.progress import Progress, make_bars
+from tasks.reporting.reporter import Reporter
 
 UPDATE_SECONDS = 0.1
 

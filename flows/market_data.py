@@ -29,15 +29,17 @@ from tasks.esi.client import Esi
 from tasks.esi.token_bucket import TokenBucket
 from tasks.fetch_pages import fetch_pages, is_whole, offers
 from tasks.get_page_count import get_page_count
-from tasks.kept_pages import forget_old_pages, forget_pages
 from tasks.reporting import telemetry
-from tasks.reporting.artifacts import explain_failure, write_movers, write_summary
+from tasks.reporting.artifacts import write_movers, write_summary
+from tasks.reporting.failure import explain_failure
 from tasks.reporting.history import draw_history
 from tasks.reporting.reporter import Reporter, attempt, name_run, report_afterwards, send_event
 from tasks.reporting.summary import Summary, summarize
-from tasks.store_records import Changes, begin_store, complete_store, store_records
+from tasks.retries import forget_old_pages, forget_pages
+from tasks.store_records import begin_store, complete_store, store_records
 from tasks.table.client import Table
 from tasks.table.lease import Lease
+from tasks.table.records import Changes
 from tasks.table.snapshot import Parameters
 
 __all__ = ["Summary", "market_data"]
@@ -131,7 +133,7 @@ def store_market(parameters: Parameters, esi: Esi, table: Table, *, force: bool)
                 snapshot = get_page_count(parameters, table, esi, force=force)
             reporter.tag(snapshot)
             if snapshot.is_stored:
-                return finish(summarize(snapshot, parameters, table, esi, reporter, started), reporter)
+                return finish(summarize(snapshot, parameters, table, esi, reporter.seconds, started), reporter)
             with reporter.state("Build Iterator"):
                 chunks = build_iterator(snapshot.pages)
             with reporter.state("Fetch Pages", chunks, "pages"):
@@ -146,7 +148,7 @@ def store_market(parameters: Parameters, esi: Esi, table: Table, *, force: bool)
         with reporter.state("Store Records", parts, "writes"):
             store_records.map(parts, unmapped(lease)).result()
             complete_store(book, snapshot, parameters, lease)
-        summary = summarize(snapshot, parameters, table, esi, reporter, started, book, changes)
+        summary = summarize(snapshot, parameters, table, esi, reporter.seconds, started, book, changes)
         return finish(summary, reporter, changes)
 
 

@@ -12,9 +12,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from tasks.esi.client import FIRST_STRUCTURE_ID
-from tasks.table.client import check_table_name
-from tasks.table.snapshot import Detail, Key, OrderType, Price
+from tasks.esi.markets import FIRST_STRUCTURE_ID
+from tasks.orders.choices import Detail, Key, OrderType, Price
+from tasks.table.requests import check_table_name
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from flows.parameters import (
 )
 from tasks.esi.client import Esi
 from tasks.esi.credentials import sign_in
-from tasks.reporting.artifacts import explain_failure
+from tasks.reporting.failure import explain_failure
 from tasks.reporting.reporter import name_run
 from tasks.reporting.summary import Summary
 from tasks.table.client import Table

@@ -3,16 +3,14 @@
 import math
 
 import msgspec
-import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.network import Waits
+from tasks.orders.columns import Orders
 
 CHUNKS = 8  # enough to see the work move, few enough for the UI
 MAX_CHUNK_PAGES = 60  # a task run, with what Prefect's server does for it, costs as much as 10 pages
-
-Orders = dict[str, np.ndarray]  # columns, by name: see `fetch_pages.DTYPES`
 
 
 class Chunk(msgspec.Struct):

@@ -2,38 +2,23 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from mmap import mmap
-from operator import attrgetter
-from typing import Annotated, cast
+from typing import cast
 
-import msgspec
-import numpy as np
 from prefect import task
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 from prefect.transactions import get_transaction
 
-from tasks.build_iterator import Chunk, Orders
-from tasks.esi.client import Answer, Esi, NotFoundError, RefusedError, TransientError, decode, name_market
-from tasks.get_page_count import Snapshot
-from tasks.kept_pages import keep_pages
-from tasks.retries import RETRIED
-
-
-class Order(msgspec.Struct, gc=False):
-    """What the records need of an order; ESI's other seven fields are skipped while decoding."""
-
-    order_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-    type_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-    price: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)]  # ISK, two decimals; the game's own limit is 9.2e14
-    volume_remain: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # units
-    is_buy_order: bool
-
+from tasks.build_iterator import Chunk
+from tasks.esi.answers import Answer
+from tasks.esi.client import Esi
+from tasks.esi.errors import NotFoundError, RefusedError, TransientError
+from tasks.esi.markets import name_market
+from tasks.orders.columns import Orders, decode_orders, join_pages
+from tasks.retries import RETRIED, keep_pages
+from tasks.table.snapshot import Snapshot
 
 MAX_SNAPSHOTS = 3
-COARSE_ISK = 2.0**45  # from here on a float's own digits are no finer than cents
-
-DTYPES = {"order_id": "int64", "type_id": "int64", "price": "float64", "volume_remain": "int64", "is_buy_order": "bool"}
 
 
 class SnapshotMovedOn(Exception):  # noqa: N818 (no error: the run starts over)
@@ -127,38 +112,6 @@ def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
             f"{what} is of {answer.last_modified}, {answer.pages} pages; "
             f"the snapshot was of {snapshot.last_modified}, {snapshot.pages} pages"
         )
-
-
-def decode_orders(body: bytes, what: str) -> Orders:
-    """Decode and validate a page's JSON in one step.
-
-    Returns:
-        Arrays of `DTYPES`, one value an order each, in ESI's order. Empty if the page is `[]`.
-
-    Raises:
-        TransientError: the body is no JSON, or ESI's error.
-        RefusedError: an order lacks a field, or a value is of the wrong type or out of bounds.
-    """
-    orders = decode(body, list[Order], what)
-    columns = {name: np.fromiter(map(attrgetter(name), orders), dtype, len(orders)) for name, dtype in DTYPES.items()}
-    price, volume = columns["price"], columns["volume_remain"]
-    uneven = price[(np.rint(price * 100) / 100 != price) & (price < COARSE_ISK)]
-    if len(uneven):
-        raise RefusedError(f"{what}: the price {uneven[0]} has more than two decimals; nothing was stored")
-    is_left = slice(None) if volume.all() else volume > 0
-    return {name: concatenate([column[is_left]]) for name, column in columns.items()}
-
-
-def join_pages(pages: list[Orders]) -> Orders:
-    """Gives the orders of several pages, one after the other."""
-    return {name: concatenate([page[name] for page in pages]) for name in DTYPES}
-
-
-def concatenate(arrays: list[np.ndarray]) -> np.ndarray:
-    """Joins arrays of one dtype, in memory that the system gets back with the array: glibc keeps what it has freed."""
-    count, dtype = sum(map(len, arrays)), arrays[0].dtype
-    memory = mmap(-1, max(1, count * dtype.itemsize))
-    return np.concatenate(arrays, out=np.frombuffer(memory, dtype, count))
 
 
 def is_whole(chunks: Sequence[Orders | None]) -> bool:

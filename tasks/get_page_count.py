@@ -1,46 +1,31 @@
 """Get Page Count: which snapshot ESI offers, of how many pages, and whether the table has it already."""
 
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
-import msgspec
 from prefect import task
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks.esi.client import (
-    MAX_AHEAD,
-    Answer,
-    Esi,
-    NotFoundError,
-    RefusedError,
-    TransientError,
-    is_structure,
-    name_market,
+from tasks.esi.answers import MAX_AHEAD, Answer
+from tasks.esi.client import Esi
+from tasks.esi.errors import NotFoundError, RefusedError, TransientError
+from tasks.esi.markets import name_market
+from tasks.retries import NOT_KEPT, RETRIED, kept_snapshots
+from tasks.table.client import Table
+from tasks.table.errors import MissingTableError
+from tasks.table.snapshot import (
+    UNKNOWN,
+    Parameters,
+    Snapshot,
+    TableSnapshot,
+    is_fresh,
+    is_newer,
+    made_alike,
+    understand,
 )
-from tasks.kept_pages import kept_snapshots
-from tasks.retries import NOT_KEPT, RETRIED
-from tasks.table.client import Item, MissingTableError, Table, TableError
-from tasks.table.snapshot import FORMAT_VERSION, UNKNOWN, Parameters, TableSnapshot
 
 PAGE_SECONDS = 0.2  # from request to answer; fetch_concurrency pages come at once
 MAX_WAIT_SECONDS = 60.0
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """One generation of a region's order book, on offer."""
-
-    region_id: int
-    last_modified: datetime  # names it, UTC
-    expires: datetime  # UTC by this machine's clock; `UNKNOWN` if ESI says nothing that can be believed
-    etag: str  # of the first page
-    pages: int  # 1 or more
-    stored: TableSnapshot | None  # where the table stands
-    is_stored: bool  # the table holds this snapshot, made with the same parameters
-    answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # it was on offer, by ESI's clock
-
-    def __str__(self) -> str:
-        return f"{self.last_modified:%Y%m%dT%H%M%SZ}-{self.pages}p"
 
 
 @task(name="Get Page Count", task_run_name="Get Page Count", **RETRIED, **NOT_KEPT)
@@ -83,49 +68,6 @@ def read_stored(table: Table, region_id: int, *, force: bool) -> TableSnapshot |
     except MissingTableError as error:
         table.create_missing(error)
         return None
-
-
-def understand(item: Item | None, table_name: str, region_id: int, *, force: bool) -> TableSnapshot | None:
-    """Reads the item `#snapshot`; of this region, or with `force`, one that cannot be read is as good as none.
-
-    Raises:
-        TableError: it is another region's, or another program's, and `force` is not set.
-    """
-    if item is None:
-        return None
-    stored_region = item.get("region_id", {}).get("N", "")
-    if stored_region not in {"", str(region_id)} and not force:
-        own = "StructureMarket-{structure_id}" if is_structure(region_id) else "MarketData-{region_id}"
-        raise TableError(
-            f"table {table_name} holds region {stored_region}, not {region_id}: give each market its own table, such "
-            f'as table_name="{own}", or run with force to replace its records'
-        )
-    try:
-        return TableSnapshot.from_item(item)
-    except TableError as error:
-        if force or stored_region:
-            return None
-        raise TableError(f"table {table_name}: {error}") from error
-
-
-def made_alike(stored: TableSnapshot | None, parameters: Parameters) -> TableSnapshot | None:
-    """Gives `stored` if its records are all there and were made with `parameters`, by this format."""
-    if stored is None or stored.state != "complete" or stored.version != FORMAT_VERSION:
-        return None
-    return stored if stored.parameters == parameters else None
-
-
-def is_fresh(stored: TableSnapshot, now: datetime) -> bool:
-    """Return whether ESI has nothing newer yet, by the stored `Expires`; one further ahead than can be says nothing.
-
-    Ahead of now, and of when it was written: what was said 23 hours ahead comes near in the end.
-    """
-    return now < stored.expires <= min(now, stored.written_at) + MAX_AHEAD
-
-
-def is_newer(stored: TableSnapshot, offered: Answer | Snapshot) -> bool:
-    """Return whether the table has a newer snapshot than is on offer; one further ahead than can be is not newer."""
-    return offered.last_modified < stored.last_modified <= offered.answered + MAX_AHEAD
 
 
 def ask(esi: Esi, region_id: int) -> Answer:

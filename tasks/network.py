@@ -1,6 +1,11 @@
 """How long a run has waited, each second once, however many of its threads wait at the same time."""
 
+import ipaddress
+import ssl
 import time
+from functools import cache
+
+import httpx
 
 
 class Waits:
@@ -27,3 +32,39 @@ class Waits:
             total += max(0.0, ended - max(begun, covered))
             covered = max(covered, ended)
         return total
+
+
+TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
+
+
+@cache
+def trusted() -> ssl.SSLContext:
+    """Gives httpx's own choice of certificates, read once a process: it takes as long as a small region's pages."""
+    return httpx.create_ssl_context()
+
+
+def check_url(url: str, name: str, example: str) -> str:
+    """Gives the `url` of a setting without blanks around it and without its last slash.
+
+    Raises:
+        ValueError: it is no http(s) address, or plain http to another machine, or has a user, a query or a fragment.
+    """
+    if "@" in url:
+        raise ValueError(f"{name} has a user name or password in it, which would show in messages: give it without")
+    try:
+        parts = httpx.URL(url.strip())
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{name} is {url!r}: {error}; give an http(s) address, such as {example}") from error
+    if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
+        raise ValueError(f"{name} is {url!r}: give an http(s) address with no query, such as {example}")
+    if parts.scheme == "http" and not is_this_machine(parts.host):
+        raise ValueError(f"{name} is {url!r}: plain http is for this machine only, use https")
+    return url.strip().rstrip("/")
+
+
+def is_this_machine(host: str) -> bool:
+    """Tells whether `host` is `localhost` or a loopback address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -4,100 +4,19 @@ First `#snapshot` says `writing`, which is the lease of `tasks.table.lease`, the
 `complete`.
 """
 
-import math
 import time
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
-import pandas as pd
 from prefect import task
 from prefect.logging import get_run_logger
 
-from tasks.aggregate import Book
-from tasks.get_page_count import Snapshot, is_newer, understand
-from tasks.network import Waits
 from tasks.retries import NOT_KEPT, RETRIED
-from tasks.table.client import (
-    Item,
-    TableError,
-    TransientTableError,
-    batches,
-    delete_request,
-    put_request,
-)
+from tasks.table.errors import TransientTableError
+from tasks.table.guards import refuse_older, refuse_shrunk
 from tasks.table.lease import Lease, LeaseLostError
-from tasks.table.read import NAMES, is_type_id
-from tasks.table.snapshot import Parameters, TableSnapshot
-
-PARTS = 8  # mapped task runs, about
-HANDFUL = 20  # records that a market may lose at once, however few are left
-PART_REQUESTS = (500, 2500)  # at least and at most in each
-
-Row = tuple[Any, ...]  # a record: type_id, price, volume, and with details buy and sell; a tenth of its item's size
-
-
-class ShrinkError(TableError):
-    """The snapshot lacks so many of the table's records that it is more likely broken than true."""
-
-
-class Part(msgspec.Struct):
-    """Consecutive write requests that one task run sends. It forgets what is stored, so that a retry sends the rest."""
-
-    first: int  # number of its first request, 1 or more
-    last: int  # inclusive
-    batches: dict[int, list[Row | str]]  # not yet stored, at most 25 each, by number: rows to put, keys to delete
-    failed_at: float = 0.0  # monotonic time; 0 at the first attempt
-
-    def __str__(self) -> str:
-        return f"{self.first}-{self.last}"
-
-    @property
-    def total(self) -> int:
-        """How many requests it has."""
-        return self.last - self.first + 1
-
-    @property
-    def done(self) -> int:
-        """How many of them are stored."""
-        return self.total - sum(map(len, list(self.batches.values())))  # a copy: others take batches out meanwhile
-
-    def note_retry(self, waits: Waits) -> None:
-        """Adds the time since the attempt before, if there was one, to what was waited."""
-        if self.failed_at:
-            waits.add(self.failed_at)
-
-
-class Changes(msgspec.Struct, frozen=True):
-    """How the table differs from the records that it is to hold."""
-
-    puts: list[Row]  # new or different
-    replaced: dict[str, Item]  # what the table holds instead, by `pk`, of those that differ
-    deletes: list[str]  # keys of types that are gone
-    unchanged: int
-    foreign: int  # items that are no type's; never touched
-
-    @property
-    def held(self) -> int:
-        """How many records the table holds now."""
-        return self.unchanged + len(self.replaced) + len(self.deletes)
-
-    @property
-    def wanted(self) -> int:
-        """How many it is to hold."""
-        return self.unchanged + len(self.puts)
-
-    def split(self) -> list[Part]:
-        """Gives the write requests as parts, about `PARTS` of them."""
-        writes: list[Row | str] = [*self.puts, *self.deletes]
-        least, most = PART_REQUESTS
-        size = min(max(least, math.ceil(len(writes) / PARTS)), most)
-        parts = [writes[start : start + size] for start in range(0, len(writes), size)]
-        return [
-            Part(number * size + 1, number * size + len(part), dict(enumerate(batches(part))))
-            for number, part in enumerate(parts)
-        ]
+from tasks.table.records import Book, Changes, Part, Row, compare, list_rows, to_request
+from tasks.table.snapshot import Parameters, Snapshot, TableSnapshot, understand
 
 
 @task(name="Store Records", task_run_name="Store Records: compare", **RETRIED, **NOT_KEPT)
@@ -173,43 +92,6 @@ def is_same(stored: TableSnapshot, wanted: TableSnapshot) -> bool:
     return same and stored.state == "complete"
 
 
-def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> None:
-    """Raises if the table has begun to hold a newer snapshot.
-
-    Raises:
-        TableError: it has.
-    """
-    if is_newer(stored, snapshot):
-        raise TableError(
-            f"table {table_name} has the snapshot of {stored.last_modified} by {stored.owner}, newer than this run's "
-            f"of {snapshot.last_modified}: this run wrote nothing"
-        )
-
-
-def refuse_shrunk(changes: Changes, region_id: int) -> None:
-    """Raise if a market would lose most of its records: more than a handful, and more than are left.
-
-    Raises:
-        ShrinkError: it would.
-    """
-    left = changes.held - len(changes.deletes)
-    if 2 * left < changes.held and len(changes.deletes) > HANDFUL:
-        raise ShrinkError(
-            f"region {region_id} has {changes.wanted:,} records, the table {changes.held:,}: under half of them, "
-            f"{left:,}, would be left, so nothing was written; if the market is right, run with force"
-        )
-
-
-def list_rows(records: pd.DataFrame) -> list[Row]:
-    """Gives the records one by one.
-
-    Args:
-        records: as `tasks.aggregate.aggregate_orders` gives them.
-    """
-    columns = [records.index.tolist(), *(records[name].tolist() for name in records.columns)]
-    return list(zip(*columns, strict=True))
-
-
 def write_batch(batch: list[Row | str], lease: Lease) -> None:
     """Puts and deletes up to 25 records.
 
@@ -217,65 +99,6 @@ def write_batch(batch: list[Row | str], lease: Lease) -> None:
         TableError: see `Table.write_batch`.
     """
     lease.table.write_batch(list(map(to_request, batch)), lease.check)
-
-
-def to_request(write: Row | str) -> Item:
-    """Gives the request that puts a record, or deletes that of a key."""
-    return delete_request(write) if isinstance(write, str) else put_request(to_item(write))
-
-
-def to_item(row: Row) -> Item:
-    """Gives a record as the table holds it."""
-    type_id, price, volume, *sides = row
-    item = {"pk": {"S": str(type_id)}, "price": number(price), "volume": number(volume)}
-    item.update(zip(("buy", "sell"), map(number_map, sides), strict=False))
-    return item
-
-
-def number(value: float) -> Item:
-    """Gives a number as the shortest decimal that is exactly it: 5.7, never 5.7000000000000002 or 5.70."""
-    if isinstance(value, int):
-        return {"N": str(value)}
-    return {"N": format(Decimal(repr(value)).normalize(), "f")}
-
-
-def number_map(figures: dict[str, float | int]) -> Item:
-    """Gives a map of numbers."""
-    return {"M": {name: number(value) for name, value in figures.items()}}
-
-
-def compare(rows: list[Row], present: dict[str, Item]) -> Changes:
-    """Gives what must be written and deleted to make the table's records those of `rows`.
-
-    Args:
-        rows: the records that the table is to hold.
-        present: the table as it is, by `pk`.
-    """
-    puts = [row for row in rows if not is_equal(row, present.get(str(row[0])))]
-    wanted = {str(row[0]) for row in rows}
-    others = [pk for pk in present if pk not in wanted]
-    deletes = [pk for pk in others if is_type_id(pk)]
-    replaced = {pk: present[pk] for row in puts if (pk := str(row[0])) in present}
-    return Changes(puts, replaced, deletes, len(rows) - len(puts), len(others) - len(deletes))
-
-
-def is_equal(row: Row, other: Item | None) -> bool:
-    """Return whether an item has a record's attributes, however a store writes its numbers: 5.70 is 5.7.
-
-    Attributes of others do not count: an older global table adds `aws:rep:updatetime` and more to each item.
-    """
-    if other is None:
-        return False
-    ours, present = ({name: item[name] for name in NAMES if name in item} for item in (to_item(row), other))
-    return ours == present or read_numbers(ours) == read_numbers(present)
-
-
-def read_numbers(item: Item) -> Item:
-    """Gives an item with its numbers as numbers."""
-    return {
-        name: Decimal(value["N"]) if "N" in value else read_numbers(value["M"]) if "M" in value else value
-        for name, value in item.items()
-    }
 
 
 def describe(

@@ -14,7 +14,7 @@ from benchmarks.heartbeats import stop_heartbeats
 from deployments.local.api import Api
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
-from tasks.table.client import Item
+from tasks.table.requests import Item
 from tests.support.servers import PrefectServer, start_servers, wait_for, wait_for_store
 
 SERVERS = pytest.StashKey[ExitStack]()

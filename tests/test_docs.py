@@ -12,8 +12,8 @@ from deployments.local.stack import read_automations
 from flows.market_data import market_data
 from tasks.build_iterator import split_pages
 from tasks.catalogue.names import regions, types
-from tasks.reporting.artifacts import cost_of_run, cost_of_state_machine
-from tasks.store_records import Changes
+from tasks.reporting.costs import cost_of_run, cost_of_state_machine
+from tasks.table.records import Changes
 from tests.deployments.test_prefect_yaml import DEPLOYED, FLOWS
 from tests.flows.test_market_data import VENAL, read_task_runs
 

@@ -36,7 +36,7 @@ def test_policy_allows_what_runs_call_and_no_more(
     from tasks.table.client import Table  # noqa: PLC0415
 
     called: set[str] = set()
-    connect = module.connect
+    from tasks.table.connection import connect  # noqa: PLC0415
 
     def note(request: AWSPreparedRequest, **_: object) -> None:
         target = request.headers["X-Amz-Target"]

@@ -26,7 +26,7 @@ from deployments.local.stack import (
     make_environment,
     read_addresses,
 )
-from tasks.table.client import TableError
+from tasks.table.errors import TableError
 
 INTERRUPTED = 130
 # Of a user's own settings those that would lead boto3 away from the store that the exports name.

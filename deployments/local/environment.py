@@ -12,7 +12,8 @@ from urllib.parse import quote
 import msgspec
 
 from tasks.catalogue.names import regions
-from tasks.esi.client import check_url, is_this_machine
+from tasks.esi.client import DEFAULT_URL
+from tasks.network import check_url, is_this_machine
 
 CHECKOUT = Path(__file__).parents[2]
 STATE = CHECKOUT / ".local"  # all that the stack leaves behind
@@ -78,7 +79,7 @@ def read_options(environ: Mapping[str, str]) -> Options:
     if store not in {"", "local", "aws"}:
         raise ValueError(f"STORE is {store!r}: give local, which is the default, or aws for your own account")
     if url:
-        check_url(url)
+        check_url(url, "ESI_URL", DEFAULT_URL)
     elif store == "aws" and not is_this_machine(endpoint_host(environ)):
         raise ValueError("STORE=aws without ESI_URL would fill your account with made-up orders: give ESI_URL as well")
     return Options(region_id, "aws" if store == "aws" else "local", url)

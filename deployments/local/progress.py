@@ -6,10 +6,6 @@ import threading
 import time
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
-
 SILENT_SECONDS = 2.0
 WIDTH = 80  # columns, whatever the terminal has: what is piped looks the same
 
@@ -29,13 +25,6 @@ def wrap(text: str, prefix: str = "", indent: str | None = None) -> str:
         subsequent_indent=" " * len(prefix) if indent is None else indent,
         break_long_words=False,
         break_on_hyphens=False,
-    )
-
-
-def make_bars(console: Console) -> Bars:
-    """Gives bars for work in a terminal; lines that are printed meanwhile stand above them."""
-    return Bars(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )
 
 

@@ -9,8 +9,9 @@ from rich.progress import Progress as Bars
 
 from deployments.local.api import State
 from deployments.local.environment import DEPLOYMENTS
-from deployments.local.progress import make_bars, wrap
+from deployments.local.progress import wrap
 from deployments.local.stack import Stack
+from tasks.reporting.progress import make_bars
 
 SUMMARY_SECONDS = 10.0
 LOOK_SECONDS = 0.25

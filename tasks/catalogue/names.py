@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -45,3 +46,8 @@ def list_regions(region_ids: list[int] | None) -> list[int]:
     pages = regions().pages
     wanted = pages.index.tolist() if region_ids is None else list(dict.fromkeys(region_ids))
     return sorted(wanted, key=lambda region_id: -pages.get(region_id, 10_000))
+
+
+def name_region(region_id: Any) -> str:  # noqa: ANN401 (as it was given, perhaps wrong)
+    """Gives a region's id, with its name if it has one."""
+    return " ".join(dict.fromkeys([str(region_id), region_name(region_id)]))

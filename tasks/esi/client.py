@@ -10,114 +10,40 @@ Each answer is judged once, by `STATUSES` and its headers; what happens next is 
         └── NotFoundError    404
 """
 
-import ipaddress
 import os
-import re
-import ssl
 import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from functools import cache, partial
+from datetime import datetime
 from types import TracebackType
-from typing import ClassVar, ParamSpec, Protocol, Self, TypeVar
+from typing import ClassVar, ParamSpec, Protocol, Self
 
 import httpx
-import msgspec
 
-from tasks.network import Waits
+from tasks.esi.answers import (
+    BODY_SECONDS,
+    Answer,
+    R,
+    decode,
+    raise_for_status,
+    read_body,
+    read_offer,
+    read_page,
+    time_of,
+)
+from tasks.esi.errors import DeniedError, RateLimitedError, RefusedError, TransientError
+from tasks.esi.markets import name_market, orders_params, orders_path
+from tasks.network import TIMEOUT, Waits, check_url, trusted
 
 COMPATIBILITY_DATE = "2026-08-18"
 DEFAULT_URL = "https://esi.evetech.net"
 DEFAULT_USER_AGENT = "market-data/0.1.0 (set ESI_USER_AGENT to name your contact)"
-MAX_BODY_BYTES = 32 * 1024 * 1024  # decompressed; a full page is about 265 KB
-MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
-BODY_SECONDS = 30.0  # a whole body; the read time-out alone lets one through that drips byte by byte
-TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
 RUN_SECONDS = 1200.0  # later than this a run asks nothing more; ESI's longest limit is 900 s
-MAX_AHEAD = timedelta(minutes=15)  # no date is believed beyond: orders change every five, and clocks differ a little
 HEADS = 2  # that fail one after the other; then the run asks by GET
-FIRST_STRUCTURE_ID = 1_000_000_000_000
-LIMIT_SECONDS = 60.0  # a 420's or 429's wait where ESI names none: its old error window
 
 P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class EsiError(Exception):
-    """ESI, or the way to it, gave no usable answer."""
-
-
-class TransientError(EsiError):
-    """A time-out, a broken connection, an undecodable body, or a status that says so: may pass."""
-
-    def __init__(self, message: str, cause: str = "unreadable answer") -> None:
-        super().__init__(message)
-        self.cause = cause  # in a word or two, to be counted
-
-
-class RateLimitedError(TransientError):
-    """420 or 429: nothing is asked for `hold_seconds`."""
-
-    def __init__(self, message: str, cause: str, hold_seconds: float) -> None:
-        super().__init__(message, cause)
-        self.hold_seconds = hold_seconds
-
-
-class RefusedError(EsiError):
-    """An answer that will not change by asking again."""
-
-
-class NotFoundError(RefusedError):
-    """404: no such region, or a page past the end."""
-
-
-class DeniedError(RefusedError):
-    """ESI or EVE SSO refused an authorised request; believed if it does so again, to a new access token."""
-
-    def __init__(self, said: str, advice: str = "", cause: str = "denied") -> None:
-        super().__init__(f"{said}; {advice}")
-        self.said = said
-        self.cause = cause  # in a word or two, to be counted
-
-
-# What becomes of an answer, by its status; `CLASSES` has the others, by their first digit. None: it is read.
-STATUSES: dict[int, type[EsiError] | None] = {
-    200: None,
-    304: TransientError,  # no condition was sent: a cache mixes up who has which page
-    401: DeniedError,  # the token has ended, or EVE SSO cannot check it now; without a token as any 4xx
-    403: DeniedError,  # no access, or EVE SSO cannot check the token now; without a token as any 4xx
-    404: NotFoundError,
-    408: TransientError,  # the request was too long under way
-    420: RateLimitedError,  # too many errors
-    421: TransientError,  # the connection led to a server that does not answer for ESI
-    425: TransientError,  # sent before the connection was ready
-    429: RateLimitedError,  # too many tokens
-}
-CLASSES: dict[int, type[EsiError]] = {
-    1: TransientError,  # 101: nobody asked for another protocol
-    2: TransientError,  # 202, 203, 204, 206 …: something between answered, not with a page
-    3: RefusedError,  # redirects are not followed
-    4: RefusedError,  # such as 400, 405, 410, 451: the same request gets the same answer
-    5: TransientError,  # ESI's trouble, or that of what is between: 511 of a hotspot, 520 to 530 of a CDN
-}  # beyond, HTTP has none: what sends 999 is not ESI, and may pass
-NO_METHOD = {405, 501}  # to a HEAD; GET of the first page says the same
-SSO_TROUBLE = "either EVE SSO is in trouble, as it may be at the daily downtime at 11:00 UTC, and a later run passes"
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What ESI says of one page of a region's orders."""
-
-    last_modified: datetime  # names the snapshot, UTC
-    pages: int  # X-Pages, 1 or more; 0 if a page came without it
-    etag: str  # empty if ESI sent none
-    fresh_seconds: float  # Expires - Date, both by ESI's clock; 0 or less says nothing
-    body: bytes  # decompressed JSON; empty if only the headers were asked for
-    answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # by ESI's clock, UTC
 
 
 class Tokens(Protocol):
@@ -163,7 +89,7 @@ class Esi:
         tokens: Tokens | None = None,
         auth: httpx.Auth | None = None,
     ) -> None:
-        self.url = check_url(url)
+        self.url = check_url(url, "ESI_URL", DEFAULT_URL)
         if not (user_agent.isascii() and user_agent.isprintable()):
             raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
         self.fetch_concurrency = fetch_concurrency
@@ -359,274 +285,3 @@ class Esi:
             if until <= now:
                 return
             self.waits.sleep(until - now)
-
-
-@cache
-def trusted() -> ssl.SSLContext:
-    """Gives httpx's own choice of certificates, read once a process: it takes as long as a small region's pages."""
-    return httpx.create_ssl_context()
-
-
-def check_url(url: str, name: str = "ESI_URL", example: str = DEFAULT_URL) -> str:
-    """Gives the `url` of a setting without blanks around it and without its last slash.
-
-    Raises:
-        ValueError: it is no http(s) address, or plain http to another machine, or has a user, a query or a fragment.
-    """
-    if "@" in url:
-        raise ValueError(f"{name} has a user name or password in it, which would show in messages: give it without")
-    try:
-        parts = httpx.URL(url.strip())
-    except httpx.InvalidURL as error:
-        raise ValueError(f"{name} is {url!r}: {error}; give an http(s) address, such as {example}") from error
-    if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
-        raise ValueError(f"{name} is {url!r}: give an http(s) address with no query, such as {example}")
-    if parts.scheme == "http" and not is_this_machine(parts.host):
-        raise ValueError(f"{name} is {url!r}: plain http is for this machine only, use https")
-    return url.strip().rstrip("/")
-
-
-def is_this_machine(host: str) -> bool:
-    """Tells whether `host` is `localhost` or a loopback address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def is_structure(region_id: int) -> bool:
-    """Tells whether an id is a player structure's; they have other numbers than regions."""
-    return region_id >= FIRST_STRUCTURE_ID
-
-
-def name_market(region_id: int) -> str:
-    """Names a region, or a structure, in messages."""
-    return f"{'structure' if is_structure(region_id) else 'region'} {region_id}"
-
-
-def orders_path(region_id: int) -> str:
-    """Gives the path of a region's orders, or of a structure's."""
-    return f"/markets/structures/{region_id}/" if is_structure(region_id) else f"/markets/{region_id}/orders"
-
-
-def orders_params(region_id: int) -> dict[str, str]:
-    """Gives what to ask for: a region's orders have a type that must be named, and is ignored without a `type_id`."""
-    return {} if is_structure(region_id) else {"order_type": "all"}
-
-
-def find_class(response: httpx.Response) -> type[EsiError] | None:
-    """Return the class of the error that an answer's status stands for, None if it is to be read."""
-    status, request = response.status_code, response.request
-    kind = STATUSES[status] if status in STATUSES else CLASSES.get(status // 100, TransientError)
-    is_denied = kind is DeniedError and "Authorization" not in request.headers
-    return RefusedError if is_denied or (request.method == "HEAD" and status in NO_METHOD) else kind
-
-
-def raise_for_status(response: httpx.Response, what: str) -> None:
-    """Raise the error whose class says what becomes of an answer, unless it is to be read.
-
-    Raises:
-        EsiError: one of the classes that `STATUSES` and `CLASSES` name.
-    """
-    kind = find_class(response)
-    if kind is None:
-        return
-    cause = f"ESI {response.status_code}"
-    said = f"{what}: ESI answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
-    if kind is RateLimitedError:
-        seconds = limit_seconds(response.headers)
-        raise RateLimitedError(f"{said}; nothing is asked for {seconds:.0f} s", cause, seconds)
-    if kind is TransientError:
-        raise TransientError(said, cause)
-    if kind is DeniedError:
-        raise DeniedError(
-            said,
-            f"and so it did with a new access token: {SSO_TROUBLE}, or the character must be allowed to dock there and "
-            "be authorised for esi-markets.structure_markets.v1",
-            cause,
-        )
-    if response.has_redirect_location:
-        said += f", to {response.headers['Location'][:200]!r}: redirects are not followed, give ESI_URL as ESI has it"
-    raise NotFoundError(said) if kind is NotFoundError else RefusedError(f"{said}; this is not asked again")
-
-
-def quote_error(response: httpx.Response) -> str:
-    """Return the `error` of ESI's error body as `: "text"`, or nothing."""
-    try:
-        text = find_error(read_body(response, time.monotonic() + (TIMEOUT.read or 0), "its error"))
-    except (TransientError, httpx.HTTPError):
-        return ""
-    return f': "{text}"' if text else ""
-
-
-def find_error(body: bytes) -> str:
-    """Return the text of ESI's error body, empty if it is none."""
-    try:
-        return str(msgspec.json.decode(body, type=dict[str, object])["error"])[:500]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-        return ""
-
-
-def limit_seconds(headers: httpx.Headers) -> float:
-    """Gives the wait that a 420 or 429 names: `Retry-After` (seconds or a date), `X-Esi-Error-Limit-Reset`, or 60 s."""
-    for name in ("Retry-After", "X-Esi-Error-Limit-Reset"):
-        value = headers.get(name, "")
-        if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value):
-            return float(value)
-        if (until := parse_date(value)) is not None:
-            now = parse_date(headers.get("Date", "")) or datetime.now(UTC)
-            return max(0.0, (until - now).total_seconds())
-    return LIMIT_SECONDS
-
-
-def read_offer(response: httpx.Response, what: str, _deadline: float) -> Answer:
-    """Read a 200's headers alone, those of a HEAD or of the first page.
-
-    Raises:
-        TransientError: a header is missing, or makes no sense: the next answer may be whole, as may GET's if HEAD's are
-            not.
-    """
-    try:
-        return read_headers(response, what)
-    except RefusedError as error:
-        raise TransientError(str(error), "unreadable headers") from error
-
-
-def read_page(response: httpx.Response, what: str, deadline: float) -> Answer:
-    """Read a 200's headers and body.
-
-    Args:
-        response: a 200, its body not yet read.
-        what: names the request in messages.
-        deadline: of the body, by the monotonic clock.
-
-    Raises:
-        TransientError: the body is undecodable, too large or too slow; or see `read_headers`.
-        RefusedError: see `read_headers`.
-    """
-    return msgspec.structs.replace(
-        read_headers(response, what, needs_pages=False), body=read_body(response, deadline, what)
-    )
-
-
-def read_headers(response: httpx.Response, what: str, *, needs_pages: bool = True) -> Answer:
-    """Read what a 200's headers say.
-
-    Raises:
-        TransientError: they are not ESI's, or `Last-Modified` is further ahead of ESI's clock than can be.
-        RefusedError: `Last-Modified` or `X-Pages` is missing or makes no sense.
-    """
-    headers = response.headers
-    if not headers.get("X-Pages") and not headers.get("Last-Modified"):
-        kind = headers.get("Content-Type", "")[:40]
-        raise TransientError(f"{what}: somebody else than ESI answered 200, Content-Type {kind!r}")
-    last_modified = parse_date(headers.get("Last-Modified", ""))
-    if last_modified is None:
-        raise RefusedError(f"{what}: Last-Modified is {headers.get('Last-Modified')!r}, expected an HTTP date")
-    answered = time_of(response)
-    if last_modified > answered + MAX_AHEAD:
-        raise TransientError(
-            f"{what}: Last-Modified is {last_modified}, expected at most 15 minutes after {answered}, the time of the "
-            "answer; it is not believed, and asked for again",
-            "Last-Modified ahead",
-        )
-    expires, date = parse_date(headers.get("Expires", "")), parse_date(headers.get("Date", ""))
-    return Answer(
-        last_modified=last_modified,
-        pages=read_pages(headers.get("X-Pages", ""), what, is_optional=not needs_pages),
-        etag=headers.get("ETag", ""),
-        fresh_seconds=(expires - date).total_seconds() if expires and date else 0.0,
-        body=b"",
-        answered=answered,
-    )
-
-
-def time_of(response: httpx.Response) -> datetime:
-    """Return when ESI answered, by its own clock, UTC; by this machine's if it does not say."""
-    return parse_date(response.headers.get("Date", "")) or datetime.now(UTC)
-
-
-def decode(body: bytes, kind: type[R], what: str) -> R:
-    """Decode and validate JSON.
-
-    Raises:
-        RefusedError: a value is missing or of the wrong type.
-        TransientError: it is no JSON, or ESI's error though the answer said 200.
-    """
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        if text := find_error(body):
-            raise TransientError(f'{what}: ESI answered 200, but with the error "{text}"', "error as 200") from error
-        raise RefusedError(f"{what}: {error}; nothing was stored, the next run asks again") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TransientError(f"{what}: the body is no JSON: {error}") from error
-
-
-def read_pages(value: str, what: str, *, is_optional: bool) -> int:
-    """Read `X-Pages`; an empty region may say 0, and has one page all the same.
-
-    Raises:
-        RefusedError: it makes no sense, or is missing where it must not.
-    """
-    if is_optional and not value:
-        return 0
-    if not (re.fullmatch(r"[0-9]{1,6}", value) and int(value) <= MAX_PAGES):
-        raise RefusedError(f"{what}: X-Pages is {value[:40]!r}, expected 1 to {MAX_PAGES:,}; nothing was stored")
-    return max(1, int(value))
-
-
-def read_body(response: httpx.Response, deadline: float, what: str) -> bytes:
-    """Reads and unpacks a body, and stops as soon as it is larger than MAX_BODY_BYTES or later than `deadline`.
-
-    httpx's own decoding would unpack a gzip bomb whole before it could be measured.
-
-    Raises:
-        TransientError: the body is undecodable, too large or too slow.
-        httpx.HTTPError: the connection broke or timed out.
-    """
-    encoding = response.headers.get("Content-Encoding", "identity").lower()
-    if encoding not in ("gzip", "identity"):
-        raise TransientError(f"{what}: the body is encoded as {encoding!r}, expected gzip")
-    gunzip = zlib.decompressobj(wbits=31)
-    parts: list[bytes] = []
-    size_bytes = 0
-    for packed in response.iter_raw():
-        rest = packed
-        while rest:
-            if encoding == "identity":
-                part, rest = rest, b""
-            else:
-                if gunzip.eof:  # another member follows: RFC 1952, 2.2
-                    gunzip = zlib.decompressobj(wbits=31)
-                part, rest = unpack(gunzip, rest, MAX_BODY_BYTES + 1 - size_bytes, what), gunzip.unused_data
-            parts.append(part)
-            size_bytes += len(part)
-            if size_bytes > MAX_BODY_BYTES:
-                raise TransientError(f"{what}: the body is larger than {MAX_BODY_BYTES:,} bytes")
-        if time.monotonic() > deadline:
-            raise TransientError(f"{what}: the body was not complete after {BODY_SECONDS:.0f} s")
-    if encoding == "gzip" and not gunzip.eof:
-        raise TransientError(f"{what}: the body ends before its gzip does")
-    return b"".join(parts)
-
-
-def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int, what: str) -> bytes:
-    """Unpacks a piece of a gzip, at most so many bytes.
-
-    Raises:
-        TransientError: it is no gzip.
-    """
-    try:
-        return gunzip.decompress(packed, most_bytes)
-    except zlib.error as error:
-        raise TransientError(f"{what}: the body is no gzip: {error}") from error
-
-
-def parse_date(value: str) -> datetime | None:
-    """Reads an HTTP date (RFC 9110, 5.6.7), in UTC; None if it is none."""
-    try:
-        date = parsedate_to_datetime(value)
-        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        return None

@@ -8,7 +8,7 @@ import msgspec
 from prefect.blocks.system import Secret
 from prefect.exceptions import PrefectException
 
-from tasks.esi.client import RefusedError, TransientError
+from tasks.esi.errors import RefusedError, TransientError
 from tasks.esi.sso import DEFAULT_URL, Credentials, SsoAuth
 
 BLOCK = "eve-sso"

@@ -10,17 +10,9 @@ from collections.abc import Callable, Generator
 import httpx
 import msgspec
 
-from tasks.esi.client import (
-    SSO_TROUBLE,
-    TIMEOUT,
-    DeniedError,
-    RefusedError,
-    TransientError,
-    check_url,
-    find_class,
-    find_error,
-    trusted,
-)
+from tasks.esi.answers import SSO_TROUBLE, find_class, find_error
+from tasks.esi.errors import DeniedError, RefusedError, TransientError
+from tasks.network import TIMEOUT, check_url, trusted
 
 DEFAULT_URL = "https://login.eveonline.com/v2/oauth/token"
 EARLY_SECONDS = 60.0  # before its end a token is refreshed

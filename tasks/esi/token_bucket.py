@@ -28,7 +28,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPS
 from prefect.logging import get_logger, get_run_logger
 from prefect.settings import PREFECT_API_URL
 
-from tasks.esi.client import RefusedError, TransientError
+from tasks.esi.errors import RefusedError, TransientError
 
 LIMIT = "esi-market-order"
 TOKENS, WINDOW_SECONDS = 12_000, 900.0

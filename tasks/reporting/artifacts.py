@@ -2,31 +2,21 @@
 
 import base64
 import json
-import os
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-from prefect import Flow, State
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun
-from prefect.exceptions import ParameterTypeError
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.runtime import flow_run
 
-from tasks.catalogue.names import region_name, type_name
-from tasks.esi.client import DeniedError, EsiError, RateLimitedError, RefusedError, TransientError
-from tasks.reporting.reporter import attempt, create_artifact, name_region, report_afterwards, send_event
+from tasks.catalogue.names import name_region, region_name, type_name
+from tasks.reporting.costs import cost_of_run, cost_of_state_machine, describe_cost
 from tasks.reporting.summary import Summary, counted, percent
-from tasks.retries import RETRIES
-from tasks.store_records import Changes, Row, ShrinkError
-from tasks.table.client import CredentialsError, Item, MissingTableError, TableError, TransientTableError
-from tasks.table.lease import LeaseHeldError, LeaseLostError
+from tasks.table.records import Changes, Row
+from tasks.table.requests import Item
 
 MOVERS = 20
-# USD per million units on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
-WRITE_UNITS_USD, READ_UNITS_USD = "0.625", "0.125"
-# USD per million transitions of a standard workflow there: https://aws.amazon.com/step-functions/pricing/
-TRANSITIONS_USD = 25
-MILLION = 1_000_000
-MONTH_SECONDS = 30 * 86_400
 
 
 def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[str, bytes]) -> None:
@@ -102,54 +92,9 @@ def describe_run(summary: Summary) -> str:
     )
 
 
-def describe_cost(cost: Decimal, summary: Summary) -> str:
-    """Return what a run costs, and a month of runs that are as far apart as its snapshot is from the one before.
-
-    A run without one before it, such as a first fill, says nothing of a month.
-    """
-    if summary.compared_with is None:
-        return f"${cost:.6f} for this run"
-    seconds = (summary.last_modified - summary.compared_with).total_seconds()
-    month = cost * Decimal(MONTH_SECONDS / seconds)
-    return f"${cost:.6f} a run, ${month:,.2f} a month of runs like this, one every {round(seconds / 60, 1):g} minutes"
-
-
 def to_data_uri(png: bytes) -> str:
     """Gives a picture as an address that holds it: Prefect's UI shows it in markdown, as a browser does."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def cost_of_run(write_units: float, read_units: float) -> Decimal:
-    """Return what units cost, USD; `WRITE_UNITS_USD` and `READ_UNITS_USD` set the cost of a million of each.
-
-    Raises:
-        ValueError: one of them is no cost.
-    """
-    write_usd = read_cost("WRITE_UNITS_USD", WRITE_UNITS_USD)
-    return (
-        Decimal(write_units) * write_usd + Decimal(read_units) * read_cost("READ_UNITS_USD", READ_UNITS_USD)
-    ) / MILLION
-
-
-def read_cost(name: str, default: str) -> Decimal:
-    """Return a cost of the environment, USD.
-
-    Raises:
-        ValueError: it is no cost.
-    """
-    given = os.environ.get(name) or default
-    try:
-        cost = Decimal(given)
-    except InvalidOperation:
-        cost = Decimal("nan")
-    if not (cost.is_finite() and cost >= 0):
-        raise ValueError(f"{name} is {given!r}: give USD per million units, such as {default}")
-    return cost
-
-
-def cost_of_state_machine(pages: int, records: int) -> Decimal:
-    """Return what the five-state machine costs for the same table, USD: a transition a page and a record, five more."""
-    return Decimal((pages + records + 5) * TRANSITIONS_USD) / MILLION + cost_of_run(records, 0)
 
 
 def find_movers(changes: Changes) -> list[dict[str, Any]]:
@@ -199,74 +144,25 @@ def describe_mover(row: Row, old: Item) -> dict[str, Any]:
     }
 
 
-# What was tried before an error ended the run, and what to do; the first class that fits counts.
+def create_artifact(
+    client: SyncPrefectClient,
+    kind: str,
+    data: Any,  # noqa: ANN401 (JSON)
+    description: str,
+    key: str | None = None,
+) -> UUID:
+    """Create an artifact of this flow run and return its id.
 
-KNOWN: dict[type[BaseException], tuple[str, str]] = {
-    RateLimitedError: (
-        f"All requests held still as long as ESI said, {RETRIES} times.",
-        "Ask for fewer regions, or less often: other programs at this address count too.",
-    ),
-    TransientError: (
-        f"It was asked for again {RETRIES} times, after growing waits.",
-        "Nothing, if ESI is down, as it is each day at 11:00 UTC: the next run does its work. Else ask it from here.",
-    ),
-    DeniedError: ("Twice, the second time with a new access token.", "What the message says."),
-    RefusedError: ("Once: asking again would give the same answer.", "What the message says; the next run asks again."),
-    ShrinkError: (
-        "Nothing: a snapshot that has lost so much is more likely broken than true.",
-        "Look at the market. If it is true, run once with `force`.",
-    ),
-    LeaseHeldError: ("This run waited two minutes for the other.", "Nothing, or run one schedule a table."),
-    LeaseLostError: ("It stopped writing at once.", "Nothing: the next run repairs."),
-    MissingTableError: ("Nothing was fetched.", "Create the table, with the command in the message."),
-    CredentialsError: (
-        f"They were asked for again {RETRIES} times, after growing waits.",
-        "What the message says: look at who issues the credentials, or at the keys.",
-    ),
-    TransientTableError: (
-        f"It was sent again {RETRIES} times, after growing waits.",
-        "Nothing, if it was a spell of throttling: the next run writes the rest. Else give the table more capacity.",
-    ),
-    TableError: ("Once: trying again would give the same.", "What the message says."),
-    EsiError: ("It was asked for.", "What the message says."),
-}
-UNKNOWN = ("It has not been tried again.", "Read the run's logs: this is no failure of ESI's or DynamoDB's.")
-
-
-def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Report on a run that failed, unless its parameters were refused; emit an event if the shrink guard refused.
-
-    The run's end is recorded already. Unlike an artifact, an event cannot be sent from a process that is about to exit.
+    Prefect's own functions emit an event besides, which fails in a process that is about to exit.
     """
-    given = str(
-        flow_run.parameters.get("region_id", flow_run.parameters.get("structure_id", ""))
-    )  # as it was given: perhaps text, perhaps wrong
-    region_id = int(given) if given.isascii() and given.isdigit() else 0
-    error = find_error(state)
-    if isinstance(error, ShrinkError):
-        attempt(send_event, "refused", region_id, {"reason": str(error)})
-    if not isinstance(error, ParameterTypeError):
-        report_afterwards(write_failure, flow_run, state, region_id)
-
-
-def write_failure(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any], region_id: int) -> None:
-    """Create the artifact `failure-REGION`."""
-    create_artifact(client, "markdown", describe_failure(state), f"{flow_run.name} failed", key=f"failure-{region_id}")
-
-
-def find_error(state: State[Any]) -> BaseException | None:
-    """Gives the error that ended a run, None if there was none."""
-    data = getattr(state.data, "result", state.data)  # a ResultRecord has it
-    return data if isinstance(data, BaseException) else None
-
-
-def describe_failure(state: State[Any]) -> str:
-    """Gives what failed, what was tried and what to do, as markdown."""
-    error = find_error(state)
-    tried, to_do = next((said for kind, said in KNOWN.items() if isinstance(error, kind)), UNKNOWN)
-    return (
-        f"**What failed.** {type(error).__name__ if error else state.name}: {error or state.message}\n\n"
-        f"**What was tried.** {tried}\n\n**What to do.** {to_do}\n\n"
-        "The table holds true records all the same; `#snapshot` says whether they are one whole snapshot, and the next "
-        "run writes what is missing."
+    artifact = ArtifactCreate(
+        type=kind, data=data, description=description, key=key, flow_run_id=UUID(str(flow_run.id))
     )
+    answer = client.request("POST", "/artifacts/", json=artifact.model_dump(mode="json", exclude_unset=True))
+    return UUID(answer.json()["id"])
+
+
+def update_artifact(client: SyncPrefectClient, artifact_id: UUID, data: float, description: str) -> None:
+    """Update an artifact."""
+    body = ArtifactUpdate(data=data, description=description).model_dump(mode="json", exclude_unset=True)
+    client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact_id}, json=body)

@@ -3,6 +3,18 @@
 import logging
 import re
 import traceback
+from typing import Any
+
+from prefect import Flow, State
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ParameterTypeError
+
+from tasks.esi.errors import EsiError
+from tasks.reporting.artifacts import create_artifact
+from tasks.reporting.reporter import attempt, report_afterwards, send_event
+from tasks.table.errors import TableError
+from tasks.table.guards import ShrinkError
 
 OURS = {"deployments", "flows", "tasks"}
 REASON = "failed: "
@@ -41,3 +53,47 @@ def shorten(record: logging.LogRecord) -> bool:
     if message.startswith("Encountered exception"):  # by a flow
         record.msg, record.args, record.exc_info = REASON + "%s", (error,), None
     return not message.startswith("Task run failed")
+
+
+def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
+    """Report on a run that failed, unless its parameters were refused; emit an event if the shrink guard refused.
+
+    The run's end is recorded already. Unlike an artifact, an event cannot be sent from a process that is about to exit.
+    """
+    given = str(
+        flow_run.parameters.get("region_id", flow_run.parameters.get("structure_id", ""))
+    )  # as it was given: perhaps text, perhaps wrong
+    region_id = int(given) if given.isascii() and given.isdigit() else 0
+    error = find_error(state)
+    if isinstance(error, ShrinkError):
+        attempt(send_event, "refused", region_id, {"reason": str(error)})
+    if not isinstance(error, ParameterTypeError):
+        report_afterwards(write_failure, flow_run, state, region_id)
+
+
+def write_failure(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any], region_id: int) -> None:
+    """Create the artifact `failure-REGION`."""
+    create_artifact(client, "markdown", describe_failure(state), f"{flow_run.name} failed", key=f"failure-{region_id}")
+
+
+def find_error(state: State[Any]) -> BaseException | None:
+    """Gives the error that ended a run, None if there was none."""
+    data = getattr(state.data, "result", state.data)  # a ResultRecord has it
+    return data if isinstance(data, BaseException) else None
+
+
+def describe_failure(state: State[Any]) -> str:
+    """Gives what failed, what was tried and what to do, as markdown."""
+    error = find_error(state)
+    if isinstance(error, ParameterTypeError):
+        tried, advice = "Nothing was requested.", "Give what the message allows."
+    elif isinstance(error, EsiError | TableError):
+        tried, advice = error.tried, error.advice
+    else:
+        tried, advice = "It was not retried.", "Read the run's logs: this is no failure of ESI's or DynamoDB's."
+    return (
+        f"**What failed.** {type(error).__name__ if error else state.name}: {error or state.message}\n\n"
+        f"**What was tried.** {tried}\n\n**What to do.** {advice}\n\n"
+        "The table holds true records all the same; `#snapshot` says whether they are one whole snapshot, and the next "
+        "run writes what is missing."
+    )

@@ -12,38 +12,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
-from tasks.catalogue.names import region_name, regions
-from tasks.get_page_count import Snapshot
+from tasks.catalogue.names import name_region, region_name, regions
+from tasks.reporting.progress import Progress, Work
+from tasks.table.snapshot import Snapshot
 
 UNIVERSE_TAG = "universe"  # of the deployment whose runs the flow universe starts
 SUMMARY_LABEL = "market-data.summary"
-UPDATE_SECONDS = 0.5  # between two updates of a progress artifact
 FRESH_SECONDS = 900.0  # data that are older are stale: three snapshots
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Work(Protocol):
-    """A part of a state's work: a chunk of pages, or a part of the writes."""
-
-    @property
-    def total(self) -> int:
-        """How many units it has."""
-
-    @property
-    def done(self) -> int:
-        """How many of them are done."""
 
 
 class Reporter:
@@ -131,59 +118,6 @@ def open_client() -> SyncPrefectClient:
     return get_client(httpx_settings={}, sync_client=True)
 
 
-class Progress:
-    """How far a state's work has come, in words and as an artifact."""
-
-    def __init__(self, name: str, work: Sequence[Work], unit: str) -> None:
-        self.name = name
-        self.unit = unit
-        self._work = work
-        self.total = sum(part.total for part in work)
-        self._shown: tuple[UUID, int] | None = None  # the artifact, and the count that it shows
-        self._ended = threading.Event()
-        self._ended_well = False
-
-    def __str__(self) -> str:
-        return f"{self.done:,} of {self.total:,} {self.unit}"
-
-    @property
-    def done(self) -> int:
-        """How much is done. Of work that has ended well, parts that were not begun are kept from an earlier attempt."""
-        return sum((part.done or part.total) if self._ended_well else part.done for part in self._work)
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether nothing more will be done."""
-        return self._ended.is_set()
-
-    def end(self, *, well: bool = False) -> None:
-        """Says that the work has ended; what has ended well stays so."""
-        self._ended_well = self._ended_well or well
-        self._ended.set()
-
-    def follow(self, client: SyncPrefectClient) -> None:
-        """Keeps the artifact up to date until the work has ended; what cannot be shown now is shown a bit later."""
-        while True:
-            is_last = self._ended.wait(UPDATE_SECONDS)
-            try:
-                self.show(client)
-            except Exception:
-                if is_last:
-                    raise
-            if is_last:
-                return
-
-    def show(self, client: SyncPrefectClient) -> None:
-        """Creates the artifact, or updates it if there is news."""
-        done, words = self.done, f"{self.name}: {self}"
-        percent = 100.0 * done / self.total
-        if self._shown is None:
-            self._shown = create_artifact(client, "progress", percent, words), done
-        elif done != self._shown[1]:
-            update_artifact(client, self._shown[0], percent, words)
-            self._shown = self._shown[0], done
-
-
 def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
     """Calls a function that shows something of a run; an error becomes a warning in its log, and gives None."""
     try:
@@ -206,38 +140,9 @@ def name_universe_run() -> str:
     return f"{number} {'region' if number == 1 else 'regions'} · {scheduled_time()}"
 
 
-def name_region(region_id: Any) -> str:  # noqa: ANN401 (as it was given, perhaps wrong)
-    """Gives a region's id, with its name if it has one."""
-    return " ".join(dict.fromkeys([str(region_id), region_name(region_id)]))
-
-
 def scheduled_time() -> str:
     """Gives when the flow run was to begin, UTC."""
     return f"{flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
-
-
-def create_artifact(
-    client: SyncPrefectClient,
-    kind: str,
-    data: Any,  # noqa: ANN401 (JSON)
-    description: str,
-    key: str | None = None,
-) -> UUID:
-    """Create an artifact of this flow run and return its id.
-
-    Prefect's own functions emit an event besides, which fails in a process that is about to exit.
-    """
-    artifact = ArtifactCreate(
-        type=kind, data=data, description=description, key=key, flow_run_id=UUID(str(flow_run.id))
-    )
-    answer = client.request("POST", "/artifacts/", json=artifact.model_dump(mode="json", exclude_unset=True))
-    return UUID(answer.json()["id"])
-
-
-def update_artifact(client: SyncPrefectClient, artifact_id: UUID, data: float, description: str) -> None:
-    """Update an artifact."""
-    body = ArtifactUpdate(data=data, description=description).model_dump(mode="json", exclude_unset=True)
-    client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact_id}, json=body)
 
 
 def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> None:

@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from tasks.aggregate import Book
-from tasks.esi.client import Esi, is_this_machine
-from tasks.get_page_count import Snapshot, made_alike
-from tasks.reporting.reporter import Reporter
-from tasks.store_records import Changes
+from tasks.esi.client import Esi
+from tasks.network import is_this_machine
+from tasks.orders.choices import Detail, OrderType, Price
 from tasks.table.client import Table
-from tasks.table.snapshot import Detail, OrderType, Parameters, Price
+from tasks.table.records import Book, Changes
+from tasks.table.snapshot import Parameters, Snapshot, made_alike
 
 MOST_PERCENT = 25  # changes beyond are counted with those of as much
 
@@ -77,7 +76,7 @@ def summarize(
     parameters: Parameters,
     table: Table,
     esi: Esi,
-    reporter: Reporter,
+    state_seconds: dict[str, float],
     started: float,
     book: Book | None = None,
     changes: Changes | None = None,
@@ -114,7 +113,7 @@ def summarize(
         waiting_seconds=round(esi.waits.seconds + table.waits.seconds, 3),
         age_seconds=round((datetime.now(UTC) - snapshot.last_modified).total_seconds(), 3),
         seconds=round(time.monotonic() - started, 3),
-        state_seconds={name: round(seconds, 3) for name, seconds in reporter.seconds.items()},
+        state_seconds={name: round(seconds, 3) for name, seconds in state_seconds.items()},
         price_changes=count_price_changes(changes) if changes else {},
     )
 

@@ -7,8 +7,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from pydantic import BaseModel, ConfigDict
 
 from tasks.catalogue.names import region_name
-from tasks.reporting.artifacts import cost_of_run
-from tasks.reporting.reporter import create_artifact
+from tasks.reporting.artifacts import create_artifact
+from tasks.reporting.costs import cost_of_run
 from tasks.reporting.summary import Summary, counted
 
 KEY = "summary-universe"

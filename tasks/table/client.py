@@ -13,292 +13,54 @@ TableError                the table, or the way to it, refused
 Which error of DynamoDB's is which, and what to do about it, is in `ERRORS`; boto3's own are in `BOTO_ERRORS`.
 """
 
-import os
 import random
-import re
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit
 
-import boto3
-import botocore.loaders
-import botocore.parsers
-import botocore.session
-import msgspec
 from boto3.dynamodb.types import TypeSerializer
-from botocore.config import Config
-from botocore.credentials import Credentials, RefreshableCredentials
+from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import (
-    BaseEndpointResolverError,
     BotoCoreError,
     ClientError,
-    ConnectionError,  # noqa: A004 (botocore's)
-    CredentialRetrievalError,
-    EndpointConnectionError,
-    EndpointProviderError,
-    HTTPClientError,
-    InvalidRegionError,
-    LoginError,
-    MetadataRetrievalError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    ResponseStreamingError,
-    SSLError,
-    SSOError,
-    TokenRetrievalError,
 )
-from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
 
-from tasks.esi.client import is_this_machine
-from tasks.network import Waits
+from tasks.network import Waits, is_this_machine
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+from tasks.table.connection import Connection, connect, load_credentials
+from tasks.table.errors import (
+    EXPIRED,
+    NO_KEY,
+    ConditionError,
+    CredentialsError,
+    Fate,
+    MissingTableError,
+    TableError,
+    ThrottledError,
+    TransientTableError,
+    judge,
+    judge_boto,
+    name_cause,
+)
+from tasks.table.requests import SNAPSHOT_KEY, Item, add_prefix, check_table_name, describe_request, with_key
 
-SNAPSHOT_KEY = "#snapshot"
-BATCH_ITEMS = 25  # DynamoDB's own limit for BatchWriteItem
 STALLED_CALLS = 24  # in a row without progress, two minutes with their waits: then Prefect retries
 FIRST_WAIT_SECONDS = 0.05
 MAX_WAIT_SECONDS = 10.0
 MAX_DOUBLINGS = 8  # of the first wait: more would be over the longest
-METADATA_SECONDS = 1.0
 SEGMENT_RECORDS = 10_000  # a Scan answers 1 MB a call: a smaller table is one call, and a second segment one too many
-
-_api_descriptions = botocore.loaders.create_loader()  # read once a process: it takes longer than a small run's calls
 _serialize = TypeSerializer().serialize
-
-Item = dict[str, Any]  # in DynamoDB's own notation: {"pk": {"S": "34"}, "price": {"N": "5.7"}, …}
 P = ParamSpec("P")
 R = TypeVar("R")
-W = TypeVar("W")
-
-
-class TableError(Exception):
-    """The table, or the way to it, refused."""
-
-
-class TransientTableError(TableError):
-    """A broken connection, a conflict or DynamoDB's own failure: may pass."""
-
-
-class ThrottledError(TransientTableError):
-    """The capacity of the table or the account is used up: it comes back with time."""
-
-
-class CredentialsError(TransientTableError):
-    """The credentials are late, or not known everywhere yet: new ones are asked for at the next attempt."""
-
-
-class MissingTableError(TableError):
-    """There is no such table."""
-
-
-class ConditionError(TableError):
-    """The item is not as it was when it was read: somebody else has written it."""
-
-
-class Fate(NamedTuple):
-    """What becomes of a call that failed."""
-
-    error: type[TableError]
-    advice: str  # why, or what to do
-
-    def explain(self, what: str) -> TableError:
-        """Return the error: what happened, and the advice."""
-        return self.error(f"{what.rstrip(' .')}; {self.advice}")
-
-
-class Connection(NamedTuple):
-    """A client, and the credentials that it signs with."""
-
-    client: "DynamoDBClient"
-    credentials: Credentials
-
-
-THROTTLED = Fate(ThrottledError, "give the table more capacity, or on-demand billing, if this goes on")
-QUOTA = Fate(ThrottledError, "the account's quota is used up, to which its other programs count")
-FAILURE = Fate(TransientTableError, "DynamoDB's own failure")
-BUSY = Fate(TransientTableError, "somebody else is changing the item or the table")
-DENIED = Fate(
-    TableError,
-    "deployments/aws/iam-policy.json has what the role needs: is this table among its resources, and does no other "
-    "policy deny it?",
-)
-NO_KEY = Fate(
-    TableError,
-    "the table's KMS key is closed to the role: enable the key, and allow the role kms:Decrypt and kms:DescribeKey, as "
-    "deployments/aws/iam-policy.json does, in the key's own policy too",
-)
-KEY_BUSY = Fate(TransientTableError, "the table's KMS key cannot be used for the moment")
-UNKNOWN_KEYS = Fate(
-    CredentialsError,
-    "AWS does not know the access key or its session: new ones take some seconds; else set the right ones, for an "
-    "account in which the region is enabled",
-)
-EXPIRED = Fate(CredentialsError, "the session is over: get new credentials, such as by `aws sso login`")
-WRONG_SECRET = Fate(TableError, "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID: set both again")
-UNSIGNED = Fate(TableError, "the signature was lost on its way: a proxy must leave the headers as they are")
-CLOCK = Fate(TransientTableError, "this machine's clock and AWS's differ by minutes: set it, such as by NTP")
-NOT_ENABLED = Fate(TableError, "enable DynamoDB and the region for the account")
-MISSING = Fate(MissingTableError, "if it is in another region or account, set AWS_DEFAULT_REGION or AWS_PROFILE")
-FULL = Fate(TableError, "remove the table's local secondary indexes, or give another table_name")
-MISTAKE = Fate(
-    TableError, "DynamoDB does not answer this program so: is the address in AWS_ENDPOINT_URL_DYNAMODB DynamoDB's?"
-)
-# By the error's code: all of DynamoDB's service model, those that AWS's services share, and KMS's, which DynamoDB hands
-# on. One that is missing here is judged by its HTTP status.
-ERRORS: dict[str, Fate] = {
-    # capacity: calls wait for it
-    "ProvisionedThroughputExceededException": THROTTLED,
-    "ThrottlingException": THROTTLED,
-    "Throttling": THROTTLED,
-    "ThrottledException": THROTTLED,
-    "RequestThrottled": THROTTLED,
-    "RequestThrottledException": THROTTLED,
-    "TooManyRequestsException": THROTTLED,
-    "SlowDown": THROTTLED,
-    "BandwidthLimitExceeded": THROTTLED,
-    "RequestLimitExceeded": QUOTA,
-    # passes by itself
-    "InternalServerError": FAILURE,
-    "InternalServerException": FAILURE,
-    "InternalFailure": FAILURE,
-    "InternalError": FAILURE,
-    "ServiceUnavailable": FAILURE,
-    "ServiceUnavailableException": FAILURE,
-    "RequestTimeout": FAILURE,
-    "RequestTimeoutException": FAILURE,
-    "RequestAbortedException": FAILURE,
-    "PriorRequestNotComplete": FAILURE,
-    "IDPCommunicationError": FAILURE,  # STS's, as the next
-    "InvalidIdentityToken": FAILURE,  # the token's file is read again
-    "ReplicatedWriteConflictException": BUSY,  # a request in another region, of a global table
-    "TransactionConflictException": BUSY,
-    "TransactionInProgressException": BUSY,
-    "ResourceInUseException": BUSY,  # being created, updated or deleted, as the next three
-    "TableInUseException": BUSY,
-    "BackupInUseException": BUSY,
-    "LimitExceededException": BUSY,  # of tables that are being created or changed at once
-    # the table's state
-    "ResourceNotFoundException": MISSING,
-    "TableNotFoundException": MISSING,
-    "ConditionalCheckFailedException": Fate(ConditionError, ""),
-    "ItemCollectionSizeLimitExceededException": FULL,
-    # who asks
-    "AccessDeniedException": DENIED,
-    "AccessDenied": DENIED,
-    "NotAuthorized": DENIED,
-    "UnauthorizedOperation": DENIED,
-    "UnrecognizedClientException": UNKNOWN_KEYS,
-    "InvalidClientTokenId": UNKNOWN_KEYS,
-    "ExpiredTokenException": EXPIRED,
-    "ExpiredToken": EXPIRED,
-    "InvalidSignatureException": WRONG_SECRET,
-    "SignatureDoesNotMatch": WRONG_SECRET,
-    "IncompleteSignature": UNSIGNED,
-    "IncompleteSignatureException": UNSIGNED,
-    "MissingAuthenticationToken": UNSIGNED,
-    "MissingAuthenticationTokenException": UNSIGNED,
-    "RequestExpired": CLOCK,
-    "RequestTimeTooSkewed": CLOCK,
-    "RequestInTheFuture": CLOCK,
-    "OptInRequired": NOT_ENABLED,
-    "SubscriptionRequiredException": NOT_ENABLED,
-    # the table's key in KMS
-    "KMSAccessDeniedException": NO_KEY,
-    "KMSDisabledException": NO_KEY,
-    "KMSInvalidStateException": NO_KEY,
-    "KMSNotFoundException": NO_KEY,
-    "KMSOptInRequired": NO_KEY,
-    "KMSInternalException": KEY_BUSY,
-    "KMSThrottlingException": KEY_BUSY,
-    "KeyUnavailableException": KEY_BUSY,
-    "DependencyTimeoutException": KEY_BUSY,
-    # what this program sends, or whom it sends it to
-    "ValidationException": MISTAKE,
-    "ValidationError": MISTAKE,
-    "SerializationException": MISTAKE,
-    "UnknownOperationException": MISTAKE,
-    "InvalidAction": MISTAKE,
-    "InvalidParameterCombination": MISTAKE,
-    "InvalidParameterValue": MISTAKE,
-    "InvalidQueryParameter": MISTAKE,
-    "MalformedHttpRequestException": MISTAKE,
-    "MalformedQueryString": MISTAKE,
-    "MissingAction": MISTAKE,
-    "MissingParameter": MISTAKE,
-    "RequestEntityTooLargeException": MISTAKE,
-    # of operations that this program does not use: transactions, PartiQL, indexes, policies, backups, exports, replicas
-    "DuplicateItemException": MISTAKE,
-    "IdempotentParameterMismatchException": MISTAKE,
-    "IndexNotFoundException": MISTAKE,
-    "TransactionCanceledException": MISTAKE,
-    "PolicyNotFoundException": MISTAKE,
-    "BackupNotFoundException": MISTAKE,
-    "ContinuousBackupsUnavailableException": MISTAKE,
-    "PointInTimeRecoveryUnavailableException": MISTAKE,
-    "InvalidRestoreTimeException": MISTAKE,
-    "TableAlreadyExistsException": MISTAKE,
-    "ExportConflictException": MISTAKE,
-    "ExportNotFoundException": MISTAKE,
-    "InvalidExportTimeException": MISTAKE,
-    "ImportConflictException": MISTAKE,
-    "ImportNotFoundException": MISTAKE,
-    "GlobalTableAlreadyExistsException": MISTAKE,
-    "GlobalTableNotFoundException": MISTAKE,
-    "ReplicaAlreadyExistsException": MISTAKE,
-    "ReplicaNotFoundException": MISTAKE,
-}
-# Of what would be final by its code, what the message says besides; the first that fits counts.
-PHRASES: dict[str, Fate] = {
-    r"\bkms:|\bKMS|Key Management Service": NO_KEY,
-    "Signature expired|Signature not yet current": CLOCK,
-    "Credential should be scoped": Fate(
-        TableError, "AWS_DEFAULT_REGION, or the profile's region, is not the endpoint's: set it to that"
-    ),
-    "key element does not match|conditions on the keys": Fate(
-        TableError, "its partition key must be pk (S), with no sort key: give another table_name"
-    ),
-}
-ADDRESS = "if this goes on, check the network, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_DYNAMODB"
-LATE = Fate(
-    CredentialsError, "what issues this machine's or container's credentials gave none; is its role still there?"
-)
-REGION = Fate(TableError, "set AWS_DEFAULT_REGION to the table's region, such as us-east-1")
-# By boto3's own error, before there is an answer; the first class that fits counts.
-BOTO_ERRORS: dict[type[BotoCoreError], Fate] = {
-    SSLError: Fate(TransientTableError, "if this goes on, AWS_CA_BUNDLE must name the certificate that a proxy shows"),
-    EndpointConnectionError: Fate(TransientTableError, ADDRESS),
-    ResponseStreamingError: Fate(TransientTableError, ADDRESS),
-    ConnectionError: Fate(TransientTableError, ADDRESS),
-    HTTPClientError: Fate(TransientTableError, ADDRESS),
-    CredentialRetrievalError: LATE,
-    MetadataRetrievalError: LATE,
-    NoCredentialsError: Fate(
-        TableError,
-        "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is given, such as by ECS",
-    ),
-    PartialCredentialsError: Fate(TableError, "give both the access key's id and its secret"),
-    ProfileNotFound: Fate(TableError, "set AWS_PROFILE to one of `aws configure list-profiles`"),
-    SSOError: Fate(TableError, "log in again, by `aws sso login`"),
-    TokenRetrievalError: Fate(TableError, "log in again, by `aws sso login`"),
-    LoginError: Fate(TableError, "log in again, by `aws login`"),
-    InvalidRegionError: REGION,
-    BaseEndpointResolverError: REGION,  # no region at all, too
-    EndpointProviderError: REGION,
-    BotoCoreError: Fate(
-        TableError, "boto3 reads AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_DYNAMODB and others"
-    ),
-}
 
 
 class Pace:
@@ -678,182 +440,7 @@ class Table:
         return fate.explain(f"table {self.name}: {error}")
 
 
-def judge(error: ClientError) -> Fate:
-    """Return what becomes of a call that was answered with an error."""
-    code, message = (str(error.response["Error"].get(name, "")) for name in ("Code", "Message"))
-    status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-    by_status = THROTTLED if status == 429 else FAILURE if status >= 500 or status == 408 else MISTAKE
-    fate = ERRORS.get(code, by_status)
-    if fate.error is TableError and status >= 500:
-        return FAILURE
-    if fate.error is TableError:
-        return next((said for phrase, said in PHRASES.items() if re.search(phrase, f"{code}: {message}")), fate)
-    return fate
-
-
-def judge_boto(error: BotoCoreError) -> Fate:
-    """Return what becomes of a call for which boto3 got no answer."""
-    return next(fate for kind, fate in BOTO_ERRORS.items() if isinstance(error, kind))
-
-
-def name_cause(error: TableError) -> str:
-    """Name what an error comes from in a word or two, to be counted."""
-    cause = error.__cause__
-    return str(cause.response["Error"]["Code"]) if isinstance(cause, ClientError) else type(cause or error).__name__
-
-
 def sum_units(consumed: Any) -> float:  # noqa: ANN401 (one table's, a list of them, or null)
     """Return the units that a call consumed; 0 where the answer does not say."""
     parts = consumed if isinstance(consumed, list) else [consumed]
     return float(sum(part.get("CapacityUnits") or 0 for part in parts if part))
-
-
-class Parsers(botocore.parsers.ResponseParserFactory):
-    """Gives boto3 the parser of this module."""
-
-    def create_parser(self, protocol_name: str) -> "Parser":  # type: ignore[override]
-        """Gives a parser whose errors are read as boto3 does."""
-        return Parser(super().create_parser(protocol_name))
-
-
-class Parser:
-    """Reads DynamoDB's answers: what comes as JSON is what boto3 gives, which takes it apart value by value.
-
-    Args:
-        errors: reads the answers that are errors.
-    """
-
-    def __init__(self, errors: botocore.parsers.ResponseParser) -> None:
-        self._errors = errors
-
-    def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:  # noqa: ANN401 (botocore's own)
-        """Gives an answer as boto3 does.
-
-        Raises:
-            ResponseStreamingError: it says that all went well, but not how: its body is no JSON object.
-        """
-        if response["status_code"] != 200:
-            parsed: dict[str, Any] = self._errors.parse(response, shape)
-            return parsed
-        try:
-            answer = msgspec.json.decode(response["body"], type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ResponseStreamingError(error=f"the answer cannot be read: {error}") from error
-        given = {name: value for name, value in answer.items() if value is not None}
-        return given | {"ResponseMetadata": {"HTTPStatusCode": response["status_code"]}}
-
-
-def connect(store_concurrency: int) -> Connection:
-    """Open a client as boto3 finds its settings.
-
-    Raises:
-        CredentialsError: whoever issues the credentials gave none.
-        TableError: a setting is wrong, or missing.
-    """
-    config = Config(
-        retries={"mode": "standard", "total_max_attempts": 2},  # more of them are Prefect's, where they can be seen
-        max_pool_connections=store_concurrency + 2,  # the flow's own calls, and the lease's
-        parameter_validation=False,  # a third of a write's CPU, for shapes that are made here
-        connect_timeout=3,  # a write begun at a lease's last safe moment ends before the lease does: see `tasks.table.lease`
-        read_timeout=8,
-    )
-    session = botocore.session.get_session()
-    session.register_component("data_loader", _api_descriptions)
-    session.register_component("response_parser_factory", Parsers())
-    credentials = load_credentials(session.get_credentials)
-    if credentials is None:
-        missing = NoCredentialsError()
-        fate = LATE if has_metadata(session) else judge_boto(missing)
-        raise fate.explain(str(missing)) from missing
-    try:
-        client = boto3.session.Session(botocore_session=session).client("dynamodb", config=config)
-    except BotoCoreError as error:
-        raise judge_boto(error).explain(str(error)) from error
-    except ValueError as error:
-        raise TableError(
-            f"{error}; AWS_ENDPOINT_URL_DYNAMODB must be an address such as http://127.0.0.1:8000"
-        ) from error
-    return Connection(client, credentials)
-
-
-def load_credentials(load: Callable[[], R]) -> R:
-    """Return what a function of botocore returns that asks for credentials.
-
-    Raises:
-        CredentialsError: whoever issues them did not answer, or not with credentials.
-        TableError: a setting is wrong, or whoever issues them refuses.
-    """
-    try:
-        return load()
-    except ClientError as error:  # STS's or IAM Identity Center's
-        may_pass = issubclass(judge(error).error, TransientTableError)
-        fate = Fate(CredentialsError if may_pass else TableError, "may you use this role, or this profile?")
-        raise fate.explain(f"AWS credentials: {error}") from error
-    except BotoCoreError as error:
-        raise judge_boto(error).explain(f"AWS credentials: {error}") from error
-    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        is_setting = isinstance(error, OSError) or type(error) is ValueError  # a file, or an address
-        fate = judge_boto(BotoCoreError()) if is_setting else LATE
-        raise fate.explain(f"AWS credentials: {type(error).__name__}: {error}") from error
-
-
-def has_metadata(session: botocore.session.Session) -> bool:
-    """Return whether this machine has a metadata service, as one in a cloud does, whose credentials may come late."""
-    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-        return False
-    config = {
-        "ec2_metadata_service_endpoint": session.get_config_variable("ec2_metadata_service_endpoint"),
-        "ec2_metadata_service_endpoint_mode": resolve_imds_endpoint_mode(session),
-    }
-    address = urlsplit(IMDSFetcher(config=config).get_base_url())
-    try:
-        socket.create_connection((address.hostname or "", address.port or 80), METADATA_SECONDS).close()
-    except OSError:
-        return False
-    return True
-
-
-def check_table_name(name: str) -> str:
-    """Gives `name` back.
-
-    Raises:
-        ValueError: DynamoDB takes no such name.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", name):
-        raise ValueError(f"table_name is {name!r}: give 3 to 255 letters, digits and _ . -")
-    return name
-
-
-def describe_request(request: Item) -> str:
-    """Names a write request in messages: `put of 34`."""
-    if "PutRequest" in request:
-        return f"put of {request['PutRequest']['Item']['pk']['S']}"
-    return f"delete of {request['DeleteRequest']['Key']['pk']['S']}"
-
-
-def put_request(item: Item) -> Item:
-    """Gives the request that puts an item."""
-    return {"PutRequest": {"Item": item}}
-
-
-def delete_request(pk: str) -> Item:
-    """Gives the request that deletes the item of a key."""
-    return {"DeleteRequest": {"Key": {"pk": {"S": pk}}}}
-
-
-def with_key(item: Item, pk: str) -> Item:
-    """Gives an item under another key."""
-    return item | {"pk": {"S": pk}}
-
-
-def add_prefix(request: Item, prefix: str) -> Item:
-    """Gives the request that puts or deletes the item whose key has a prefix."""
-    if "PutRequest" in request:
-        item = request["PutRequest"]["Item"]
-        return put_request(with_key(item, prefix + item["pk"]["S"]))
-    return delete_request(prefix + request["DeleteRequest"]["Key"]["pk"]["S"])
-
-
-def batches(writes: list[W]) -> Iterable[list[W]]:
-    """Cuts writes into batches of at most 25."""
-    return (writes[start : start + BATCH_ITEMS] for start in range(0, len(writes), BATCH_ITEMS))

@@ -18,7 +18,9 @@ from typing import Self
 
 import msgspec
 
-from tasks.table.client import ConditionError, Item, Pace, Table, TableError
+from tasks.table.client import Pace, Table
+from tasks.table.errors import ConditionError, TableError
+from tasks.table.requests import Item
 from tasks.table.snapshot import TableSnapshot
 
 STANDSTILL_SECONDS = 60.0  # after which a lease is taken over
@@ -33,9 +35,15 @@ log = logging.getLogger(__name__)
 class LeaseLostError(TableError):
     """Another run may write the table by now, so this one must not."""
 
+    tried = "It stopped writing at once."
+    advice = "Nothing: the next run repairs the table."
+
 
 class LeaseHeldError(TableError):
     """Another run writes the table, and did not end while this one waited."""
+
+    tried = "This run waited two minutes for the other."
+    advice = "Nothing, or run one schedule a table."
 
 
 class Lease:

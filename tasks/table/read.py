@@ -5,14 +5,14 @@ from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer
 
-from tasks.table.client import Table, TableError
+from tasks.table.client import Table
+from tasks.table.errors import TableError
 from tasks.table.lease import read_holder
+from tasks.table.records import NAMES, is_type_id
 from tasks.table.snapshot import TableSnapshot
 
 ATTEMPTS = 5
 WAIT_SECONDS = 1.0  # after the first attempt; twice as long after each further one
-
-NAMES = ("price", "volume", "buy", "sell")  # a record's attributes; others on its item are somebody else's
 
 Record = dict[str, Decimal | dict[str, Decimal]]
 
@@ -62,11 +62,6 @@ def read_whole(table: Table) -> tuple[dict[str, Record], TableSnapshot]:
         if attempt < ATTEMPTS - 1:
             table.waits.sleep(WAIT_SECONDS * 2**attempt)
     raise UnreadableError(f"table {table.name} was being written by {snapshot.owner} at each of {ATTEMPTS} attempts")
-
-
-def is_type_id(pk: str) -> bool:
-    """Tells whether a key is an item type's, and so this program's."""
-    return pk.isascii() and pk.isdigit()
 
 
 def to_record(item: dict[str, Any]) -> Record:

@@ -1,19 +1,19 @@
 """The item `#snapshot`, which tells readers and runs where a table stands."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, Self
 
 import msgspec
 
-from tasks.table.client import SNAPSHOT_KEY, Item, TableError
+from tasks.esi.answers import MAX_AHEAD, Answer
+from tasks.esi.markets import is_structure
+from tasks.orders.choices import Detail, OrderType, Price
+from tasks.table.errors import TableError
+from tasks.table.requests import SNAPSHOT_KEY, Item
 
 UNKNOWN = datetime.fromtimestamp(0, UTC)
 FORMAT_VERSION = 1  # of the items; a table of another version is compared and rewritten, never taken as up to date
-
-OrderType = Literal["sell", "buy", "all"]
-Price = Literal["min", "max", "mean", "weighted_mean", "median", "percentile_5"]
-Detail = Literal["compact", "full", "fuzzwork"]
-Key = Literal["type", "region_type"]
 
 
 class Parameters(msgspec.Struct, frozen=True):
@@ -70,3 +70,62 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
                 f"the table's item {SNAPSHOT_KEY} is not this program's ({error}): give another table_name, or run "
                 "with force to replace it"
             ) from error
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One generation of a region's order book, on offer."""
+
+    region_id: int
+    last_modified: datetime  # names it, UTC
+    expires: datetime  # UTC by this machine's clock; `UNKNOWN` if ESI says nothing that can be believed
+    etag: str  # of the first page
+    pages: int  # 1 or more
+    stored: TableSnapshot | None  # where the table stands
+    is_stored: bool  # the table holds this snapshot, made with the same parameters
+    answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # it was on offer, by ESI's clock
+
+    def __str__(self) -> str:
+        return f"{self.last_modified:%Y%m%dT%H%M%SZ}-{self.pages}p"
+
+
+def understand(item: Item | None, table_name: str, region_id: int, *, force: bool) -> TableSnapshot | None:
+    """Reads the item `#snapshot`; of this region, or with `force`, one that cannot be read is as good as none.
+
+    Raises:
+        TableError: it is another region's, or another program's, and `force` is not set.
+    """
+    if item is None:
+        return None
+    stored_region = item.get("region_id", {}).get("N", "")
+    if stored_region not in {"", str(region_id)} and not force:
+        own = "StructureMarket-{structure_id}" if is_structure(region_id) else "MarketData-{region_id}"
+        raise TableError(
+            f"table {table_name} holds region {stored_region}, not {region_id}: give each market its own table, such "
+            f'as table_name="{own}", or run with force to replace its records'
+        )
+    try:
+        return TableSnapshot.from_item(item)
+    except TableError as error:
+        if force or stored_region:
+            return None
+        raise TableError(f"table {table_name}: {error}") from error
+
+
+def made_alike(stored: TableSnapshot | None, parameters: Parameters) -> TableSnapshot | None:
+    """Gives `stored` if its records are all there and were made with `parameters`, by this format."""
+    if stored is None or stored.state != "complete" or stored.version != FORMAT_VERSION:
+        return None
+    return stored if stored.parameters == parameters else None
+
+
+def is_fresh(stored: TableSnapshot, now: datetime) -> bool:
+    """Return whether ESI has nothing newer yet, by the stored `Expires`; one further ahead than can be says nothing.
+
+    Ahead of now, and of when it was written: what was said 23 hours ahead comes near in the end.
+    """
+    return now < stored.expires <= min(now, stored.written_at) + MAX_AHEAD
+
+
+def is_newer(stored: TableSnapshot, offered: Answer | Snapshot) -> bool:
+    """Return whether the table has a newer snapshot than is on offer; one further ahead than can be is not newer."""
+    return offered.last_modified < stored.last_modified <= offered.answered + MAX_AHEAD

@@ -19,7 +19,8 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.market.market import Market
 from deployments.local.processes import Child, free_port
 from flows.market_data import market_data
-from tasks.table.client import Table, TableError
+from tasks.table.client import Table
+from tasks.table.errors import TableError
 from tasks.table.read import read_records
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import VENAL, records, truth

@@ -13,7 +13,7 @@ from deployments.local.market.market import Generation, Market, Reply, Request, 
 from deployments.local.market.server import serve
 from flows.market_data import market_data
 from tasks.esi.client import Esi
-from tasks.table.client import TableError
+from tasks.table.errors import TableError
 from tests.conftest import Clock
 from tests.flows.test_market_data import VENAL
 

@@ -13,9 +13,10 @@ from deployments.local.api import Api
 from deployments.local.market.book import make_orders
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
-from tasks.esi.client import RefusedError
-from tasks.store_records import ShrinkError
-from tasks.table.client import Item, TableError
+from tasks.esi.errors import RefusedError
+from tasks.table.errors import TableError
+from tasks.table.guards import ShrinkError
+from tasks.table.requests import Item
 from tests.conftest import Clock, scan
 from tests.support import reference
 from tests.support.faults.issuer import serve_issuer

@@ -18,9 +18,9 @@ from deployments.local.api import Api
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
 from tasks.catalogue.names import type_name
-from tasks.esi.client import RefusedError
+from tasks.esi.errors import RefusedError
 from tasks.reporting.artifacts import find_movers
-from tasks.store_records import Changes
+from tasks.table.records import Changes
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import VENAL, expire, records, truth
 from tests.support.servers import finish_reports

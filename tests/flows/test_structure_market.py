@@ -17,8 +17,8 @@ from deployments.local.market.market import Market, Reply, Request, refuse
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from flows.structure_market import structure_market
 from tasks.esi import credentials
-from tasks.esi.client import RefusedError, TransientError
 from tasks.esi.credentials import load_credentials
+from tasks.esi.errors import RefusedError, TransientError
 from tasks.esi.sso import Credentials
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import expire, records, truth

@@ -18,10 +18,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deployments.local.api import Api
 from deployments.local.market.market import Request, refuse
 from flows.market_data import Summary, market_data
-from tasks.esi.client import MAX_AHEAD, Esi, RateLimitedError, RefusedError, TransientError
-from tasks.store_records import ShrinkError
+from tasks.esi.answers import MAX_AHEAD
+from tasks.esi.client import Esi
+from tasks.esi.errors import RateLimitedError, RefusedError, TransientError
 from tasks.table import lease
-from tasks.table.client import Table, TableError, TransientTableError
+from tasks.table.client import Table
+from tasks.table.errors import TableError, TransientTableError
+from tasks.table.guards import ShrinkError
 from tasks.table.lease import LeaseHeldError
 from tasks.table.snapshot import TableSnapshot
 from tests.conftest import Clock, scan

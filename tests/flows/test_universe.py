@@ -13,8 +13,8 @@ from flows.command import run_flow
 from flows.universe import universe
 from tasks.catalogue.names import list_regions, regions
 from tasks.run_region import RegionError
-from tasks.table.client import Item
 from tasks.table.read import read_records
+from tasks.table.requests import Item
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import expire, read_task_runs, records, truth
 

@@ -9,7 +9,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.market.market import Market
 from flows.market_data import market_data
-from tasks.table.client import Item
+from tasks.table.requests import Item
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import records, truth
 

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.build_iterator import CHUNKS, MAX_CHUNK_PAGES, Chunk, build_iterator, split_pages
-from tasks.esi.client import MAX_PAGES
+from tasks.esi.answers import MAX_PAGES
 
 
 @example(pages=1)

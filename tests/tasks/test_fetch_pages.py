@@ -8,19 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.build_iterator import Orders
-from tasks.esi.client import Answer, RefusedError, TransientError
-from tasks.fetch_pages import (
-    DTYPES,
-    MAX_SNAPSHOTS,
-    Order,
-    SnapshotMovedOn,
-    check_same_snapshot,
-    decode_orders,
-    is_whole,
-    offers,
-)
-from tasks.get_page_count import Snapshot
+from tasks.esi.answers import Answer
+from tasks.esi.errors import RefusedError, TransientError
+from tasks.fetch_pages import MAX_SNAPSHOTS, SnapshotMovedOn, check_same_snapshot, is_whole, offers
+from tasks.orders.columns import DTYPES, Order, Orders, decode_orders
+from tasks.table.snapshot import Snapshot
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 # Two orders that ESI gave on 2023-08-04.

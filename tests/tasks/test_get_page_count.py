@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tasks.esi.client import Answer
-from tasks.get_page_count import as_stored, is_fresh, is_newer, made_alike, offered, seconds_to_wait, understand
-from tasks.table.client import TableError
-from tasks.table.snapshot import UNKNOWN, Parameters, TableSnapshot
+from tasks.esi.answers import Answer
+from tasks.get_page_count import as_stored, offered, seconds_to_wait
+from tasks.table.errors import TableError
+from tasks.table.snapshot import UNKNOWN, Parameters, TableSnapshot, is_fresh, is_newer, made_alike, understand
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PARAMETERS = Parameters(10000002, "sell", "min", "compact")

@@ -17,7 +17,7 @@ from prefect.filesystems import LocalFileSystem
 from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import refuse
-from tasks.kept_pages import KEEP_SECONDS
+from tasks.retries import KEEP_SECONDS
 from tests.conftest import Clock, scan
 from tests.flows.test_failures import Faulty
 from tests.flows.test_market_data import VENAL, expire, records, truth

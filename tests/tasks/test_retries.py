@@ -5,10 +5,10 @@ from prefect import task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Failed
 
-from tasks.esi.client import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
+from tasks.esi.errors import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
 from tasks.retries import RETRIES, RETRY_DELAY_SECONDS, may_pass
-from tasks.store_records import ShrinkError
-from tasks.table.client import ConditionError, MissingTableError, TableError, TransientTableError
+from tasks.table.errors import ConditionError, MissingTableError, TableError, TransientTableError
+from tasks.table.guards import ShrinkError
 from tasks.table.lease import LeaseHeldError, LeaseLostError
 
 

@@ -7,19 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.store_records import (
-    Changes,
-    Row,
-    ShrinkError,
-    compare,
-    list_rows,
-    number,
-    refuse_shrunk,
-    to_item,
-    to_request,
-)
-from tasks.table.client import Item
-from tasks.table.read import is_type_id
+from tasks.table.guards import ShrinkError, refuse_shrunk
+from tasks.table.records import Changes, Row, compare, is_type_id, list_rows, number, to_item, to_request
+from tasks.table.requests import Item
 
 keys = st.one_of(st.integers(1, 30).map(str), st.sampled_from(["notes", "#other", "", "٣", "-1", "1e3"]))
 tables = st.dictionaries(keys, st.integers(1, 3))

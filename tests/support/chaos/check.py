@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from tasks.table.client import SNAPSHOT_KEY, Item
+from tasks.table.requests import SNAPSHOT_KEY, Item
 from tasks.table.snapshot import TableSnapshot
 from tests.support.chaos.market import SmallMarket
 

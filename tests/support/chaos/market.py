@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from deployments.local.market.market import Generation, Market, Reply, Request
-from tasks.table.client import Item
+from tasks.table.requests import Item
 from tests.flows.test_market_data import to_item
 from tests.support import reference
 

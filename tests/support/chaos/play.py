@@ -19,16 +19,19 @@ from prefect import Task
 
 from flows.market_data import market_data
 from tasks.esi import client as esi
-from tasks.esi.client import EsiError
+from tasks.esi.errors import EsiError
 from tasks.fetch_pages import fetch_pages
 from tasks.get_page_count import get_page_count
+from tasks.orders.choices import Detail, OrderType, Price
 from tasks.store_records import begin_store, complete_store, store_records
 from tasks.table import client as table
 from tasks.table import lease
 from tasks.table import read as read_records
-from tasks.table.client import Item, Table, TableError
+from tasks.table.client import Table
+from tasks.table.errors import TableError
 from tasks.table.read import read_whole
-from tasks.table.snapshot import Detail, OrderType, Price, TableSnapshot
+from tasks.table.requests import Item
+from tasks.table.snapshot import TableSnapshot
 from tests.conftest import Clock, scan
 from tests.support.chaos.check import FOREIGN, Truth, WrongTableError, check_table, comparable, differences
 from tests.support.chaos.market import REGION, SmallMarket

@@ -5,13 +5,17 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from tasks.aggregate import aggregate_orders, merge_pages
-from tasks.esi.client import Answer, Esi, EsiError
-from tasks.fetch_pages import decode_orders
-from tasks.store_records import Row, compare, list_rows, to_request
+from tasks.aggregate import aggregate_orders
+from tasks.esi.answers import Answer
+from tasks.esi.client import Esi
+from tasks.esi.errors import EsiError
+from tasks.orders.choices import Detail, OrderType, Price
+from tasks.orders.columns import decode_orders
+from tasks.orders.merge import merge_pages
 from tasks.table.client import Table
 from tasks.table.lease import Lease
-from tasks.table.snapshot import Detail, OrderType, Parameters, Price, TableSnapshot
+from tasks.table.records import Row, compare, list_rows, to_request
+from tasks.table.snapshot import Parameters, TableSnapshot
 
 ATTEMPTS = 3
 

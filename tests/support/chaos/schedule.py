@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from tasks.table.snapshot import Detail, OrderType, Price
+from tasks.orders.choices import Detail, OrderType, Price
 from tests.support.faults import market, store
 from tests.support.faults.plan import Fault
 

@@ -4,7 +4,8 @@ import sys
 import time
 from contextlib import suppress
 
-from tasks.esi.client import Esi, EsiError, TransientError
+from tasks.esi.client import Esi
+from tasks.esi.errors import EsiError, TransientError
 from tasks.esi.token_bucket import TokenBucket
 
 REGION_ID, PAGES = 19_000_002, 60

@@ -16,20 +16,10 @@ import httpx
 import pytest
 
 from tasks.esi import client
-from tasks.esi.client import (
-    MAX_BODY_BYTES,
-    Esi,
-    EsiError,
-    NotFoundError,
-    RateLimitedError,
-    RefusedError,
-    TransientError,
-    check_url,
-    find_class,
-    is_this_machine,
-    limit_seconds,
-    parse_date,
-)
+from tasks.esi.answers import MAX_BODY_BYTES, find_class, limit_seconds, parse_date
+from tasks.esi.client import DEFAULT_URL, Esi
+from tasks.esi.errors import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
+from tasks.network import check_url, is_this_machine
 
 GOOD = "Last-Modified: Tue, 24 Nov 2026 14:00:00 GMT\r\nX-Pages: 7\r\n"
 PAGE = gzip.compress(b"[]")
@@ -321,13 +311,13 @@ def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.Monkey
 def test_bad_address_is_refused(url: str, message: str) -> None:
     """An address that is none, or sends in the clear to another machine, is refused by its name, but for a password."""
     with pytest.raises(ValueError, match=message) as caught:
-        check_url(url)
+        check_url(url, "ESI_URL", DEFAULT_URL)
     assert "planted" not in str(caught.value)
 
 
 def test_good_address_is_taken() -> None:
     """Blanks around an address and its last slash do not count; a path before the route does."""
-    assert check_url(" https://proxy.example/esi/ ") == "https://proxy.example/esi"
+    assert check_url(" https://proxy.example/esi/ ", "ESI_URL", DEFAULT_URL) == "https://proxy.example/esi"
 
 
 @pytest.mark.parametrize("user_agent", ["José <a@b>", "me\r\nCookie: a=b"])

@@ -19,7 +19,8 @@ from deployments.local.market.market import TOKENS, Market
 from deployments.local.market.server import serve
 from flows.market_data import market_data
 from tasks.esi import token_bucket
-from tasks.esi.client import Esi, RateLimitedError, RefusedError
+from tasks.esi.client import Esi
+from tasks.esi.errors import RateLimitedError, RefusedError
 from tasks.esi.token_bucket import Allowance, TokenBucket, create_limit, retry_seconds
 from tests.conftest import Clock
 from tests.flows.test_sight import ask

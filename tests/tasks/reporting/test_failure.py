@@ -9,9 +9,9 @@ from prefect import State
 from deployments.local.api import Api
 from flows.market_data import market_data
 from flows.universe import universe
-from tasks.esi.client import check_url
+from tasks.network import check_url
 from tasks.reporting.failure import is_ours
-from tasks.table.client import TableError
+from tasks.table.errors import TableError
 from tests.flows.test_sight import read_artifacts
 
 UNKNOWN = 19_999_999
@@ -41,7 +41,7 @@ def test_errors_of_this_project() -> None:
     """An error is this project's by its class, a ValueError by who raised it."""
     assert is_ours(TableError("planned"))
     with pytest.raises(ValueError, match="ESI_URL") as ours:
-        check_url("ftp://esi")
+        check_url("ftp://esi", "ESI_URL", "https://esi.evetech.net")
     assert is_ours(ours.value)
     with pytest.raises(ValueError, match="time data") as theirs:
         __import__("datetime").datetime.strptime("x", "%Y")

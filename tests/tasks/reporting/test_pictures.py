@@ -11,7 +11,7 @@ from PIL import Image
 
 from tasks.reporting.pictures import BLUE, HEIGHT, LEFT, RIGHT, STATE_COLOURS, TOP, WIDTH, draw_pictures, find_ticks
 from tasks.reporting.summary import MOST_PERCENT, Summary, count_price_changes, percent
-from tasks.store_records import Changes
+from tasks.table.records import Changes
 from tests.support.pixels import find_pixels
 
 BEGUN = datetime(2026, 11, 25, 9, tzinfo=UTC)

@@ -23,25 +23,22 @@ from hypothesis import strategies as st
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.environment import CHECKOUT
-from tasks.table.client import (
+from tasks.orders.choices import Detail, OrderType, Price
+from tasks.table.client import STALLED_CALLS, Table
+from tasks.table.errors import (
     ERRORS,
-    STALLED_CALLS,
     ConditionError,
     CredentialsError,
-    Item,
     MissingTableError,
-    Table,
     TableError,
     ThrottledError,
     TransientTableError,
-    check_table_name,
-    delete_request,
     judge,
-    put_request,
 )
 from tasks.table.lease import Lease, LeaseLostError
 from tasks.table.read import read_whole
-from tasks.table.snapshot import Detail, OrderType, Price, TableSnapshot
+from tasks.table.requests import Item, check_table_name, delete_request, put_request
+from tasks.table.snapshot import TableSnapshot
 from tests.conftest import scan
 from tests.support.faults.issuer import Issuer, format_credentials, serve_issuer
 from tests.support.faults.plan import Fault, Plan

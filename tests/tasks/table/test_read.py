@@ -8,8 +8,9 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from tasks.table import read as module
-from tasks.table.client import Item, Table
+from tasks.table.client import Table
 from tasks.table.read import UnreadableError, read_records
+from tasks.table.requests import Item
 from tests.tasks.test_get_page_count import STORED
 
 

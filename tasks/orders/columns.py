@@ -1,0 +1,60 @@
+"""The columns of orders that count, decoded from a page's JSON."""
+
+from mmap import mmap
+from operator import attrgetter
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from tasks.esi.answers import decode
+from tasks.esi.errors import RefusedError
+
+Orders = dict[str, np.ndarray]  # columns, by name: see `fetch_pages.DTYPES`
+
+
+class Order(msgspec.Struct, gc=False):
+    """What the records need of an order; ESI's other seven fields are skipped while decoding."""
+
+    order_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    type_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    price: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)]  # ISK, two decimals; the game's own limit is 9.2e14
+    volume_remain: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # units
+    is_buy_order: bool
+
+
+COARSE_ISK = 2.0**45  # from here on a float's own digits are no finer than cents
+
+DTYPES = {"order_id": "int64", "type_id": "int64", "price": "float64", "volume_remain": "int64", "is_buy_order": "bool"}
+
+
+def decode_orders(body: bytes, what: str) -> Orders:
+    """Decode and validate a page's JSON in one step.
+
+    Returns:
+        Arrays of `DTYPES`, one value an order each, in ESI's order. Empty if the page is `[]`.
+
+    Raises:
+        TransientError: the body is no JSON, or ESI's error.
+        RefusedError: an order lacks a field, or a value is of the wrong type or out of bounds.
+    """
+    orders = decode(body, list[Order], what)
+    columns = {name: np.fromiter(map(attrgetter(name), orders), dtype, len(orders)) for name, dtype in DTYPES.items()}
+    price, volume = columns["price"], columns["volume_remain"]
+    uneven = price[(np.rint(price * 100) / 100 != price) & (price < COARSE_ISK)]
+    if len(uneven):
+        raise RefusedError(f"{what}: the price {uneven[0]} has more than two decimals; nothing was stored")
+    is_left = slice(None) if volume.all() else volume > 0
+    return {name: concatenate([column[is_left]]) for name, column in columns.items()}
+
+
+def join_pages(pages: list[Orders]) -> Orders:
+    """Gives the orders of several pages, one after the other."""
+    return {name: concatenate([page[name] for page in pages]) for name in DTYPES}
+
+
+def concatenate(arrays: list[np.ndarray]) -> np.ndarray:
+    """Joins arrays of one dtype, in memory that the system gets back with the array: glibc keeps what it has freed."""
+    count, dtype = sum(map(len, arrays)), arrays[0].dtype
+    memory = mmap(-1, max(1, count * dtype.itemsize))
+    return np.concatenate(arrays, out=np.frombuffer(memory, dtype, count))

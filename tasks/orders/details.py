@@ -1,0 +1,92 @@
+"""What `detail` adds: figures of one side's orders, by name, by `type_id`."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import pandas as pd
+
+from tasks.orders.choices import Detail, OrderType
+from tasks.orders.exact import CENTS, divide, multiply, sum_exactly, to_cents, to_isk
+from tasks.orders.ranked import best_twentieth, middle, rank, weighted_median
+
+# What a detail says of one side: orders of that side, one row each, to figures by name, by `type_id`.
+
+Figures = dict[str, float | int]
+
+
+def describe_full(orders: pd.DataFrame, side: OrderType) -> dict[int, Figures]:
+    """`full`: figures over the orders, all but `order_count` weighted by their remaining volume.
+
+    With v the volume and p the price of an order: `weighted_average` = Σvp / Σv; `stddev` is the population's,
+    √(Σvp²/Σv − (Σvp/Σv)²); `median` is the first price, going up, at which half of Σv is reached.
+    """
+    ranked = rank(orders.type_id, to_cents(orders.price), orders.volume_remain)
+    cents, volume, types = ranked.cents, ranked.volume, ranked.type_id
+    prices, total = orders.groupby("type_id").price, sum_exactly(volume, types)
+    value = multiply(cents, volume)
+    value_sum, square_sum = sum_exactly(value, types), sum_exactly(multiply(cents, value), types)
+    variance = [(v * s - w * w) / (v * v * CENTS**2) for v, w, s in zip(total, value_sum, square_sum, strict=True)]
+    return by_type(
+        total.index,
+        weighted_average=divide(value_sum, total * CENTS),
+        max=prices.max(),
+        min=prices.min(),
+        stddev=map(math.sqrt, variance),
+        median=weighted_median(ranked),
+        volume=total,
+        order_count=prices.size(),
+        percentile=best_twentieth(ranked, dearest=side == "buy"),
+    )
+
+
+def describe_fuzzwork(orders: pd.DataFrame, side: OrderType) -> dict[int, Figures]:
+    """`fuzzwork`: figures over price levels, as market tools know them from Fuzzwork's aggregates.
+
+    Orders of one price are one level. Sell levels above 100 × the lowest, and buy levels below 1/100 of the highest,
+    keep their level but get volume 0. `volume`, `weightedAverage` and `percentile` (of exactly volume/20 units, from
+    the best price on) are of what volume remains; `max`, `min`, `median` and `stddev` (the sample's, n − 1; 0.01 for
+    one level) count each level alike; `orderCount` counts levels. Source: fuzzysteve/FuzzMarket,
+    scripts/aggloader-esi.py.
+    """
+    merged = sum_exactly(orders.volume_remain, [orders.type_id, to_cents(orders.price)])
+    levels = pd.DataFrame(
+        {
+            "type_id": merged.index.get_level_values(0),
+            "cents": merged.index.get_level_values(1),
+            "volume": merged.to_numpy(),
+        }
+    )
+    best = levels.groupby("type_id").cents.transform("max" if side == "buy" else "min")
+    outlier = levels.cents * 100 < best if side == "buy" else levels.cents > 100 * best
+    levels["volume"] = levels.volume.mask(outlier, 0)
+    types, cents = levels.type_id, levels.cents
+    total, count = sum_exactly(levels.volume, types), levels.groupby("type_id").size()
+    cents_sum, square_sum = sum_exactly(cents, types), sum_exactly(multiply(cents, cents), types)
+    variance = [
+        (n * s - c * c) / (n * (n - 1) * CENTS**2) if n > 1 else 0.0001
+        for n, c, s in zip(count.tolist(), cents_sum, square_sum, strict=True)
+    ]
+    return by_type(
+        total.index,
+        weightedAverage=divide(sum_exactly(multiply(cents, levels.volume), types), total * CENTS),
+        max=to_isk(cents.groupby(types).max()),
+        min=to_isk(cents.groupby(types).min()),
+        stddev=map(math.sqrt, variance),
+        median=middle(cents, types),
+        volume=total,
+        orderCount=count,
+        percentile=best_twentieth(levels, dearest=side == "buy"),
+    )
+
+
+FUZZWORK_NAMES = ("weightedAverage", "max", "min", "stddev", "median", "volume", "orderCount", "percentile")
+SIDES: dict[Detail, tuple[Callable[[pd.DataFrame, OrderType], dict[int, Figures]], Figures]] = {
+    "full": (describe_full, {}),
+    "fuzzwork": (describe_fuzzwork, dict.fromkeys(FUZZWORK_NAMES, 0)),
+}
+
+
+def by_type(types: "pd.Index[int]", **figures: Iterable[float | int]) -> dict[int, Figures]:
+    """Turns columns of figures into a dict a type."""
+    columns = [column.tolist() if isinstance(column, pd.Series) else list(column) for column in figures.values()]
+    return {t: dict(zip(figures, row, strict=True)) for t, row in zip(types, zip(*columns, strict=True), strict=True)}

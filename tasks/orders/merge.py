@@ -1,0 +1,50 @@
+"""Pages put together, each order once."""
+
+import numpy as np
+import pandas as pd
+
+from tasks.orders.choices import OrderType
+from tasks.orders.columns import Orders, concatenate
+
+
+def merge_pages(chunks: list[Orders], side: OrderType = "all") -> tuple[pd.DataFrame, int]:
+    """Puts the chunks together, an order that shows up on two pages once: its first one.
+
+    Args:
+        chunks: in the order of the pages. It takes their columns out of them, so that no order is held twice.
+        side: which orders it gives.
+
+    Returns:
+        Those orders, `fetch_pages.DTYPES` but `order_id`, one row an order; and the number of orders on both sides.
+    """
+    is_wanted = mark_first([chunk.pop("order_id") for chunk in chunks])
+    count = int(is_wanted.sum())
+    if side != "all":
+        is_wanted &= concatenate([chunk["is_buy_order"] for chunk in chunks]) == (side == "buy")
+    names = list(chunks[0])
+    return pd.DataFrame({name: take(chunks, name, is_wanted) for name in names}, copy=False), count
+
+
+def mark_first(order_ids: list[np.ndarray]) -> np.ndarray:
+    """Gives for each order, bool, whether it shows up there for the first time."""
+    merged = concatenate(order_ids)
+    is_first = np.ones(len(merged), "bool")
+    merged.sort()  # in place: a snapshot's ids are as large as its prices
+    if (merged[1:] == merged[:-1]).any():  # hardly ever
+        is_first[:] = False
+        is_first[np.unique(np.concatenate(order_ids), return_index=True)[1]] = True
+    return is_first
+
+
+def take(chunks: list[Orders], name: str, is_wanted: np.ndarray) -> np.ndarray:
+    """Takes a column out of the chunks, and gives the values that are wanted."""
+    column = concatenate([chunk.pop(name) for chunk in chunks])
+    return column if is_wanted.all() else column[is_wanted]
+
+
+def select_side(orders: pd.DataFrame, order_type: OrderType) -> pd.DataFrame:
+    """Gives the orders of one side, or all."""
+    if order_type == "all":
+        return orders
+    is_chosen = orders.is_buy_order == (order_type == "buy")
+    return orders if is_chosen.all() else orders[is_chosen]

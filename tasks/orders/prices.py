@@ -1,0 +1,57 @@
+"""What `price` can be: orders, one row each, to float64 (ISK) by `type_id` ascending."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from tasks.orders.choices import OrderType, Price
+from tasks.orders.exact import CENTS, divide, multiply, sum_exactly, to_cents
+from tasks.orders.ranked import best_twentieth, middle, rank
+
+# What `price` can be: orders, one row each, to float64 (ISK) by `type_id` ascending.
+
+
+def lowest(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
+    """`min`: the lowest price."""
+    return orders.groupby("type_id").price.min()
+
+
+def highest(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
+    """`max`: the highest price."""
+    return orders.groupby("type_id").price.max()
+
+
+def mean(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
+    """`mean`: Σ price / orders, each order counted alike."""
+    return divide(sum_exactly(to_cents(orders.price), orders.type_id), orders.groupby("type_id").size() * CENTS)
+
+
+def weighted_mean(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
+    """`weighted_mean`: Σ price · volume / Σ volume."""
+    values = multiply(to_cents(orders.price), orders.volume_remain)
+    return divide(sum_exactly(values, orders.type_id), sum_exactly(orders.volume_remain, orders.type_id) * CENTS)
+
+
+def median(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
+    """`median`: the middle price, each order counted alike; between the middle two where their number is even."""
+    return middle(to_cents(orders.price), orders.type_id)
+
+
+def percentile_5(orders: pd.DataFrame, order_type: OrderType) -> "pd.Series[float]":
+    """`percentile_5`: the volume-weighted mean price of the best 5 % of the volume.
+
+    The best are the cheapest, for `buy` the dearest. The order at the boundary counts with the part that falls within.
+    """
+    return best_twentieth(
+        rank(orders.type_id, to_cents(orders.price), orders.volume_remain), dearest=order_type == "buy"
+    )
+
+
+PRICES: dict[Price, Callable[[pd.DataFrame, OrderType], "pd.Series[float]"]] = {
+    "min": lowest,
+    "max": highest,
+    "mean": mean,
+    "weighted_mean": weighted_mean,
+    "median": median,
+    "percentile_5": percentile_5,
+}

@@ -1,0 +1,58 @@
+"""What a run costs, and what the state machine would."""
+
+import os
+from decimal import Decimal, InvalidOperation
+
+from tasks.reporting.summary import Summary
+
+# USD per million units on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
+WRITE_UNITS_USD, READ_UNITS_USD = "0.625", "0.125"
+# USD per million transitions of a standard workflow there: https://aws.amazon.com/step-functions/pricing/
+TRANSITIONS_USD = 25
+MILLION = 1_000_000
+MONTH_SECONDS = 30 * 86_400
+
+
+def describe_cost(cost: Decimal, summary: Summary) -> str:
+    """Return what a run costs, and a month of runs that are as far apart as its snapshot is from the one before.
+
+    A run without one before it, such as a first fill, says nothing of a month.
+    """
+    if summary.compared_with is None:
+        return f"${cost:.6f} for this run"
+    seconds = (summary.last_modified - summary.compared_with).total_seconds()
+    month = cost * Decimal(MONTH_SECONDS / seconds)
+    return f"${cost:.6f} a run, ${month:,.2f} a month of runs like this, one every {round(seconds / 60, 1):g} minutes"
+
+
+def cost_of_run(write_units: float, read_units: float) -> Decimal:
+    """Return what units cost, USD; `WRITE_UNITS_USD` and `READ_UNITS_USD` set the cost of a million of each.
+
+    Raises:
+        ValueError: one of them is no cost.
+    """
+    write_usd = read_cost("WRITE_UNITS_USD", WRITE_UNITS_USD)
+    return (
+        Decimal(write_units) * write_usd + Decimal(read_units) * read_cost("READ_UNITS_USD", READ_UNITS_USD)
+    ) / MILLION
+
+
+def read_cost(name: str, default: str) -> Decimal:
+    """Return a cost of the environment, USD.
+
+    Raises:
+        ValueError: it is no cost.
+    """
+    given = os.environ.get(name) or default
+    try:
+        cost = Decimal(given)
+    except InvalidOperation:
+        cost = Decimal("nan")
+    if not (cost.is_finite() and cost >= 0):
+        raise ValueError(f"{name} is {given!r}: give USD per million units, such as {default}")
+    return cost
+
+
+def cost_of_state_machine(pages: int, records: int) -> Decimal:
+    """Return what the five-state machine costs for the same table, USD: a transition a page and a record, five more."""
+    return Decimal((pages + records + 5) * TRANSITIONS_USD) / MILLION + cost_of_run(records, 0)

@@ -1,0 +1,145 @@
+"""A connection to DynamoDB, with credentials and boto3's settings."""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.loaders
+import botocore.parsers
+import botocore.session
+import msgspec
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ResponseStreamingError,
+)
+from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+from tasks.table.errors import LATE, CredentialsError, Fate, TableError, TransientTableError, judge, judge_boto
+
+METADATA_SECONDS = 1.0
+
+_api_descriptions = botocore.loaders.create_loader()  # read once a process: it takes longer than a small run's calls
+
+
+R = TypeVar("R")
+
+
+class Connection(NamedTuple):
+    """A client, and the credentials that it signs with."""
+
+    client: "DynamoDBClient"
+    credentials: Credentials
+
+
+class Parsers(botocore.parsers.ResponseParserFactory):
+    """Gives boto3 the parser of this module."""
+
+    def create_parser(self, protocol_name: str) -> "Parser":  # type: ignore[override]
+        """Gives a parser whose errors are read as boto3 does."""
+        return Parser(super().create_parser(protocol_name))
+
+
+class Parser:
+    """Reads DynamoDB's answers: what comes as JSON is what boto3 gives, which takes it apart value by value.
+
+    Args:
+        errors: reads the answers that are errors.
+    """
+
+    def __init__(self, errors: botocore.parsers.ResponseParser) -> None:
+        self._errors = errors
+
+    def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:  # noqa: ANN401 (botocore's own)
+        """Gives an answer as boto3 does.
+
+        Raises:
+            ResponseStreamingError: it says that all went well, but not how: its body is no JSON object.
+        """
+        if response["status_code"] != 200:
+            parsed: dict[str, Any] = self._errors.parse(response, shape)
+            return parsed
+        try:
+            answer = msgspec.json.decode(response["body"], type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ResponseStreamingError(error=f"the answer cannot be read: {error}") from error
+        given = {name: value for name, value in answer.items() if value is not None}
+        return given | {"ResponseMetadata": {"HTTPStatusCode": response["status_code"]}}
+
+
+def connect(store_concurrency: int) -> Connection:
+    """Open a client as boto3 finds its settings.
+
+    Raises:
+        CredentialsError: whoever issues the credentials gave none.
+        TableError: a setting is wrong, or missing.
+    """
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 2},  # more of them are Prefect's, where they can be seen
+        max_pool_connections=store_concurrency + 2,  # the flow's own calls, and the lease's
+        parameter_validation=False,  # a third of a write's CPU, for shapes that are made here
+        connect_timeout=3,  # a write begun at a lease's last safe moment ends before the lease does: see `tasks.table.lease`
+        read_timeout=8,
+    )
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _api_descriptions)
+    session.register_component("response_parser_factory", Parsers())
+    credentials = load_credentials(session.get_credentials)
+    if credentials is None:
+        missing = NoCredentialsError()
+        fate = LATE if has_metadata(session) else judge_boto(missing)
+        raise fate.explain(str(missing)) from missing
+    try:
+        client = boto3.session.Session(botocore_session=session).client("dynamodb", config=config)
+    except BotoCoreError as error:
+        raise judge_boto(error).explain(str(error)) from error
+    except ValueError as error:
+        raise TableError(
+            f"{error}; AWS_ENDPOINT_URL_DYNAMODB must be an address such as http://127.0.0.1:8000"
+        ) from error
+    return Connection(client, credentials)
+
+
+def load_credentials(load: Callable[[], R]) -> R:
+    """Return what a function of botocore returns that asks for credentials.
+
+    Raises:
+        CredentialsError: whoever issues them did not answer, or not with credentials.
+        TableError: a setting is wrong, or whoever issues them refuses.
+    """
+    try:
+        return load()
+    except ClientError as error:  # STS's or IAM Identity Center's
+        may_pass = issubclass(judge(error).error, TransientTableError)
+        fate = Fate(CredentialsError if may_pass else TableError, "may you use this role, or this profile?")
+        raise fate.explain(f"AWS credentials: {error}") from error
+    except BotoCoreError as error:
+        raise judge_boto(error).explain(f"AWS credentials: {error}") from error
+    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        is_setting = isinstance(error, OSError) or type(error) is ValueError  # a file, or an address
+        fate = judge_boto(BotoCoreError()) if is_setting else LATE
+        raise fate.explain(f"AWS credentials: {type(error).__name__}: {error}") from error
+
+
+def has_metadata(session: botocore.session.Session) -> bool:
+    """Return whether this machine has a metadata service, as one in a cloud does, whose credentials may come late."""
+    if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        return False
+    config = {
+        "ec2_metadata_service_endpoint": session.get_config_variable("ec2_metadata_service_endpoint"),
+        "ec2_metadata_service_endpoint_mode": resolve_imds_endpoint_mode(session),
+    }
+    address = urlsplit(IMDSFetcher(config=config).get_base_url())
+    try:
+        socket.create_connection((address.hostname or "", address.port or 80), METADATA_SECONDS).close()
+    except OSError:
+        return False
+    return True
