@@ -1,4 +1,4 @@
-"""The states of the flows, one a file, in the order of the flow `market-data`:
+"""The states of the flows, one a file; those of `market-data` in their order.
 
     get_page_count    which snapshot ESI offers, and whether the table has it already
     build_iterator    page numbers to chunks

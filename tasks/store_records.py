@@ -1,7 +1,7 @@
 """Store Records: what differs from the table's present items is written, what is gone is deleted, and nothing else.
 
-First `#snapshot` says `writing`, which is the lease of `tasks.table.lease`, then come the writes, mapped, and last it says
-`complete`.
+First `#snapshot` says `writing`, which is the lease of `tasks.table.lease`. Then come the writes, mapped, and last it
+says `complete`.
 """
 
 import time

@@ -86,7 +86,7 @@ def connect(store_concurrency: int) -> Connection:
         retries={"mode": "standard", "total_max_attempts": 2},  # more of them are Prefect's, where they can be seen
         max_pool_connections=store_concurrency + 2,  # the flow's own calls, and the lease's
         parameter_validation=False,  # a third of a write's CPU, for shapes that are made here
-        connect_timeout=3,  # a write begun at a lease's last safe moment ends before the lease does: see `tasks.table.lease`
+        connect_timeout=3,  # a write that begins at a lease's last safe moment ends before the lease: see `lease`
         read_timeout=8,
     )
     session = botocore.session.get_session()

@@ -71,7 +71,11 @@ def test_stopped_reports_hold_up_no_run(
 
 def read_keys(api: Api, table_name: str) -> set[str]:
     """Return the keys of the artifacts of the runs for a table."""
-    runs = ask(api, "/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 50})
+    runs = ask(
+        api,
+        "/flow_runs/filter",
+        {"flow_runs": {"start_time": {"is_null_": False}}, "sort": "START_TIME_DESC", "limit": 200},
+    )
     ours = [run["id"] for run in runs if run["parameters"].get("table_name") == table_name]
     assert ours
     return {found["key"] for found in ask(api, "/artifacts/filter", {"flow_runs": {"id": {"any_": ours}}})}

@@ -96,8 +96,8 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
         flow: takes the flow's parameters.
 
     Raises:
-        WrongTableError: see `tests.support.chaos.check`; or the run without faults did not end with the exact table, or the
-            reader was given records of no whole snapshot.
+        WrongTableError: see `tests.support.chaos.check`; or the run without faults did not end with the exact table, or
+            the reader was given records of no whole snapshot.
     """
     clock = Clock(FIRST_INDEX * 300.0 + 60)
     market = SmallMarket(schedule.seed, clock)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tasks.esi import client
+from tasks.esi import answers, client
 from tasks.esi.answers import MAX_BODY_BYTES, find_class, limit_seconds, parse_date
 from tasks.esi.client import DEFAULT_URL, Esi
 from tasks.esi.errors import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
@@ -197,7 +197,8 @@ def test_nobody_there_may_pass() -> None:
 
 def test_dripping_body_is_given_up(esi: Esi, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that comes byte by byte, so that no read times out, is given up at its deadline."""
-    monkeypatch.setattr(client, "BODY_SECONDS", 0.3)
+    for module in (client, answers):
+        monkeypatch.setattr(module, "BODY_SECONDS", 0.3)
     with pytest.raises(TransientError, match="the body was not complete after 0 s"):
         esi.get(DRIP, 1)
 

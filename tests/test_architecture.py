@@ -1,0 +1,66 @@
+"""The arrows between the tree's rooms run one way."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.local.environment import CHECKOUT
+
+# Each knows only of those after it; `network` and `catalogue` know of nobody.
+ROOMS = ["deployments", "flows", "tasks", "tasks.reporting", "tasks.table", "tasks.orders", "tasks.esi"]
+GROUND = ["tasks.catalogue", "tasks.network"]
+MODULES = {
+    ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path
+    for folder in ("deployments", "flows", "tasks")
+    for path in Path(CHECKOUT, folder).rglob("*.py")
+}
+
+
+def find_room(module: str) -> str:
+    """Return the room that a module is in: the longest name that begins its own."""
+    return max((room for room in [*ROOMS, *GROUND] if f"{module}.".startswith(f"{room}.")), key=len, default="")
+
+
+def find_imports(module: str) -> Iterator[str]:
+    """Yield the modules of this project that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            yield from sorted(name for name in names if name in MODULES or name.startswith(("benchmarks", "tests")))
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if find_room(module)])
+def test_arrows_run_one_way(module: str) -> None:
+    """A module imports nothing of a room above its own."""
+    room = find_room(module)
+    allowed = set(GROUND) if room in GROUND else {*ROOMS[ROOMS.index(room) :], *GROUND}
+    for imported in find_imports(module):
+        target = find_room(imported)
+        assert target in allowed, f"{module} imports {imported}"
+        assert room not in GROUND or target == room, f"{module} imports {imported}"
+
+
+def test_modules_import_in_no_circle() -> None:
+    """No module imports itself by way of others."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> None:
+        assert module not in path, " -> ".join([*path, module])
+        if module not in done:
+            for imported in find_imports(module):
+                if imported != module:
+                    visit(imported, [*path, module])
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, [])
+
+
+def test_product_does_without_tests_and_benchmarks() -> None:
+    """Nothing that runs imports what measures or tests it."""
+    for module in MODULES:
+        if find_room(module):
+            for imported in find_imports(module):
+                assert not imported.startswith(("benchmarks", "tests")), f"{module} imports {imported}"
