@@ -156,6 +156,17 @@ def test_aws_command_is_the_one_that_a_failed_run_names(store_url: str) -> None:
     assert command.split() == named.split()
 
 
+def test_tables_are_created_as_told(store_url: str, dynamodb: DynamoDBClient, table_name: str) -> None:
+    """The README's commands create one table, and those of regions, here of two."""
+    assert store_url
+    one, many = [command for command in COMMANDS if command.startswith("python -m deployments.tables")]
+    assert f"{table_name}: created" in run(one.replace("MarketData", table_name))
+    told = run(many.replace("MarketData", table_name).replace("all", "10000002 10000043"))
+    assert told.count(": created") == 2
+    names = dynamodb.get_paginator("list_tables").paginate().search("TableNames[]")
+    assert {table_name, f"{table_name}-10000002", f"{table_name}-10000043"} <= set(names)
+
+
 def test_files_are_there() -> None:
     """What the README links to or names is there."""
     for name in re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"file://(\S+)", README):

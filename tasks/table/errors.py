@@ -225,7 +225,10 @@ ADDRESS = "if this goes on, check the network, AWS_DEFAULT_REGION and AWS_ENDPOI
 LATE = Fate(
     CredentialsError, "what issues this machine's or container's credentials gave none; is its role still there?"
 )
-REGION = Fate(TableError, "set AWS_DEFAULT_REGION to the table's region, such as us-east-1")
+REGION = Fate(
+    TableError,
+    "this is AWS's region, not EVE's: set AWS_DEFAULT_REGION, such as us-east-1, or use `make shell` for the local store",
+)
 # By boto3's own error, before there is an answer; the first class that fits counts.
 BOTO_ERRORS: dict[type[BotoCoreError], Fate] = {
     SSLError: Fate(TransientTableError, "if this goes on, AWS_CA_BUNDLE must name the certificate that a proxy shows"),
