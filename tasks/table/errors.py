@@ -227,7 +227,7 @@ LATE = Fate(
 )
 REGION = Fate(
     TableError,
-    "this is AWS's region, not EVE's: set AWS_DEFAULT_REGION, such as us-east-1, or use `make shell` for the local store",
+    "set AWS_DEFAULT_REGION to AWS's region (not EVE's), such as us-east-1; `make shell` sets it for the local store",
 )
 # By boto3's own error, before there is an answer; the first class that fits counts.
 BOTO_ERRORS: dict[type[BotoCoreError], Fate] = {

@@ -537,7 +537,7 @@ CONFIGURED: dict[str, tuple[dict[str, str], str, str]] = {  # what is set, the p
     "nothing": ({}, "", "Unable to locate credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"),
     "no such profile": ({"AWS_PROFILE": "x"}, "", r"profile \(x\) could not be found; .*`aws configure list-profiles`"),
     "half a key": ({"AWS_ACCESS_KEY_ID": "AKIA"}, "", "missing: AWS_SECRET_ACCESS_KEY; give both"),
-    "odd region": ({**KEYS, "AWS_DEFAULT_REGION": "us east"}, "", "'us east'.*; set AWS_DEFAULT_REGION to the table"),
+    "odd region": ({**KEYS, "AWS_DEFAULT_REGION": "us east"}, "", "'us east'.*; set AWS_DEFAULT_REGION to AWS"),
     "no scheme": (
         {**KEYS, "AWS_ENDPOINT_URL_DYNAMODB": "127.0.0.1:8000"},
         "",
