@@ -27,7 +27,7 @@ SHOWN = (Case("first fill", FORGE).name, Case("steady state", FORGE).name)  # st
 
 
 def main() -> int:
-    """Does what the command line says; gives the exit code."""
+    """Do what the command line says; return the exit code."""
     options = read_options()
     try:
         results = measure(options) if options.measure else read_kept()
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def read_options() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser("python -m benchmarks", description="Compares the flow with a plain script.")
     parser.add_argument("--quick", action="store_true", help="two sizes, once, and no file of the checkout is changed")
     parser.add_argument("--repeats", type=int, metavar="N", help=f"of each case, at most, instead of {REPEATS}")
@@ -49,18 +49,18 @@ def read_options() -> argparse.Namespace:
 
 
 def read_kept() -> Results:
-    """Gives what the last run has measured, as far as it came."""
+    """Return what the last run has measured, as far as it came."""
     return msgspec.json.decode(KEPT.read_bytes(), type=Results)
 
 
 def choose_cases(options: argparse.Namespace) -> list[Case]:
-    """Gives the cases that the command line asks for."""
+    """Return the cases that the command line asks for."""
     cases = quick_cases() if options.quick else full_cases()
     return [msgspec.structs.replace(case, repeats=min(options.repeats or REPEATS, case.repeats)) for case in cases]
 
 
 def measure(options: argparse.Namespace) -> Results:
-    """Starts the servers and measures what is asked for."""
+    """Start the servers and measure what is asked for."""
     cases = choose_cases(options)
     results = read_kept() if options.resume else Results(datetime.now(UTC), describe_machine(), list_versions())
     with Progress() as progress, Servers() as servers:
@@ -81,7 +81,7 @@ def measure(options: argparse.Namespace) -> Results:
 
 
 def play_case(play: Play, case: Case, results: Results) -> None:
-    """Measures one case, unless an earlier run has, and adds what came out."""
+    """Measure one case, unless an earlier run has, and add what came out."""
     if all(results.find(contestant, case) for contestant in case.contestants):
         return
     results.results += play.play(case)
@@ -91,14 +91,14 @@ def play_case(play: Play, case: Case, results: Results) -> None:
 
 
 def keep(results: Results, *, quick: bool) -> None:
-    """Keeps what has been measured so far."""
+    """Keep what has been measured so far."""
     FOLDER.mkdir(exist_ok=True)
     file = KEPT.with_stem("quick") if quick else KEPT
     file.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
 
 
 def write_down(results: Results, folder: Path) -> None:
-    """Draws the plots, writes the report into a folder, and prints the results."""
+    """Draw the plots, write the report into a folder, and print the results."""
     draw_plots(results, folder / "images")
     (folder / "performance.md").write_text(write_report(results, "images"))
     show_results(results)

@@ -60,11 +60,11 @@ class Result(msgspec.Struct, frozen=True):
     measures: list[Measure]
 
     def median(self, figure: str = "seconds") -> float:
-        """Gives the median of a figure of `Measure`."""
+        """Return the median of a figure of `Measure`."""
         return statistics.median(self.values(figure))
 
     def values(self, figure: str = "seconds") -> list[float]:
-        """Gives a figure of all measures that have it."""
+        """Return a figure of all measures that have it."""
         return [value for measure in self.measures if (value := getattr(measure, figure)) is not None]
 
 
@@ -90,23 +90,23 @@ class Results(msgspec.Struct):
     deployments: dict[str, list[float]] = {}  # seconds of `prefect deployment run --watch`, by contestant
 
     def find(self, contestant: str, case: Case) -> Result | None:
-        """Gives a contestant's result in a case, None if it was not measured; repeats and others do not matter."""
+        """Return a contestant's result in a case, None if it was not measured; repeats and others do not matter."""
         found = (result for result in self.results if (result.contestant, result.case.name) == (contestant, case.name))
         return next(found, None)
 
     def floor(self, contestant: str) -> float:
-        """Gives the median seconds of a flow that does nothing, without heartbeats; 0 if it was not measured."""
+        """Return the median seconds of a flow that does nothing, without heartbeats; 0 if it was not measured."""
         found = self.find(contestant, Case("floor", 1))
         return found.median() if found else 0.0
 
 
 def region_of(pages: int) -> int:
-    """Gives the market stand-in's region of a number of pages."""
+    """Return the market stand-in's region of a number of pages."""
     return 19_000_000 + pages
 
 
 def quick_cases() -> list[Case]:
-    """Gives what shows in two minutes that all of it works."""
+    """Return what shows in two minutes that all of it works."""
     return [
         Case("floor", 1, contestants=(NO_TASKS,), repeats=1),
         Case("first fill", 7, contestants=(*CALLED, IDIOMATIC), repeats=1),
@@ -117,7 +117,7 @@ def quick_cases() -> list[Case]:
 
 
 def full_cases() -> list[Case]:
-    """Gives all cases."""
+    """Return all cases."""
     return [
         Case("floor", 1, contestants=FLOORS),
         *(Case("first fill", pages, contestants=(*CALLED, IDIOMATIC)) for pages in SIZES if pages < FORGE),
@@ -133,7 +133,7 @@ def full_cases() -> list[Case]:
 
 
 def slow_cases() -> list[Case]:
-    """Gives the cases of latency and concurrency that the sizes do not have already; those with a goal come first."""
+    """Return the cases of latency and concurrency that the sizes do not have already; those with a goal come first."""
     default = [
         Case("first fill", FORGE, latency_ms, contestants=(PLAIN, FLOW, QUIET))
         for latency_ms in LATENCIES_MS

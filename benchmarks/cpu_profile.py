@@ -29,7 +29,7 @@ class Profile(msgspec.Struct, frozen=True):
     steps: Shares = msgspec.field(default_factory=lambda: defaultdict(float))  # by this project's innermost function
 
     def add(self, frame: FrameType, cpu_seconds: float) -> None:
-        """Adds what a thread has used that is at `frame`."""
+        """Add what a thread has used that is at `frame`."""
         for shares, name in (
             (self.packages, package_of(frame)),
             (self.functions, f"{package_of(frame)}: {frame.f_code.co_qualname}"),
@@ -40,7 +40,7 @@ class Profile(msgspec.Struct, frozen=True):
 
 @contextmanager
 def profile_cpu() -> Iterator[Profile]:
-    """Profiles all threads of this process until the block ends."""
+    """Profile all threads of this process until the block ends."""
     profile, done = Profile(), threading.Event()
     sampler = threading.Thread(target=sample_until, args=(done, profile), name="sampler")
     sampler.start()
@@ -52,7 +52,7 @@ def profile_cpu() -> Iterator[Profile]:
 
 
 def sample_until(done: threading.Event, profile: Profile) -> None:
-    """Adds samples of all other threads to a profile."""
+    """Add samples of all other threads to a profile."""
     used = thread_times()
     while not done.wait(SAMPLE_SECONDS):
         frames, now = sys._current_frames(), thread_times()  # noqa: SLF001 (the only way to see other threads)
@@ -64,7 +64,7 @@ def sample_until(done: threading.Event, profile: Profile) -> None:
 
 
 def thread_times() -> dict[int, float]:
-    """Gives the CPU seconds of each running thread by its ident."""
+    """Return the CPU seconds of each running thread by its ident."""
     times: dict[int, float] = {}
     for thread in threading.enumerate():
         if thread.ident is not None:
@@ -76,7 +76,7 @@ def thread_times() -> dict[int, float]:
 
 
 def package_of(frame: FrameType) -> str:
-    """Names the package of a function: the third party's, this project's own, or `python`."""
+    """Name the package of a function: the third party's, this project's own, or `python`."""
     parts = PurePath(frame.f_code.co_filename).with_suffix("").parts
     if "site-packages" in parts:
         return parts[parts.index("site-packages") + 1]
@@ -84,7 +84,7 @@ def package_of(frame: FrameType) -> str:
 
 
 def step_of(frame: FrameType) -> str:
-    """Names this project's innermost function on a stack, or the outermost package where there is none."""
+    """Name this project's innermost function on a stack, or the outermost package where there is none."""
     at: FrameType | None = frame
     outermost = "python"
     while at:

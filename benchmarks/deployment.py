@@ -14,7 +14,7 @@ COMMANDS = {NO_TASKS: ["no-tasks/benchmark"], FLOW: ["market-data/region", "--pa
 
 
 def time_deployments(play: Play, repeats: int = REPEATS) -> dict[str, list[float]]:
-    """Gives the seconds of each run, by contestant: first fills of 433 pages, and runs of the empty flow, in turn."""
+    """Return the seconds of each run, by contestant: first fills of 433 pages, and run of the empty flow, in turn."""
     play.servers.start_worker(Market())
     for contestant in COMMANDS:
         watch(play, contestant)  # warms
@@ -27,7 +27,7 @@ def time_deployments(play: Play, repeats: int = REPEATS) -> dict[str, list[float
 
 
 def watch(play: Play, contestant: str) -> float:
-    """Runs a deployment to its end, checks its table, and gives the seconds.
+    """Run a deployment to its end, check its table, and return the seconds.
 
     Raises:
         RunError: it failed.

@@ -38,7 +38,7 @@ class Freshness(msgspec.Struct, frozen=True):
 
 
 def measure(phase_seconds: float, *, follows: bool) -> Freshness:
-    """Plays a day of fixed times, so long after a change of ESI's data, with runs that follow `Expires` or without."""
+    """Play a day of fixed times, so long after a change of ESI's data, with runs that follow `Expires` or without."""
     begun = datetime(2026, 11, 25, tzinfo=UTC).timestamp() + phase_seconds
     clock = [begun]
     due = [begun + EVERY_SECONDS * number for number in range(int(DAY_SECONDS / EVERY_SECONDS))]  # sorted, so a heap
@@ -72,12 +72,12 @@ def measure(phase_seconds: float, *, follows: bool) -> Freshness:
 
 
 def draw(bounds: tuple[float, float]) -> float:
-    """Draws a time, in seconds."""
+    """Draw a time, in seconds."""
     return random.uniform(*bounds)  # noqa: S311 (plays)
 
 
 def describe(stored: list[tuple[float, float]], runs: int) -> Freshness:
-    """Gives how old the data were, from when each snapshot was stored, and its own time."""
+    """Return how old the data were, from when each snapshot was stored, and its own time."""
     age_sum = worst = 0.0
     for (since, modified), (until, _next) in pairwise(stored):
         age_sum += ((since - modified) + (until - modified)) / 2 * (until - since)
@@ -86,7 +86,7 @@ def describe(stored: list[tuple[float, float]], runs: int) -> Freshness:
 
 
 def days() -> Iterator[tuple[str, Freshness]]:
-    """Gives a day of each schedule, at each of ten phases."""
+    """Return a day of each schedule, at each of ten phases."""
     for follows in (False, True):
         for phase_seconds in (*range(0, 300, 30), 290, 295, 299):
             name = "following Expires" if follows else "fixed times"
@@ -94,7 +94,7 @@ def days() -> Iterator[tuple[str, Freshness]]:
 
 
 def main() -> int:
-    """Prints the days."""
+    """Print the days."""
     print(f"a day of The Forge, {timedelta(seconds=DAY_SECONDS)}; ages in seconds")  # noqa: T201 (a command's answer)
     for name, freshness in days():
         told = f"mean {freshness.mean_seconds:.0f}, worst {freshness.worst_seconds:.0f}, {freshness.runs} runs"

@@ -21,7 +21,7 @@ class Goal(msgspec.Struct, frozen=True):
 
 
 def judge_goals(results: Results) -> list[Goal]:
-    """Gives all goals whose cases have been measured."""
+    """Return all goals whose cases have been measured."""
     judges: list[Callable[[Results], Goal | None]] = [
         lambda found: judge_ratio(found, Case("first fill", FORGE), 1.15),
         lambda found: judge_ratio(found, Case("steady state", FORGE), 0.85),
@@ -42,7 +42,7 @@ def judge_goals(results: Results) -> list[Goal]:
 
 
 def judge_ratio(results: Results, case: Case, most: float) -> Goal | None:
-    """Compares the flow's seconds with the plain script's."""
+    """Compare the flow's seconds with the plain script's."""
     flow = results.find(FLOW, case)
     plain = results.find(PLAIN, case)
     if not (flow and plain):
@@ -59,13 +59,13 @@ def judge_ratio(results: Results, case: Case, most: float) -> Goal | None:
 
 
 def without_heartbeats(results: Results, case: Case, say: Callable[[float], str]) -> str:
-    """Tells what the flow takes where Prefect sends no heartbeats; nothing if that was not measured."""
+    """Tell what the flow takes where Prefect sends no heartbeats; nothing if that was not measured."""
     quiet = results.find(QUIET, case)
     return f"without heartbeats {say(quiet.median())}" if quiet else ""
 
 
 def judge_small(results: Results) -> Goal | None:
-    """Compares the seconds of a small region."""
+    """Compare the seconds of a small region."""
     flow, plain = results.find(FLOW, Case("first fill", 7)), results.find(PLAIN, Case("first fill", 7))
     if not (flow and plain):
         return None
@@ -85,7 +85,7 @@ def judge_small(results: Results) -> Goal | None:
 
 
 def judge_not_modified(results: Results) -> Goal | None:
-    """Judges a run that has nothing to do."""
+    """Judge a run that has nothing to do."""
     flow = results.find(FLOW, Case("not modified", FORGE))
     if not flow:
         return None
@@ -95,7 +95,7 @@ def judge_not_modified(results: Results) -> Goal | None:
 
 
 def judge_memory(results: Results) -> Goal | None:
-    """Compares the peak of resident memory above what was resident before."""
+    """Compare the peak of resident memory above what was resident before."""
     flow, plain = results.find(FLOW, Case("first fill", FORGE)), results.find(PLAIN, Case("first fill", FORGE))
     if not (flow and plain):
         return None
@@ -106,7 +106,7 @@ def judge_memory(results: Results) -> Goal | None:
 
 
 def judge_memory_an_order(results: Results) -> Goal | None:
-    """Judges the peak for the largest size, where what is there anyway counts least."""
+    """Judge the peak for the largest size, where what is there anyway counts least."""
     flow = results.find(FLOW, Case("first fill", LARGEST))
     if not flow:
         return None
@@ -118,7 +118,7 @@ def judge_memory_an_order(results: Results) -> Goal | None:
 
 
 def judge_linear(results: Results) -> Goal | None:
-    """Judges how far 433 pages lie from the straight line between 50 and 1,686."""
+    """Judge how far 433 pages lie from the straight line between 50 and 1,686."""
     off, quiet = leave_line(results, FLOW), leave_line(results, QUIET)
     if off is None or quiet is None:
         return None
@@ -132,7 +132,7 @@ def judge_linear(results: Results) -> Goal | None:
 
 
 def leave_line(results: Results, contestant: str) -> float | None:
-    """Gives by which part 433 pages lie above the straight line between 50 and 1,686; None if one was not measured."""
+    """Return by which part 433 pages lie above the straight line between 50 and 1,686; None if one was not measured."""
     found = [results.find(contestant, Case("first fill", pages)) for pages in (50, FORGE, LARGEST)]
     seconds = [result.median() for result in found if result]
     if len(seconds) < len(found):
@@ -142,7 +142,7 @@ def leave_line(results: Results, contestant: str) -> float | None:
 
 
 def judge_deployment(results: Results) -> Goal | None:
-    """Judges what a user waits for a run of the deployment."""
+    """Judge what a user waits for a run of the deployment."""
     flow = results.find(FLOW, Case("first fill", FORGE))
     if not (flow and results.deployments):
         return None
@@ -159,7 +159,7 @@ def judge_deployment(results: Results) -> Goal | None:
 
 
 def judge_cpu(results: Results) -> Goal | None:
-    """Compares the CPU that the process takes for a page."""
+    """Compare the CPU that the process takes for a page."""
     flow, plain = results.find(FLOW, Case("first fill", FORGE)), results.find(PLAIN, Case("first fill", FORGE))
     if not (flow and plain):
         return None
@@ -177,7 +177,7 @@ def judge_cpu(results: Results) -> Goal | None:
 
 
 def judge_sight(results: Results, pages: int, goal: str, is_met: Callable[[float, float], bool]) -> Goal | None:
-    """Judges what tags, progress, events, artifacts and pictures cost a run that sends no heartbeats."""
+    """Judge what tags, progress, events, artifacts and pictures cost a run that sends no heartbeats."""
     case = Case("first fill", pages)
     seen, unseen = results.find(QUIET, case), results.find(UNSEEN, case)
     if not (seen and unseen):

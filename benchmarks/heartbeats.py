@@ -6,5 +6,5 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 
 def stop_heartbeats() -> AbstractContextManager[object]:
-    """Makes flow runs of this process send no heartbeats, until the block ends."""
+    """Make flow runs of this process send no heartbeats, until the block ends."""
     return temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})

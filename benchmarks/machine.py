@@ -10,7 +10,7 @@ PACKAGES = ("prefect", "httpx", "msgspec", "pandas", "numpy", "boto3", "pydantic
 
 
 def describe_machine() -> dict[str, str]:
-    """Gives the machine's size, and what runs on it."""
+    """Return the machine's size, and what runs on it."""
     return {
         "processor": f"{len(os.sched_getaffinity(0))} cores, {read_first('/proc/cpuinfo', 'model name') or 'unknown'}",
         "memory": f"{int((read_first('/proc/meminfo', 'MemTotal') or '0').split()[0]) / 1024**2:.0f} GiB",
@@ -20,11 +20,11 @@ def describe_machine() -> dict[str, str]:
 
 
 def read_first(file: str, name: str) -> str | None:
-    """Gives the value of the first line `name: value` of a file of the kernel's."""
+    """Return the value of the first line `name: value` of a file of the kernel's."""
     found = re.search(rf"^{name}\s*:\s*(.+)$", Path(file).read_text(), re.MULTILINE)
     return found[1] if found else None
 
 
 def list_versions() -> dict[str, str]:
-    """Gives the versions of the packages that count."""
+    """Return the versions of the packages that count."""
     return {name: version(name) for name in PACKAGES}

@@ -35,7 +35,7 @@ class Measure(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    """Does one job after the other."""
+    """Do one job after the other."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else is printed
     for line in sys.stdin:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def do(job: Job) -> Measure:
-    """Gives what a job takes."""
+    """Return what a job takes."""
     contestant = importlib.import_module(f"benchmarks.{job.contestant}")
     return measure_run(
         lambda: contestant.run(job.region_id, job.table_name, job.fetch_concurrency), is_profiled=job.is_profiled
@@ -53,7 +53,7 @@ def do(job: Job) -> Measure:
 
 
 def measure_run(run: Callable[[], None], *, is_profiled: bool) -> Measure:
-    """Gives what a run takes."""
+    """Return what a run takes."""
     base_bytes = forget_peak()
     with profile_cpu() if is_profiled else nullcontext() as profile:
         started, used = time.perf_counter(), time.process_time()
@@ -65,7 +65,7 @@ def measure_run(run: Callable[[], None], *, is_profiled: bool) -> Measure:
 
 
 def send_rest() -> None:
-    """Waits until Prefect's threads have sent the run's events and logs: their CPU is the run's too."""
+    """Wait until Prefect's threads have sent the run's events and logs: their CPU is the run's too."""
     if "prefect" not in sys.modules:
         return
     from prefect.events.worker import EventsWorker  # noqa: PLC0415 (the plain script must not import Prefect)
@@ -76,13 +76,13 @@ def send_rest() -> None:
 
 
 def forget_peak() -> int:
-    """Makes the kernel count the peak of resident memory anew, and gives what is resident, in bytes (Linux)."""
+    """Make the kernel count the peak of resident memory anew, and return what is resident, in bytes (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
     return read_memory("VmRSS")
 
 
 def read_memory(name: str) -> int:
-    """Gives a line of this process's status, in bytes (Linux)."""
+    """Return a line of this process's status, in bytes (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * KIB for line in lines if line.startswith(f"{name}:"))
 

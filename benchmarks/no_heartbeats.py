@@ -5,6 +5,6 @@ from benchmarks.heartbeats import stop_heartbeats
 
 
 def run(region_id: int, table_name: str, fetch_concurrency: int) -> None:
-    """Fills a table with a region's cheapest sell orders: what differs."""
+    """Fill a table with a region's cheapest sell orders: what differs."""
     with stop_heartbeats():
         market_data.run(region_id, table_name, fetch_concurrency)

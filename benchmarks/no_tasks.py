@@ -6,11 +6,11 @@ from benchmarks.heartbeats import stop_heartbeats
 
 
 def run(_region_id: int, _table_name: str, _fetch_concurrency: int) -> None:
-    """Runs the flow, without heartbeats."""
+    """Run the flow, without heartbeats."""
     with stop_heartbeats():
         no_tasks()
 
 
 @flow(name="no-tasks")
 def no_tasks() -> None:
-    """Does nothing."""
+    """Do nothing."""

@@ -9,14 +9,14 @@ from tasks.table.records import PARTS
 
 
 def run(_region_id: int, _table_name: str, _fetch_concurrency: int) -> None:
-    """Runs the flow, without heartbeats."""
+    """Run the flow, without heartbeats."""
     with stop_heartbeats():
         no_work()
 
 
 @flow(name="no-work")
 def no_work() -> None:
-    """Runs the states, one after the other."""
+    """Run the states, one after the other."""
     for _ in range(2):  # Get Page Count, Build Iterator
         nothing(0)
     nothing.map(range(CHUNKS)).result()
@@ -28,4 +28,4 @@ def no_work() -> None:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def nothing(_number: int) -> None:
-    """Does nothing."""
+    """Do nothing."""

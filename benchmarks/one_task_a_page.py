@@ -20,7 +20,7 @@ Batch = list[dict[str, Any]]
 
 
 def run(region_id: int, table_name: str, fetch_concurrency: int) -> None:
-    """Fills a table with a region's cheapest sell orders: all records, every time."""
+    """Fill a table with a region's cheapest sell orders: all records, every time."""
     runner = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers=fetch_concurrency))
     one_task_a_page.with_options(task_runner=runner)(region_id, table_name)
 
@@ -37,20 +37,20 @@ def one_task_a_page(region_id: int, table_name: str) -> None:
 
 @task(retries=3, retry_delay_seconds=1, cache_policy=NO_CACHE)
 def get_page_count(http: httpx.Client, region_id: int) -> int:
-    """Asks how many pages there are."""
+    """Ask how many pages there are."""
     return int(http.head(f"/markets/{region_id}/orders", params={"order_type": "all"}).headers["X-Pages"])
 
 
 @task(retries=3, retry_delay_seconds=1, cache_policy=NO_CACHE)
 def fetch_page(http: httpx.Client, region_id: int, page: int) -> pd.DataFrame:
-    """Downloads one page."""
+    """Download one page."""
     answer = http.get(f"/markets/{region_id}/orders", params={"order_type": "all", "page": page})
     return decode(answer.raise_for_status().content)
 
 
 @task(cache_policy=NO_CACHE)
 def aggregate(pages: list[pd.DataFrame]) -> list[Batch]:
-    """Gives the records as put requests, in batches of 25."""
+    """Return the records as put requests, in batches of 25."""
     orders = pd.concat(pages, ignore_index=True)
     records = orders.groupby("type_id").agg(price=("price", "min"), volume=("volume", "sum"))
     requests: Batch = [
@@ -62,5 +62,5 @@ def aggregate(pages: list[pd.DataFrame]) -> list[Batch]:
 
 @task(retries=3, retry_delay_seconds=1, cache_policy=NO_CACHE)
 def store_batch(batch: Any, table_name: str, dynamodb: "DynamoDBClient") -> None:  # noqa: ANN401 (requests of boto3)
-    """Writes one batch."""
+    """Write one batch."""
     dynamodb.batch_write_item(RequestItems={table_name: batch})

@@ -28,14 +28,14 @@ decoder = msgspec.json.Decoder(list[Order])
 
 
 def run(region_id: int, table_name: str, fetch_concurrency: int) -> None:
-    """Fills a table with a region's cheapest sell orders: all records, every time."""
+    """Fill a table with a region's cheapest sell orders: all records, every time."""
     orders = pd.concat(asyncio.run(fetch_region(region_id, fetch_concurrency)), ignore_index=True)
     records = orders.groupby("type_id").agg(price=("price", "min"), volume=("volume", "sum"))
     store(records, table_name)
 
 
 async def fetch_region(region_id: int, fetch_concurrency: int) -> list[pd.DataFrame]:
-    """Gives the sell orders of each page."""
+    """Return the sell orders of each page."""
     path = f"/markets/{region_id}/orders"
     gate = asyncio.Semaphore(fetch_concurrency)
     limits = httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency)
@@ -52,7 +52,7 @@ async def fetch_region(region_id: int, fetch_concurrency: int) -> list[pd.DataFr
 
 
 def decode(body: bytes) -> pd.DataFrame:
-    """Gives a page's sell orders."""
+    """Return a page's sell orders."""
     orders = [order for order in decoder.decode(body) if not order.is_buy_order]
     return pd.DataFrame(
         {
@@ -64,7 +64,7 @@ def decode(body: bytes) -> pd.DataFrame:
 
 
 def store(records: pd.DataFrame, table_name: str) -> None:
-    """Writes all records, 25 a call, from 8 threads."""
+    """Write all records, 25 a call, from 8 threads."""
     client = boto3.client("dynamodb", config=Config(max_pool_connections=STORE_CONCURRENCY, parameter_validation=False))
     requests = [
         {"PutRequest": {"Item": {"pk": {"S": str(t)}, "price": {"N": str(price)}, "volume": {"N": str(volume)}}}}

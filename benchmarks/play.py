@@ -41,7 +41,7 @@ class Play:
         self._stored: dict[int, list[Item]] = {}
 
     def play(self, case: Case) -> list[Result]:
-        """Measures a case's contestants in turn, A B A B …, each when the servers are idle."""
+        """Measure a case's contestants in turn, A B A B …, each when the servers are idle."""
         results = [Result(case, contestant, []) for contestant in case.contestants]
         with ExitStack() as processes:
             runners = [processes.enter_context(self.warm(case, contestant)) for contestant in case.contestants]
@@ -54,7 +54,7 @@ class Play:
         return results
 
     def profile(self, case: Case, contestant: str) -> Profile:
-        """Gives the CPU profile of a run."""
+        """Return the CPU profile of a run."""
         with self.warm(case, contestant) as runner:
             measured = self.measure(case, contestant, runner, is_profiled=True)
         assert measured.profile
@@ -62,7 +62,7 @@ class Play:
 
     @contextmanager
     def warm(self, case: Case, contestant: str) -> Iterator["Runner"]:
-        """Starts a contestant's process, and has it do a small run."""
+        """Start a contestant's process, and have it do a small run."""
         market = market_of(case)
         with (
             Runner(self.servers.environ(market, as_deployed=case.as_deployed)) as runner,
@@ -72,7 +72,7 @@ class Play:
             yield runner
 
     def measure(self, case: Case, contestant: str, runner: "Runner", *, is_profiled: bool = False) -> Measure:
-        """Measures one run, and checks its table.
+        """Measure one run, and check its table.
 
         Raises:
             RunError: the run failed.
@@ -89,12 +89,12 @@ class Play:
         return measure
 
     def keep(self, case: Case, contestant: str, items: list[Item]) -> None:
-        """Keeps the items of the flow's first fill as they are when their snapshot has expired, for later cases."""
+        """Keep the items of the flow's first fill as they are when their snapshot has expired, for later cases."""
         if contestant == FLOW and case.kind == "first fill":
             self._stored[case.pages] = grow_old(items)
 
     def items_before(self, case: Case, contestant: str) -> list[Item]:
-        """Gives what a run's table holds before it; only the flow looks, so the others' are empty."""
+        """Return what a run's table holds before it; only the flow looks, so the others' are empty."""
         if contestant not in FLOWS or case.kind not in {"steady state", "not modified"}:
             return []
         if case.pages not in self._stored:
@@ -103,12 +103,12 @@ class Play:
 
 
 def market_of(case: Case) -> Market:
-    """Gives the market that a case's contestants see."""
+    """Return the market that a case's contestants see."""
     return Market(NEXT if case.kind == "steady state" else SNAPSHOT_INDEX, case.latency_ms)
 
 
 def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
-    """Gives the markets of all cases, and the regions that each must have ready."""
+    """Return the markets of all cases, and the regions that each must have ready."""
     wanted: dict[Market, set[int]] = {}
     for case in cases:
         for market in (Market(), market_of(case)):  # the first snapshot comes before any other
@@ -117,7 +117,7 @@ def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
 
 
 def job_of(case: Case, contestant: str, table_name: str, *, is_profiled: bool = False) -> Job:
-    """Gives a contestant's run of a case."""
+    """Return a contestant's run of a case."""
     return Job(contestant, case.region_id, table_name, case.fetch_concurrency, is_profiled)
 
 
@@ -140,7 +140,7 @@ class Runner:
         self._said.close()
 
     def run(self, job: Job) -> Measure:
-        """Does a job.
+        """Do a job.
 
         Raises:
             RunError: it failed, with the end of what it printed.

@@ -35,7 +35,7 @@ LINES: dict[Kind, str] = {"first fill": "-", "steady state": "--"}
 
 
 def draw_plots(results: Results, folder: Path) -> None:
-    """Draws all plots as PNG files."""
+    """Draw all plots as PNG files."""
     mpl.use("agg")
     folder.mkdir(parents=True, exist_ok=True)
     draw_sizes(results, folder / "performance-sizes.png")
@@ -44,7 +44,7 @@ def draw_plots(results: Results, folder: Path) -> None:
 
 
 def draw_sizes(results: Results, file: Path) -> None:
-    """Draws seconds, CPU and memory over pages."""
+    """Draw seconds, CPU and memory over pages."""
     _, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     figures = {"seconds": "seconds", "cpu_seconds": "CPU seconds", "peak_bytes": "peak memory, MiB"}
     for ax, (name, title) in zip(axes, figures.items(), strict=True):
@@ -59,7 +59,7 @@ def draw_sizes(results: Results, file: Path) -> None:
 
 
 def draw_size(ax: Axes, results: Results, contestant: str, kind: Kind, figure: str) -> None:
-    """Draws one contestant's medians over pages, with the spread where there is more than one measure."""
+    """Draw one contestant's medians over pages, with the spread where there is more than one measure."""
     found = [result for pages in SIZES if (result := results.find(contestant, Case(kind, pages)))]
     if not found:
         return
@@ -80,7 +80,7 @@ def draw_size(ax: Axes, results: Results, contestant: str, kind: Kind, figure: s
 
 
 def draw_latency(results: Results, file: Path) -> None:
-    """Draws seconds over concurrency, a panel for each latency."""
+    """Draw seconds over concurrency, a panel for each latency."""
     figure, axes = plt.subplots(1, len(LATENCIES_MS), figsize=(13, 4), layout="constrained")
     figure.suptitle(f"{FORGE} pages, first fill, seconds over fetch_concurrency")
     for ax, latency_ms in zip(axes, LATENCIES_MS, strict=True):
@@ -98,7 +98,7 @@ def draw_latency(results: Results, file: Path) -> None:
 
 
 def draw_spans(results: Results, file: Path) -> None:
-    """Draws when each state was at work, a panel a case."""
+    """Draw when each state was at work, a panel a case."""
     panels = max(1, len(results.spans))
     _, axes = plt.subplots(panels, 1, figsize=(11, 2.4 * panels), layout="constrained", squeeze=False)
     for ax, (name, spans) in zip(axes[:, 0], results.spans.items(), strict=False):
@@ -109,7 +109,7 @@ def draw_spans(results: Results, file: Path) -> None:
 
 
 def draw_states(ax: Axes, spans: list[Span]) -> None:
-    """Draws one bar a state, the first on top."""
+    """Draw one bar a state, the first on top."""
     ax.barh(
         [f"{span.state} ({span.task_runs})" for span in spans],
         [span.ended - span.begun for span in spans],
@@ -121,6 +121,6 @@ def draw_states(ax: Axes, spans: list[Span]) -> None:
 
 
 def save(file: Path) -> None:
-    """Writes the figure that was drawn last."""
+    """Write the figure that was drawn last."""
     plt.savefig(file, dpi=110)
     plt.close()

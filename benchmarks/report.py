@@ -14,7 +14,7 @@ NAMES = LABELS | {"no_tasks": "flow without tasks", "no_work": "as many task run
 
 
 def write_report(results: Results, images: str) -> str:
-    """Gives the report as markdown.
+    """Return the report as markdown.
 
     Args:
         results: of a run of the benchmark.
@@ -33,7 +33,7 @@ def write_report(results: Results, images: str) -> str:
 
 
 def setting_section(results: Results) -> str:
-    """Says when and on what."""
+    """Say when and on what."""
     machine = "; ".join(f"{name} {value}" for name, value in results.machine.items())
     versions = ", ".join(f"{name} {value}" for name, value in results.versions.items())
     repeats = max((len(result.measures) for result in results.results), default=0)
@@ -44,7 +44,7 @@ def setting_section(results: Results) -> str:
 
 
 def goals_section(results: Results) -> str:
-    """Gives the goals."""
+    """Return the goals."""
     rows = [
         (goal.case, goal.goal, goal.measured, "yes" if goal.is_met else "**no**", "" if goal.is_met else goal.floor)
         for goal in judge_goals(results)
@@ -53,7 +53,7 @@ def goals_section(results: Results) -> str:
 
 
 def sizes_section(results: Results, images: str) -> str:
-    """Gives all cases but those of latency."""
+    """Return all cases but those of latency."""
     rows = [row_of(result, results) for result in results.results if not result.case.is_slow]
     head = ["case", "who", "seconds", "× plain", "CPU seconds", "peak memory, MiB"]
     plot = f"![Seconds, CPU and memory over pages]({images}/performance-sizes.png)"
@@ -61,7 +61,7 @@ def sizes_section(results: Results, images: str) -> str:
 
 
 def row_of(result: Result, results: Results) -> tuple[str, ...]:
-    """Gives a result's row."""
+    """Return a result's row."""
     plain = results.find(PLAIN, result.case)
     ratio = f"{result.median() / plain.median():.2f}" if plain else ""
     return (
@@ -75,7 +75,7 @@ def row_of(result: Result, results: Results) -> tuple[str, ...]:
 
 
 def latency_section(results: Results, images: str) -> str:
-    """Gives seconds by latency and concurrency."""
+    """Return seconds by latency and concurrency."""
     if not any(result.case.is_slow for result in results.results):
         return ""
     rows = [latency_row(results, contestant, latency) for latency in LATENCIES_MS for contestant in (PLAIN, FLOW)]
@@ -85,13 +85,13 @@ def latency_section(results: Results, images: str) -> str:
 
 
 def latency_row(results: Results, contestant: str, latency_ms: int) -> tuple[str, ...]:
-    """Gives a contestant's seconds by concurrency."""
+    """Return a contestant's seconds by concurrency."""
     found = [results.find(contestant, Case("first fill", FORGE, latency_ms, at_once)) for at_once in CONCURRENCIES]
     return (f"{latency_ms} ms", NAMES[contestant], *(spread(result.values()) if result else "" for result in found))
 
 
 def deployment_section(results: Results) -> str:
-    """Gives what a run of the deployment takes."""
+    """Return what a run of the deployment takes."""
     if not results.deployments:
         return ""
     names = {FLOW: "market-data/region, 433 pages, first fill", NO_TASKS: "an empty flow"}
@@ -100,7 +100,7 @@ def deployment_section(results: Results) -> str:
 
 
 def states_section(results: Results, images: str) -> str:
-    """Gives when each state was at work."""
+    """Return when each state was at work."""
     rows = [
         (name, span.state, str(span.task_runs), f"{span.begun:.2f}", f"{span.ended:.2f}")
         for name, spans in results.spans.items()
@@ -113,13 +113,13 @@ def states_section(results: Results, images: str) -> str:
 
 
 def profile_section(results: Results) -> str:
-    """Gives the CPU profiles."""
+    """Return the CPU profiles."""
     parts = [profile_table(results, way) for way in ("packages", "steps", "functions")]
     return f"## CPU profile\n\n{PROFILE.strip()}\n\n" + "\n\n".join(parts) if results.profiles else ""
 
 
 def profile_table(results: Results, way: str) -> str:
-    """Gives the largest shares of CPU, each contestant's beside the others'."""
+    """Return the largest shares of CPU, each contestant's beside the others'."""
     shares: dict[str, Shares] = {name: getattr(profile, way) for name, profile in results.profiles.items()}
     most = {name: max(of.get(name, 0.0) for of in shares.values()) for of in shares.values() for name in of}
     largest = sorted(most, key=lambda name: -most[name])[:PROFILE_LINES]
@@ -129,13 +129,13 @@ def profile_table(results: Results, way: str) -> str:
 
 
 def spread(values: list[float], digits: int = 2) -> str:
-    """Gives the median, and the least and the most where there is more than one."""
+    """Return the median, and the least and the most where there is more than one."""
     low, middle, high = (round(value, digits) + 0.0 for value in (min(values), median(values), max(values)))  # no -0
     ends = f" ({low:.{digits}f}–{high:.{digits}f})" if len(values) > 1 else ""
     return f"{middle:.{digits}f}{ends}"
 
 
 def table(head: list[str], rows: Iterable[tuple[str, ...]]) -> str:
-    """Gives a table in markdown."""
+    """Return a table in markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -9,7 +9,7 @@ from benchmarks.report import row_of
 
 
 def show_results(results: Results) -> None:
-    """Prints all results, and the goals below them."""
+    """Print all results, and the goals below them."""
     table = Table(title="Medians (least–most)")
     for name in ("case", "who"):
         table.add_column(name)

@@ -48,7 +48,7 @@ class Market(msgspec.Struct, frozen=True):
         return f"market-{self.index - SNAPSHOT_INDEX}-{self.latency_ms}ms"
 
     def command(self, region_ids: list[int]) -> list[str]:
-        """Gives what starts it."""
+        """Return what starts it."""
         at = self.index * SNAPSHOT_SECONDS + SECONDS_IN
         options = {"--seed": SEED, "--every": SNAPSHOT_SECONDS, "--at": at, "--latency-ms": self.latency_ms}
         words = [str(word) for option in options.items() for word in option]
@@ -80,7 +80,7 @@ class Servers:
         self.api.close()
 
     def start(self, markets: dict[Market, list[int]]) -> None:
-        """Starts store, Prefect server and markets, and waits until each has its regions' pages ready."""
+        """Start store, Prefect server and markets, and wait until each has its regions' pages ready."""
         children = {
             market: self._start(market.name, market.command(ids), self._base) for market, ids in markets.items()
         }
@@ -94,7 +94,7 @@ class Servers:
         self._wait_for(self.api.is_up)
 
     def wait_until_idle(self) -> None:
-        """Waits until the servers have done what earlier runs have left them, such as events to be written down."""
+        """Wait until the servers have done what earlier runs have left them, such as events to be written down."""
         deadline = time.monotonic() + IDLE_SECONDS
         while time.monotonic() < deadline:
             before = self._used_seconds()
@@ -106,7 +106,7 @@ class Servers:
         return sum(used_seconds(child.process.pid) for child in self._children if child.is_running())
 
     def start_worker(self, market: Market) -> None:
-        """Deploys the flows of this project and the empty one, and starts a worker for them."""
+        """Deploy the flows of this project and the empty one, and start a worker for them."""
         environ = self.environ(market, as_deployed=True)
         self.api.create_pool(POOL)
         empty = ["--name", "benchmark", "--pool", POOL, "benchmarks/no_tasks.py:no_tasks"]
@@ -117,7 +117,7 @@ class Servers:
         self._wait_for(lambda: self.api.has_worker(POOL))
 
     def environ(self, market: Market, *, as_deployed: bool = False) -> dict[str, str]:
-        """Gives the environment of a contestant.
+        """Return the environment of a contestant.
 
         Args:
             market: that it finds in ESI_URL.
@@ -153,13 +153,13 @@ class Servers:
 
 
 def used_seconds(pid: int) -> float:
-    """Gives the CPU seconds of a process (Linux)."""
+    """Return the CPU seconds of a process (Linux)."""
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_for_pages(url: str, region_id: int) -> None:
-    """Waits until a market has made a region's pages."""
+    """Wait until a market has made a region's pages."""
     httpx.head(
         f"{url}/markets/{region_id}/orders",
         params={"order_type": "all"},

@@ -31,7 +31,7 @@ class Times(msgspec.Struct, frozen=True):
 
 
 def read_spans(api_url: str, flow_name: str) -> list[Span]:
-    """Gives the states of a flow's newest run that stored something, in their order, and the run itself last.
+    """Return the states of a flow's newest run that stored something, in their order, and the run itself last.
 
     Raises:
         TimeoutError: the server does not say how its task runs ended.
@@ -50,14 +50,14 @@ def read_spans(api_url: str, flow_name: str) -> list[Span]:
 
 
 def ask(http: httpx.Client, path: str, wanted: dict[str, object]) -> list[Run]:
-    """Asks for runs."""
+    """Ask for runs."""
     return msgspec.json.decode(
         http.post(path.removeprefix("/"), json=wanted).raise_for_status().content, type=list[Run]
     )
 
 
 def to_times(run: Run) -> Times:
-    """Gives when a run that has ended began and ended, and which state it is of, which its name begins with."""
+    """Return when a run that has ended began and ended, and which state it is of, which its name begins with."""
     assert run.start_time
     assert run.end_time
     state = re.sub(r" \d[\d–]*$", "", run.name)
@@ -65,7 +65,7 @@ def to_times(run: Run) -> Times:
 
 
 def to_spans(task_runs: list[Times], flow_run: Times) -> list[Span]:
-    """Gives one span a state, from its first task run's start to its last one's end."""
+    """Return one span a state, from its first task run's start to its last one's end."""
     by_state: dict[str, list[Times]] = {}
     for run in sorted(task_runs, key=lambda run: run.begun):
         by_state.setdefault(run.state, []).append(run)

@@ -53,7 +53,7 @@ class Tables:
 
     @contextmanager
     def table(self, items: list[Item] | None = None) -> Iterator[str]:
-        """Makes a table that holds `items`, gives its name, and drops it in the end."""
+        """Make a table that holds `items`, return its name, and drop it in the end."""
         name = f"Benchmark-{uuid.uuid4()}"
         self.client.create_table(
             TableName=name,
@@ -69,7 +69,7 @@ class Tables:
                 self.client.delete_table(TableName=name)
 
     def fill(self, name: str, items: list[Item]) -> None:
-        """Writes items into a table."""
+        """Write items into a table."""
 
         def write(start: int) -> None:
             batch: list[WriteRequestTypeDef] = [{"PutRequest": {"Item": item}} for item in items[start : start + 25]]
@@ -79,13 +79,13 @@ class Tables:
             list(threads.map(write, range(0, len(items), 25)))
 
     def read(self, name: str) -> list[Item]:
-        """Gives all items of a table."""
+        """Return all items of a table."""
         pages = self.client.get_paginator("scan").paginate(TableName=name, ConsistentRead=True)
         return [dict(item) for page in pages for item in page["Items"]]
 
 
 def check(items: list[Item], truth: Records) -> None:
-    """Compares a table's items with the truth.
+    """Compare a table's items with the truth.
 
     Raises:
         WrongTableError: they differ.
@@ -99,7 +99,7 @@ def check(items: list[Item], truth: Records) -> None:
 
 
 def to_records(items: list[Item]) -> Records:
-    """Gives the records among a table's items, without what tells where the table stands."""
+    """Return the records among a table's items, without what tells where the table stands."""
     return {
         item["pk"]["S"]: Record(Decimal(item["price"]["N"]), Decimal(item["volume"]["N"]))
         for item in items
@@ -108,13 +108,13 @@ def to_records(items: list[Item]) -> Records:
 
 
 def grow_old(items: list[Item]) -> list[Item]:
-    """Gives items as they are when their snapshot has expired, so that a run asks for the next."""
+    """Return items as they are when their snapshot has expired, so that a run asks for the next."""
     return [item | {"expires": {"S": LONG_AGO}} if item["pk"]["S"] == SNAPSHOT_KEY else item for item in items]
 
 
 @cache
 def true_records(region_id: int, index: int) -> Records:
-    """Gives the records of a snapshot by the market's own orders: each type's cheapest sell price, and its volume.
+    """Return the records of a snapshot by the market's own orders: each type's cheapest sell price, and its volume.
 
     Args:
         region_id: of the market stand-in.
@@ -127,5 +127,5 @@ def true_records(region_id: int, index: int) -> Records:
 
 
 def count_orders(region_id: int, index: int) -> int:
-    """Gives the number of orders of a snapshot."""
+    """Return the number of orders of a snapshot."""
     return len(make_orders(SEED, region_id, index))

@@ -9,14 +9,14 @@ from tasks.reporting.reporter import Reporter
 
 
 def run(region_id: int, table_name: str, fetch_concurrency: int) -> None:
-    """Fills a table with a region's cheapest sell orders: what differs."""
+    """Fill a table with a region's cheapest sell orders: what differs."""
     with show_nothing():
         no_heartbeats.run(region_id, table_name, fetch_concurrency)
 
 
 @contextmanager
 def show_nothing() -> Iterator[None]:
-    """Makes flow runs of this process leave no tag, progress, event, artifact or picture until the block ends."""
+    """Make flow runs of this process leave no tag, progress, event, artifact or picture until the block ends."""
     later, hooks = Reporter.later, market_data.on_completion_hooks
     Reporter.later = lambda *_, **__: None  # type: ignore[method-assign]
     market_data.on_completion_hooks = [hook for hook in hooks if hook is not leave_news]

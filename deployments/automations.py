@@ -24,7 +24,7 @@ BODY = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Does what the command line says; gives the exit code."""
+    """Do what the command line says; return the exit code."""
     parser = argparse.ArgumentParser("python -m deployments.automations", description=__doc__)
     parser.add_argument(
         "--notify",
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def apply(notify: str | None) -> None:
-    """Brings the automations of the server that PREFECT_API_URL names up to date, and says what was done.
+    """Bring the automations of the server that PREFECT_API_URL names up to date, and say what was done.
 
     Args:
         notify: the slug of a notification block, with its type's.
@@ -76,7 +76,7 @@ def apply(notify: str | None) -> None:
 
 
 def with_action(automations: list[dict[str, Any]], action: dict[str, str]) -> list[dict[str, Any]]:
-    """Gives automations with an action in place of each that does nothing."""
+    """Return automations with an action in place of each that does nothing."""
     return [
         automation | {"actions": [action if each["type"] == "do-nothing" else each for each in automation["actions"]]}
         for automation in automations

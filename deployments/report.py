@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_runs(value: str) -> int:
-    """Reads a number of runs.
+    """Read a number of runs.
 
     Raises:
         argparse.ArgumentTypeError: it is none that the report can show.

@@ -105,7 +105,7 @@ def read_allowed(annotation: Any) -> list[str]:  # noqa: ANN401 (whatever a flow
 
 
 def name_kind(schema: dict[str, Any]) -> str:
-    """Names what an option takes: its choices, or its type."""
+    """Name what an option takes: its choices, or its type."""
     return "{" + ",".join(schema["enum"]) + "}" if "enum" in schema else str(schema["type"]).upper()
 
 
@@ -135,7 +135,7 @@ def find_consoles() -> list[logging.Handler]:
 
 @contextmanager
 def show_bars(console: Console) -> Iterator[None]:
-    """Shows the work of each state as a bar, in place of the log's lines, but for warnings."""
+    """Show the work of each state as a bar, in place of the log's lines, but for warnings."""
     for handler in find_consoles():
         handler.setLevel(logging.WARNING)
     ended = threading.Event()

@@ -51,9 +51,9 @@ _ended: dict[str, tuple[Summary, Changes | None]] = {}  # by flow run id: runs w
 
 
 def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's names)
-    """Gives a caller its summary even if Prefect's server answers too late that it took the run's end in.
+    """Return the summary even if Prefect's confirmation of the final state was lost.
 
-    Prefect asks again, is told that the run has ended already, and is given a state that has no data.
+    Prefect sends the state again, learns that the run has ended already, and gets a state that has no data.
     """
     if state.data is None:
         state.data = _ended[str(flow_run.id)][0]
@@ -93,7 +93,7 @@ def market_data(
     force: Force = False,
     key: KeyChoice = "type",
 ) -> Summary:
-    """Brings a table to the newest snapshot of a region's market, and writes only what differs.
+    """Bring a table to the newest snapshot of a region's market, and write only what differs.
 
     Args:
         region_id: The market region, such as 10000002 for The Forge.
@@ -124,7 +124,7 @@ def market_data(
 
 
 def store_market(parameters: Parameters, esi: Esi, table: Table, *, force: bool) -> Summary:
-    """Takes a market, a region's or a structure's, through the states, in their order."""
+    """Take a market, a region's or a structure's, through the states, in their order."""
     started = time.monotonic()
     forget_old_pages()
     with Reporter() as reporter, Lease(table) as lease:
@@ -153,7 +153,7 @@ def store_market(parameters: Parameters, esi: Esi, table: Table, *, force: bool)
 
 
 def finish(summary: Summary, reporter: Reporter, changes: Changes | None = None) -> Summary:
-    """Ends the run with the summary's line as its state's message, and tells of it.
+    """End the run with the summary's line as its state's message, and tell of it.
 
     Prefect unwraps the state: a caller gets the summary itself.
     """

@@ -43,7 +43,7 @@ def or_give(allowed: str) -> OrGive:
 
 
 def fill_in(table_name: str, region_id: int = 10000002) -> str:
-    """Gives the name of a region's table.
+    """Return the name of a region's table.
 
     Raises:
         ValueError: DynamoDB takes no such name.
@@ -52,7 +52,7 @@ def fill_in(table_name: str, region_id: int = 10000002) -> str:
 
 
 def check_template(table_name: str) -> str:
-    """Gives a table name, not yet filled in, back.
+    """Return a table name, not yet filled in, back.
 
     Raises:
         ValueError: filled in, it is no table name.
@@ -62,7 +62,7 @@ def check_template(table_name: str) -> str:
 
 
 def check_tables(regions: int, table_name: str, key: str) -> None:
-    """Raises if several regions' records could not be told apart.
+    """Raise if several regions' records could not be told apart.
 
     Raises:
         ValueError: they share a table, and its keys are item types alone.
@@ -75,7 +75,7 @@ def check_tables(regions: int, table_name: str, key: str) -> None:
 
 
 def fill_in_structure(table_name: str, structure_id: int = FIRST_STRUCTURE_ID) -> str:
-    """Gives the name of a structure's table.
+    """Return the name of a structure's table.
 
     Raises:
         ValueError: DynamoDB takes no such name.
@@ -84,7 +84,7 @@ def fill_in_structure(table_name: str, structure_id: int = FIRST_STRUCTURE_ID) -
 
 
 def check_structure_table(table_name: str) -> str:
-    """Gives the name of a structure's table, not yet filled in, back.
+    """Return the name of a structure's table, not yet filled in, back.
 
     Raises:
         ValueError: filled in, it is no table name.

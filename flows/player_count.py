@@ -24,14 +24,14 @@ class Status(msgspec.Struct, frozen=True):
 
 @task(name="Get Status", **RETRIED, **NOT_KEPT)
 def get_status(esi: Esi) -> tuple[Status, datetime]:
-    """Gives the server's status, and the time of the answer, UTC."""
+    """Return the server's status, and the time of the answer, UTC."""
     return esi.get_json("/status", Status)
 
 
 @as_deployed
 @flow(name="player-count", description="Stores how many players are online.", persist_result=False)
 def player_count(table_name: TableName = "PlayerCount", keep_days: KeepDays = None) -> str:
-    """Stores how many players are online, under the time of the answer.
+    """Store how many players are online, under the time of the answer.
 
     Args:
         table_name: The DynamoDB table, with partition key pk (S).

@@ -47,7 +47,7 @@ def structure_market(
     force: Force = False,
     credentials: BlockName = "eve-sso",
 ) -> Summary:
-    """Brings a table to the newest snapshot of a structure's market, in the states of the flow market-data.
+    """Bring a table to the newest snapshot of a structure's market, in the states of the flow market-data.
 
     Args:
         structure_id: The player structure, such as 1035466617946.

@@ -45,7 +45,7 @@ def universe(
     detail: DetailChoice = "compact",
     concurrency: Concurrency = 8,
 ) -> UniverseSummary:
-    """Brings many regions' records to their newest snapshots, the largest region first.
+    """Bring many regions' records to their newest snapshots, the largest region first.
 
     Args:
         region_ids: The regions; all that have a market if not given.

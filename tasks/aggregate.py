@@ -21,7 +21,7 @@ from tasks.table.snapshot import Parameters
 
 @task(name="Aggregate", task_run_name="Aggregate", cache_policy=NO_CACHE, persist_result=False)
 def aggregate(chunks: list[Orders], parameters: Parameters) -> Book:
-    """Gives one record per item type; it uses the chunks up, as `merge_pages` does."""
+    """Return one record per item type; it uses the chunks up, as `merge_pages` does."""
     side = parameters.order_type if parameters.detail == "compact" else "all"
     orders, count = merge_pages(chunks, side)
     records = aggregate_orders(orders, parameters.order_type, parameters.price, parameters.detail)
@@ -30,7 +30,7 @@ def aggregate(chunks: list[Orders], parameters: Parameters) -> Book:
 
 
 def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, detail: Detail) -> pd.DataFrame:
-    """Gives each item type's record.
+    """Return each item type's record.
 
     Args:
         orders: as `merge_pages` gives them.

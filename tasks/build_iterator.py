@@ -31,22 +31,22 @@ class Chunk(msgspec.Struct):
         return self.last - self.first + 1
 
     def note_retry(self, waits: Waits) -> None:
-        """Adds the time since the attempt before, if there was one, to what was waited."""
+        """Add the time since the attempt before, if there was one, to what was waited."""
         if self.failed_at:
             waits.add(self.failed_at)
 
     def missing(self) -> list[int]:
-        """Gives the page numbers that have not come yet, ascending."""
+        """Return the page numbers that have not come yet, ascending."""
         return [page for page in range(self.first, self.last + 1) if page not in self.fetched]
 
 
 @task(name="Build Iterator", task_run_name="Build Iterator", cache_policy=NO_CACHE, persist_result=False)
 def build_iterator(pages: int) -> list[Chunk]:
-    """Gives the chunks of a snapshot of `pages` pages: every page once, in order."""
+    """Return the chunks of a snapshot of `pages` pages: every page once, in order."""
     return split_pages(pages)
 
 
 def split_pages(pages: int) -> list[Chunk]:
-    """Splits pages 1 to `pages` into about `CHUNKS` chunks: one page each up to 8 pages, at most 60 pages each."""
+    """Split pages 1 to `pages` into about `CHUNKS` chunks: one page each up to 8 pages, at most 60 pages each."""
     size = min(max(1, math.ceil(pages / CHUNKS)), MAX_CHUNK_PAGES)
     return [Chunk(first, min(first + size - 1, pages)) for first in range(1, pages + 1, size)]

@@ -27,7 +27,7 @@ class SnapshotMovedOn(Exception):  # noqa: N818 (no error: the run starts over)
 
 @task(name="Fetch Pages", task_run_name="Fetch Pages {chunk}", **RETRIED, **keep_pages())
 def fetch_pages(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> Orders:
-    """Gives a chunk's orders, `DTYPES`; nothing, in a state named `MovedOn`, if the snapshot has moved on."""
+    """Return a chunk's orders, `DTYPES`; nothing, in a state named `MovedOn`, if the snapshot has moved on."""
     try:
         fetch_missing(chunk, snapshot, esi)
     except SnapshotMovedOn as news:
@@ -40,7 +40,7 @@ def fetch_pages(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> Orders:
 
 
 def fetch_missing(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> None:
-    """Fetches the pages that the chunk does not have yet, and keeps all that come even if one fails.
+    """Fetch the pages that the chunk does not have yet, and keep all that come even if one fails.
 
     Raises:
         SnapshotMovedOn: a page belongs to a newer snapshot.
@@ -70,7 +70,7 @@ def fetch_missing(chunk: Chunk, snapshot: Snapshot, esi: Esi) -> None:
 
 
 def fetch_page(page: int, snapshot: Snapshot, esi: Esi) -> Orders:
-    """Downloads one page of a snapshot and gives its orders, as `decode_orders` does.
+    """Download one page of a snapshot and return its orders, as `decode_orders` does.
 
     Raises:
         SnapshotMovedOn: the page, or a region with fewer pages, belongs to a newer snapshot.
@@ -96,7 +96,7 @@ def fetch_page(page: int, snapshot: Snapshot, esi: Esi) -> Orders:
 
 
 def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
-    """Raises unless an answer belongs to `snapshot`.
+    """Raise unless an answer belongs to `snapshot`.
 
     Raises:
         SnapshotMovedOn: it is newer, or has another number of pages.
@@ -115,12 +115,12 @@ def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
 
 
 def is_whole(chunks: Sequence[Orders | None]) -> bool:
-    """Tells whether all chunks are there; one that found the snapshot to have moved on gives nothing."""
+    """Return whether all chunks are there; one that found the snapshot to have moved on gives nothing."""
     return all(orders is not None for orders in chunks)
 
 
 def offers() -> Iterator[int]:
-    """Counts the snapshots that a run may begin to fetch.
+    """Count the snapshots that a run may begin to fetch.
 
     Raises:
         TransientError: each of them moved on before its last page was there.

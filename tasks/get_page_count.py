@@ -56,7 +56,7 @@ def get_page_count(parameters: Parameters, table: Table, esi: Esi, *, force: boo
 
 
 def read_stored(table: Table, region_id: int, *, force: bool) -> TableSnapshot | None:
-    """Gives where the table stands, None if it holds nothing of ours; a missing table on this machine is created.
+    """Return where the table stands, None if it holds nothing of ours; a missing table on this machine is created.
 
     Raises:
         MissingTableError: the table is not there, nor on this machine.
@@ -71,7 +71,7 @@ def read_stored(table: Table, region_id: int, *, force: bool) -> TableSnapshot |
 
 
 def ask(esi: Esi, region_id: int) -> Answer:
-    """Asks ESI for the snapshot on offer.
+    """Ask ESI for the snapshot on offer.
 
     Raises:
         RefusedError: there is no such region, or ESI refuses for good.
@@ -97,7 +97,7 @@ def check_not_older(answer: Answer, stored: TableSnapshot, region_id: int) -> No
 
 
 def seconds_to_wait(answer: Answer, fetch_concurrency: int) -> float:
-    """Gives how long to wait for the next snapshot; 0 if this one lasts until its pages are here, or over a minute.
+    """Return how long to wait for the next snapshot; 0 if this one lasts until its pages are here, or over a minute.
 
     ESI asks for it: pages fetched across a change are of two snapshots, and all for nothing.
     """
@@ -107,7 +107,7 @@ def seconds_to_wait(answer: Answer, fetch_concurrency: int) -> float:
 
 
 def offered(answer: Answer, region_id: int, stored: TableSnapshot | None) -> Snapshot:
-    """Gives the snapshot that ESI offers, for the table to be brought to."""
+    """Return the snapshot that ESI offers, for the table to be brought to."""
     return Snapshot(
         region_id=region_id,
         last_modified=answer.last_modified,
@@ -127,7 +127,7 @@ def valid_until(answer: Answer) -> datetime:
 
 
 def as_stored(stored: TableSnapshot, expires: datetime) -> Snapshot:
-    """Gives the snapshot that the table holds already."""
+    """Return the snapshot that the table holds already."""
     return Snapshot(
         region_id=stored.region_id,
         last_modified=stored.last_modified,

@@ -21,7 +21,7 @@ class Waits:
         self.add(begun)
 
     def add(self, begun: float) -> None:
-        """Adds the time from `begun`, by the monotonic clock, until now."""
+        """Add the time from `begun`, by the monotonic clock, until now."""
         self._spans.append((begun, time.monotonic()))
 
     @property
@@ -39,12 +39,12 @@ TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
 
 @cache
 def trusted() -> ssl.SSLContext:
-    """Gives httpx's own choice of certificates, read once a process: it takes as long as a small region's pages."""
+    """Return httpx's own choice of certificates, read once a process: it takes as long as a small region's pages."""
     return httpx.create_ssl_context()
 
 
 def check_url(url: str, name: str, example: str) -> str:
-    """Gives the `url` of a setting without blanks around it and without its last slash.
+    """Return the `url` of a setting without blanks around it and without its last slash.
 
     Raises:
         ValueError: it is no http(s) address, or plain http to another machine, or has a user, a query or a fragment.
@@ -63,7 +63,7 @@ def check_url(url: str, name: str, example: str) -> str:
 
 
 def is_this_machine(host: str) -> bool:
-    """Tells whether `host` is `localhost` or a loopback address."""
+    """Return whether `host` is `localhost` or a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -23,7 +23,7 @@ RETRY_JITTER_FACTOR = 0.5
 
 
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Tells Prefect to retry what may pass by itself, and nothing else."""
+    """Tell Prefect to retry what may pass by itself, and nothing else."""
     return isinstance(state.data, TransientError | TransientTableError)
 
 

@@ -39,7 +39,7 @@ class RegionRun(msgspec.Struct):
 
 
 def may_be_asked_again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Tells Prefect to retry when its own server could not be reached; the region's run goes on meanwhile."""
+    """Tell Prefect to retry when its own server could not be reached; the region's run goes on meanwhile."""
     return isinstance(state.data, httpx.TransportError | PrefectHTTPStatusError)
 
 
@@ -49,7 +49,7 @@ def may_be_asked_again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) 
     **RETRIED | NOT_KEPT | {"retry_condition_fn": may_be_asked_again},
 )
 def run_region(run: RegionRun, parameters: dict[str, Any], market_data: Callable[..., Summary] | None) -> Summary:
-    """Gives the summary of a region's run.
+    """Return the summary of a region's run.
 
     Args:
         run: which region.
@@ -70,7 +70,7 @@ def run_regions(
     market_data: Callable[..., Summary] | None,
     concurrency: int,
 ) -> dict[int, Summary | Exception]:
-    """Runs regions in their order, `concurrency` at once, and gives each one's summary, or why it has none."""
+    """Run regions in their order, `concurrency` at once, and return each one's summary, or why it has none."""
     room = threading.Semaphore(concurrency)
     futures: dict[int, PrefectFuture[Summary]] = {}
 
@@ -86,7 +86,7 @@ def run_regions(
 
 
 def deploy_region(parameters: dict[str, Any]) -> FlowRun:
-    """Creates a region's run, once however often it is called in an attempt of a flow run, and waits for its end."""
+    """Create a region's run, once however often it is called in an attempt of a flow run, and wait for its end."""
     return run_deployment(  # type: ignore[return-value] # no coroutine: this is no async context
         DEPLOYMENT,
         parameters=parameters,
@@ -97,7 +97,7 @@ def deploy_region(parameters: dict[str, Any]) -> FlowRun:
 
 
 def call_region(market_data: Callable[..., Summary], parameters: dict[str, Any]) -> Summary:
-    """Runs a region as a subflow, in this process.
+    """Run a region as a subflow, in this process.
 
     Raises:
         RegionError: it failed.
@@ -109,7 +109,7 @@ def call_region(market_data: Callable[..., Summary], parameters: dict[str, Any])
 
 
 def read_summary(run: FlowRun) -> Summary:
-    """Gives the summary of a run that has ended.
+    """Return the summary of a run that has ended.
 
     Raises:
         RegionError: it did not complete, or not in time.
@@ -127,14 +127,14 @@ def read_summary(run: FlowRun) -> Summary:
 
 
 def cancel(run: FlowRun) -> None:
-    """Cancels a run: one that no worker has taken at once, one that is under way by its worker."""
+    """Cancel a run: one that no worker has taken at once, one that is under way by its worker."""
     is_under_way = run.state is not None and run.state.is_running()
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run.id, Cancelling() if is_under_way else Cancelled(), force=True)
 
 
 def find_workers() -> bool:
-    """Tells whether the server has the deployment, and a worker to run it.
+    """Return whether the server has the deployment, and a worker to run it.
 
     Without a server, or with nobody there who would ever begin, regions are run in this process.
     """

@@ -10,14 +10,14 @@ from tasks.table.client import Table
 
 @task(name="Store Item", **RETRIED, **NOT_KEPT)
 def store_item(values: dict[str, str | float], answered: datetime, table: Table, keep_days: int | None = None) -> str:
-    """Puts the values under the time of the answer, and gives that key; a missing table on this machine is created."""
+    """Put the values under the time of the answer, and return that key; a missing table on this machine is created."""
     item = make_item(values, answered, keep_days)
     table.put(item)
     return str(item["pk"])
 
 
 def make_item(values: dict[str, str | float], answered: datetime, keep_days: int | None) -> dict[str, str | float]:
-    """Gives an item: `pk`, the time in ISO 8601, UTC; the values; and `expires_at`, unix time, if it is to go one day.
+    """Return an item: `pk`, the time in ISO 8601, UTC; the values; and `expires_at`, unix time, if it is to go one day.
 
     DynamoDB removes it some time after that, if the table's TTL attribute is `expires_at`.
     """

@@ -49,7 +49,7 @@ def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: L
 
 @task(name="Store Records", task_run_name="Store Records {part}", **RETRIED, **NOT_KEPT)
 def store_records(part: Part, lease: Lease) -> None:
-    """Sends one part's write requests, 25 a call."""
+    """Send one part's write requests, 25 a call."""
     part.note_retry(lease.table.waits)
     futures = {number: lease.table.submit(write_batch, batch, lease) for number, batch in part.batches.items()}
     failed: list[TransientTableError] = []
@@ -70,7 +70,7 @@ def store_records(part: Part, lease: Lease) -> None:
 
 @task(name="Store Records", task_run_name="Store Records: complete", **RETRIED, **NOT_KEPT)
 def complete_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: Lease) -> None:
-    """Turns `#snapshot` to `complete`, and gives the lease back: from now on the table is this snapshot.
+    """Turn `#snapshot` to `complete`, and release the lease: from now on the table is this snapshot.
 
     That another run has come first with the same snapshot is as good.
 
@@ -87,13 +87,13 @@ def complete_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease
 
 
 def is_same(stored: TableSnapshot, wanted: TableSnapshot) -> bool:
-    """Tells whether the table is complete, of the snapshot and the parameters that are wanted."""
+    """Return whether the table is complete, of the snapshot and the parameters that are wanted."""
     same = stored.last_modified == wanted.last_modified and stored.parameters == wanted.parameters
     return same and stored.state == "complete"
 
 
 def write_batch(batch: list[Row | str], lease: Lease) -> None:
-    """Puts and deletes up to 25 records.
+    """Put and delete up to 25 records.
 
     Raises:
         TableError: see `Table.write_batch`.
@@ -104,7 +104,7 @@ def write_batch(batch: list[Row | str], lease: Lease) -> None:
 def describe(
     state: Literal["writing", "complete"], snapshot: Snapshot, parameters: Parameters, orders: int, records: int
 ) -> TableSnapshot:
-    """Gives the item `#snapshot` of a state, as of now."""
+    """Return the item `#snapshot` of a state, as of now."""
     return TableSnapshot(
         state=state,
         region_id=parameters.region_id,

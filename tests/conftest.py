@@ -21,14 +21,14 @@ SERVERS = pytest.StashKey[ExitStack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Starts the servers, without waiting, and sets the environment that all of pytest's processes get."""
+    """Start the servers, without waiting, and set the environment that all of pytest's processes get."""
     if hasattr(config, "workerinput"):
         return
     config.stash[SERVERS] = start_servers()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stops the servers."""
+    """Stop the servers."""
     if SERVERS in config.stash:
         config.stash[SERVERS].close()
 
@@ -91,7 +91,7 @@ class Clock:
         self.now = now
 
     def __call__(self) -> float:
-        """Gives the unix time."""
+        """Return the unix time."""
         return self.now
 
 
@@ -116,6 +116,6 @@ def served(market: Market, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def scan(dynamodb: DynamoDBClient, table_name: str) -> dict[str, Item]:
-    """Gives all of a table by `pk`, as a reader sees it."""
+    """Return all of a table by `pk`, as a reader sees it."""
     pages = dynamodb.get_paginator("scan").paginate(TableName=table_name, ConsistentRead=True)
     return {item["pk"]["S"]: dict(item) for page in pages for item in page["Items"]}

@@ -31,7 +31,7 @@ COMMANDS = [re.sub(r"\s+#.*", "", line) for line in SHELL]
 
 
 def run(command: str, checkout: Path = CHECKOUT, **environ: str) -> str:
-    """Runs a command of the README in a shell of a checkout, and gives its output."""
+    """Run a command of the README in a shell of a checkout, and return its output."""
     done = subprocess.run(
         ["bash", "-c", f"source {VENV}/bin/activate; {command}"],
         cwd=checkout,
@@ -75,7 +75,7 @@ def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
 
 
 def scheduled_runs(api: Api, deployment: Deployment) -> list[object]:
-    """Gives the runs that the server has scheduled."""
+    """Return the runs that the server has scheduled."""
     wanted = {
         "deployments": {"id": {"any_": [deployment.id]}},
         "flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}},

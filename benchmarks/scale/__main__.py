@@ -24,7 +24,7 @@ PROGRAMS = ("postgres", "initdb", "psql", "redis-server", "redis-cli")
 
 
 def main() -> int:
-    """Does what the command line says; gives the exit code."""
+    """Do what the command line says; return the exit code."""
     options = read_options()
     try:
         for name in PROGRAMS:
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def read_options() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser("python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--workers", type=int, default=4, help="how many (default %(default)s)")
     parser.add_argument("--no-kills", dest="kills", action="store_false", help="only measure")
@@ -55,7 +55,7 @@ def read_options() -> argparse.Namespace:
 
 
 def measure(topology: Topology, region_ids: list[int], progress: Progress, *, has_kills: bool) -> Result:
-    """Runs the universe until all tables are complete, and checks each of them.
+    """Run the universe until all tables are complete, and check each of them.
 
     Raises:
         WrongTableError: a table is not exact, or not complete after so many runs of the universe.
@@ -77,7 +77,7 @@ def measure(topology: Topology, region_ids: list[int], progress: Progress, *, ha
 
 
 def run_rounds(topology: Topology, region_ids: list[int], kills: Kills, progress: Progress) -> list[Counter[str]]:
-    """Runs the universe as often as it takes until all tables are complete; gives how each time's runs ended.
+    """Run the universe as often as it takes until all tables are complete; return how each time's runs ended.
 
     Raises:
         WrongTableError: they are not after so many times, or one that is not complete holds what is not true.

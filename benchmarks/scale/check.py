@@ -15,7 +15,7 @@ TABLE_NAME = "MarketData-{region_id}"
 
 
 def true_items(region_id: int, index: int) -> dict[str, Item]:
-    """Gives the records that a region's table is to hold, exact and in DynamoDB's notation, by item type's id.
+    """Return the records that a region's table is to hold, exact and in DynamoDB's notation, by item type's id.
 
     Args:
         region_id: of the market stand-in.
@@ -26,7 +26,7 @@ def true_items(region_id: int, index: int) -> dict[str, Item]:
 
 
 def add_up(orders: "Iterable[tuple[int, float, int, bool]]") -> dict[str, Item]:
-    """Gives each type's cheapest sell price, and the volume for sale, as items.
+    """Return each type's cheapest sell price, and the volume for sale, as items.
 
     Args:
         orders: type, price, remaining volume, and whether it is a buy order.
@@ -48,13 +48,13 @@ def add_up(orders: "Iterable[tuple[int, float, int, bool]]") -> dict[str, Item]:
 
 
 def to_digits(price: float) -> str:
-    """Gives the shortest exact digits of a price, without zeros that say nothing."""
+    """Return the shortest exact digits of a price, without zeros that say nothing."""
     digits = f"{Decimal(repr(price)):f}"
     return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
 def find_unfinished(tables: Tables, region_ids: list[int], modified: int) -> list[int]:
-    """Gives the regions whose table is missing, or does not say that it holds the whole snapshot.
+    """Return the regions whose table is missing, or do not say that it holds the whole snapshot.
 
     Args:
         tables: of the store.
@@ -71,19 +71,19 @@ def find_unfinished(tables: Tables, region_ids: list[int], modified: int) -> lis
 
 
 def list_names(tables: Tables) -> set[str]:
-    """Gives the names of the store's tables."""
+    """Return the names of the store's tables."""
     pages = tables.client.get_paginator("list_tables").paginate()  # 100 names each
     return {name for page in pages for name in page["TableNames"]}
 
 
 def read_snapshot(tables: Tables, name: str) -> Item | None:
-    """Gives a table's item `#snapshot`, if it has one."""
+    """Return a table's item `#snapshot`, if it has one."""
     answer = tables.client.get_item(TableName=name, Key={"pk": {"S": SNAPSHOT_KEY}}, ConsistentRead=True)
     return answer.get("Item")
 
 
 def is_complete(item: Item | None, region_id: int, modified: int) -> bool:
-    """Tells whether `#snapshot` says that a table holds the whole snapshot of a region."""
+    """Return whether `#snapshot` says that a table holds the whole snapshot of a region."""
     if item is None:
         return False
     snapshot = TableSnapshot.from_item(item)
@@ -91,7 +91,7 @@ def is_complete(item: Item | None, region_id: int, modified: int) -> bool:
 
 
 def check_tables(tables: Tables, region_ids: list[int], index: int, unfinished: list[int]) -> int:
-    """Compares all tables with the truth, and gives how many records they hold.
+    """Compare all tables with the truth, and return how many records they hold.
 
     Args:
         tables: of the store.
@@ -113,7 +113,7 @@ def check_tables(tables: Tables, region_ids: list[int], index: int, unfinished: 
 
 
 def compare(name: str, items: dict[str, Item], truth: dict[str, Item], *, is_whole: bool) -> None:
-    """Compares a table's records with the truth.
+    """Compare a table's records with the truth.
 
     Args:
         name: of the table, for the message.

@@ -27,7 +27,7 @@ class Figures(msgspec.Struct):
     relation_bytes: Counter[str]  # indexes included
 
     def since(self, before: "Figures") -> "Figures":
-        """Gives what has been used since."""
+        """Return what has been used since."""
         return Figures(
             self.seconds - before.seconds,
             {part: seconds - before.cpu_seconds.get(part, 0.0) for part, seconds in self.cpu_seconds.items()},
@@ -52,12 +52,12 @@ class Result(msgspec.Struct):
 
 
 def difference(counts: "Counter[str]", before: "Counter[str]") -> "Counter[str]":
-    """Gives by how much each count has grown."""
+    """Return by how much each count has grown."""
     return Counter({name: count - before[name] for name, count in counts.items()})
 
 
 def take_figures(topology: Topology) -> Figures:
-    """Gives what has been used so far."""
+    """Return what has been used so far."""
     cpu: dict[str, float] = defaultdict(float)
     for name, seconds in topology.used_seconds().items():
         cpu["workers" if name in topology.workers else name] += seconds
@@ -69,29 +69,29 @@ def take_figures(topology: Topology) -> Figures:
 
 
 def count_rows(topology: Topology, relation: str) -> int:
-    """Gives the number of a relation's rows."""
+    """Return the number of a relation's rows."""
     return int(topology.postgres.query(f"SELECT count(*) FROM {relation}")[0][0])  # noqa: S608 (our own names)
 
 
 def measure_relations(topology: Topology) -> "Counter[str]":
-    """Gives the bytes of Prefect's tables, with their indexes."""
+    """Return the bytes of Prefect's tables, with their indexes."""
     statement = "SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables"
     return Counter({name: int(size) for name, size in topology.postgres.query(statement)})
 
 
 def count_requests() -> int:
-    """Gives how many requests the API servers have answered, by their access logs: uvicorn writes a line for each."""
+    """Return how many requests the API servers have answered, by their access logs: uvicorn writes a line for each."""
     logs = (FOLDER / "logs").glob("api.*.log")
     return sum(count_lines(log.read_text(errors="replace").splitlines()) for log in logs)
 
 
 def count_lines(lines: Iterable[str]) -> int:
-    """Gives how many lines of an access log tell of an answer; those of web sockets and all others do not count."""
+    """Return how many lines of an access log tell of an answer; those of web sockets and all others do not count."""
     return sum(bool(REQUEST.search(line)) for line in lines)
 
 
 def describe(result: Result) -> str:
-    """Gives a result as text: a table in markdown, what became of runs, what was killed, what has grown."""
+    """Return a result as text: a table in markdown, what became of runs, what was killed, what has grown."""
     used, columns = result.used, list_columns(result)
     largest = used.relation_bytes.most_common(LARGEST)
     return "\n".join(
@@ -107,12 +107,12 @@ def describe(result: Result) -> str:
 
 
 def list_counts(counts: "Counter[str]") -> str:
-    """Gives counts in words, the largest first."""
+    """Return counts in words, the largest first."""
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 
 def list_columns(result: Result) -> dict[str, str]:
-    """Gives what the table says, by the heads of its columns."""
+    """Return what the table says, by the heads of its columns."""
     used = result.used
     cpu = {
         "CPU s: workers and runs": "workers",

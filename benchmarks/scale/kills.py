@@ -34,7 +34,7 @@ class Kills:
         self._regions = regions
 
     def play(self, ended: int) -> None:
-        """Kills what is due.
+        """Kill what is due.
 
         Args:
             ended: how many runs of regions have ended.
@@ -48,7 +48,7 @@ class Kills:
 
 
 def kill_worker(topology: Topology) -> str | None:
-    """Kills the worker with the most flow runs that have begun to run, with them, and starts another in its place."""
+    """Kill the worker with the most flow runs that have begun to run, with them, and start another in its place."""
     statement = "SELECT infrastructure_pid FROM flow_run WHERE state_type = 'RUNNING'"
     running = {pid_of(row[0]) for row in topology.postgres.query(statement)}
     runs = {name: running & set(find_tree(topology.children[name].process.pid)) for name in topology.workers}
@@ -61,13 +61,13 @@ def kill_worker(topology: Topology) -> str | None:
 
 
 def pid_of(infrastructure_pid: str) -> int:
-    """Gives the process id that Prefect has noted of a run, as `host:pid`; 0 if none."""
+    """Return the process id that Prefect has noted of a run, as `host:pid`; 0 if none."""
     digits = infrastructure_pid.rpartition(":")[2]
     return int(digits) if digits else 0
 
 
 def kill_api(topology: Topology) -> str:
-    """Kills Prefect's API servers, all processes at once, and starts them again after a while."""
+    """Kill Prefect's API servers, all processes at once, and start them again after a while."""
     count = topology.kill("api")
     time.sleep(OUTAGE_SECONDS)  # the outage itself
     started = time.monotonic()
@@ -77,7 +77,7 @@ def kill_api(topology: Topology) -> str:
 
 
 def kill_redis(topology: Topology) -> str:
-    """Kills Redis, and starts it again."""
+    """Kill Redis, and start it again."""
     topology.kill("redis")
     started = time.monotonic()
     topology.start_redis()

@@ -9,7 +9,7 @@ TICKS = os.sysconf("SC_CLK_TCK")  # a second
 
 
 def find_tree(pid: int) -> list[int]:
-    """Gives a process and its descendants, parents first."""
+    """Return a process and its descendants, parents first."""
     found = [pid]
     for parent in found:
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -19,12 +19,12 @@ def find_tree(pid: int) -> list[int]:
 
 
 def tree_seconds(pid: int) -> float:
-    """Gives the CPU seconds of a process and all that it has started, those included that have ended since."""
+    """Return the CPU seconds of a process and all that it has started, those included that have ended since."""
     return sum(own_seconds(process) for process in find_tree(pid))
 
 
 def own_seconds(pid: int) -> float:
-    """Gives the CPU seconds of a process and of its children that have ended, nothing if it has ended itself."""
+    """Return the CPU seconds of a process and of its children that have ended, nothing if it has ended itself."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -33,13 +33,13 @@ def own_seconds(pid: int) -> float:
 
 
 def machine_seconds() -> float:
-    """Gives the CPU seconds that all processes of this machine together have taken."""
+    """Return the CPU seconds that all processes of this machine together have taken."""
     user, nice, system, _idle, _waiting, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
     return (user + nice + system + sum(rest)) / TICKS
 
 
 def stop_tree(pid: int) -> list[int]:
-    """Holds a process and its descendants still, so that nothing is started or ends while one looks; gives them."""
+    """Hold a process and its descendants still, so that nothing is started or end while one looks; return them."""
     held: list[int] = []
     while new := [process for process in find_tree(pid) if process not in held]:
         for process in new:
@@ -50,7 +50,7 @@ def stop_tree(pid: int) -> list[int]:
 
 
 def kill_all(pids: list[int]) -> None:
-    """Kills processes outright."""
+    """Kill processes outright."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -18,7 +18,7 @@ UNFINISHED = "SELECT 1 FROM flow_run WHERE state_type NOT IN ('COMPLETED', 'FAIL
 
 
 def run_universe(topology: Topology, region_ids: list[int], kills: Kills) -> Counter[str]:
-    """Runs the universe once, kills what is due meanwhile, and gives how many runs of regions ended in which state.
+    """Run the universe once, kill what is due meanwhile, and return how many runs of regions ended in which state.
 
     Raises:
         ChildError: a process has ended that nobody has killed, or it takes too long.
@@ -32,11 +32,11 @@ def run_universe(topology: Topology, region_ids: list[int], kills: Kills) -> Cou
 
 
 def has_ended(topology: Topology, before: Counter[str], kills: Kills) -> bool:
-    """Tells whether all runs have ended, and kills what is due."""
+    """Return whether all runs have ended, and kill what is due."""
     kills.play((count_states(topology) - before).total())
     return not topology.postgres.query(UNFINISHED)
 
 
 def count_states(topology: Topology) -> Counter[str]:
-    """Gives how many runs of regions have ended so far, by their state's name."""
+    """Return how many runs of regions have ended so far, by their state's name."""
     return Counter({name: int(count) for name, count in topology.postgres.query(REGIONS_ENDED)})

@@ -25,7 +25,7 @@ class MissingProgramError(Exception):
 
 
 def find_program(name: str) -> str:
-    """Gives the path of a program of PostgreSQL's, of its newest version, or of Redis'.
+    """Return the path of a program of PostgreSQL's, of its newest version, or of Redis'.
 
     Raises:
         MissingProgramError: it is not installed, with the names of the packages.
@@ -39,7 +39,7 @@ def find_program(name: str) -> str:
 
 
 def unprivileged(command: list[str]) -> list[str]:
-    """Gives a command that runs as a system user if this program is root's: PostgreSQL refuses to be root's.
+    """Return a command that runs as a system user if this program is root's: PostgreSQL refuses to be root's.
 
     The kernel forgets at a change of user that the child is to die with its parent, so it is told again; SIGINT has
     PostgreSQL end at once, SIGTERM would have it wait for its clients.
@@ -61,7 +61,7 @@ def unprivileged(command: list[str]) -> list[str]:
 
 @contextmanager
 def data_folder() -> Iterator[Path]:
-    """Makes a folder that belongs to whom the databases run as, and removes it: a checkout may be closed to them."""
+    """Make a folder that belongs to whom the databases run as, and remove it: a checkout may be closed to them."""
     folder = Path(tempfile.mkdtemp(prefix="market-data-scale-", dir="/tmp"))
     try:
         give_away(folder)
@@ -71,7 +71,7 @@ def data_folder() -> Iterator[Path]:
 
 
 def give_away(path: Path) -> None:
-    """Gives a file or folder to whom the databases run as."""
+    """Return a file or folder to whom the databases run as."""
     if not os.geteuid():
         shutil.chown(path, SYSTEM_USER, SYSTEM_USER)
 
@@ -94,7 +94,7 @@ class Postgres:
         return f"postgresql+asyncpg://{DATABASE}:{self._password}@127.0.0.1:{self.port}/{DATABASE}"
 
     def create(self) -> None:
-        """Makes the files of its data.
+        """Make the files of its data.
 
         Raises:
             MissingProgramError: it is not installed.
@@ -108,13 +108,13 @@ class Postgres:
             run(unprivileged([*initdb, "--auth=scram-sha-256", f"--pwfile={file.name}"]))
 
     def command(self) -> list[str]:
-        """Gives what runs it."""
+        """Return what runs it."""
         options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
         words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         return unprivileged([find_program("postgres"), "-D", str(self._data), *words])
 
     def is_up(self) -> bool:
-        """Tells whether it answers, and has the database then."""
+        """Return whether it answers, and have the database then."""
         try:
             if not self.query(f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'", "postgres"):  # noqa: S608
                 self.query(f"CREATE DATABASE {DATABASE}", "postgres")
@@ -123,7 +123,7 @@ class Postgres:
         return True
 
     def query(self, statement: str, database: str = DATABASE) -> list[list[str]]:
-        """Gives the rows of a statement, values as text.
+        """Return the rows of a statement, values as text.
 
         Raises:
             subprocess.CalledProcessError: it refuses, and says why.
@@ -146,7 +146,7 @@ class Redis:
         self.port = free_port()
 
     def environment(self) -> dict[str, str]:
-        """Gives the settings that have Prefect's servers meet in it: messages, their order, leases, services' turns."""
+        """Return the settings of servers that meet in it: messages, their order, leases, services' turns."""
         return {
             "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
             "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",
@@ -161,7 +161,7 @@ class Redis:
         }
 
     def command(self) -> list[str]:
-        """Gives what runs it.
+        """Return what runs it.
 
         Raises:
             MissingProgramError: it is not installed.
@@ -170,21 +170,21 @@ class Redis:
         return unprivileged([find_program("redis-server"), *(str(word) for pair in options.items() for word in pair)])
 
     def is_up(self) -> bool:
-        """Tells whether it answers, and has read what it had written down."""
+        """Return whether it answers, and have read what it had written down."""
         try:
             return self.ask("PING") == ["PONG"]
         except subprocess.CalledProcessError:
             return False
 
     def is_consumed(self) -> bool:
-        """Tells whether each of Prefect's services has taken and done with all messages that were sent."""
+        """Return whether each of Prefect's services has taken and done with all messages that were sent."""
         try:
             return count_messages(self.ask("XINFO", "GROUPS", EVENTS)) == 0
         except subprocess.CalledProcessError:
             return False
 
     def ask(self, *words: str) -> list[str]:
-        """Gives the lines of an answer.
+        """Return the lines of an answer.
 
         Raises:
             subprocess.CalledProcessError: it does not answer.
@@ -193,13 +193,13 @@ class Redis:
 
 
 def count_messages(lines: list[str]) -> int:
-    """Gives how many messages a stream's groups have not read, or not acknowledged, by Redis' answer about them."""
+    """Return how many messages a stream's groups have not read, or not acknowledged, by Redis' answer about them."""
     pairs = zip(lines[::2], lines[1::2], strict=True)  # a name, and on the next line its value
     return sum(int(value or "0") for name, value in pairs if name in {"lag", "pending"})
 
 
 def run(command: list[str], **environ: str) -> str:
-    """Runs a program to its end and gives what it printed."""
+    """Run a program to its end and return what it printed."""
     done = subprocess.run(  # noqa: S603 (our own commands)
         command,
         stdin=subprocess.DEVNULL,

@@ -89,7 +89,7 @@ class Topology:
             signal.signal(number, handler)
 
     def start(self, region_ids: list[int]) -> None:
-        """Starts all but the workers, and waits until they are ready, deployments and pages included.
+        """Start all but the workers, and wait until they are ready, deployments and pages included.
 
         Raises:
             ChildError: one of them ended, or is not ready in time.
@@ -115,35 +115,35 @@ class Topology:
             wait_for_pages(self.market_url, region_id)
 
     def start_workers(self) -> None:
-        """Starts the workers, and waits until all of them ask for runs."""
+        """Start the workers, and wait until all of them ask for runs."""
         for name in self.workers:
             self.start_worker(name)
         online = "SELECT count(*) FROM worker WHERE last_heartbeat_time IS NOT NULL"
         self.wait_for(lambda: int(self.postgres.query(online)[0][0]) >= len(self.workers))
 
     def start_worker(self, name: str) -> None:
-        """Starts a worker."""
+        """Start a worker."""
         command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process", "--name", self.new_name(name)]
         settings = self.environ | {"ESI_URL": self.market_url}
         self._start(name, [*command, "--limit", str(RUNS_A_WORKER)], settings)
 
     def new_name(self, name: str) -> str:
-        """Gives the name that Prefect is to know a worker by: one that takes another's place is another one."""
+        """Return the name that Prefect is to know a worker by: one that takes another's place is another one."""
         return f"{name}.{self._starts[name] + 1}"
 
     def start_redis(self) -> None:
-        """Starts Redis, and waits for it."""
+        """Start Redis, and wait for it."""
         self._start("redis", self.redis.command(), self._base)
         self.wait_for(self.redis.is_up)
 
     def start_api(self) -> None:
-        """Starts Prefect's API servers, whose access log has a line a request, and waits for them."""
+        """Start Prefect's API servers, whose access log has a line a request, and wait for them."""
         command = [*server_command(self._api_port), "--no-services", "--workers", str(API_PROCESSES)]
         self._start("api", command, self.environ | {"PREFECT_SERVER_LOGGING_LEVEL": "INFO"})
         self.wait_for(self.api.is_up)
 
     def kill(self, name: str) -> int:
-        """Kills a child with all that it has started, as a machine that dies would; gives how many processes.
+        """Kill a child with all that it has started, as a machine that dies would; return how many processes.
 
         Their CPU seconds are kept. It can be started again.
         """
@@ -172,14 +172,14 @@ class Topology:
         )
 
     def used_seconds(self) -> dict[str, float]:
-        """Gives the CPU seconds so far, by child, of all processes that it has started."""
+        """Return the CPU seconds so far, by child, of all processes that it has started."""
         used = self._spent.copy()
         for name, child in self.children.items():
             used[name] += tree_seconds(child.process.pid)
         return used
 
     def run(self, name: str, command: list[str]) -> None:
-        """Runs a command of Prefect's to its end.
+        """Run a command of Prefect's to its end.
 
         Raises:
             ChildError: it fails, or takes too long.
@@ -189,7 +189,7 @@ class Topology:
         del self.children[name]
 
     def wait_for(self, ready: Callable[[], T], every_seconds: float = 0.1, most_seconds: float = START_SECONDS) -> T:
-        """Waits until something is ready, and gives what it gave.
+        """Wait until something is ready, and return what it gave.
 
         Raises:
             ChildError: a child has ended meanwhile, or it took too long.
@@ -203,7 +203,7 @@ class Topology:
         return result
 
     def check(self) -> None:
-        """Raises if a child has ended that nobody has killed.
+        """Raise if a child has ended that nobody has killed.
 
         Raises:
             ChildError: with the last lines of its log.

@@ -5,7 +5,7 @@ import sys
 
 
 def run() -> int:
-    """Runs the command line; Ctrl-C while Python still imports ends it without a word, since nothing runs yet."""
+    """Run the command line; Ctrl-C while Python still imports ends it without a word, since nothing runs yet."""
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     from deployments.local.commands import main  # noqa: PLC0415 (takes two seconds)
 

@@ -84,32 +84,32 @@ class Api:
         self.close()
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._http.close()
 
     def is_up(self) -> bool:
-        """Tells whether the server answers."""
+        """Return whether the server answers."""
         try:
             return self._http.get("/health", timeout=1.0).is_success
         except httpx.HTTPError:
             return False
 
     def create_pool(self, name: str) -> None:
-        """Creates a work pool of processes, unless it is there."""
+        """Create a work pool of processes, unless it is there."""
         self._send("POST", "/work_pools/", {"name": name, "type": "process"}, passing=httpx.codes.CONFLICT)
 
     def has_worker(self, pool: str) -> bool:
-        """Tells whether a worker asks the pool for runs."""
+        """Return whether a worker asks the pool for runs."""
         workers = self._ask("POST", f"/work_pools/{pool}/workers/filter", {}, list[dict[str, Any]])
         return any(worker["status"] == "ONLINE" for worker in workers)
 
     def forget_workers(self, pool: str) -> None:
-        """Removes the workers of stacks that are gone."""
+        """Remove the workers of stacks that are gone."""
         for worker in self._ask("POST", f"/work_pools/{pool}/workers/filter", {}, list[dict[str, Any]]):
             self._send("DELETE", f"/work_pools/{pool}/workers/{worker['name']}")
 
     def end_leftovers(self) -> None:
-        """Ends what a killed stack has left: schedules that are on, runs that hold their deployment's slot."""
+        """End what a killed stack has left: schedules that are on, run that hold their deployment's slot."""
         for deployment in self._ask("POST", "/deployments/filter", {}, list[Deployment]):
             for schedule in deployment.schedules:
                 if schedule.active:
@@ -120,7 +120,7 @@ class Api:
             self._send("POST", f"/flow_runs/{run.id}/set_state", {"state": state})
 
     def apply_automations(self, automations: list[dict[str, Any]]) -> None:
-        """Creates automations, or brings those of the same names up to date; who is told stays as the user has it."""
+        """Create automations, or bring those of the same names up to date; who is told stays as the user has it."""
         present = self._ask("POST", "/automations/filter", {}, list[Automation])
         for automation in automations:
             known = [found for found in present if found.name == automation["name"]]
@@ -131,7 +131,7 @@ class Api:
                 self._send("POST", "/automations/", automation)
 
     def start_schedule(self, deployment: str, parameters: dict[str, Any]) -> None:
-        """Switches a deployment's schedule on; one that has none gets one, every 300 s with these parameters."""
+        """Switch a deployment's schedule on; one that has none gets one, every 300 s with these parameters."""
         found = self.find_deployment(deployment)
         for schedule in found.schedules:
             self._switch(found.id, schedule.id, active=True)
@@ -140,27 +140,27 @@ class Api:
             self._send("POST", f"/deployments/{found.id}/schedules", new)
 
     def find_deployment(self, name: str) -> Deployment:
-        """Gives a deployment by its whole name, such as `market-data/venal`."""
+        """Return a deployment by its whole name, such as `market-data/venal`."""
         return self._ask("GET", f"/deployments/name/{name}", None, Deployment)
 
     def create_run(self, deployment: str, parameters: dict[str, Any]) -> str:
-        """Creates a run of a deployment, for a worker to take, and gives its id."""
+        """Create a run of a deployment, for a worker to take, and return its id."""
         found = self.find_deployment(deployment)
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         return self._ask("POST", f"/deployments/{found.id}/create_flow_run", body, FlowRun).id
 
     def read_state(self, flow_run_id: str) -> State:
-        """Gives the state of a flow run."""
+        """Return the state of a flow run."""
         return self._ask("GET", f"/flow_runs/{flow_run_id}", None, FlowRun).state
 
     def read_summary(self, flow_run_id: str) -> str:
-        """Gives the summary artifact of a flow run, markdown; nothing if it made none."""
+        """Return the summary artifact of a flow run, markdown; nothing if it made none."""
         wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "artifacts": {"key": {"like_": "summary-"}}}
         artifacts = self._ask("POST", "/artifacts/filter", wanted, list[Artifact])
         return artifacts[0].data if artifacts else ""
 
     def read_progress(self, flow_run_id: str) -> list[str]:
-        """Gives how far the states of a flow run have come, in words."""
+        """Return how far the states of a flow run have come, in words."""
         wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "artifacts": {"type": {"any_": ["progress"]}}}
         artifacts = self._ask("POST", "/artifacts/filter", wanted | {"sort": "CREATED_DESC"}, list[ProgressArtifact])
         return [artifact.description for artifact in reversed(artifacts)]
@@ -172,7 +172,7 @@ class Api:
         return msgspec.json.decode(self._send(method, path, body).content, type=kind)
 
     def _send(self, method: str, path: str, body: Any = None, passing: int = 0) -> httpx.Response:  # noqa: ANN401 (JSON)
-        """Sends a request, and again where the server asks for it by 503: its SQLite was busy."""
+        """Send a request, and again where the server asks for it by 503: its SQLite was busy."""
         for attempt in range(ATTEMPTS):
             answer = self._http.request(method, path, json=body)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:

@@ -54,7 +54,7 @@ IN_SHELL = {
 
 
 def main() -> int:
-    """Does what the command line says; gives the exit code."""
+    """Do what the command line says; return the exit code."""
     commands: dict[str, Callable[[Options], int | None]] = {
         "run": run,
         "up": up,
@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def run(options: Options) -> None:
-    """Fills the region's table once, and shows its first rows."""
+    """Fill the region's table once, and show its first rows."""
     with Progress() as progress:
         with Stack(options, progress) as stack:
             stack.start()
@@ -102,7 +102,7 @@ def run(options: Options) -> None:
 
 
 def up(options: Options) -> None:
-    """Keeps the stack up until Ctrl-C, with the region's schedule on."""
+    """Keep the stack up until Ctrl-C, with the region's schedule on."""
     with Progress() as progress, Stack(options, progress) as stack:
         stack.start()
         stack.api.start_schedule(options.deployment, {"region_id": options.region_id})
@@ -169,7 +169,7 @@ def print_commands(commands: dict[str, str], **values: str) -> None:
 
 
 def table(options: Options) -> None:
-    """Shows the table."""
+    """Show the table."""
     with find_store(options) as addresses:
         show(options, addresses.store_url, os.environ.get("TYPE", "").strip())
 
@@ -181,7 +181,7 @@ def status(options: Options) -> int:
 
 
 def report(options: Options) -> int:
-    """Writes a report of the region's table and its last runs; gives the exit code."""
+    """Write a report of the region's table and its last runs; return the exit code."""
     runs, file = os.environ.get("RUNS", "").strip(), STATE / f"report-{options.region_id}.html"
     with find_store(options, with_server=True) as addresses:
         given = ["--table-name", options.table_name, "--file", str(file.relative_to(CHECKOUT))]
@@ -223,13 +223,13 @@ def find_running(options: Options) -> Addresses | None:
 
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:
-    """Shows the table with boto3 set up as the worker's is."""
+    """Show the table with boto3 set up as the worker's is."""
     set_up_aws(options, store_url)
     show_table(options.table_name, type_wanted, rows)
 
 
 def set_up_aws(options: Options, store_url: str) -> None:
-    """Sets boto3 up as the worker's is."""
+    """Set boto3 up as the worker's is."""
     wanted = aws_environment(options, store_url, os.environ)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]

@@ -65,7 +65,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 def read_options(environ: Mapping[str, str]) -> Options:
-    """Reads REGION, STORE and ESI_URL.
+    """Read REGION, STORE and ESI_URL.
 
     Raises:
         ValueError: one of them is not to be had, or they would fill a real account with made-up orders.
@@ -86,13 +86,13 @@ def read_options(environ: Mapping[str, str]) -> Options:
 
 
 def endpoint_host(environ: Mapping[str, str]) -> str:
-    """Gives the host that boto3 would take for DynamoDB's if the environment names one, or nothing."""
+    """Return the host that boto3 would take for DynamoDB's if the environment names one, or nothing."""
     url = environ.get("AWS_ENDPOINT_URL_DYNAMODB") or environ.get("AWS_ENDPOINT_URL") or ""
     return url.split("//")[-1].split("/")[0].rsplit(":", 1)[0]
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Gives a user's environment without what would change the stack: Prefect's settings, AWS's, Python's paths."""
+    """Return a user's environment without what would change the stack: Prefect's settings, AWS's, Python's paths."""
     kept = {name: value for name, value in environ.items() if not PRIVATE.match(name) and not name.startswith("AWS_")}
     bare = ",".join(filter(None, [environ.get("NO_PROXY") or environ.get("no_proxy", ""), "127.0.0.1", "localhost"]))
     path = f"{VENV / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"
@@ -106,7 +106,7 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def store_environment(port: int, folder: Path) -> dict[str, str]:
-    """Gives the settings of the DynamoDB-compatible server."""
+    """Return the settings of the DynamoDB-compatible server."""
     return {
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
@@ -118,7 +118,7 @@ def store_environment(port: int, folder: Path) -> dict[str, str]:
 
 
 def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Gives what boto3 is to find: for `STORE=aws` the user's own settings, else the local store and nothing else."""
+    """Return what boto3 is to find: for `STORE=aws` the user's own settings, else the local store and nothing else."""
     if options.store == "aws":
         return {name: value for name, value in environ.items() if name.startswith("AWS_")}
     return {
@@ -133,7 +133,7 @@ def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]
 
 
 def prefect_environment(api_url: str, home: Path = STATE / "prefect") -> dict[str, str]:
-    """Gives the settings of Prefect's server, worker and commands, all of whose files are in `home`."""
+    """Return the settings of Prefect's server, worker and commands, all of whose files are in `home`."""
     return {
         "PREFECT_API_URL": api_url,
         "PREFECT_HOME": str(home),

@@ -50,15 +50,15 @@ class Child:
             )
 
     def is_running(self) -> bool:
-        """Tells whether the child has not ended."""
+        """Return whether the child has not ended."""
         return self.process.poll() is None
 
     def has_succeeded(self) -> bool:
-        """Tells whether the child has ended as it should."""
+        """Return whether the child has ended as it should."""
         return self.process.poll() == 0
 
     def check(self) -> None:
-        """Raises if the child has ended, unless it is a task that has succeeded.
+        """Raise if the child has ended, unless it is a task that has succeeded.
 
         Raises:
             ChildError: with the last lines of its log.
@@ -88,21 +88,21 @@ def stop_all(children: Sequence[Child]) -> None:
 
 
 def die_with_parent() -> None:
-    """Has the kernel stop this process when its parent is gone, even if that was killed (Linux; elsewhere nothing)."""
+    """Have the kernel stop this process when its parent is gone, even if that was killed (Linux; elsewhere nothing)."""
     prctl = getattr(_libc, "prctl", None)
     if prctl:
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of its descendants' orphans, so that `stop_orphans` finds them (Linux)."""
+    """Make this process the parent of its descendants' orphans, so that `stop_orphans` finds them (Linux)."""
     prctl = getattr(_libc, "prctl", None)
     if prctl:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def stop_orphans(known: set[int]) -> None:
-    """Stops the descendants whose parent is gone, such as flow runs of a worker.
+    """Stop the descendants whose parent is gone, such as flow runs of a worker.
 
     Args:
         known: children that somebody else stops.
@@ -121,13 +121,13 @@ def stop_orphans(known: set[int]) -> None:
 
 
 def child_pids() -> set[int]:
-    """Gives the processes whose parent is this one (Linux; elsewhere none)."""
+    """Return the processes whose parent is this one (Linux; elsewhere none)."""
     files = Path("/proc/self/task").glob("*/children")
     return {int(pid) for file in files for pid in file.read_text().split()}
 
 
 def free_port(preferred: int = 0) -> int:
-    """Gives a free port of 127.0.0.1, the preferred one if nobody has it."""
+    """Return a free port of 127.0.0.1, the preferred one if nobody has it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not count
         try:

@@ -1,4 +1,4 @@
-"""Says what is going on, and that it still is."""
+"""Lines that say what is going on, and that it still is."""
 
 import sys
 import textwrap
@@ -53,13 +53,13 @@ class Progress:
             print(wrap(text, f"{self._last - self.started:5.1f} s  "), flush=True)  # noqa: T201 (what it is for)
 
     def begin(self, part: str) -> None:
-        """Ends the part before, and says that another begins."""
+        """End the part before, and say that another begins."""
         self.end()
         self._part = part
         self.say(part)
 
     def end(self) -> None:
-        """Ends the part, and keeps how long it took."""
+        """End the part, and keep how long it took."""
         now = time.monotonic()
         if self._part:
             self.parts[self._part] = now - self._begun
@@ -72,5 +72,5 @@ class Progress:
 
 
 def fail(message: str) -> None:
-    """Prints why it did not work."""
+    """Print why it did not work."""
     print(message, file=sys.stderr, flush=True)  # noqa: T201 (what it is for)

@@ -81,7 +81,7 @@ def pick(line: str) -> str:
 
 
 def read_summary(stack: Stack, run_id: str) -> str:
-    """Gives a run's summary without its pictures; waits for it, since a run leaves it after it has ended."""
+    """Return a run's summary without its pictures; wait for it, since a run leaves it after it has ended."""
     deadline = time.monotonic() + SUMMARY_SECONDS
     while not (summary := stack.api.read_summary(run_id)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -101,7 +101,7 @@ def print_summary(markdown: str) -> None:
 
 
 def move_bar(bars: Bars, words: str) -> None:
-    """Moves the bar of a state to where its words say it is: `Fetch Pages: 21 of 433 pages`."""
+    """Move the bar of a state to where its words say it is: `Fetch Pages: 21 of 433 pages`."""
     if found := WORDS.fullmatch(words):
         state, done, total, unit = found.groups()
         description = f"  {state}, {unit}"

@@ -14,7 +14,7 @@ ROWS = 20
 
 
 def show_table(table_name: str, type_wanted: str, rows: int = ROWS) -> None:
-    """Prints a table's records, the most traded first: those whose price times volume is the highest.
+    """Print a table's records, the most traded first: those whose price times volume is the highest.
 
     Args:
         table_name: of a market table.
@@ -34,7 +34,7 @@ def show_table(table_name: str, type_wanted: str, rows: int = ROWS) -> None:
 
 
 def pick(records: dict[str, Record], type_wanted: str, table_name: str) -> dict[str, Record]:
-    """Gives one type's record.
+    """Return one type's record.
 
     Raises:
         ValueError: there is no such type, or it has no record.
@@ -48,7 +48,7 @@ def pick(records: dict[str, Record], type_wanted: str, table_name: str) -> dict[
 
 
 def turnover(row: tuple[str, Any]) -> Decimal:
-    """Gives price times volume (ISK)."""
+    """Return price times volume (ISK)."""
     _pk, record = row
     traded: Decimal = record["price"] * record["volume"]
     return traded
@@ -65,7 +65,7 @@ def make_lines(records: Sequence[tuple[str, Record]]) -> Iterator[str]:
 
 
 def describe(snapshot: TableSnapshot, records: int, shown: int) -> str:
-    """Says how much is shown, and of when it is."""
+    """Say how much is shown, and of when it is."""
     age_seconds = (datetime.now(UTC) - snapshot.last_modified).total_seconds()
     return (
         f"{shown:,} of {records:,} records, of {snapshot.last_modified:%Y-%m-%d %H:%M:%S} UTC, {age_seconds:,.0f} s "

@@ -63,7 +63,7 @@ class FullDiskError(Exception):
 
 @contextmanager
 def lock_state() -> Iterator[None]:
-    """Takes the folder `.local` for this process.
+    """Take the folder `.local` for this process.
 
     Raises:
         BusyError: another process has it.
@@ -86,7 +86,7 @@ def lock_state() -> Iterator[None]:
 
 
 def check_disk(folder: Path) -> None:
-    """Raises if a folder's disk is about full: a database that cannot grow fails late, and in many words.
+    """Raise if a folder's disk is about full: a database that cannot grow fails late, and in many words.
 
     Raises:
         FullDiskError: it is.
@@ -157,7 +157,7 @@ class Stack:
         return make_environment(self.options, msgspec.structs.replace(self.addresses, api_url=self.api.url))
 
     def start(self) -> None:
-        """Starts everything, deploys, and waits until a worker is ready for runs."""
+        """Start everything, deploys, and wait until a worker is ready for runs."""
         self.progress.begin("starting market, store and Prefect server")
         if not self.options.esi_url:
             command = [sys.executable, "-m", "deployments.local.market", "--prepare", str(self.options.region_id)]
@@ -181,16 +181,16 @@ class Stack:
         self._publish()
 
     def start_server(self) -> None:
-        """Starts Prefect's server."""
+        """Start Prefect's server."""
         self._start("server", server_command(httpx.URL(self.api.url).port or 0), self.environ)
 
     def wait_for_server(self) -> Addresses:
-        """Waits until Prefect's server answers, and gives where it is, too."""
+        """Wait until Prefect's server answers, and return where it is, too."""
         self._wait("server", self.api.is_up)
         return msgspec.structs.replace(self.addresses, api_url=self.api.url)
 
     def start_store(self) -> None:
-        """Starts the DynamoDB-compatible server and waits for it; nothing with `STORE=aws`."""
+        """Start the DynamoDB-compatible server and wait for it; nothing with `STORE=aws`."""
         if self.addresses.store_url:
             environ = self._base | store_environment(self._store_port, self.options.store_folder)
             self._start("store", [str(STORE_VENV / "bin" / "ministack")], environ)
@@ -198,7 +198,7 @@ class Stack:
         self._publish()
 
     def check(self) -> None:
-        """Raises if a part has ended.
+        """Raise if a part has ended.
 
         Raises:
             ChildError: with the last lines of its log.
@@ -223,27 +223,27 @@ class Stack:
 
 
 def read_automations() -> list[dict[str, Any]]:
-    """Gives the automations that ship with the deployments, as Prefect's API takes them."""
+    """Return the automations that ship with the deployments, as Prefect's API takes them."""
     return msgspec.yaml.decode(AUTOMATIONS.read_bytes(), type=dict[str, list[dict[str, Any]]])["automations"]
 
 
 def raise_interrupt(*_: object) -> None:
-    """Ends the program as Ctrl-C does."""
+    """End the program as Ctrl-C does."""
     raise KeyboardInterrupt
 
 
 def prefect() -> str:
-    """Gives the path of Prefect's command."""
+    """Return the path of Prefect's command."""
     return str(VENV / "bin" / "prefect")
 
 
 def server_command(port: int) -> list[str]:
-    """Gives the command that starts a Prefect server on this machine alone."""
+    """Return the command that starts a Prefect server on this machine alone."""
     return [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 
 def answers(url: str) -> bool:
-    """Tells whether a GET finds somebody who says yes."""
+    """Return whether a GET finds somebody who says yes."""
     try:
         return httpx.get(url, timeout=1.0, trust_env=False).is_success
     except httpx.HTTPError:
@@ -251,6 +251,6 @@ def answers(url: str) -> bool:
 
 
 def rest_of_line(log: Path, start: str) -> str:
-    """Gives the rest of the first line of a log that begins with `start`, nothing if there is none yet."""
+    """Return the rest of the first line of a log that begins with `start`, nothing if there is none yet."""
     lines = log.read_text(errors="replace").splitlines()
     return next((line.removeprefix(start) for line in lines if line.startswith(start)), "")

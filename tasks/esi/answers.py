@@ -111,7 +111,7 @@ def find_error(body: bytes) -> str:
 
 
 def limit_seconds(headers: httpx.Headers) -> float:
-    """Gives the wait that a 420 or 429 names: `Retry-After` (seconds or a date), `X-Esi-Error-Limit-Reset`, or 60 s."""
+    """Return the wait (s) that a 420 or 429 names: `Retry-After` (or a date), `X-Esi-Error-Limit-Reset`, or 60."""
     for name in ("Retry-After", "X-Esi-Error-Limit-Reset"):
         value = headers.get(name, "")
         if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value):
@@ -220,7 +220,7 @@ def read_pages(value: str, what: str, *, is_optional: bool) -> int:
 
 
 def read_body(response: httpx.Response, deadline: float, what: str) -> bytes:
-    """Reads and unpacks a body, and stops as soon as it is larger than MAX_BODY_BYTES or later than `deadline`.
+    """Read and unpack a body, and stop as soon as it is larger than MAX_BODY_BYTES or later than `deadline`.
 
     httpx's own decoding would unpack a gzip bomb whole before it could be measured.
 
@@ -255,7 +255,7 @@ def read_body(response: httpx.Response, deadline: float, what: str) -> bytes:
 
 
 def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int, what: str) -> bytes:
-    """Unpacks a piece of a gzip, at most so many bytes.
+    """Unpack a piece of a gzip, at most so many bytes.
 
     Raises:
         TransientError: it is no gzip.
@@ -267,7 +267,7 @@ def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int, what: str
 
 
 def parse_date(value: str) -> datetime | None:
-    """Reads an HTTP date (RFC 9110, 5.6.7), in UTC; None if it is none."""
+    """Read an HTTP date (RFC 9110, 5.6.7), in UTC; None if it is none."""
     try:
         date = parsedate_to_datetime(value)
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)

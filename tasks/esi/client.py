@@ -50,16 +50,16 @@ class Tokens(Protocol):
     """What requests for orders cost, where many processes share it."""
 
     def expect(self, requests: int) -> None:
-        """Says how many requests will be made."""
+        """Say how many requests will be made."""
 
     def spend(self) -> float:
-        """Spends a request's tokens and gives 0, or gives the seconds to wait before asking again."""
+        """Spend a request's tokens and return 0, or return the seconds to wait before asking again."""
 
     def note_answer(self, headers: httpx.Headers) -> None:
-        """Notes what an answer says of tokens."""
+        """Note what an answer says of tokens."""
 
     def hold_all(self, seconds: float) -> None:
-        """Makes all who share them hold still."""
+        """Make all who share them hold still."""
 
 
 class Esi:
@@ -121,7 +121,7 @@ class Esi:
     def from_environment(
         cls, fetch_concurrency: int, tokens: Tokens | None = None, auth: httpx.Auth | None = None
     ) -> Self:
-        """Opens the ESI that `ESI_URL` names, as `ESI_USER_AGENT`."""
+        """Open the ESI that `ESI_URL` names, as `ESI_USER_AGENT`."""
         url = os.environ.get("ESI_URL") or DEFAULT_URL
         return cls(url, os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT, fetch_concurrency, tokens, auth)
 
@@ -133,7 +133,7 @@ class Esi:
         self._http.close()
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Runs `function` on one of the `fetch_concurrency` threads; it may make one request at a time."""
+        """Run `function` on one of the `fetch_concurrency` threads; it may make one request at a time."""
         return self._threads.submit(function, *args, **kwargs)
 
     def head(self, region_id: int) -> Answer:
@@ -163,7 +163,7 @@ class Esi:
         return self._ask("GET", path, what, read_offer, params | {"page": "1"})
 
     def get(self, region_id: int, page: int) -> Answer:
-        """Downloads one page (1 or more) of a region's orders.
+        """Download one page (1 or more) of a region's orders.
 
         Raises:
             TransientError: see the module.
@@ -174,7 +174,7 @@ class Esi:
         return self._ask("GET", orders_path(region_id), what, read_page, params, page)
 
     def get_json(self, path: str, kind: type[R]) -> tuple[R, datetime]:
-        """Downloads what an endpoint without pages says.
+        """Download what an endpoint without pages says.
 
         Args:
             path: of the endpoint, such as `/status`.
@@ -194,12 +194,12 @@ class Esi:
         return self._ask("GET", path, path, read)
 
     def expect(self, pages: int) -> None:
-        """Says how many pages will be asked for, so that their tokens are taken in few helpings."""
+        """Say how many pages will be asked for, so that their tokens are taken in few helpings."""
         if self._tokens:
             self._tokens.expect(pages)
 
     def give_up(self, error: RefusedError) -> None:
-        """Makes each further request fail with `error`: what one page was refused for, the others need not ask."""
+        """Make each further request fail with `error`: what one page was refused for, the others need not ask."""
         self._refused = error
 
     def _ask(
@@ -240,7 +240,7 @@ class Esi:
         return answer
 
     def count_failure(self, page: int | None, cause: str, hold_seconds: float = 0.0) -> None:
-        """Counts a request that has to be made again; and after a 420 or 429 all requests hold still."""
+        """Count a request that has to be made again; and after a 420 or 429 all requests hold still."""
         with self._lock:
             self.failures[cause] += 1
             if page is not None:
@@ -249,7 +249,7 @@ class Esi:
             self._hold_until[self.url] = max(until, self._hold_until.get(self.url, until))
 
     def _spend(self, what: str) -> None:
-        """Spends a request's tokens, if they are shared with others; waits as long as there are none.
+        """Spend a request's tokens, if they are shared with others; wait as long as there are none.
 
         Raises:
             RefusedError: the run would be over by then, or another page was refused meanwhile.

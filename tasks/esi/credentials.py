@@ -15,7 +15,7 @@ BLOCK = "eve-sso"
 
 
 def sign_in(block: str = BLOCK) -> SsoAuth:
-    """Gives what authorises requests to ESI, from the block; a refresh token that EVE SSO changes is put back there.
+    """Return what authorises requests to ESI, from the block; a refresh token that EVE SSO changes is put back there.
 
     Raises:
         RefusedError: there is no such block, or something is missing in it.
@@ -26,7 +26,7 @@ def sign_in(block: str = BLOCK) -> SsoAuth:
 
 
 def load_credentials(block: str) -> Credentials:
-    """Reads the credentials from a Secret block.
+    """Read the credentials from a Secret block.
 
     Raises:
         RefusedError: there is no such block, or something is missing in it.
@@ -43,7 +43,7 @@ def load_credentials(block: str) -> Credentials:
 
 
 def read_text(stored: str) -> Credentials:
-    """Reads credentials that the UI's form has stored as text.
+    """Read credentials that the UI's form has stored as text.
 
     Raises:
         ValueError: it is no JSON, or something is missing in it.
@@ -52,7 +52,7 @@ def read_text(stored: str) -> Credentials:
 
 
 def keep_credentials(credentials: Credentials, block: str) -> None:
-    """Puts the credentials into a Secret block.
+    """Put the credentials into a Secret block.
 
     Raises:
         TransientError: Prefect's server could not be reached, or refused.

@@ -98,12 +98,12 @@ class TokenBucket:
         self._close()
 
     def expect(self, requests: int) -> None:
-        """Says how many requests will be made, so that their tokens are taken in few helpings."""
+        """Say how many requests will be made, so that their tokens are taken in few helpings."""
         with self._lock:
             self._expected += requests * REQUEST_TOKENS
 
     def spend(self) -> float:
-        """Spends a request's tokens and gives 0, or gives the seconds to wait before asking again.
+        """Spend a request's tokens and return 0, or return the seconds to wait before asking again.
 
         Raises:
             TransientError: Prefect's server could not be asked.
@@ -124,7 +124,7 @@ class TokenBucket:
             return wait_seconds
 
     def note_answer(self, headers: httpx.Headers) -> None:
-        """Notes what an answer of ESI's says: what it has cost, and how many tokens are left, of how many."""
+        """Note what an answer of ESI's says: what it has cost, and how many tokens are left, of how many."""
         used, left, of = (headers.get(f"X-Ratelimit-{name}", "") for name in ("Used", "Remaining", "Limit"))
         with self._lock:
             if re.fullmatch(r"[0-5]", used):  # a request costs 5 at most; a sum of many would be no cost
@@ -135,7 +135,7 @@ class TokenBucket:
                 self._allowance = Allowance(int(left), int(rate[1]), window_seconds, time.monotonic())
 
     def hold_all(self, seconds: float) -> None:
-        """Makes all runs hold still: until the time is over there are more slots taken than can be.
+        """Make all runs hold still: until the time is over there are more slots taken than can be.
 
         Raises:
             TransientError: Prefect's server could not be asked.
@@ -206,7 +206,7 @@ class TokenBucket:
         return max(0.0, (limit.active_slots - limit.limit - self._margin(limit)) / limit.slot_decay_per_second)
 
     def _follow_esi(self, limit: GlobalConcurrencyLimitResponse, tokens: int) -> int:
-        """Gives the slots that are taken, once they are as many as ESI says, where that matters."""
+        """Return the slots that are taken, once they are as many as ESI says, where that matters."""
         esi = self._allowance
         if not esi.is_known:
             return limit.active_slots
@@ -277,7 +277,7 @@ def retry_seconds(response: httpx.Response) -> float:
 
 
 def unreachable(error: Exception) -> TransientError:
-    """Gives the error that has a state tried again."""
+    """Return the error that has a state tried again."""
     told = f"{type(error).__name__}: {error}"
     return TransientError(
         f"ESI's tokens, {LIMIT} on Prefect's server, could not be counted: {told}", "Prefect's server"
@@ -285,7 +285,7 @@ def unreachable(error: Exception) -> TransientError:
 
 
 def create_limit() -> int:
-    """Creates the limit unless it is there, as large as ESI's own; of as many tokens as `ESI_TOKENS` says, if it does.
+    """Create the limit unless it is there, as large as ESI's own; of as many tokens as `ESI_TOKENS` says, if it does.
 
     Returns:
         How many tokens it has in 15 minutes.

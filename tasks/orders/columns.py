@@ -49,12 +49,12 @@ def decode_orders(body: bytes, what: str) -> Orders:
 
 
 def join_pages(pages: list[Orders]) -> Orders:
-    """Gives the orders of several pages, one after the other."""
+    """Return the orders of several pages, one after the other."""
     return {name: concatenate([page[name] for page in pages]) for name in DTYPES}
 
 
 def concatenate(arrays: list[np.ndarray]) -> np.ndarray:
-    """Joins arrays of one dtype, in memory that the system gets back with the array: glibc keeps what it has freed."""
+    """Join arrays of one dtype, in memory that the system gets back with the array: glibc keeps what it has freed."""
     count, dtype = sum(map(len, arrays)), arrays[0].dtype
     memory = mmap(-1, max(1, count * dtype.itemsize))
     return np.concatenate(arrays, out=np.frombuffer(memory, dtype, count))

@@ -87,6 +87,6 @@ SIDES: dict[Detail, tuple[Callable[[pd.DataFrame, OrderType], dict[int, Figures]
 
 
 def by_type(types: "pd.Index[int]", **figures: Iterable[float | int]) -> dict[int, Figures]:
-    """Turns columns of figures into a dict a type."""
+    """Turn columns of figures into a dict a type."""
     columns = [column.tolist() if isinstance(column, pd.Series) else list(column) for column in figures.values()]
     return {t: dict(zip(figures, row, strict=True)) for t, row in zip(types, zip(*columns, strict=True), strict=True)}

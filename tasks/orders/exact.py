@@ -17,7 +17,7 @@ INT64_SAFE = (
 
 
 def to_cents(price: "pd.Series[float]") -> "pd.Series[int]":
-    """Gives prices (ISK, two decimals) in whole cents, int64."""
+    """Return prices (ISK, two decimals) in whole cents, int64."""
     if (price < COARSE_ISK).all():
         return (price * CENTS).round().astype("int64")
     exact = [int(Decimal(repr(p)) * CENTS) for p in price.tolist()]  # a larger one times 100 would be rounded
@@ -25,28 +25,28 @@ def to_cents(price: "pd.Series[float]") -> "pd.Series[int]":
 
 
 def to_isk(cents: "pd.Series[int]") -> "pd.Series[float]":
-    """Gives whole cents in ISK, float64, each rounded once."""
+    """Return whole cents in ISK, float64, each rounded once."""
     return pd.Series([whole / CENTS for whole in cents.tolist()], cents.index, "float64")
 
 
 def widen(values: "pd.Series[int]", factor: float = 1) -> "pd.Series[int]":
-    """Gives values whose sum, times `factor`, cannot overflow."""
+    """Return values whose sum, times `factor`, cannot overflow."""
     return values if values.to_numpy("float64").sum() * factor < INT64_SAFE else values.astype("object")
 
 
 def multiply(one: "pd.Series[int]", other: "pd.Series[int]") -> "pd.Series[int]":
-    """Gives the products, row by row."""
+    """Return the products, row by row."""
     fits = float(one.to_numpy("float64") @ other.to_numpy("float64")) < INT64_SAFE
     return one * other if fits else one.astype("object") * other.astype("object")
 
 
 def sum_exactly(values: "pd.Series[int]", by: "pd.Series[int] | list[pd.Series[int]]") -> "pd.Series[int]":
-    """Gives the sum of each group, ascending by its key, as Python's integers."""
+    """Return the sum of each group, ascending by its key, as Python's integers."""
     return widen(values).groupby(by).sum().astype("object")
 
 
 def cumulate(volume: "pd.Series[int]", type_id: "pd.Series[int]") -> "pd.Series[int]":
-    """Gives each row's volume plus that of the rows of its type before it; the rows of a type stand together."""
+    """Return each row's volume plus that of the rows of its type before it; the rows of a type stand together."""
     units = volume.to_numpy()
     running = units.cumsum()
     starts = np.flatnonzero(type_id.ne(type_id.shift()))
@@ -55,6 +55,6 @@ def cumulate(volume: "pd.Series[int]", type_id: "pd.Series[int]") -> "pd.Series[
 
 
 def divide(numerator: "pd.Series[int]", denominator: "pd.Series[int]") -> "pd.Series[float]":
-    """Gives the quotients, float64, each rounded once: Python divides integers of any size correctly."""
+    """Return the quotients, float64, each rounded once: Python divides integers of any size correctly."""
     pairs = zip(numerator.tolist(), denominator.tolist(), strict=True)
     return pd.Series([n / d for n, d in pairs], numerator.index, "float64")

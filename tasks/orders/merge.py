@@ -8,7 +8,7 @@ from tasks.orders.columns import Orders, concatenate
 
 
 def merge_pages(chunks: list[Orders], side: OrderType = "all") -> tuple[pd.DataFrame, int]:
-    """Puts the chunks together, an order that shows up on two pages once: its first one.
+    """Put the chunks together, an order that shows up on two pages once: its first one.
 
     Args:
         chunks: in the order of the pages. It takes their columns out of them, so that no order is held twice.
@@ -26,7 +26,7 @@ def merge_pages(chunks: list[Orders], side: OrderType = "all") -> tuple[pd.DataF
 
 
 def mark_first(order_ids: list[np.ndarray]) -> np.ndarray:
-    """Gives for each order, bool, whether it shows up there for the first time."""
+    """Return for each order, bool, whether it shows up there for the first time."""
     merged = concatenate(order_ids)
     is_first = np.ones(len(merged), "bool")
     merged.sort()  # in place: a snapshot's ids are as large as its prices
@@ -37,13 +37,13 @@ def mark_first(order_ids: list[np.ndarray]) -> np.ndarray:
 
 
 def take(chunks: list[Orders], name: str, is_wanted: np.ndarray) -> np.ndarray:
-    """Takes a column out of the chunks, and gives the values that are wanted."""
+    """Take a column out of the chunks, and return the values that are wanted."""
     column = concatenate([chunk.pop(name) for chunk in chunks])
     return column if is_wanted.all() else column[is_wanted]
 
 
 def select_side(orders: pd.DataFrame, order_type: OrderType) -> pd.DataFrame:
-    """Gives the orders of one side, or all."""
+    """Return the orders of one side, or all."""
     if order_type == "all":
         return orders
     is_chosen = orders.is_buy_order == (order_type == "buy")

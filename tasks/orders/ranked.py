@@ -9,14 +9,14 @@ from tasks.orders.exact import CENTS, cumulate, divide, multiply, sum_exactly, t
 
 
 def rank(type_id: "pd.Series[int]", cents: "pd.Series[int]", volume: "pd.Series[int]") -> pd.DataFrame:
-    """Gives the three as columns, ascending by type, then price."""
+    """Return the three as columns, ascending by type, then price."""
     order = np.lexsort((cents, type_id))
     columns = {"type_id": type_id, "cents": cents, "volume": volume}
     return pd.DataFrame({name: column.to_numpy()[order] for name, column in columns.items()})
 
 
 def best_twentieth(ranked: pd.DataFrame, *, dearest: bool) -> "pd.Series[float]":
-    """Gives the volume-weighted mean price (ISK) of the cheapest, or dearest, twentieth of each type's volume.
+    """Return the volume-weighted mean price (ISK) of the cheapest, or dearest, twentieth of each type's volume.
 
     The row at the boundary counts with the part that falls within: of volume v after b better units out of V,
     clip(V − 20·b, 0, 20·v) twentieths of a unit.
@@ -34,7 +34,7 @@ def best_twentieth(ranked: pd.DataFrame, *, dearest: bool) -> "pd.Series[float]"
 
 
 def weighted_median(ranked: pd.DataFrame) -> "pd.Series[float]":
-    """Gives the first price (ISK), going up, at which half of each type's volume is reached."""
+    """Return the first price (ISK), going up, at which half of each type's volume is reached."""
     volume = widen(ranked.volume, factor=2)
     total = volume.groupby(ranked.type_id).transform("sum")
     reached = ranked[cumulate(volume, ranked.type_id) * 2 >= total]
@@ -42,7 +42,7 @@ def weighted_median(ranked: pd.DataFrame) -> "pd.Series[float]":
 
 
 def middle(cents: "pd.Series[int]", type_id: "pd.Series[int]") -> "pd.Series[float]":
-    """Gives each type's middle price (ISK), or the mean of the middle two, ascending by type."""
+    """Return each type's middle price (ISK), or the mean of the middle two, ascending by type."""
     ascending = cents.to_numpy()[np.lexsort((cents, type_id))]
     count = type_id.groupby(type_id).size()
     first = count.cumsum() - count

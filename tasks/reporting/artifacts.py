@@ -20,7 +20,7 @@ MOVERS = 20
 
 
 def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[str, bytes]) -> None:
-    """Creates the artifact `summary-REGION`, whose versions are the region's history.
+    """Create the artifact `summary-REGION`, whose versions are the region's history.
 
     Args:
         client: of Prefect's API.
@@ -39,7 +39,7 @@ def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[st
 
 
 def write_movers(client: SyncPrefectClient, summary: Summary, changes: Changes) -> None:
-    """Creates the artifact `movers-REGION`: the types whose record differs most from the snapshot before."""
+    """Create the artifact `movers-REGION`: the types whose record differs most from the snapshot before."""
     if movers := find_movers(changes):
         create_artifact(
             client,
@@ -93,7 +93,7 @@ def describe_run(summary: Summary) -> str:
 
 
 def to_data_uri(png: bytes) -> str:
-    """Gives a picture as an address that holds it: Prefect's UI shows it in markdown, as a browser does."""
+    """Return a picture as an address that holds it: Prefect's UI shows it in markdown, as a browser does."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 

@@ -77,13 +77,13 @@ def write_failure(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any
 
 
 def find_error(state: State[Any]) -> BaseException | None:
-    """Gives the error that ended a run, None if there was none."""
+    """Return the error that ended a run, None if there was none."""
     data = getattr(state.data, "result", state.data)  # a ResultRecord has it
     return data if isinstance(data, BaseException) else None
 
 
 def describe_failure(state: State[Any]) -> str:
-    """Gives what failed, what was tried and what to do, as markdown."""
+    """Return what failed, what was tried and what to do, as markdown."""
     error = find_error(state)
     if isinstance(error, ParameterTypeError):
         tried, advice = "Nothing was requested.", "Give what the message allows."

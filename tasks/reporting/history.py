@@ -16,7 +16,7 @@ def draw_history(client: SyncPrefectClient, summary: Summary) -> dict[str, bytes
 
 
 def read_history(client: SyncPrefectClient, region_id: int, table_name: str, limit: int) -> list[Summary]:
-    """Gives the summaries of a table's runs that stored something, the newest first, as long as Prefect keeps events.
+    """Return the summaries of a table's runs that stored something, the newest first, as long as Prefect keeps events.
 
     Those that another version has written and this one does not understand are left out.
     """
@@ -30,7 +30,7 @@ def read_history(client: SyncPrefectClient, region_id: int, table_name: str, lim
 
 
 def understand(payload: dict[str, object]) -> Summary | None:
-    """Gives the summary that an event carries, None if there is none that this version knows."""
+    """Return the summary that an event carries, None if there is none that this version knows."""
     try:
         return Summary.model_validate(payload)
     except ValidationError:

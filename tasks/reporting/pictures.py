@@ -27,7 +27,7 @@ Axis = tuple[float, float]
 
 
 def draw_pictures(runs: Sequence[Summary]) -> dict[str, bytes]:
-    """Draws runs that stored something, the newest first.
+    """Draw runs that stored something, the newest first.
 
     Args:
         runs: of one table; the first `RUNS` are drawn.
@@ -57,13 +57,13 @@ class Chart:
         self._box = (LEFT, TOP, WIDTH - RIGHT, height - BOTTOM)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Gives a place in pixels."""
+        """Return a place in pixels."""
         left, top, right, bottom = self._box
         (x0, x1), (y0, y1) = self._x, self._y
         return left + (x - x0) / (x1 - x0) * (right - left), bottom - (y - y0) / (y1 - y0) * (bottom - top)
 
     def mark_x(self, ticks: dict[float, str], title: str, *, grid: bool = False) -> None:
-        """Labels the x axis, but for labels that would touch the one before."""
+        """Label the x axis, but for labels that would touch the one before."""
         _left, top, right, bottom = self._box
         free = 0.0
         for value, label in ticks.items():
@@ -76,7 +76,7 @@ class Chart:
         self._draw.text((right, bottom + 24), title, INK, self._font, anchor="ra")
 
     def mark_y(self, ticks: dict[float, str], title: str, *, grid: bool = True) -> None:
-        """Labels the y axis; its title stands above it."""
+        """Label the y axis; its title stands above it."""
         left, top, right, _bottom = self._box
         for value, label in ticks.items():
             y = self.place(0, value)[1]
@@ -86,21 +86,21 @@ class Chart:
         self._draw.text((8, top - 8), title, INK, self._font, anchor="lb")
 
     def fill(self, x0: float, x1: float, y0: float, y1: float, colour: str = BLUE, gap: int = 1) -> None:
-        """Fills a rectangle, with a gap of some pixels beside it; what is more than nothing is seen."""
+        """Fill a rectangle, with a gap of some pixels beside it; what is more than nothing is seen."""
         (left, bottom), (right, top) = self.place(x0, y0), self.place(x1, y1)
         if right > left and bottom > top:
             right, top = max(left, right - gap), min(bottom, top + gap)
             self._draw.rectangle((left, top, right, bottom), fill=colour)
 
     def fill_below(self, points: Sequence[tuple[float, float]]) -> None:
-        """Fills what is below a line, which is drawn four times as large, for smooth edges."""
+        """Fill what is below a line, which is drawn four times as large, for smooth edges."""
         mask = Image.new("L", (WIDTH * 4, self.image.height * 4))
         ends = [(points[0][0], 0.0), *points, (points[-1][0], 0.0)]
         ImageDraw.Draw(mask).polygon([(4 * x, 4 * y) for x, y in (self.place(*point) for point in ends)], fill=255)
         self.image.paste(BLUE, mask=mask.reduce(4))
 
     def explain(self, colours: dict[str, str]) -> None:
-        """Says what colours mean."""
+        """Say what colours mean."""
         x, y = float(LEFT), TOP - 22
         for name, colour in colours.items():
             self._draw.rectangle((x, y, x + 10, y + 10), fill=colour)
@@ -108,7 +108,7 @@ class Chart:
             x += 15 + self._font.getlength(name) + 18
 
     def to_png(self, title: str) -> bytes:
-        """Gives the picture with its title."""
+        """Return the picture with its title."""
         self._draw.text((8, 8), title, INK, self._title_font)
         file = io.BytesIO()
         self.image.quantize(SHADES, Image.Quantize.FASTOCTREE).save(file, "PNG")
@@ -116,7 +116,7 @@ class Chart:
 
 
 def draw_states(runs: Sequence[Summary]) -> Chart:
-    """Draws a bar a run, the newest at the bottom, of the seconds that each of its states took."""
+    """Draw a bar a run, the newest at the bottom, of the seconds that each of its states took."""
     names = list(dict.fromkeys(name for run in runs for name in run.state_seconds))
     colours = dict(zip(names, STATE_COLOURS, strict=False))
     longest = max(sum(run.state_seconds.values()) for run in runs)
@@ -133,7 +133,7 @@ def draw_states(runs: Sequence[Summary]) -> Chart:
 
 
 def draw_ages(runs: Sequence[Summary]) -> Chart:
-    """Draws how old the table's data were: each run that stored made them younger, then they aged."""
+    """Draw how old the table's data were: each run that stored made them younger, then they aged."""
     points: list[tuple[float, float]] = []
     for run, following in pairwise([*runs, runs[-1]]):
         snapshot = run.last_modified.timestamp()
@@ -148,7 +148,7 @@ def draw_ages(runs: Sequence[Summary]) -> Chart:
 
 
 def draw_written(runs: Sequence[Summary]) -> Chart:
-    """Draws a column a run of the records that it wrote or deleted."""
+    """Draw a column a run of the records that it wrote or deleted."""
     most = max(run.written + run.deleted for run in runs)
     chart = Chart((0, max(8, len(runs))), (0, most))
     chart.mark_y({tick: f"{tick:,g}" for tick in find_ticks(most)}, "records")
@@ -161,7 +161,7 @@ def draw_written(runs: Sequence[Summary]) -> Chart:
 
 
 def draw_price_changes(price_changes: dict[int, int]) -> Chart:
-    """Draws a column a percent of the types whose price changed so much."""
+    """Draw a column a percent of the types whose price changed so much."""
     most, reach = max(price_changes.values()), MOST_PERCENT
     chart = Chart((-reach - 0.5, reach + 0.5), (0, most))
     chart.mark_y({tick: f"{tick:,g}" for tick in find_ticks(most)}, "item types")
@@ -173,7 +173,7 @@ def draw_price_changes(price_changes: dict[int, int]) -> Chart:
 
 
 def find_ticks(most: float) -> list[float]:
-    """Gives about five round values from 0 up to `most`."""
+    """Return about five round values from 0 up to `most`."""
     if most <= 0:
         return [0.0]
     rough = most / 5
@@ -183,5 +183,5 @@ def find_ticks(most: float) -> list[float]:
 
 
 def say_time(run: Summary) -> str:
-    """Gives the time of a run's snapshot."""
+    """Return the time of a run's snapshot."""
     return f"{run.last_modified:%H:%M}"

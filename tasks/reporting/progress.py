@@ -53,12 +53,12 @@ class Progress:
         return self._ended.is_set()
 
     def end(self, *, well: bool = False) -> None:
-        """Says that the work has ended; what has ended well stays so."""
+        """Say that the work has ended; what has ended well stays so."""
         self._ended_well = self._ended_well or well
         self._ended.set()
 
     def follow(self, client: SyncPrefectClient) -> None:
-        """Keeps the artifact up to date until the work has ended; what cannot be shown now is shown a bit later."""
+        """Keep the artifact up to date until the work has ended; what cannot be shown now is shown a bit later."""
         while True:
             is_last = self._ended.wait(UPDATE_SECONDS)
             try:
@@ -70,7 +70,7 @@ class Progress:
                 return
 
     def show(self, client: SyncPrefectClient) -> None:
-        """Creates the artifact, or updates it if there is news."""
+        """Create the artifact, or update it if there is news."""
         done, words = self.done, f"{self.name}: {self}"
         percent = 100.0 * done / self.total
         if self._shown is None:
@@ -81,7 +81,7 @@ class Progress:
 
 
 def make_bars(console: Console) -> Bars:
-    """Gives bars for work in a terminal; lines that are printed meanwhile stand above them."""
+    """Return bars for work in a terminal; lines that are printed meanwhile stand above them."""
     return Bars(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )

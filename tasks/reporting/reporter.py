@@ -53,7 +53,7 @@ class Reporter:
 
     @contextmanager
     def state(self, name: str, work: Sequence[Work] = (), unit: str = "") -> Iterator[None]:
-        """Reports on a state from begin to end.
+        """Report on a state from begin to end.
 
         Args:
             name: of the state.
@@ -77,7 +77,7 @@ class Reporter:
             self._logger.info("%s ends after %.2f s%s", name, seconds, f": {progress}" if work else "")
 
     def tag(self, snapshot: Snapshot) -> None:
-        """Tags the flow run with its region and its snapshot."""
+        """Tag the flow run with its region and its snapshot."""
         news = [f"region:{snapshot.region_id}", f"snapshot:{snapshot.last_modified:%Y-%m-%dT%H:%M:%SZ}"]
         self.later(add_tags, str(flow_run.id), [*flow_run.tags, *news])
 
@@ -119,7 +119,7 @@ def open_client() -> SyncPrefectClient:
 
 
 def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
-    """Calls a function that shows something of a run; an error becomes a warning in its log, and gives None."""
+    """Call a function that shows something of a run; return None after a warning in its log if it raises."""
     try:
         return function(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 (whatever it is, the data count for more)
@@ -129,19 +129,19 @@ def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
 
 
 def name_run() -> str:
-    """Names a flow run by its region and the time it was scheduled for: `10000002 The Forge · 2026-11-24 03:05`."""
+    """Name a flow run by its region and the time it was scheduled for: `10000002 The Forge · 2026-11-24 03:05`."""
     given = flow_run.parameters
     return f"{name_region(given.get('region_id', given.get('structure_id', 'default region')))} · {scheduled_time()}"
 
 
 def name_universe_run() -> str:
-    """Names a flow run that is many regions': `113 regions · 2026-11-24 03:05`."""
+    """Name a flow run that is many regions': `113 regions · 2026-11-24 03:05`."""
     number = len(flow_run.parameters.get("region_ids") or regions().index)
     return f"{number} {'region' if number == 1 else 'regions'} · {scheduled_time()}"
 
 
 def scheduled_time() -> str:
-    """Gives when the flow run was to begin, UTC."""
+    """Return when the flow run was to begin, UTC."""
     return f"{flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 
@@ -151,7 +151,7 @@ def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> No
 
 
 def add_label(flow_run_id: str, name: str, value: str) -> None:
-    """Adds a label to a flow run."""
+    """Add a label to a flow run."""
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(UUID(flow_run_id), {name: value})
 

@@ -119,7 +119,7 @@ def summarize(
 
 
 def count_price_changes(changes: Changes) -> dict[int, int]:
-    """Counts the item types whose price has changed, by whole percents, at most `MOST_PERCENT` up or down."""
+    """Count the item types whose price has changed, by whole percents, at most `MOST_PERCENT` up or down."""
     counts: Counter[int] = Counter()
     for row in changes.puts:
         old, new = changes.replaced.get(str(row[0]), {}).get("price"), row[1]
@@ -134,5 +134,5 @@ def counted(number: int, thing: str) -> str:
 
 
 def percent(old: float, new: float) -> float:
-    """Gives by how many percent a figure has grown."""
+    """Return by how many percent a figure has grown."""
     return (new / old - 1) * 100 if old else 0.0

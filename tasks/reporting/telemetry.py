@@ -10,7 +10,7 @@ SETTING = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def set_up() -> None:
-    """Makes this process send spans, if it is asked for; before the first flow run begins.
+    """Make this process send spans, if it is asked for; before the first flow run begins.
 
     Raises:
         ImportError: it is asked for, but the packages of the extra `telemetry` are not there.

@@ -61,7 +61,7 @@ class UniverseSummary(BaseModel):
 
 
 def summarize_universe(results: dict[int, Summary | Exception], seconds: float) -> UniverseSummary:
-    """Gives the summary of a run of many regions, from each one's own or why it has none."""
+    """Return the summary of a run of many regions, from each one's own or why it has none."""
     regions = [describe_result(region_id, result) for region_id, result in results.items()]
     summaries = [region.summary for region in regions if region.summary]
     states = Counter(region.state for region in regions)
@@ -90,7 +90,7 @@ def summarize_universe(results: dict[int, Summary | Exception], seconds: float) 
 
 
 def describe_result(region_id: int, result: Summary | Exception) -> RegionResult:
-    """Gives what became of a region."""
+    """Return what became of a region."""
     if isinstance(result, Exception):
         return RegionResult(region_id=region_id, state="failed", summary=None, failure=str(result))
     state: Literal["stored", "not modified"] = "not modified" if result.not_modified else "stored"
@@ -98,12 +98,12 @@ def describe_result(region_id: int, result: Summary | Exception) -> RegionResult
 
 
 def write_universe_summary(client: SyncPrefectClient, summary: UniverseSummary) -> None:
-    """Creates the artifact `summary-universe`, whose versions are the history."""
+    """Create the artifact `summary-universe`, whose versions are the history."""
     create_artifact(client, "markdown", describe_universe(summary), summary.line, key=KEY)
 
 
 def describe_universe(summary: UniverseSummary) -> str:
-    """Gives the summary as markdown: all together, what failed, then a row a region."""
+    """Return the summary as markdown: all together, what failed, then a row a region."""
     slowest = region_name(summary.slowest_region_id) if summary.slowest_region_id else "none"
     failures = [
         f"- **{region_name(region.region_id)}**: {region.failure}" for region in summary.regions if region.failure
@@ -123,7 +123,7 @@ def describe_universe(summary: UniverseSummary) -> str:
 
 
 def describe_row(region: RegionResult) -> str:
-    """Gives a region's row."""
+    """Return a region's row."""
     cells = [region_name(region.region_id), str(region.region_id), region.state]
     if did := region.summary:
         counts = (did.pages, did.records, did.written, did.deleted, did.retries)

@@ -136,7 +136,7 @@ class Table:
         return is_this_machine(urlsplit(self._client.meta.endpoint_url).hostname or "")
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Runs `function` on one of the `store_concurrency` threads; it may make one call at a time."""
+        """Run `function` on one of the `store_concurrency` threads; it may make one call at a time."""
         return self._threads.submit(function, *args, **kwargs)
 
     def create(self) -> None:
@@ -198,7 +198,7 @@ class Table:
             return ""
 
     def create_command(self) -> str:
-        """Gives the shell command that creates the table."""
+        """Return the shell command that creates the table."""
         url = self._client.meta.endpoint_url
         endpoint = "" if url.endswith((".amazonaws.com", ".amazonaws.com.cn")) else f"--endpoint-url {url} "
         return (
@@ -208,7 +208,7 @@ class Table:
         )
 
     def put(self, item: dict[str, str | float]) -> None:
-        """Puts an item; a missing table on this machine is created.
+        """Put an item; a missing table on this machine is created.
 
         Args:
             item: with its key `pk`.
@@ -273,7 +273,7 @@ class Table:
         )
 
     def scan(self, expected_records: int) -> dict[str, Item]:
-        """Gives all items but `#snapshot` by item type, strongly consistent, in as many segments as pay.
+        """Return all items but `#snapshot` by item type, strongly consistent, in as many segments as pay.
 
         Of a table that several regions share, DynamoDB reads all and gives this region's.
 

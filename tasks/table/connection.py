@@ -41,10 +41,10 @@ class Connection(NamedTuple):
 
 
 class Parsers(botocore.parsers.ResponseParserFactory):
-    """Gives boto3 the parser of this module."""
+    """A factory of this module's parser, for boto3."""
 
     def create_parser(self, protocol_name: str) -> "Parser":  # type: ignore[override]
-        """Gives a parser whose errors are read as boto3 does."""
+        """Return a parser whose errors are read as boto3 does."""
         return Parser(super().create_parser(protocol_name))
 
 
@@ -59,7 +59,7 @@ class Parser:
         self._errors = errors
 
     def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:  # noqa: ANN401 (botocore's own)
-        """Gives an answer as boto3 does.
+        """Return an answer as boto3 does.
 
         Raises:
             ResponseStreamingError: it says that all went well, but not how: its body is no JSON object.

@@ -15,7 +15,7 @@ class ShrinkError(TableError):
 
 
 def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> None:
-    """Raises if the table has begun to hold a newer snapshot.
+    """Raise if the table has begun to hold a newer snapshot.
 
     Raises:
         TableError: it has.

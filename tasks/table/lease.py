@@ -75,7 +75,7 @@ class Lease:
                 log.warning("the lease could not be given back, the next run takes it over in a minute: %s", failure)
 
     def wait(self, say: Callable[[str], None] = log.info) -> Item | None:
-        """Gives `#snapshot` as soon as no other run holds it, None if the table has none.
+        """Return `#snapshot` as soon as no other run holds it, None if the table has none.
 
         Args:
             say: is told who is waited for.
@@ -107,7 +107,7 @@ class Lease:
             self.table.waits.sleep(POLL_SECONDS)
 
     def take(self, snapshot: TableSnapshot) -> bool:
-        """Puts `#snapshot`, in state `writing`, and renews it from now on; False if another run came first.
+        """Put `#snapshot`, in state `writing`, and renew it from now on; False if another run came first.
 
         Raises:
             TableError: see `tasks.table.client`.
@@ -123,7 +123,7 @@ class Lease:
         return True
 
     def check(self) -> None:
-        """Raises if another run may write by now; to be called before each write.
+        """Raise if another run may write by now; to be called before each write.
 
         Raises:
             LeaseLostError: it may.
@@ -197,13 +197,13 @@ class Lease:
 
 
 def read_holder(item: Item | None) -> str:
-    """Gives who holds the lease by `#snapshot`, nothing if nobody does."""
+    """Return who holds the lease by `#snapshot`, nothing if nobody does."""
     if item is None or item.get("state") != {"S": "writing"}:
         return ""
     return str(item.get("owner", {}).get("S", ""))
 
 
 def read_count(item: Item | None) -> int:
-    """Gives the lease's count by `#snapshot`, 0 if it has none."""
+    """Return the lease's count by `#snapshot`, 0 if it has none."""
     count = item.get("lease", {}).get("N", "0") if item else "0"
     return int(count) if count.isdigit() else 0

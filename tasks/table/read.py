@@ -22,7 +22,7 @@ class UnreadableError(TableError):
 
 
 def read_records(table_name: str, region_id: int | None = None) -> tuple[dict[str, Record], TableSnapshot]:
-    """Gives a table's records, all of one snapshot, and what that snapshot is.
+    """Return a table's records, all of one snapshot, and what that snapshot is.
 
     `#snapshot` is read before and after the scan: if it is the same and `complete`, no run has written meanwhile. While
     a run writes, the table is read again a few times, for a quarter of a minute at most.

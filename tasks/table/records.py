@@ -22,7 +22,7 @@ NAMES = ("price", "volume", "buy", "sell")  # a record's attributes; others on i
 
 
 def is_type_id(pk: str) -> bool:
-    """Tells whether a key is an item type's, and so this program's."""
+    """Return whether a key is an item type's, and so this program's."""
     return pk.isascii() and pk.isdigit()
 
 
@@ -54,7 +54,7 @@ class Part(msgspec.Struct):
         return self.total - sum(map(len, list(self.batches.values())))  # a copy: others take batches out meanwhile
 
     def note_retry(self, waits: Waits) -> None:
-        """Adds the time since the attempt before, if there was one, to what was waited."""
+        """Add the time since the attempt before, if there was one, to what was waited."""
         if self.failed_at:
             waits.add(self.failed_at)
 
@@ -79,7 +79,7 @@ class Changes(msgspec.Struct, frozen=True):
         return self.unchanged + len(self.puts)
 
     def split(self) -> list[Part]:
-        """Gives the write requests as parts, about `PARTS` of them."""
+        """Return the write requests as parts, about `PARTS` of them."""
         writes: list[Row | str] = [*self.puts, *self.deletes]
         least, most = PART_REQUESTS
         size = min(max(least, math.ceil(len(writes) / PARTS)), most)
@@ -91,7 +91,7 @@ class Changes(msgspec.Struct, frozen=True):
 
 
 def list_rows(records: pd.DataFrame) -> list[Row]:
-    """Gives the records one by one.
+    """Return the records one by one.
 
     Args:
         records: as `tasks.aggregate.aggregate_orders` gives them.
@@ -101,12 +101,12 @@ def list_rows(records: pd.DataFrame) -> list[Row]:
 
 
 def to_request(write: Row | str) -> Item:
-    """Gives the request that puts a record, or deletes that of a key."""
+    """Return the request that puts a record, or delete that of a key."""
     return delete_request(write) if isinstance(write, str) else put_request(to_item(write))
 
 
 def to_item(row: Row) -> Item:
-    """Gives a record as the table holds it."""
+    """Return a record as the table holds it."""
     type_id, price, volume, *sides = row
     item = {"pk": {"S": str(type_id)}, "price": number(price), "volume": number(volume)}
     item.update(zip(("buy", "sell"), map(number_map, sides), strict=False))
@@ -114,19 +114,19 @@ def to_item(row: Row) -> Item:
 
 
 def number(value: float) -> Item:
-    """Gives a number as the shortest decimal that is exactly it: 5.7, never 5.7000000000000002 or 5.70."""
+    """Return a number as the shortest decimal that is exactly it: 5.7, never 5.7000000000000002 or 5.70."""
     if isinstance(value, int):
         return {"N": str(value)}
     return {"N": format(Decimal(repr(value)).normalize(), "f")}
 
 
 def number_map(figures: dict[str, float | int]) -> Item:
-    """Gives a map of numbers."""
+    """Return a map of numbers."""
     return {"M": {name: number(value) for name, value in figures.items()}}
 
 
 def compare(rows: list[Row], present: dict[str, Item]) -> Changes:
-    """Gives what must be written and deleted to make the table's records those of `rows`.
+    """Return what must be written and deleted to make the table's records those of `rows`.
 
     Args:
         rows: the records that the table is to hold.
@@ -152,7 +152,7 @@ def is_equal(row: Row, other: Item | None) -> bool:
 
 
 def read_numbers(item: Item) -> Item:
-    """Gives an item with its numbers as numbers."""
+    """Return an item with its numbers as numbers."""
     return {
         name: Decimal(value["N"]) if "N" in value else read_numbers(value["M"]) if "M" in value else value
         for name, value in item.items()

@@ -16,7 +16,7 @@ W = TypeVar("W")
 
 
 def check_table_name(name: str) -> str:
-    """Gives `name` back.
+    """Return `name` back.
 
     Raises:
         ValueError: DynamoDB takes no such name.
@@ -27,29 +27,29 @@ def check_table_name(name: str) -> str:
 
 
 def describe_request(request: Item) -> str:
-    """Names a write request in messages: `put of 34`."""
+    """Name a write request in messages: `put of 34`."""
     if "PutRequest" in request:
         return f"put of {request['PutRequest']['Item']['pk']['S']}"
     return f"delete of {request['DeleteRequest']['Key']['pk']['S']}"
 
 
 def put_request(item: Item) -> Item:
-    """Gives the request that puts an item."""
+    """Return the request that puts an item."""
     return {"PutRequest": {"Item": item}}
 
 
 def delete_request(pk: str) -> Item:
-    """Gives the request that deletes the item of a key."""
+    """Return the request that deletes the item of a key."""
     return {"DeleteRequest": {"Key": {"pk": {"S": pk}}}}
 
 
 def with_key(item: Item, pk: str) -> Item:
-    """Gives an item under another key."""
+    """Return an item under another key."""
     return item | {"pk": {"S": pk}}
 
 
 def add_prefix(request: Item, prefix: str) -> Item:
-    """Gives the request that puts or deletes the item whose key has a prefix."""
+    """Return the request that puts or delete the item whose key has a prefix."""
     if "PutRequest" in request:
         item = request["PutRequest"]["Item"]
         return put_request(with_key(item, prefix + item["pk"]["S"]))
@@ -57,5 +57,5 @@ def add_prefix(request: Item, prefix: str) -> Item:
 
 
 def batches(writes: list[W]) -> Iterable[list[W]]:
-    """Cuts writes into batches of at most 25."""
+    """Cut writes into batches of at most 25."""
     return (writes[start : start + BATCH_ITEMS] for start in range(0, len(writes), BATCH_ITEMS))

@@ -50,13 +50,13 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         return Parameters(self.region_id, self.order_type, self.price, self.detail)
 
     def to_item(self) -> Item:
-        """Gives the item as DynamoDB takes it: dates as ISO 8601 in UTC."""
+        """Return the item as DynamoDB takes it: dates as ISO 8601 in UTC."""
         fields: dict[str, int | str] = {"pk": SNAPSHOT_KEY, **msgspec.to_builtins(self)}
         return {name: {"N": str(value)} if isinstance(value, int) else {"S": value} for name, value in fields.items()}
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Reads the item.
+        """Read the item.
 
         Raises:
             TableError: an attribute is missing or of the wrong type.
@@ -89,7 +89,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def understand(item: Item | None, table_name: str, region_id: int, *, force: bool) -> TableSnapshot | None:
-    """Reads the item `#snapshot`; of this region, or with `force`, one that cannot be read is as good as none.
+    """Read the item `#snapshot`; of this region, or with `force`, one that cannot be read is as good as none.
 
     Raises:
         TableError: it is another region's, or another program's, and `force` is not set.
@@ -112,7 +112,7 @@ def understand(item: Item | None, table_name: str, region_id: int, *, force: boo
 
 
 def made_alike(stored: TableSnapshot | None, parameters: Parameters) -> TableSnapshot | None:
-    """Gives `stored` if its records are all there and were made with `parameters`, by this format."""
+    """Return `stored` if its records are all there and were made with `parameters`, by this format."""
     if stored is None or stored.state != "complete" or stored.version != FORMAT_VERSION:
         return None
     return stored if stored.parameters == parameters else None

@@ -70,7 +70,7 @@ def test_wrong_table_is_told(store_url: str, truth: Records, dynamodb: DynamoDBC
 
 
 def take_memory() -> None:
-    """Computes over 64 MiB."""
+    """Compute over 64 MiB."""
     sum(bytearray(64 * 1024**2))
 
 
@@ -104,7 +104,7 @@ def test_states_are_put_together() -> None:
 
 
 def made_up_results() -> Results:
-    """Gives results in which the flow takes twice the plain script's time, memory and CPU."""
+    """Return results in which the flow takes twice the plain script's time, memory and CPU."""
     results = Results(datetime.now(UTC), {"memory": "1 GiB"}, {"prefect": "3"}, orders=dict.fromkeys(SIZES, 1))
     for case in full_cases():
         for contestant in case.contestants:

@@ -138,7 +138,7 @@ def test_kills_come_in_their_order_and_once() -> None:
     said: list[str] = []
 
     class Topology:
-        """Says what it is told."""
+        """Say what it is told."""
 
         say = said.append
 
@@ -173,7 +173,7 @@ def test_tree_is_counted_and_killed() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Tells whether a process has not ended; one that nobody has asked about yet has ended all the same."""
+    """Return whether a process has not ended; one that nobody has asked about yet has ended all the same."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
     except FileNotFoundError:
@@ -216,7 +216,7 @@ def test_nothing_is_left_when_it_is_stopped() -> None:
 
 
 def run_scale(*words: str) -> "subprocess.CompletedProcess[str]":
-    """Runs it to its end."""
+    """Run it to its end."""
     command = [sys.executable, "-m", "benchmarks.scale", *words]
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=600, check=False)
 

@@ -93,7 +93,7 @@ def test_what_happens_is_told(
 
 
 def store_in_universe(own_api: Api) -> None:
-    """Tells of a region that the universe has stored, as its run does."""
+    """Tell of a region that the universe has stored, as its run does."""
     event = {
         "id": str(uuid.uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
@@ -204,32 +204,32 @@ def test_unknown_block_is_told(own_api: Api, capsys: pytest.CaptureFixture[str])
 
 
 def deploy_automations(notify: str | None) -> str:
-    """Deploys the automations by their command, and gives what it says."""
+    """Deploy the automations by their command, and return what it says."""
     command = [sys.executable, "-m", "deployments.automations", *(["--notify", notify] if notify else [])]
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
 
 
 def read_summaries(own_api: Api) -> list[str]:
-    """Gives the region's summary artifacts, the newest first."""
+    """Return the region's summary artifacts, the newest first."""
     wanted = {"artifacts": {"key": {"any_": [f"summary-{REGION_ID}"]}}, "sort": "CREATED_DESC"}
     return [artifact["data"] for artifact in ask(own_api, "/artifacts/filter", wanted)]
 
 
 def run(table_name: str, region_id: int = REGION_ID) -> int:
-    """Runs the flow in a process of its own, and gives its exit code."""
+    """Run the flow in a process of its own, and return its exit code."""
     options = ["--region-id", str(region_id), "--table-name", table_name]
     return subprocess.run([sys.executable, "-m", "flows.market_data", *options], cwd=CHECKOUT, check=False).returncode
 
 
 def report(table_name: str, file: Path) -> int:
-    """Writes a report, and gives how many runs are in it."""
+    """Write a report, and return how many runs are in it."""
     command = [sys.executable, "-m", "deployments.report", "--table-name", table_name, "--file", str(file)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     return int(re.findall(r"(\d+) runs", done.stdout)[0])
 
 
 def ask_for_late_run(own_api: Api) -> None:
-    """Asks for a run that no worker takes."""
+    """Ask for a run that no worker takes."""
     flow = ask(own_api, "/flows/", {"name": "market-data"})
     name = f"late-{uuid.uuid4()}"
     ask(own_api, "/deployments/", {"name": name, "flow_id": flow["id"]})
@@ -237,13 +237,13 @@ def ask_for_late_run(own_api: Api) -> None:
 
 
 def read_events(own_api: Api, prefix: str, since: datetime) -> list[dict[str, Any]]:
-    """Gives the events from a time on whose names begin so, the oldest first."""
+    """Return the events from a time on whose names begin so, the oldest first."""
     wanted = {"filter": {"event": {"prefix": [prefix]}, "occurred": {"since": since.isoformat()}}, "limit": 50}
     found: list[dict[str, Any]] = ask(own_api, "/events/filter", wanted)["events"]
     return sorted(found, key=lambda event: str(event["occurred"]))
 
 
 def told(own_api: Api, since: datetime) -> set[str]:
-    """Gives the names of the automations that have been triggered."""
+    """Return the names of the automations that have been triggered."""
     triggered = read_events(own_api, "prefect.automation.triggered", since)
     return {event["resource"]["prefect.resource.name"] for event in triggered}

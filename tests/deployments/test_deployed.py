@@ -50,7 +50,7 @@ def deploy(*arguments: str) -> None:
 
 
 def run(deployment: str, **parameters: object) -> str:
-    """Runs a deployment until its end, and gives the run's id."""
+    """Run a deployment until its end, and return the run's id."""
     given = [argument for name, value in parameters.items() for argument in ("--param", f"{name}={json.dumps(value)}")]
     done = subprocess.run(
         [prefect(), "deployment", "run", deployment, *given, "--watch"], capture_output=True, text=True, check=False
@@ -112,6 +112,6 @@ def test_runs_by_hand_do_not_cancel_each_other(
 
 
 def scan_after(deployment: str, dynamodb: DynamoDBClient, table_name: str) -> list[dict[str, dict[str, str]]]:
-    """Runs a deployment, and gives the items of the table that it writes."""
+    """Run a deployment, and return the items of the table that it writes."""
     run(deployment, table_name=table_name)
     return list(scan(dynamodb, table_name).values())

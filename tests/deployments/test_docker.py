@@ -53,7 +53,7 @@ print(json.dumps({
 
 
 def check_compose(compose: dict[str, Any]) -> None:
-    """Checks against the Compose Specification, and that what services name is there."""
+    """Check against the Compose Specification, and that what services name is there."""
     compose_spec.PyCompose.from_json(json.dumps(compose)).validate()
 
 
@@ -128,7 +128,7 @@ def test_packages_come_before_the_code() -> None:
 
 
 def load_settings(environ: dict[str, str], tmp_path: Path) -> dict[str, Any]:
-    """Gives what Prefect makes of a service's environment, once the entrypoint has read the secrets."""
+    """Return what Prefect makes of a service's environment, once the entrypoint has read the secrets."""
     secret = tmp_path / "secret"
     secret.write_text("p@ss/w:rd%1\n")
     environ = {name: str(secret) if name.endswith("_FILE") else value for name, value in environ.items()}

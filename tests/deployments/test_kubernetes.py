@@ -56,7 +56,7 @@ KNOWN = {
 
 
 def find_unknown(values: dict[str, Any], known: dict[str, list[str]], path: str = "") -> list[str]:
-    """Gives the paths in values that a chart does not know."""
+    """Return the paths in values that a chart does not know."""
     unknown: list[str] = []
     for name, value in values.items():
         if name not in known[path]:

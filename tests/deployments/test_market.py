@@ -40,7 +40,7 @@ def esi(market: Market) -> Iterator[httpx.Client]:
 
 
 def get(esi: httpx.Client, region_id: int = VENAL, method: str = "GET", **query: Any) -> httpx.Response:
-    """Asks for a page; `order_type` is all unless told."""
+    """Ask for a page; `order_type` is all unless told."""
     return esi.request(method, f"/markets/{region_id}/orders", params={"order_type": "all"} | query)
 
 

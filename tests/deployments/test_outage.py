@@ -46,7 +46,7 @@ def deployed(own_server: PrefectServer) -> None:
 
 @pytest.fixture
 def start_worker(deployed: None, own_api: Api, served: str, tmp_path: Path) -> Iterator[Callable[[], Child]]:
-    """Starts a worker, whose runs see the market and keep their pages; it is stopped in the end."""
+    """Start a worker, whose runs see the market and keep their pages; it is stopped in the end."""
     kept = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "kept")}
     environ = os.environ | kept | {"ESI_URL": served, "PREFECT_LOGGING_LEVEL": "INFO"}
     workers: list[Child] = []
@@ -105,12 +105,12 @@ def test_retry_goes_on_from_the_failed_state(
 
 
 def retry(run_id: str) -> None:
-    """Retries a run, as a user does."""
+    """Retry a run, as a user does."""
     subprocess.run([prefect(), "flow-run", "retry", run_id], check=True, capture_output=True)
 
 
 def read_log(own_api: Api, run_id: str) -> list[str]:
-    """Gives the log of a run."""
+    """Return the log of a run."""
     wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 200}
     found = httpx.post(f"{own_api.url}/logs/filter", json=wanted, trust_env=False).json()
     return [line["message"] for line in found]

@@ -33,7 +33,7 @@ def report(table_name: str, tmp_path: Path) -> Path:
 
 
 def read_column(page: Page, number: int) -> list[str]:
-    """Gives the cells of a column of the records that are shown."""
+    """Return the cells of a column of the records that are shown."""
     script = "(rows, number) => rows.filter(row => !row.hidden).map(row => row.cells[number].textContent)"
     cells: list[str] = page.locator("#records tbody tr").evaluate_all(script, number)
     return cells

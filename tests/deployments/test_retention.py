@@ -38,13 +38,13 @@ def test_old_runs_and_events_are_removed(server: PrefectServer, table_name: str)
 
 
 def count(server: PrefectServer, table: str, where: str = "1") -> int:
-    """Gives how many rows of a table of Prefect's there are."""
+    """Return how many rows of a table of Prefect's there are."""
     with closing(sqlite3.connect(server.home / "prefect.db", timeout=30)) as database:
         return int(database.execute(f"SELECT count(*) FROM {table} WHERE {where}").fetchone()[0])
 
 
 def age(server: PrefectServer, table: str, column: str, by: timedelta) -> None:
-    """Makes all rows of a table older."""
+    """Make all rows of a table older."""
     then = f"{datetime.now(UTC) - by:%Y-%m-%d %H:%M:%S.%f}"
     with closing(sqlite3.connect(server.home / "prefect.db", timeout=30)) as database, database:
         database.execute(f"UPDATE {table} SET {column} = ?", (then,))

@@ -218,7 +218,7 @@ sys.stdin.read()
 
 
 def is_readable(pidfd: int) -> bool:
-    """Tells whether a process ends within ten seconds."""
+    """Return whether a process ends within ten seconds."""
     import select  # noqa: PLC0415
 
     return bool(select.select([pidfd], [], [], 10.0)[0])
@@ -306,7 +306,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run_make(clone: Path, target: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs a make target of the clone, in an empty home directory."""
+    """Run a make target of the clone, in an empty home directory."""
     home = clone.parent / "home"
     home.mkdir(exist_ok=True)
     path = os.environ["PATH"]
@@ -438,6 +438,6 @@ def drain(terminal: int) -> None:
 
 
 def processes_of(clone: Path) -> list[str]:
-    """Gives the command lines of processes that run from the clone."""
+    """Return the command lines of processes that run from the clone."""
     out = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in out.splitlines() if str(clone) in line]

@@ -53,7 +53,7 @@ def dynamodb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Dynamo
 
 
 def listens(port: int) -> bool:
-    """Tells whether somebody takes connections on a port."""
+    """Return whether somebody takes connections on a port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:

@@ -29,7 +29,7 @@ class Faulty(Market):
         self.on_page: dict[str, float] = {}  # seconds by which the clock moves when a page has been asked for
 
     def give_page(self, request: Request, generation: Generation) -> Reply:
-        """Gives the planned reply, or the true one."""
+        """Return the planned reply, or the true one."""
         page = request.query.get("page", "HEAD")
         reply = self.plan[page].pop(0) if self.plan.get(page) else super().give_page(request, generation)
         if page in self.on_page:

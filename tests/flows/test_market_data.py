@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 def truth(
     market: Market, region_id: int, order_type: str = "sell", price: str = "min", detail: str = "compact"
 ) -> dict[str, Item]:
-    """Gives the exact table of the present snapshot, from the orders themselves, without the flow's code."""
+    """Return the exact table of the present snapshot, from the orders themselves, without the flow's code."""
     orders = make_orders(market.seed, region_id, market.index)[list(reference.Order._fields)]
     records = reference.aggregate(
         (reference.Order(*row) for row in orders.itertuples(index=False)), order_type, price, detail
@@ -47,7 +47,7 @@ def truth(
 
 
 def to_item(pk: str, record: reference.Record) -> Item:
-    """Gives a record as DynamoDB holds it."""
+    """Return a record as DynamoDB holds it."""
     item: Item = {"pk": {"S": pk}, "price": to_number(record.price), "volume": to_number(record.volume)}
     for side, figures in (("buy", record.buy), ("sell", record.sell)):
         if figures is not None:
@@ -56,13 +56,13 @@ def to_item(pk: str, record: reference.Record) -> Item:
 
 
 def to_number(value: float) -> Item:
-    """Gives a number in plain digits, without zeros that say nothing."""
+    """Return a number in plain digits, without zeros that say nothing."""
     digits = f"{Decimal(repr(value)):f}"
     return {"N": digits.rstrip("0").rstrip(".") if "." in digits else digits}
 
 
 def records(items: dict[str, Item]) -> dict[str, Item]:
-    """Gives a table's items without `#snapshot`."""
+    """Return a table's items without `#snapshot`."""
     return {pk: item for pk, item in items.items() if not pk.startswith("#")}
 
 
@@ -314,7 +314,7 @@ def make_buys(seed: int, region_id: int, index: int) -> pd.DataFrame:
 
 
 def expire(dynamodb: DynamoDBClient, table_name: str, pk: str = "#snapshot") -> None:
-    """Lets time pass: the stored snapshot's `expires` is over."""
+    """Let time pass: the stored snapshot's `expires` is over."""
     dynamodb.update_item(
         TableName=table_name,
         Key={"pk": {"S": pk}},
@@ -324,7 +324,7 @@ def expire(dynamodb: DynamoDBClient, table_name: str, pk: str = "#snapshot") -> 
 
 
 def read_task_runs(api: Api, flow_run_id: str, last: str = "Store Records: complete") -> list[str]:
-    """Gives the names of a flow run's task runs, once the server has taken in all of its events, that of `last` too."""
+    """Return the names of a flow run's task runs, once the server has all of its events, that of `last` too."""
     wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "limit": 200}
     found: list[str] = []
 
@@ -338,7 +338,7 @@ def read_task_runs(api: Api, flow_run_id: str, last: str = "Store Records: compl
 
 
 def assert_same(items: dict[str, Item], expected: dict[str, Item]) -> None:
-    """Compares tables byte for byte; the standard deviations, whose root rounds once more, to 12 digits."""
+    """Compare tables byte for byte; the standard deviations, whose root rounds once more, to 12 digits."""
     assert items.keys() == expected.keys()
     for pk, item in items.items():
         for side in ("buy", "sell"):

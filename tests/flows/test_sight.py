@@ -29,20 +29,20 @@ pytestmark = pytest.mark.usefixtures("served", "store_url")
 
 
 def run(region_id: int, table_name: str, **parameters: Any) -> tuple[str, State[Any]]:
-    """Runs the flow, whatever comes of it, and gives its flow run's id and its last state."""
+    """Run the flow, whatever comes of it, and return its flow run's id and its last state."""
     state: State[Any] = market_data(region_id, table_name, return_state=True, **parameters)
     return str(state.state_details.flow_run_id), state
 
 
 def read_summary(state: State[Any]) -> Summary:
-    """Gives the summary of a run that ended well."""
+    """Return the summary of a run that ended well."""
     summary = state.result()
     assert isinstance(summary, Summary)
     return summary
 
 
 def ask(api: Api, path: str, body: dict[str, Any]) -> Any:
-    """Asks Prefect's server."""
+    """Ask Prefect's server."""
     return httpx.post(f"{api.url}{path}", json=body, trust_env=False).raise_for_status().json()
 
 
@@ -153,7 +153,7 @@ def test_what_a_run_stored_is_left_to_be_read(
 
 
 def number(item: dict[str, Any], name: str) -> float:
-    """Gives one of an item's numbers."""
+    """Return one of an item's numbers."""
     return float(item[name]["N"])
 
 
@@ -251,7 +251,7 @@ def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_n
 
 
 def refuse(_body: bytes, what: str) -> None:
-    """Finds a page wrong."""
+    """Find a page wrong."""
     raise RefusedError(f"{what}: planned")
 
 

@@ -36,7 +36,7 @@ def sso(served: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def store(name: str, value: Any) -> None:
-    """Makes a Secret block, as the UI does."""
+    """Make a Secret block, as the UI does."""
     Secret(value=value).save(name)
 
 

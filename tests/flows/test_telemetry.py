@@ -31,7 +31,7 @@ print(json.dumps([(span.name, names.get(span.parent.span_id if span.parent else 
 
 
 def run_python(code: str, table_name: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python with a region and a table as its arguments."""
+    """Run Python with a region and a table as its arguments."""
     command = [sys.executable, "-c", code, str(VENAL), table_name]
     return subprocess.run(command, cwd=CHECKOUT, env=os.environ | settings, capture_output=True, text=True, check=False)
 

@@ -50,14 +50,14 @@ class World:
         self._dynamodb = dynamodb
 
     def run(self, *faults: Fault, store: tuple[Fault, ...] = (), **parameters: Any) -> Summary:
-        """Runs the flow once, with faults."""
+        """Run the flow once, with faults."""
         (summary,) = self.run_at_once(1, *faults, store=store, **parameters)
         return summary
 
     def run_at_once(
         self, number: int, *faults: Fault, store: tuple[Fault, ...] = (), **parameters: Any
     ) -> list[Summary]:
-        """Runs the flow so many times at the same time, with faults."""
+        """Run the flow so many times at the same time, with faults."""
         self.market.reset_counts()
         direct = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
         with (
@@ -74,7 +74,7 @@ class World:
                 Esi._hold_until.pop(market_url, None)  # noqa: SLF001 (as if the time were over)
 
     def fill(self) -> None:
-        """Puts the present snapshot into the table, as a run of before has left it."""
+        """Put the present snapshot into the table, as a run of before has left it."""
         with Table(self.table_name, 1) as table:
             table.create()
         items = self.market.truth(self.market.index, "sell", "min", "compact")
@@ -83,24 +83,24 @@ class World:
             self.put(item)
 
     def move_on(self) -> None:
-        """Lets the next snapshot come."""
+        """Let the next snapshot come."""
         assert isinstance(self.market.clock, Clock)
         self.market.clock.now += self.market.every
 
     def items(self) -> dict[str, dict[str, Any]]:
-        """Gives all of the table."""
+        """Return all of the table."""
         return scan(self._dynamodb, self.table_name)
 
     def put(self, item: dict[str, Any]) -> None:
-        """Puts an item into the table, as somebody else does."""
+        """Put an item into the table, as somebody else does."""
         self._dynamodb.put_item(TableName=self.table_name, Item=item)
 
     def stand(self) -> TableSnapshot:
-        """Gives `#snapshot`."""
+        """Return `#snapshot`."""
         return TableSnapshot.from_item(self.items()["#snapshot"])
 
     def is_exact(self) -> bool:
-        """Tells whether the table is the present snapshot, and says so."""
+        """Return whether the table is the present snapshot, and say so."""
         truth = self.market.truth(self.market.index, "sell", "min", "compact")
         return self.stand().state == "complete" and {pk: r for pk, r in self.items().items() if pk.isdigit()} == truth
 

@@ -31,7 +31,7 @@ def template() -> str:
 
 
 def shared_truth(market: Market, region_ids: list[int]) -> dict[str, Item]:
-    """Gives the exact table that regions share, without `#snapshot`."""
+    """Return the exact table that regions share, without `#snapshot`."""
     return {
         f"{region_id}#{pk}": item | {"pk": {"S": f"{region_id}#{pk}"}}
         for region_id in region_ids

@@ -40,7 +40,7 @@ def test_old_table_is_kept(dump: Path, dynamodb: DynamoDBClient, market: Market,
 
 
 def load(dynamodb: DynamoDBClient, table_name: str, items: list[Item]) -> None:
-    """Makes a table of a dump."""
+    """Make a table of a dump."""
     dynamodb.create_table(
         TableName=table_name,
         AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],

@@ -32,7 +32,7 @@ PREFECTS_OWN = re.compile(r"favicon.*\.(ico|png)|(undefined|completed)\.svg|api/
 
 @contextmanager
 def open_page(width: int = WIDTH, height: int = HEIGHT) -> Iterator[Page]:
-    """Opens a page in a browser that sees this machine alone.
+    """Open a page in a browser that sees this machine alone.
 
     Raises:
         AssertionError: in the end, if there was an error in its console.
@@ -64,12 +64,12 @@ def open_page(width: int = WIDTH, height: int = HEIGHT) -> Iterator[Page]:
 
 
 def answer_nothing(route: Route) -> None:
-    """Answers a request to another machine, such as the UI's own statistics."""
+    """Answer a request to another machine, such as the UI's own statistics."""
     route.fulfill(status=204)
 
 
 def look_at_run(ui_url: str, run_name: str, folder: Path) -> None:
-    """Clicks from the dashboard through a run, its graph, its states and its artifacts, and takes pictures.
+    """Click from the dashboard through a run, its graph, its states and its artifacts, and take pictures.
 
     Args:
         ui_url: of Prefect's server.
@@ -108,19 +108,19 @@ def look_at_run(ui_url: str, run_name: str, folder: Path) -> None:
 
 
 def click(page: Page, name: str | re.Pattern[str]) -> None:
-    """Clicks the first link of a name."""
+    """Click the first link of a name."""
     page.get_by_role("link", name=name).first.click()
 
 
 def take(page: Page, text: str, picture: Path) -> None:
-    """Takes a picture of a page when it shows a text and asks for nothing more."""
+    """Take a picture of a page when it shows a text and ask for nothing more."""
     expect(page.get_by_text(text).first).to_be_visible()
     page.wait_for_load_state("networkidle")
     page.screenshot(path=picture, animations="disabled")
 
 
 def find_run(ui_url: str) -> str:
-    """Gives the name of the last run that left movers."""
+    """Return the name of the last run that left movers."""
     wanted = {"artifacts": {"key": {"like_": "movers-"}}, "sort": "CREATED_DESC", "limit": 1}
     with httpx.Client(base_url=f"{ui_url}/api", trust_env=False) as api:
         (movers,) = api.post("/artifacts/filter", json=wanted).raise_for_status().json()

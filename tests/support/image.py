@@ -26,13 +26,13 @@ def read_lock(lock: str) -> dict[str, str]:
 
 
 def load(file: Path) -> dict[str, Any]:
-    """Reads a YAML file."""
+    """Read a YAML file."""
     values: dict[str, Any] = msgspec.yaml.decode(file.read_bytes())
     return values
 
 
 def find_secrets(values: object, path: str = "") -> list[str]:
-    """Gives the paths of values that are secrets by their names, and stand there in the open."""
+    """Return the paths of values that are secrets by their names, and stand there in the open."""
     if isinstance(values, list):
         return [found for each in values for found in find_secrets(each, path)]
     if not isinstance(values, dict):

@@ -16,7 +16,7 @@ class Received:
 
 @contextmanager
 def receive() -> Iterator[Received]:
-    """Takes posts until the block ends."""
+    """Take posts until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -26,7 +26,7 @@ def receive() -> Iterator[Received]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         received = Received(f"http://127.0.0.1:{server.server_port}")

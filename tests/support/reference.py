@@ -36,7 +36,7 @@ class Record(NamedTuple):
 
 
 def aggregate(orders: Iterable[Order], order_type: str, price: str, detail: str) -> dict[int, Record]:
-    """Gives the records by type, ascending."""
+    """Return the records by type, ascending."""
     sides: dict[str, dict[int, list[Level]]] = {name: defaultdict(list) for name in ("buy", "sell", "all")}
     for order in {order.order_id: order for order in orders}.values():
         level = Level(Fraction(Decimal(repr(order.price))), order.volume_remain)
@@ -51,7 +51,7 @@ def aggregate(orders: Iterable[Order], order_type: str, price: str, detail: str)
 
 
 def choose_price(levels: list[Level], price: str, order_type: str) -> Fraction:
-    """Gives what a record's `price` is."""
+    """Return what a record's `price` is."""
     prices = [level.price for level in levels]
     match price:
         case "min":
@@ -68,14 +68,14 @@ def choose_price(levels: list[Level], price: str, order_type: str) -> Fraction:
 
 
 def describe(levels: list[Level], side: str, detail: str) -> Figures | None:
-    """Gives the map of one side, None where the detail has none."""
+    """Return the map of one side, None where the detail has none."""
     if detail == "compact":
         return None
     return describe_full(levels, side) if detail == "full" else describe_fuzzwork(levels, side)
 
 
 def describe_full(levels: list[Level], side: str) -> Figures:
-    """Gives the figures of `detail="full"`, none without orders."""
+    """Return the figures of `detail="full"`, none without orders."""
     if not levels:
         return {}
     average = weighted_mean(levels)
@@ -96,7 +96,7 @@ def describe_full(levels: list[Level], side: str) -> Figures:
 
 
 def describe_fuzzwork(orders: list[Level], side: str) -> Figures:
-    """Gives the figures of `detail="fuzzwork"`, all 0 without orders."""
+    """Return the figures of `detail="fuzzwork"`, all 0 without orders."""
     names = ("weightedAverage", "max", "min", "stddev", "median", "volume", "orderCount", "percentile")
     if not orders:
         return dict.fromkeys(names, 0)
@@ -123,18 +123,18 @@ def describe_fuzzwork(orders: list[Level], side: str) -> Figures:
 
 
 def weighted_mean(levels: list[Level]) -> Fraction:
-    """Gives the mean price by volume."""
+    """Return the mean price by volume."""
     return Fraction(sum(level.price * level.volume for level in levels)) / sum(level.volume for level in levels)
 
 
 def middle(prices: list[Fraction]) -> Fraction:
-    """Gives the median, each price counted alike."""
+    """Return the median, each price counted alike."""
     ascending = sorted(prices)
     return (ascending[(len(prices) - 1) // 2] + ascending[len(prices) // 2]) / 2
 
 
 def best_twentieth(levels: list[Level], *, dearest: bool) -> Fraction:
-    """Gives the mean price of the cheapest, or dearest, 5 % of the volume, taken unit by unit from the best on."""
+    """Return the mean price of the cheapest, or dearest, 5 % of the volume, taken unit by unit from the best on."""
     wanted = left = Fraction(sum(level.volume for level in levels), 20)
     paid = Fraction(0)
     for level in sorted(levels, reverse=dearest):
@@ -145,7 +145,7 @@ def best_twentieth(levels: list[Level], *, dearest: bool) -> Fraction:
 
 
 def root(square: Fraction) -> float:
-    """Gives the square root, from 60 digits."""
+    """Return the square root, from 60 digits."""
     with localcontext() as context:
         context.prec = 60
         return float((Decimal(square.numerator) / Decimal(square.denominator)).sqrt())

@@ -32,7 +32,7 @@ NO_EVENTS = {
 
 
 def start_servers() -> ExitStack:
-    """Starts both without waiting, and sets the environment for this process and its children.
+    """Start both without waiting, and set the environment for this process and its children.
 
     Returns:
         What stops them when it is closed.
@@ -58,7 +58,7 @@ def start_servers() -> ExitStack:
 
 
 def prefect_server_environment(port: int, home: Path) -> dict[str, str]:
-    """Gives the settings of a Prefect server that keeps its database in `home`, and of those who use it."""
+    """Return the settings of a Prefect server that keeps its database in `home`, and of those who use it."""
     settings = prefect_environment(f"http://127.0.0.1:{port}/api", home)
     settings["PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS"] = "2"
     settings["PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS"] = "2"
@@ -78,31 +78,31 @@ class PrefectServer:
         self.start()
 
     def start(self) -> None:
-        """Starts it, and waits until it answers."""
+        """Start it, and wait until it answers."""
         environ = os.environ | self.settings
         self._child = Child("server", server_command(self.port), environ, self.home / "server.log")
         wait_for(self.api.is_up, "the Prefect server")
 
     def kill(self) -> None:
-        """Kills it outright."""
+        """Kill it outright."""
         self._child.process.kill()
         self._child.process.wait()
 
     def stop(self) -> None:
-        """Stops it."""
+        """Stop it."""
         self._child.stop()
         self.api.close()
 
 
 def wait_for_store() -> str:
-    """Waits until the store answers, and gives its address."""
+    """Wait until the store answers, and return its address."""
     url = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
     wait_for(lambda: answers(f"{url}/_ministack/health"), "the store")
     return url
 
 
 def wait_for(ready: Callable[[], bool], what: str) -> None:
-    """Waits until something is ready."""
+    """Wait until something is ready."""
     deadline = time.monotonic() + START_SECONDS
     while not ready():
         assert time.monotonic() < deadline, f"{what} did not come"

@@ -36,7 +36,7 @@ ORDERS = st.lists(
 
 
 def to_page(orders: list[Order]) -> Orders:
-    """Gives orders as `decode_orders` does."""
+    """Return orders as `decode_orders` does."""
     columns = zip(*orders, strict=True) if orders else [()] * len(DTYPES)
     return {name: np.array(column, dtype) for (name, dtype), column in zip(DTYPES.items(), columns, strict=True)}
 
@@ -44,12 +44,12 @@ def to_page(orders: list[Order]) -> Orders:
 def aggregate(
     orders: list[Order], order_type: OrderType = "sell", price: Price = "min", detail: Detail = "compact"
 ) -> dict[int, Record]:
-    """Gives the records of one page of orders, in the reference's own shape."""
+    """Return the records of one page of orders, in the reference's own shape."""
     return to_records(aggregate_orders(merge_pages([to_page(orders)])[0], order_type, price, detail))
 
 
 def to_records(frame: pd.DataFrame) -> dict[int, Record]:
-    """Gives a frame's rows by type."""
+    """Return a frame's rows by type."""
     rows = {type_id: row.to_dict() for type_id, row in frame.iterrows()}
     return {
         cast("int", type_id): Record(row["price"], row["volume"], row.get("buy"), row.get("sell"))
@@ -58,7 +58,7 @@ def to_records(frame: pd.DataFrame) -> dict[int, Record]:
 
 
 def assert_same(given: dict[int, Record], expected: dict[int, Record]) -> None:
-    """Compares records: all figures exactly, but `stddev` within 1e-12 of itself."""
+    """Compare records: all figures exactly, but `stddev` within 1e-12 of itself."""
     assert list(given) == list(expected)
     for one, other in zip(given.values(), expected.values(), strict=True):
         assert (one.price, one.volume) == (other.price, other.volume)
@@ -67,7 +67,7 @@ def assert_same(given: dict[int, Record], expected: dict[int, Record]) -> None:
 
 
 def assert_same_figures(given: Figures | None, expected: Figures | None) -> None:
-    """Compares one side's figures, and their order."""
+    """Compare one side's figures, and their order."""
     if not given or not expected:
         assert given == expected
         return

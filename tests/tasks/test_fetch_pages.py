@@ -32,7 +32,7 @@ orders = st.builds(
 
 
 def dtypes(columns: Orders) -> dict[str, str]:
-    """Gives the columns' dtypes by name, in their order."""
+    """Return the columns' dtypes by name, in their order."""
     return {name: str(column.dtype) for name, column in columns.items()}
 
 
@@ -113,7 +113,7 @@ def test_empty_page_gives_no_orders() -> None:
 
 
 def answer(moved: timedelta, pages: int) -> Answer:
-    """Gives an answer so much newer than the snapshot, of so many pages."""
+    """Return an answer so much newer than the snapshot, of so many pages."""
     return Answer(last_modified=NOON + moved, pages=pages, etag="", fresh_seconds=0, body=b"")
 
 

@@ -30,7 +30,7 @@ STORED = TableSnapshot(
 
 
 def answer(pages: int, fresh_seconds: float) -> Answer:
-    """Gives ESI's answer to HEAD."""
+    """Return ESI's answer to HEAD."""
     return Answer(last_modified=NOON, pages=pages, etag='"b"', fresh_seconds=fresh_seconds, body=b"")
 
 

@@ -14,7 +14,7 @@ from tasks.table.lease import LeaseHeldError, LeaseLostError
 
 @task
 def some_task() -> None:
-    """Does nothing."""
+    """Do nothing."""
 
 
 @pytest.mark.parametrize(

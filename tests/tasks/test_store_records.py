@@ -16,12 +16,12 @@ tables = st.dictionaries(keys, st.integers(1, 3))
 
 
 def items(table: dict[str, int]) -> dict[str, Item]:
-    """Gives a small table as DynamoDB holds it."""
+    """Return a small table as DynamoDB holds it."""
     return {pk: {"pk": {"S": pk}, "price": {"N": str(price)}, "volume": {"N": "1"}} for pk, price in table.items()}
 
 
 def rows(records: dict[int, int]) -> list[Row]:
-    """Gives records as `list_rows` does."""
+    """Return records as `list_rows` does."""
     return [(type_id, float(price), 1) for type_id, price in records.items()]
 
 

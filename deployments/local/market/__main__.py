@@ -11,7 +11,7 @@ from deployments.local.market.server import listen
 
 
 def main() -> int:
-    """Serves until SIGINT or SIGTERM; gives the exit code, 1 if the port is taken."""
+    """Serve until SIGINT or SIGTERM; return the exit code, 1 if the port is taken."""
     parser = argparse.ArgumentParser("python -m deployments.local.market", description="Plays ESI's market orders.")
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; a free one unless told")
     parser.add_argument("--seed", type=int, default=1, help="of all orders (default %(default)s)")
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 async def run(market: Market, port: int) -> None:
-    """Serves until told to stop."""
+    """Serve until told to stop."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -54,7 +54,7 @@ class Order(msgspec.Struct):
 
 
 def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
-    """Gives a region's orders.
+    """Return a region's orders.
 
     Args:
         seed: of the whole market.
@@ -96,7 +96,7 @@ def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
 
 @lru_cache(maxsize=128)
 def make_slots(seed: int, region_id: int) -> pd.DataFrame:
-    """Gives all orders that a region ever has, with what never changes of them."""
+    """Return all orders that a region ever has, with what never changes of them."""
     pages = region_pages(region_id)
     size = round((pages * PAGE_ORDERS - 400) / (1 - ABSENT)) if pages else 0
     random = np.random.default_rng([seed, region_id])
@@ -128,13 +128,13 @@ def make_slots(seed: int, region_id: int) -> pd.DataFrame:
 
 
 def is_present(noise: Bits, index: int) -> npt.NDArray[np.bool_]:
-    """Tells which orders are there: each anew every `PRESENCE_PERIOD` snapshots, at its own phase."""
+    """Tell which orders are there: each anew every `PRESENCE_PERIOD` snapshots, at its own phase."""
     epoch = (np.uint64(index) + noise % PRESENCE_PERIOD) // PRESENCE_PERIOD
     return uniform(mix(noise + mix(epoch))) >= ABSENT
 
 
 def mix(bits: Bits) -> Bits:
-    """Gives bits that look random, always the same for the same input: splitmix64's finalizer."""
+    """Return bits that look random, always the same for the same input: splitmix64's finalizer."""
     with np.errstate(over="ignore"):
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -142,12 +142,12 @@ def mix(bits: Bits) -> Bits:
 
 
 def uniform(bits: Bits) -> npt.NDArray[np.float64]:
-    """Gives numbers in [0, 1) from bits."""
+    """Return numbers in [0, 1) from bits."""
     return (bits >> np.uint64(11)) / 2.0**53
 
 
 def make_bodies(orders: pd.DataFrame) -> Iterator[bytes]:
-    """Gives the pages as ESI sends them, JSON gzipped; a region without orders has one page, `[]`."""
+    """Return the pages as ESI sends them, JSON gzipped; a region without orders has one page, `[]`."""
     columns = [orders[name].tolist() for name in Order.__struct_fields__]
     rows = [Order(*values) for values in zip(*columns, strict=True)]
     for start in range(0, max(1, len(rows)), PAGE_ORDERS):

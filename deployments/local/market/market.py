@@ -62,14 +62,14 @@ class Limit:
         self._events: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, amount: int) -> None:
-        """Adds an amount, and drops what is older than the window."""
+        """Add an amount, and drop what is older than the window."""
         self._events.append((now, amount))
         self.used += amount
         while self._events[0][0] <= now - self.window_seconds:
             self.used -= self._events.popleft()[1]
 
     def seconds_left(self, now: float) -> int:
-        """Gives the whole seconds until the oldest amount leaves the window."""
+        """Return the whole seconds until the oldest amount leaves the window."""
         return max(1, round(self._events[0][0] + self.window_seconds - now)) if self._events else 0
 
 
@@ -114,7 +114,7 @@ class Market:
         return int(self.clock() // self.every)
 
     def prepare(self, region_id: int, index: int) -> Future[Generation]:
-        """Begins to prepare a region's snapshot, unless it has begun, and drops the one before the last."""
+        """Begin to prepare a region's snapshot, unless it has begun, and drop the one before the last."""
         with self._lock:
             if (region_id, index) not in self._generations:
                 self._generations.pop((region_id, index - 2), None)
@@ -122,20 +122,20 @@ class Market:
             return self._generations[region_id, index]
 
     def prepare_next(self) -> None:
-        """Prepares the next snapshot of each region in use, if it is due soon."""
+        """Prepare the next snapshot of each region in use, if it is due soon."""
         if self.clock() % self.every >= self.every * (1 - LEAD):
             for region_id, index in list(self._generations):
                 if index == self.index:
                     self.prepare(region_id, index + 1)
 
     def reset_counts(self) -> None:
-        """Forgets the requests so far."""
+        """Forget the requests so far."""
         self.requests.clear()
         self.pages.clear()
         self.most_in_flight = self.in_flight
 
     def close(self) -> None:
-        """Stops preparing."""
+        """Stop preparing."""
         self._threads.shutdown(cancel_futures=True)
 
     def _make(self, region_id: int, index: int) -> Generation:
@@ -143,7 +143,7 @@ class Market:
         return Generation(index * self.every, pages, [f'W/"{hashlib.sha256(page).hexdigest()[:32]}"' for page in pages])
 
     def find_region(self, request: Request) -> int | Reply:
-        """Gives the region, or structure, whose page is asked for, or the reply to any other request."""
+        """Return the region, or structure, whose page is asked for, or the reply to any other request."""
         structure = structures.ROUTE.fullmatch(request.path)
         match = structure or ROUTE.fullmatch(request.path)
         if not match:
@@ -158,7 +158,7 @@ class Market:
         return self.ban() or region_id
 
     def ban(self) -> Reply | None:
-        """Gives the reply to who has asked for too much, or too often for what there is not; None to all others."""
+        """Return the reply to who has asked for too much, or too often for what there is not; None to all others."""
         if self.enforce_limit and self.errors.used >= ERROR_LIMIT:
             return refuse(420, "This software has exceeded the error limit for ESI.")
         if self.enforce_limit and self.tokens.used >= TOKENS:
@@ -166,7 +166,7 @@ class Market:
         return None
 
     def answer_other(self, request: Request) -> Reply:
-        """Gives the reply to what asks for no orders."""
+        """Return the reply to what asks for no orders."""
         if request.path == "/_stats":
             stats = {"requests": self.requests, "pages": self.pages, "most_in_flight": self.most_in_flight}
             return Reply(200, JSON, msgspec.json.encode(stats))
@@ -180,7 +180,7 @@ class Market:
         return refuse(404, "Not found")
 
     def give_page(self, request: Request, generation: Generation) -> Reply:
-        """Gives a page of a generation, or why not."""
+        """Return a page of a generation, or why not."""
         page, pages = int(request.query.get("page", "1")), generation.pages
         if "type_id" in request.query:
             pages = filter_type(pages, request.query["type_id"], request.query["order_type"])
@@ -201,7 +201,7 @@ class Market:
         return Reply(200, headers, gzip.decompress(pages[page - 1]))
 
     def count(self, request: Request, status: int) -> dict[str, str]:
-        """Counts a request that is answered, and gives the headers that tell how much is left."""
+        """Count a request that is answered, and return the headers that tell how much is left."""
         if request.path == "/_stats":
             return {}
         now = self.clock()
@@ -223,7 +223,7 @@ class Market:
 
 
 def make_status(now: float) -> dict[str, int | str]:
-    """Gives the game server's status: its players come and go within a day, and it starts anew at 11:05 UTC."""
+    """Return the game server's status: its players come and go within a day, and it starts anew at 11:05 UTC."""
     day_seconds = 86_400
     started = (now - 39_900) // day_seconds * day_seconds + 39_900
     players = round(24_000 + 8_000 * math.sin(2 * math.pi * now / day_seconds))
@@ -232,7 +232,7 @@ def make_status(now: float) -> dict[str, int | str]:
 
 
 def make_incursions(now: float) -> list[dict[str, int | str | bool | float | list[int]]]:
-    """Gives the incursions of a day: one to four, with a handful of systems each."""
+    """Return the incursions of a day: one to four, with a handful of systems each."""
     day = int(now // 86_400)
     return [
         {
@@ -250,7 +250,7 @@ def make_incursions(now: float) -> list[dict[str, int | str | bool | float | lis
 
 
 def find_mistake(request: Request, *, is_structure: bool) -> Reply | None:
-    """Gives the refusal of a request that makes no sense, None if it does."""
+    """Return the refusal of a request that makes no sense, None if it does."""
     page = request.query.get("page", "1")
     if request.method not in {"GET", "HEAD"}:
         return refuse(405, "Method not allowed")
@@ -264,12 +264,12 @@ def find_mistake(request: Request, *, is_structure: bool) -> Reply | None:
 
 
 def refuse(status: int, error: str, headers: dict[str, str] | None = None) -> Reply:
-    """Gives an error as ESI words it."""
+    """Return an error as ESI words it."""
     return Reply(status, JSON | (headers or {}), msgspec.json.encode({"error": error}))
 
 
 def is_unchanged(request: Request, modified: int, etag: str) -> bool:
-    """Tells whether the one who asks has the page already (RFC 9110, 13.1)."""
+    """Return whether the one who asks has the page already (RFC 9110, 13.1)."""
     if known := request.headers.get("if-none-match"):
         return known == "*" or etag.removeprefix("W/") in known
     try:
@@ -280,7 +280,7 @@ def is_unchanged(request: Request, modified: int, etag: str) -> bool:
 
 
 def filter_type(pages: list[bytes], type_id: str, order_type: str) -> list[bytes]:
-    """Gives one page with the orders of one item type; only here does `order_type` have an effect."""
+    """Return one page with the orders of one item type; only here does `order_type` have an effect."""
     orders = [order for page in pages for order in msgspec.json.decode(gzip.decompress(page), type=list[Order])]
     sides = {"buy": {True}, "sell": {False}}.get(order_type, {True, False})
     chosen = [order for order in orders if str(order.type_id) == type_id and order.is_buy_order in sides]

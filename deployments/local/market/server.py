@@ -16,7 +16,7 @@ MAX_BODY_BYTES = 65_536  # of a request; an answer has no such bound
 
 
 async def answer(market: Market, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers one connection's requests, one after the other, until it is closed."""
+    """Answer one connection's requests, one after the other, until it is closed."""
     try:
         while True:
             request = parse_head(await reader.readuntil(b"\r\n\r\n"))
@@ -39,7 +39,7 @@ async def answer(market: Market, reader: asyncio.StreamReader, writer: asyncio.S
 
 
 async def find_reply(market: Market, request: Request) -> Reply:
-    """Gives the reply to a request, as soon as what it asks for is prepared."""
+    """Return the reply to a request, as soon as what it asks for is prepared."""
     region_id = market.find_region(request)
     if isinstance(region_id, Reply):
         return region_id
@@ -50,7 +50,7 @@ async def find_reply(market: Market, request: Request) -> Reply:
 
 
 def parse_head(head: bytes) -> Request:
-    """Reads a request's first line and headers; what cannot be read becomes a request that is refused."""
+    """Read a request's first line and headers; what cannot be read becomes a request that is refused."""
     first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     method, target = ([*first.split(" "), "", ""])[:2]
     parts = urlsplit(target)
@@ -60,7 +60,7 @@ def parse_head(head: bytes) -> Request:
 
 
 def format_reply(request: Request, reply: Reply, counts: dict[str, str]) -> bytes:
-    """Gives a reply as it goes over the wire; a HEAD's and a 304's without a body."""
+    """Return a reply as it goes over the wire; a HEAD's and a 304's without a body."""
     headers = {**counts, **reply.headers}
     if reply.status != HTTPStatus.NOT_MODIFIED:
         headers["Content-Length"] = str(len(reply.body))
@@ -75,7 +75,7 @@ def format_reply(request: Request, reply: Reply, counts: dict[str, str]) -> byte
 
 @asynccontextmanager
 async def listen(market: Market, port: int = 0) -> AsyncIterator[str]:
-    """Serves a market on 127.0.0.1, and gives its address.
+    """Serve a market on 127.0.0.1, and return its address.
 
     Args:
         market: what is served.
@@ -95,7 +95,7 @@ async def listen(market: Market, port: int = 0) -> AsyncIterator[str]:
 
 
 async def prepare_ahead(market: Market) -> None:
-    """Prepares each next snapshot before it is due."""
+    """Prepare each next snapshot before it is due."""
     while True:
         await asyncio.sleep(min(5.0, market.every / 20))
         market.prepare_next()
@@ -103,7 +103,7 @@ async def prepare_ahead(market: Market) -> None:
 
 @contextmanager
 def serve(market: Market) -> Iterator[str]:
-    """Serves a market from a thread of this process, and gives its address."""
+    """Serve a market from a thread of this process, and return its address."""
     started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:

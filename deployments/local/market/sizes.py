@@ -7,7 +7,7 @@ MADE_UP = range(19_000_001, 19_010_000)  # regions that ESI does not have, of as
 
 
 def region_pages(region_id: int) -> int | None:
-    """Gives how many pages of orders a region or structure has, 0 if it is empty, None if there is none such."""
+    """Return how many pages of orders a region or structure has, 0 if it is empty, None if there is none such."""
     if region_id in MADE_UP or region_id in structures.OPEN:
         return region_id % 10_000
     if region_id not in regions().index:

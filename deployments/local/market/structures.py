@@ -14,7 +14,7 @@ LOCKED = range(1_000_000_010_000, 1_000_000_020_000)  # where the character may 
 
 
 class Sso:
-    """Gives access tokens, and knows which of them still count.
+    """An issuer of access tokens, which knows which of them still count.
 
     Args:
         access_seconds: for which a token counts.
@@ -27,7 +27,7 @@ class Sso:
         self._ends: dict[str, float] = {}  # unix time, by access token
 
     def answer(self, body: bytes, now: float) -> tuple[int, bytes]:
-        """Gives status and body of the answer to a form that asks for an access token."""
+        """Return status and body of the answer to a form that asks for an access token."""
         form = {name: values[0] for name, values in parse_qs(body.decode("latin-1")).items()}
         if form.get("grant_type") != "refresh_token":
             return 400, b'{"error":"unsupported_grant_type"}'
@@ -40,7 +40,7 @@ class Sso:
         return 200, msgspec.json.encode(answer | {"refresh_token": self.refresh_token})
 
     def refuse(self, structure_id: int, authorization: str, now: float) -> tuple[int, str] | None:
-        """Gives status and error of the refusal to show a structure's market, None if it is shown."""
+        """Return status and error of the refusal to show a structure's market, None if it is shown."""
         ends = self._ends.get(authorization.removeprefix("Bearer "))
         if ends is None or not authorization.startswith("Bearer "):
             return 401, "Unauthorized - Invalid token"
@@ -51,5 +51,5 @@ class Sso:
         return None if structure_id in OPEN else (404, "Structure not found")
 
     def expire_all(self) -> None:
-        """Makes all access tokens end now."""
+        """Make all access tokens end now."""
         self._ends.clear()

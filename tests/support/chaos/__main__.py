@@ -13,7 +13,7 @@ from tests.support.servers import start_servers, wait_for, wait_for_store
 
 
 def main() -> int:
-    """Does what the command line says; gives the exit code."""
+    """Do what the command line says; return the exit code."""
     parser = argparse.ArgumentParser("make chaos", description=__doc__)
     parser.add_argument("--schedules", type=int, default=200, help="so many schedules of faults: make chaos N=200")
     parser.add_argument("--kills", type=int, default=0, help="instead, so many runs killed: make chaos KILLS=100")

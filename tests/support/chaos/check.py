@@ -25,25 +25,25 @@ class Truth:
         self._tables: dict[tuple[int, str, str, str], dict[str, Item]] = {}
 
     def table(self, index: int, order_type: str, price: str, detail: str) -> dict[str, Item]:
-        """Gives the exact table of a snapshot."""
+        """Return the exact table of a snapshot."""
         key = (index, order_type, price, detail)
         if key not in self._tables:
             self._tables[key] = {pk: comparable(item) for pk, item in self._market.truth(*key).items()}
         return self._tables[key]
 
     def served(self, order_type: str, price: str, detail: str) -> Iterable[dict[str, Item]]:
-        """Gives the exact tables of all snapshots served so far."""
+        """Return the exact tables of all snapshots served so far."""
         for index in range(self._first_index, self._market.index + 1):
             yield self.table(index, order_type, price, detail)
 
     def named(self, snapshot: TableSnapshot) -> dict[str, Item]:
-        """Gives the exact table that `#snapshot` says it is."""
+        """Return the exact table that `#snapshot` says it is."""
         index = int(snapshot.last_modified.timestamp()) // self._market.every
         return self.table(index, snapshot.order_type, snapshot.price, snapshot.detail)
 
 
 def comparable(item: Item) -> Item:
-    """Gives an item without `stddev`, whose last digit is the square root's own affair."""
+    """Return an item without `stddev`, whose last digit is the square root's own affair."""
     return {
         name: {"M": {key: figure for key, figure in value["M"].items() if key != "stddev"}} if "M" in value else value
         for name, value in item.items()
@@ -53,7 +53,7 @@ def comparable(item: Item) -> Item:
 def check_table(
     before: dict[str, Item], after: dict[str, Item], parameters: tuple[str, str, str], truth: Truth
 ) -> None:
-    """Checks a table after a run.
+    """Check a table after a run.
 
     Args:
         before: its items before the run.
@@ -81,7 +81,7 @@ def check_table(
 
 
 def differences(items: dict[str, Item], wanted: dict[str, Item]) -> str:
-    """Tells how a table's records differ from those that it is to have, nothing if they do not."""
+    """Tell how a table's records differ from those that it is to have, nothing if they do not."""
     records = {pk: item for pk, item in items.items() if pk.isdigit()}
     wrong = [pk for pk in sorted(records.keys() | wanted.keys()) if records.get(pk) != wanted.get(pk)]
     return "; ".join(f"{pk} is {records.get(pk)}, not {wanted.get(pk)}" for pk in wrong[:3])

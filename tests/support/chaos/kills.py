@@ -34,7 +34,7 @@ TOO_LATE = "had ended"
 
 
 def kill_often(kills: int, seed: int, api: Api) -> int:
-    """Kills so many runs and prints what came of them; gives the exit code.
+    """Kill so many runs and print what came of them; return the exit code.
 
     Each is killed outright at a random moment of its time in state Running, and leaves its table to the next run.
     """
@@ -87,7 +87,7 @@ def start_worker(api: Api, logs: Path) -> Child:
 
 
 def run_whole(api: Api, dynamodb: DynamoDBClient, truth: Truth, market: SmallMarket) -> float:
-    """Runs the deployment once without a kill, and gives the seconds for which the run is in state Running."""
+    """Run the deployment once without a kill, and return the seconds for which the run is in state Running."""
     name = f"Kill-{uuid.uuid4()}"
     run_id = api.create_run(DEPLOYMENT, {"region_id": REGION, "table_name": name})
     wait_for(lambda: api.read_state(run_id).type in {"RUNNING", *FINAL}, "the run")
@@ -99,7 +99,7 @@ def run_whole(api: Api, dynamodb: DynamoDBClient, truth: Truth, market: SmallMar
 
 
 def kill_one(api: Api, worker: Child, table_name: str, after_seconds: float) -> str:
-    """Kills a new run so many seconds after it is in state Running, and gives how it ended by Prefect's word.
+    """Kill a new run so many seconds after it is in state Running, and return how it ended by Prefect's word.
 
     Prefect must not show it as running for ever: the worker sees its process end. `TOO_LATE` if no process was left.
     """
@@ -116,11 +116,11 @@ def kill_one(api: Api, worker: Child, table_name: str, after_seconds: float) -> 
 
 
 def running_below(pid: int) -> list[int]:
-    """Gives a process's children."""
+    """Return a process's children."""
     files = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for file in files for child in file.read_text().split()]
 
 
 def state_of(items: dict[str, dict[str, dict[str, str]]]) -> str:
-    """Gives where a table stands, in a word."""
+    """Return where a table stands, in a word."""
     return items["#snapshot"]["state"]["S"] if "#snapshot" in items else "without #snapshot"

@@ -22,7 +22,7 @@ WRONG, FAILED = "WRONG TABLE", "FAILED WITHOUT A FAULT"
 
 
 def play_many(seeds: range) -> int:
-    """Plays schedules on all cores and prints what came of them; gives the exit code."""
+    """Play schedules on all cores and print what came of them; return the exit code."""
     say(f"{len(seeds)} schedules from seed {seeds.start}: make chaos N={len(seeds)} SEED={seeds.start}")
     begun = told = time.monotonic()
     total, done, violations = Outcome(), 0, Counter[str]()
@@ -44,18 +44,18 @@ def play_many(seeds: range) -> int:
 
 
 def say(line: str) -> None:
-    """Prints a line."""
+    """Print a line."""
     print(line, flush=True)  # noqa: T201 (what it is for)
 
 
 def begin() -> None:
-    """Keeps the runs' own output out of the way: that they fail is what they are for."""
+    """Keep the runs' own output out of the way: that they fail is what they are for."""
     die_with_parent()
     logging.disable(logging.CRITICAL)
 
 
 def play_one(seed: int) -> tuple[Outcome, str, str]:
-    """Plays one schedule; gives what came of it, `WRONG` or `FAILED` or nothing, and how to see it again."""
+    """Play one schedule; return what came of it, `WRONG` or `FAILED` or nothing, and how to see it again."""
     schedule = draw_schedule(seed)
     with hurry(), stop_heartbeats():
         try:
@@ -69,7 +69,7 @@ def play_one(seed: int) -> tuple[Outcome, str, str]:
 
 
 def add(total: Outcome, outcome: Outcome) -> None:
-    """Adds a schedule's counts."""
+    """Add a schedule's counts."""
     total.runs += outcome.runs
     total.reads += outcome.reads
     total.failed += outcome.failed
@@ -77,7 +77,7 @@ def add(total: Outcome, outcome: Outcome) -> None:
 
 
 def describe(total: Outcome, done: int, seconds: float) -> Iterator[str]:
-    """Gives the lines of the end's summary."""
+    """Return the lines of the end's summary."""
     yield f"{done} schedules in {seconds:.0f} s: {total.runs} runs, {sum(total.failed.values())} of them failed cleanly"
     yield f"faults injected: {sum(total.injected.values())}: {listed(total.injected)}"
     yield f"errors: {listed(total.failed)}"
@@ -85,5 +85,5 @@ def describe(total: Outcome, done: int, seconds: float) -> Iterator[str]:
 
 
 def listed(counts: Counter[str]) -> str:
-    """Gives counts in words, the most first."""
+    """Return counts in words, the most first."""
     return ", ".join(f"{name} {count}" for name, count in counts.most_common())

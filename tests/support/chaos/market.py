@@ -26,7 +26,7 @@ class SmallMarket(Market):
         self._types, self._page_orders = types, page_orders
 
     def orders(self, index: int) -> list[reference.Order]:
-        """Gives the orders of a snapshot, in the order of its pages."""
+        """Return the orders of a snapshot, in the order of its pages."""
         orders = []
         for type_id in range(34, 34 + self._types):
             version = (index + type_id) // 3
@@ -41,7 +41,7 @@ class SmallMarket(Market):
         return orders
 
     def truth(self, index: int, order_type: str, price: str, detail: str) -> dict[str, Item]:
-        """Gives the exact table of a snapshot."""
+        """Return the exact table of a snapshot."""
         records = reference.aggregate(self.orders(index), order_type, price, detail)
         return {str(type_id): to_item(str(type_id), record) for type_id, record in records.items()}
 
@@ -53,6 +53,6 @@ class SmallMarket(Market):
         return Generation(index * self.every, pages, [hashlib.sha256(page).hexdigest() for page in pages])
 
     def give_page(self, request: Request, generation: Generation) -> Reply:
-        """Gives a page that has expired already, so that each run asks for the next."""
+        """Return a page that has expired already, so that each run asks for the next."""
         reply = super().give_page(request, generation)
         return Reply(reply.status, {**reply.headers, "Expires": ""}, reply.body)

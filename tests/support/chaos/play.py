@@ -56,7 +56,7 @@ class Outcome(msgspec.Struct):
 
 @contextmanager
 def hurry(standstill_seconds: float = 3.0) -> Iterator[None]:
-    """Lets waits be short that are long for the sake of others: what happens in which order stays.
+    """Let waits be short that are long for the sake of others: what happens in which order stays.
 
     Args:
         standstill_seconds: after which a lease is taken over; its other times keep their proportion to it.
@@ -89,7 +89,7 @@ def hurry(standstill_seconds: float = 3.0) -> Iterator[None]:
 
 
 def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
-    """Plays a schedule: its runs with its faults, then one without; a reader reads all the while.
+    """Play a schedule: its runs with its faults, then one without; a reader reads all the while.
 
     Args:
         schedule: what goes wrong.
@@ -143,7 +143,7 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
 
 
 def prepare(schedule: Schedule, truth: Truth, index: int, name: str, dynamodb: DynamoDBClient) -> None:
-    """Makes the table as the schedule begins with it: of the snapshot before the first."""
+    """Make the table as the schedule begins with it: of the snapshot before the first."""
     if schedule.start == "no table":
         return
     with Table(name, 1) as new:
@@ -165,7 +165,7 @@ def prepare(schedule: Schedule, truth: Truth, index: int, name: str, dynamodb: D
 
 
 def describe(index: int, state: str, parameters: tuple[OrderType, Price, Detail], records: int, owner: str) -> Item:
-    """Gives an item `#snapshot`."""
+    """Return an item `#snapshot`."""
     modified = datetime.fromtimestamp(index * 300, UTC)
     order_type, price, detail = parameters
     return TableSnapshot(
@@ -187,7 +187,7 @@ def describe(index: int, state: str, parameters: tuple[OrderType, Price, Detail]
 
 
 def read_all(dynamodb: DynamoDBClient, name: str) -> dict[str, Item]:
-    """Gives all of a table, nothing if it is not there."""
+    """Return all of a table, nothing if it is not there."""
     try:
         return {pk: comparable(item) for pk, item in scan(dynamodb, name).items()}
     except dynamodb.exceptions.ResourceNotFoundException:
@@ -195,7 +195,7 @@ def read_all(dynamodb: DynamoDBClient, name: str) -> dict[str, Item]:
 
 
 def run_at_once(flow: Flow, parameters: Mapping[str, object], number: int, outcome: Outcome) -> None:
-    """Runs the flow so many times at the same time; a run may fail, but only as one that says why.
+    """Run the flow so many times at the same time; a run may fail, but only as one that says why.
 
     Raises:
         Exception: what is no failure of ESI or the table.
@@ -222,7 +222,7 @@ def run_at_once(flow: Flow, parameters: Mapping[str, object], number: int, outco
 
 @contextmanager
 def reading(read_from: Table, truth: Truth, outcome: Outcome) -> Iterator[None]:
-    """Reads the table all the while, as its users do.
+    """Read the table all the while, as its users do.
 
     Raises:
         WrongTableError: what was read is not the snapshot that it was called.
@@ -253,7 +253,7 @@ def reading(read_from: Table, truth: Truth, outcome: Outcome) -> Iterator[None]:
 
 
 def to_item(pk: str, record: read_records.Record) -> Item:
-    """Gives a record that was read as DynamoDB holds it."""
+    """Return a record that was read as DynamoDB holds it."""
     item: Item = {"pk": {"S": pk}}
     for name, value in record.items():
         if isinstance(value, Decimal):
@@ -264,14 +264,14 @@ def to_item(pk: str, record: read_records.Record) -> Item:
 
 
 def plain(value: Decimal) -> Item:
-    """Gives a number in plain digits."""
+    """Return a number in plain digits."""
     digits = f"{value:f}"
     return {"N": digits.rstrip("0").rstrip(".") if "." in digits else digits}
 
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """Sets variables of the environment, and sets them back."""
+    """Set variables of the environment, and set them back."""
     kept = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -285,7 +285,7 @@ def environment(**values: str) -> Iterator[None]:
 
 
 def shrink(schedule: Schedule, flow: Flow = market_data) -> Schedule:
-    """Leaves out of a schedule that fails each fault without which it fails all the same."""
+    """Leave out of a schedule that fails each fault without which it fails all the same."""
     for fault in schedule.faults:
         smaller = schedule.without(fault)
         try:

@@ -45,7 +45,7 @@ def mix_generations(esi: Esi, first: Answer, region_id: int) -> Iterable[bytes]:
 
 
 def get(esi: Esi, region_id: int, page: int) -> Answer:
-    """Downloads a page, at the third attempt at the latest."""
+    """Download a page, at the third attempt at the latest."""
     for attempt in range(ATTEMPTS):
         try:
             return esi.get(region_id, page)
@@ -56,7 +56,7 @@ def get(esi: Esi, region_id: int, page: int) -> Answer:
 
 
 def port(loop: Callable[[Esi, Answer, int], Iterable[bytes]]) -> Callable[..., None]:
-    """Makes a flow of a loop: what it gives is aggregated and stored as the newest snapshot."""
+    """Make a flow of a loop: what it gives is aggregated and stored as the newest snapshot."""
 
     def run(
         region_id: int,
@@ -78,7 +78,7 @@ def port(loop: Callable[[Esi, Answer, int], Iterable[bytes]]) -> Callable[..., N
 
 
 def table_is_there(table: Table) -> bool:
-    """Tells whether the table can be read."""
+    """Return whether the table can be read."""
     try:
         table.read_snapshot()
     except Exception:  # noqa: BLE001
@@ -87,7 +87,7 @@ def table_is_there(table: Table) -> bool:
 
 
 def store(orders: pd.DataFrame, first: Answer, lease: Lease, given: Parameters) -> None:
-    """Writes what differs, and calls it complete."""
+    """Write what differs, and call it complete."""
     records = aggregate_orders(orders, given.order_type, given.price, given.detail)
     lease.wait()
     changes = compare(list_rows(records), lease.table.scan(0))

@@ -34,7 +34,7 @@ class Schedule(msgspec.Struct, frozen=True):
         return [*self.market_faults, *self.store_faults]
 
     def without(self, fault: Fault) -> "Schedule":
-        """Gives the same schedule without one fault."""
+        """Return the same schedule without one fault."""
         return msgspec.structs.replace(
             self,
             market_faults=[other for other in self.market_faults if other is not fault],
@@ -43,7 +43,7 @@ class Schedule(msgspec.Struct, frozen=True):
 
 
 def draw_schedule(seed: int) -> Schedule:
-    """Gives the schedule of a seed."""
+    """Return the schedule of a seed."""
     draw = random.Random(seed)
     return Schedule(
         seed=seed,
@@ -60,7 +60,7 @@ def draw_schedule(seed: int) -> Schedule:
 
 
 def draw_market_fault(draw: random.Random) -> Fault:
-    """Draws one fault of the market: mostly one that may pass, and a few of them; sometimes without end."""
+    """Draw one fault of the market: mostly one that may pass, and a few of them; sometimes without end."""
     passing = [kind for kind in market.KINDS if kind not in market.LASTING]
     where = draw.choice(["", "", "HEAD", "1", "2", "3"])
     return Fault(
@@ -74,7 +74,7 @@ def draw_market_fault(draw: random.Random) -> Fault:
 
 
 def draw_store_fault(draw: random.Random) -> Fault:
-    """Draws one fault of the store."""
+    """Draw one fault of the store."""
     return Fault(
         kind=draw.choice(store.KINDS),
         where=draw.choice(["", "GetItem", "Scan", "PutItem", "PutItem", "BatchWriteItem", "BatchWriteItem"]),

@@ -16,7 +16,7 @@ SEEDS = range(16, 24)  # make chaos plays as many as one likes
 
 @pytest.fixture(autouse=True)
 def in_a_hurry() -> Iterator[None]:
-    """Lets waits be short."""
+    """Let waits be short."""
     with hurry():
         yield
 

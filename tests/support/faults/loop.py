@@ -12,7 +12,7 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, 
 
 @contextmanager
 def serve_from_thread(handler: Handler) -> Iterator[int]:
-    """Serves connections on a free port of 127.0.0.1, and gives the port."""
+    """Serve connections on a free port of 127.0.0.1, and return the port."""
     started: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:

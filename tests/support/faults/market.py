@@ -26,12 +26,12 @@ class Sent(NamedTuple):
 
 
 def status(code: int, headers: dict[str, str] | None = None) -> Callable[[Market, Reply], Reply]:
-    """Gives a fault that is no more than a status."""
+    """Return a fault that is no more than a status."""
     return lambda _market, _reply: refuse(code, "planned", headers)
 
 
 def header(**headers: str) -> Callable[[Market, Reply], Reply]:
-    """Gives a fault that is a wrong header; an empty one is left out."""
+    """Return a fault that is a wrong header; an empty one is left out."""
     wanted = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def change(_market: Market, reply: Reply) -> Reply:
@@ -42,12 +42,12 @@ def header(**headers: str) -> Callable[[Market, Reply], Reply]:
 
 
 def body(change: Callable[[bytes], bytes]) -> Callable[[Market, Reply], Reply]:
-    """Gives a fault that is a wrong body, as it is sent."""
+    """Return a fault that is a wrong body, as it is sent."""
     return lambda _market, reply: Reply(reply.status, reply.headers, change(reply.body))
 
 
 def orders(change: Callable[[list[dict[str, Any]]], object]) -> Callable[[Market, Reply], Reply]:
-    """Gives a fault that is in a page's orders."""
+    """Return a fault that is in a page's orders."""
 
     def mangle(packed: bytes) -> bytes:
         rows = msgspec.json.decode(gzip.decompress(packed))
@@ -64,13 +64,13 @@ def dated(name: str, seconds: float) -> Callable[[Market, Reply], Reply]:
 
 @cache
 def bomb() -> bytes:
-    """Gives 64 MiB of zeros, gzipped."""
+    """Return 64 MiB of zeros, gzipped."""
     packer = zlib.compressobj(9, wbits=31)
     return b"".join(packer.compress(bytes(2**20)) for _ in range(64)) + packer.flush()
 
 
 def first(rows: list[dict[str, Any]], **values: object) -> None:
-    """Changes a page's first order; a value of None takes it out."""
+    """Change a page's first order; a value of None takes it out."""
     for row in rows[:1]:
         row.update(values)
         for name in [name for name, value in row.items() if value is None]:
@@ -133,7 +133,7 @@ LASTING = {
 
 
 def resize(data: bytes, more: int) -> bytes:
-    """Changes the length that an answer says it has."""
+    """Change the length that an answer says it has."""
     head, body = data.split(b"\r\n\r\n", 1)
     lines = [
         b"Content-Length: %d" % max(0, int(line.split(b":")[1]) + more) if line.startswith(b"Content-Length") else line
@@ -143,7 +143,7 @@ def resize(data: bytes, more: int) -> bytes:
 
 
 async def answer(market: Market, plan: Plan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers one connection's requests as the plan says."""
+    """Answer one connection's requests as the plan says."""
     try:
         while True:
             request = parse_head(await reader.readuntil(b"\r\n\r\n"))
@@ -161,7 +161,7 @@ async def answer(market: Market, plan: Plan, reader: asyncio.StreamReader, write
 
 
 async def choose_reply(market: Market, request: Request, kind: str) -> Reply:
-    """Gives the true reply, changed as a fault says."""
+    """Return the true reply, changed as a fault says."""
     if kind == "moves on":
         assert isinstance(market.clock, Clock)
         market.clock.now += market.every
@@ -183,7 +183,7 @@ async def choose_reply(market: Market, request: Request, kind: str) -> Reply:
 
 
 async def send(writer: asyncio.StreamWriter, sent: Sent) -> None:
-    """Sends an answer, whole or in drops, and breaks the connection if that is next."""
+    """Send an answer, whole or in drops, and breaks the connection if that is next."""
     if sent.then == "drip":
         head_bytes = sent.data.index(b"\r\n\r\n") + 4
         writer.write(sent.data[:head_bytes])
@@ -201,7 +201,7 @@ async def send(writer: asyncio.StreamWriter, sent: Sent) -> None:
 
 @contextmanager
 def serve_faulty(market: Market, plan: Plan) -> Iterator[str]:
-    """Serves a market that misbehaves, and gives its address."""
+    """Serve a market that misbehaves, and return its address."""
     bomb()  # made here: a third of a second in the server's loop would hold up its other connections
     with serve_from_thread(lambda reader, writer: answer(market, plan, reader, writer)) as port:
         yield f"http://127.0.0.1:{port}"

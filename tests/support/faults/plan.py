@@ -32,7 +32,7 @@ class Plan:
         self._lock = threading.Lock()
 
     def next_fault(self, where: str) -> str:
-        """Gives the kind of fault that a request gets, nothing if it goes well."""
+        """Return the kind of fault that a request gets, nothing if it goes well."""
         with self._lock:
             for number, fault in enumerate(self._faults):
                 late = time.monotonic() - self._started >= fault.after_seconds
@@ -47,6 +47,6 @@ class Plan:
         return ""
 
     def stop(self) -> None:
-        """Lets all that comes go well."""
+        """Let all that comes go well."""
         with self._lock:
             self._faults = []

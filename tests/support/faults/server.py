@@ -18,7 +18,7 @@ PIECE_BYTES = 65_536
 
 
 async def answer(api_port: int, plan: Plan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Passes one connection on, and breaks it before the answer where the plan says so."""
+    """Pass one connection on, and breaks it before the answer where the plan says so."""
     upstream, server = await asyncio.open_connection("127.0.0.1", api_port)
     back = asyncio.ensure_future(pipe(upstream, writer))
     try:
@@ -45,7 +45,7 @@ async def answer(api_port: int, plan: Plan, reader: asyncio.StreamReader, writer
 
 
 def find_state(head: bytes, body: bytes) -> str:
-    """Gives the type of the state that a flow run is to be put in by a call, or `other`."""
+    """Return the type of the state that a flow run is to be put in by a call, or `other`."""
     line = head.split(b"\r\n", 1)[0]
     if b"/flow_runs/" not in line or b"/set_state" not in line:
         return "other"
@@ -53,7 +53,7 @@ def find_state(head: bytes, body: bytes) -> str:
 
 
 async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Passes on what comes until it ends."""
+    """Pass on what comes until it ends."""
     while piece := await reader.read(PIECE_BYTES):
         writer.write(piece)
         await writer.drain()
@@ -61,7 +61,7 @@ async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 @contextmanager
 def serve_forgetful(api_url: str, plan: Plan) -> Iterator[str]:
-    """Serves the proxy, and gives the API's address through it."""
+    """Serve the proxy, and return the API's address through it."""
     port = urlsplit(api_url).port
     assert port
     with serve_from_thread(lambda reader, writer: answer(port, plan, reader, writer)) as own_port:

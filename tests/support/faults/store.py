@@ -63,7 +63,7 @@ class Capacity:
 async def answer(
     store_port: int, plan: Plan, capacity: Capacity, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
-    """Passes one connection's calls on, and spoils those that the plan says or the capacity does not allow."""
+    """Pass one connection's calls on, and spoils those that the plan says or the capacity does not allow."""
     upstream, store = await asyncio.open_connection("127.0.0.1", store_port)
     try:
         while True:
@@ -111,20 +111,20 @@ def choose_fault(plan: Plan, capacity: Capacity, operation: str) -> str:
 
 
 def content_length(head: bytes) -> int:
-    """Gives the length of the body that follows."""
+    """Return the length of the body that follows."""
     lines = (line.split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line)
     return next((int(value) for name, value in lines if name.lower() == b"content-length"), 0)
 
 
 def find_operation(head: bytes) -> str:
-    """Gives the operation that is called."""
+    """Return the operation that is called."""
     lines = (line.split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line)
     target = next((value for name, value in lines if name.lower() == b"x-amz-target"), b"")
     return target.decode().strip().rsplit(".", 1)[-1]
 
 
 async def forward(upstream: asyncio.StreamReader, store: asyncio.StreamWriter, head: bytes, body: bytes) -> bytes:
-    """Sends a call to the store and gives its answer."""
+    """Send a call to the store and return its answer."""
     store.write(head + body)
     reply_head = await upstream.readuntil(b"\r\n\r\n")
     return reply_head + await upstream.readexactly(content_length(reply_head))
@@ -154,18 +154,18 @@ def hold_back(head: bytes, body: bytes, share: float, most: float) -> tuple[byte
 
 
 def merge(reply: bytes, left: dict[str, Any]) -> bytes:
-    """Adds the writes that were held back to an answer."""
+    """Add the writes that were held back to an answer."""
     _head, body = reply.split(b"\r\n\r\n", 1)
     return format_answer(200, json.loads(body) | {"UnprocessedItems": left})
 
 
 def format_error(status: int, code: str) -> bytes:
-    """Gives an error as DynamoDB words it."""
+    """Return an error as DynamoDB words it."""
     return format_answer(status, {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "planned"})
 
 
 def format_answer(status: int, body: dict[str, Any]) -> bytes:
-    """Gives an answer as it goes over the wire."""
+    """Return an answer as it goes over the wire."""
     encoded = json.dumps(body).encode()
     phrase = HTTPStatus(status).phrase
     head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: {len(encoded)}"
@@ -174,7 +174,7 @@ def format_answer(status: int, body: dict[str, Any]) -> bytes:
 
 @contextmanager
 def serve_faulty_store(store_url: str, plan: Plan, capacity: Capacity | None = None) -> Iterator[str]:
-    """Serves the proxy, and gives its address."""
+    """Serve the proxy, and return its address."""
     limit = capacity or Capacity(math.inf)
     store_port = urlsplit(store_url).port
     assert store_port

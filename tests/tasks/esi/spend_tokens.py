@@ -12,7 +12,7 @@ REGION_ID, PAGES = 19_000_002, 60
 
 
 def spend(seconds: float) -> None:
-    """Asks for pages, in runs of a chunk each, for so many seconds."""
+    """Ask for pages, in runs of a chunk each, for so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with TokenBucket() as tokens, Esi.from_environment(10, tokens) as esi, suppress(TransientError):

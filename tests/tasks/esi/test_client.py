@@ -26,18 +26,18 @@ PAGE = gzip.compress(b"[]")
 
 
 def reply(status: str, headers: str = "", body: bytes = b"", length: int | None = None) -> bytes:
-    """Gives an answer as it goes over the wire."""
+    """Return an answer as it goes over the wire."""
     size = len(body) if length is None else length
     return f"HTTP/1.1 {status}\r\n{headers}Connection: close\r\nContent-Length: {size}\r\n\r\n".encode() + body
 
 
 def page(body: bytes, headers: str = GOOD) -> bytes:
-    """Gives a 200 with a gzipped body."""
+    """Return a 200 with a gzipped body."""
     return reply("200 OK", headers + "Content-Encoding: gzip\r\n", body)
 
 
 def bomb() -> bytes:
-    """Gives 256 MiB of zeros, gzipped."""
+    """Return 256 MiB of zeros, gzipped."""
     packer = zlib.compressobj(9, wbits=31)
     return b"".join(packer.compress(bytes(2**20)) for _ in range(256)) + packer.flush()
 
@@ -132,7 +132,7 @@ class Misbehaving(socketserver.StreamRequestHandler):
     seen: list[str] = []  # noqa: RUF012 (one list for all connections)
 
     def handle(self) -> None:
-        """Answers one request."""
+        """Answer one request."""
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += self.rfile.read(1)

@@ -41,13 +41,13 @@ def limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def read_taken() -> int:
-    """Gives how many slots of the limit are taken now."""
+    """Return how many slots of the limit are taken now."""
     with get_client(sync_client=True) as client:
         return client.read_global_concurrency_limit_by_name(token_bucket.LIMIT).active_slots
 
 
 def set_taken(slots: int) -> None:
-    """Has so many slots of the limit taken."""
+    """Have so many slots of the limit taken."""
     with get_client(sync_client=True) as client:
         client.update_global_concurrency_limit(token_bucket.LIMIT, GlobalConcurrencyLimitUpdate(active_slots=slots))
 

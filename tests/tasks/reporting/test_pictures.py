@@ -20,7 +20,7 @@ SECONDS = st.floats(0, 10**5)
 
 
 def make_run(number: int = 0, **figures: object) -> Summary:
-    """Gives the summary of the run number `number` of a table."""
+    """Return the summary of the run number `number` of a table."""
     quiet: dict[str, object] = dict.fromkeys(Summary.model_fields, 0) | {
         "table_name": "Market",
         "order_type": "sell",
@@ -38,7 +38,7 @@ def make_run(number: int = 0, **figures: object) -> Summary:
 
 
 def heights(chart: bytes) -> list[int]:
-    """Gives how high the columns of a chart are, those that are there, from left to right."""
+    """Return how high the columns of a chart are, those that are there, from left to right."""
     high = find_pixels(chart, BLUE, 12)[TOP:HEIGHT, LEFT : WIDTH - RIGHT].sum(axis=0)
     edges = np.flatnonzero(np.diff(high)) + 1
     return [int(part[0]) for part in np.split(high, edges) if part[0]]

@@ -77,11 +77,11 @@ def table(store_url: str, table_name: str) -> Iterator[Table]:
 
 
 def unguarded() -> None:
-    """Lets every call be made."""
+    """Let every call be made."""
 
 
 def record(number: int, size: int = 0) -> Item:
-    """Gives an item, so many bytes larger than it must be."""
+    """Return an item, so many bytes larger than it must be."""
     return {"pk": {"S": str(number)}, "price": {"N": "5.7"}, "padding": {"S": "x" * size}}
 
 
@@ -190,7 +190,7 @@ class Scripted(BaseHTTPRequestHandler):
     calls: dict[str, int] = {}  # noqa: RUF012 (one count for all connections)
 
     def do_POST(self) -> None:
-        """Answers one call."""
+        """Answer one call."""
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         [(name, writes)] = request["RequestItems"].items()
         call = self.calls[name] = self.calls.get(name, 0) + 1
@@ -209,7 +209,7 @@ class Scripted(BaseHTTPRequestHandler):
             self.send(200, {"UnprocessedItems": {name: left} if left else {}})
 
     def send(self, status: int, body: dict[str, Any], cut_bytes: int = 0) -> None:
-        """Sends JSON, its end cut off."""
+        """Send JSON, its end cut off."""
         encoded = json.dumps(body).encode()
         encoded = encoded[: len(encoded) - cut_bytes]
         self.send_response(status)
@@ -218,7 +218,7 @@ class Scripted(BaseHTTPRequestHandler):
         self.wfile.write(encoded)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
-        """Says nothing."""
+        """Say nothing."""
 
 
 ANSWERS = {

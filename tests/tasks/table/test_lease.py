@@ -20,7 +20,7 @@ WRITING = msgspec.structs.replace(STORED, state="writing")
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets a minute be half a second."""
+    """Let a minute be half a second."""
     for name, seconds in (("STANDSTILL", 0.5), ("RENEW", 0.1), ("SAFE", 0.3), ("WAIT", 1.5), ("POLL", 0.02)):
         monkeypatch.setattr(lease_module, f"{name}_SECONDS", seconds)
 
@@ -42,7 +42,7 @@ def other_table(table: Table) -> Iterator[Table]:
 
 
 def stand(dynamodb: DynamoDBClient, table: Table) -> TableSnapshot:
-    """Gives `#snapshot`."""
+    """Return `#snapshot`."""
     return TableSnapshot.from_item(scan(dynamodb, table.name)["#snapshot"])
 
 

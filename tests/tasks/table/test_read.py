@@ -16,7 +16,7 @@ from tests.tasks.test_get_page_count import STORED
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the waits be short."""
+    """Let the waits be short."""
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.02)
 
 
