@@ -39,6 +39,7 @@ class Schedule(msgspec.Struct, frozen=True):
 
     id: str
     active: bool
+    parameters: dict[str, Any] = {}
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -131,11 +132,14 @@ class Api:
                 self._send("POST", "/automations/", automation)
 
     def start_schedule(self, deployment: str, parameters: dict[str, Any]) -> None:
-        """Switch a deployment's schedule on; one that has none gets one, every 300 s with these parameters."""
+        """Switch on the schedule of a deployment that runs it with these parameters, or create one, every 300 s."""
         found = self.find_deployment(deployment)
-        for schedule in found.schedules:
+        fitting = [
+            each for each in found.schedules if parameters.items() <= (found.parameters | each.parameters).items()
+        ]
+        for schedule in fitting:
             self._switch(found.id, schedule.id, active=True)
-        if not found.schedules:
+        if not fitting:
             new = [{"schedule": {"interval": 300}, "active": True, "parameters": parameters}]
             self._send("POST", f"/deployments/{found.id}/schedules", new)
 

@@ -10,10 +10,19 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import httpx
 
-from deployments.local.environment import CHECKOUT, STATE, VENV, Options, aws_environment, read_options
+from deployments.local.environment import (
+    CHECKOUT,
+    DEPLOYMENTS,
+    STATE,
+    VENV,
+    Options,
+    aws_environment,
+    read_options,
+)
 from deployments.local.processes import ChildError
 from deployments.local.progress import WIDTH, Progress, fail
 from deployments.local.run import FlowRunError, run_deployment
@@ -26,6 +35,7 @@ from deployments.local.stack import (
     make_environment,
     read_addresses,
 )
+from tasks.network import is_this_machine
 from tasks.table.errors import TableError
 
 INTERRUPTED = 130
@@ -48,7 +58,7 @@ WHILE_UP = {
 }
 IN_SHELL = {
     "Fill a table": "python -m flows.market_data --help",
-    "Let the worker fill it": "prefect deployment run {deployment} --watch",
+    "Let the worker fill it": "prefect deployment run {deployment} --watch{param}",
     "Leave it": "exit",
 }
 
@@ -74,7 +84,7 @@ def main() -> int:
     )
     command = commands[parser.parse_args().command]
     try:
-        return command(read_options(os.environ)) or 0
+        return command(read_options(os.environ, fills=command in {run, up, shell})) or 0
     except (BusyError, ChildError, FlowRunError, FullDiskError, TableError, ValueError) as error:
         fail(str(error))
         return 1
@@ -135,7 +145,8 @@ def open_shell(options: Options, addresses: Addresses) -> None:
     Raises:
         ValueError: SHELL is no program.
     """
-    print_commands(IN_SHELL, deployment=options.deployment)
+    param = "" if options.region_id in DEPLOYMENTS else f" --param region_id={options.region_id}"
+    print_commands(IN_SHELL, deployment=options.deployment, param=param)
     program = os.environ.get("SHELL") or "/bin/sh"
     environ = make_environment(options, addresses) | {"VIRTUAL_ENV": str(VENV)}
     handler = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for what runs in the shell
@@ -186,8 +197,15 @@ def report(options: Options) -> int:
     with find_store(options, with_server=True) as addresses:
         given = ["--table-name", options.table_name, "--file", str(file.relative_to(CHECKOUT))]
         given += ["--runs", runs] if runs else []
-        given += [] if options.esi_url else ["--made-up"]
+        given += ["--made-up"] if is_made_up(options, addresses) else []
         return call("deployments.report", given, options, addresses)
+
+
+def is_made_up(options: Options, addresses: Addresses) -> bool:
+    """Return whether a local table's orders are the stand-in's: those of the stack that is up, or else as asked for."""
+    if options.store == "aws":
+        return False
+    return is_this_machine(urlsplit(addresses.esi_url).hostname or "") if addresses.esi_url else not options.esi_url
 
 
 def call(module: str, given: list[str], options: Options, addresses: Addresses) -> int:
@@ -217,9 +235,11 @@ def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addre
 
 
 def find_running(options: Options) -> Addresses | None:
-    """Return where the stack is that is up, None if there is none with a store of this kind."""
+    """Return where the stack is that is up, None if there is none with a store of this kind and this market."""
     running = read_addresses()
-    return running if running and bool(running.store_url) == (options.store == "local") else None
+    if running is None or bool(running.store_url) != (options.store == "local"):
+        return None
+    return running if options.esi_url.rstrip("/") in {"", running.esi_url.rstrip("/")} else None
 
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:

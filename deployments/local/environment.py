@@ -64,8 +64,8 @@ class Options(msgspec.Struct, frozen=True):
         return "".join(f"{name}={shlex.quote(value)} " for name, value in given.items() if value)
 
 
-def read_options(environ: Mapping[str, str]) -> Options:
-    """Read REGION, STORE and ESI_URL.
+def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
+    """Read REGION, STORE and ESI_URL, for a command that fills tables, or one that only reads them.
 
     Raises:
         ValueError: one of them is not to be had, or they would fill a real account with made-up orders.
@@ -80,7 +80,7 @@ def read_options(environ: Mapping[str, str]) -> Options:
         raise ValueError(f"STORE is {store!r}: give local, which is the default, or aws for your own account")
     if url:
         check_url(url, "ESI_URL", DEFAULT_URL)
-    elif store == "aws" and not is_this_machine(endpoint_host(environ)):
+    elif fills and store == "aws" and not is_this_machine(endpoint_host(environ)):
         raise ValueError("STORE=aws without ESI_URL would fill your account with made-up orders: give ESI_URL as well")
     return Options(region_id, "aws" if store == "aws" else "local", url)
 

@@ -10,7 +10,7 @@ import numpy as np
 from tasks.esi.answers import decode
 from tasks.esi.errors import RefusedError
 
-Orders = dict[str, np.ndarray]  # columns, by name: see `fetch_pages.DTYPES`
+Orders = dict[str, np.ndarray]  # columns, by name: see `DTYPES`
 
 
 class Order(msgspec.Struct, gc=False):

@@ -16,13 +16,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local import stack
+from deployments.local.commands import is_made_up
 from deployments.local.environment import (
     CHECKOUT,
+    DEFAULT_REGION,
     Options,
     aws_environment,
     base_environment,
@@ -33,7 +36,7 @@ from deployments.local.market.server import serve
 from deployments.local.processes import Child, ChildError, free_port, stop_all
 from deployments.local.run import print_summary
 from deployments.local.show import show_table
-from deployments.local.stack import FullDiskError, check_disk, read_automations
+from deployments.local.stack import Addresses, FullDiskError, check_disk, read_automations
 from deployments.status import ROUNDS, SNAPSHOTS
 from flows.market_data import market_data
 from tasks.catalogue.names import regions
@@ -59,7 +62,7 @@ STATES = ["Get Page Count", "Build Iterator", "Fetch Pages", "Aggregate", "Store
 TYPED = """python -m flows.market_data --region-id 10000003 --table-name 'MarketData-{region_id}'
 python - <<'PY'
 from tasks.catalogue.names import region_name
-from tasks.table.read import read_records
+from tasks.table import read_records
 records, snapshot = read_records("MarketData-10000003")
 print(f"{region_name(snapshot.region_id)}: {snapshot.region_id}")
 PY
@@ -105,6 +108,28 @@ def test_bad_options_are_refused(environ: dict[str, str], message: str) -> None:
     """A bad value is refused in one line that names it and what to give."""
     with pytest.raises(ValueError, match=message):
         read_options(environ)
+
+
+def test_account_is_read_without_a_market() -> None:
+    """Only commands that fill tables ask for ESI_URL with STORE=aws: what is in the account can be looked at."""
+    assert read_options({"STORE": "aws"}, fills=False) == Options(DEFAULT_REGION, "aws", "")
+
+
+@pytest.mark.parametrize(
+    ("store", "asked", "found", "made_up"),
+    [
+        ("local", "", "http://127.0.0.1:5", True),
+        ("local", "", "https://esi.evetech.net", False),
+        ("local", "", "", True),
+        ("local", "https://esi.evetech.net", "", False),
+        ("aws", "", "", False),
+    ],
+)
+def test_orders_are_those_of_the_stack(
+    store: Literal["local", "aws"], asked: str, found: str, *, made_up: bool
+) -> None:
+    """A report calls orders made up where the stack that is up has them from the stand-in."""
+    assert is_made_up(Options(DEFAULT_REGION, store, asked), Addresses(1, found, "")) == made_up
 
 
 def test_bad_region_ends_make_at_once() -> None:
