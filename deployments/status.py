@@ -98,7 +98,7 @@ class Status(msgspec.Struct):
             return ""
         if self.snapshot is None:
             return "empty"
-        is_fresh = judged_at - self.snapshot.last_modified <= limit
+        is_fresh = abs(judged_at - self.snapshot.last_modified) <= limit  # a date far ahead is no freshness
         return "" if is_fresh else f"older than {limit.total_seconds() / 60:.0f} minutes{when}"
 
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 
 import httpx
 from prefect import Flow
@@ -25,6 +25,7 @@ from prefect.states import Cancelled, Scheduled
 from prefect.utilities.hashing import hash_objects
 
 from tasks.catalogue.names import region_name
+from tasks.reporting.reporter import report_afterwards
 from tasks.reporting.summary import Summary
 
 TAG = "follows-esi"
@@ -64,15 +65,17 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
         schedule = find_schedule(flow_run, deployment.schedules) if deployment else None
         if TAG in flow_run.tags and flow_run.run_count <= 1 and not is_on(deployment, schedule):
             return cast("R", Cancelled(message="The deployment was deleted or paused, or its schedule switched off."))
-        if deployment is None or schedule is None:
-            get_run_logger().warning("the schedule of this run is gone: it keeps the parameters it was created with")
+        if deployment is None:
+            get_run_logger().warning("the deployment of this run is gone: it keeps the parameters it was created with")
             return body(*args, **kwargs)
-        parameters = deployment.parameters | schedule.parameters
+        parameters = deployment.parameters | (schedule.parameters if schedule else {})
         if parameters == flow_run.parameters:
             return body(*args, **kwargs)
         get_run_logger().info("the deployment was changed after this run was created: using its parameters of now")
         context.parameters = flow_run.parameters = parameters  # for the hooks, too
-        record_parameters(flow, flow_run)
+        if callable(flow.flow_run_name):
+            flow_run.name = flow.flow_run_name()
+        report_afterwards(record_parameters, flow_run)
         return body(**flow.validate_parameters(parameters))  # type: ignore[call-arg] # ParamSpec knows no names
 
     flow.fn = run
@@ -121,15 +124,9 @@ def is_on(deployment: DeploymentResponse | None, schedule: DeploymentSchedule | 
     return deployment is not None and not deployment.paused and schedule is not None and schedule.active
 
 
-def record_parameters(flow: Flow[..., Any], flow_run: FlowRun) -> None:
-    """Show in Prefect the parameters that a run has now, and name it by them; it goes on if that fails."""
-    if callable(flow.flow_run_name):
-        flow_run.name = flow.flow_run_name()
-    try:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(flow_run.id, parameters=flow_run.parameters, name=flow_run.name)
-    except (ObjectNotFound, PrefectHTTPStatusError, httpx.HTTPError) as error:
-        get_run_logger().warning("Prefect shows old parameters of this run: %s: %s", type(error).__name__, error)
+def record_parameters(client: SyncPrefectClient, flow_run: FlowRun) -> None:
+    """Show in Prefect the name and the parameters that a run has now."""
+    client.update_flow_run(flow_run.id, parameters=flow_run.parameters, name=flow_run.name)
 
 
 def follow_esi(flow_run: FlowRun, summary: Summary) -> None:
@@ -183,6 +180,7 @@ def create_follower(flow_run: FlowRun, summary: Summary, when: datetime) -> None
             # this one is that other, and ESI had nothing newer yet.
             if following.id != flow_run.id and not (following.state and following.state.is_final()):
                 return
+    raise RuntimeError(f"{ATTEMPTS} runs have followed this snapshot already")
 
 
 def read_followers(client: SyncPrefectClient, flow_run: FlowRun, when: datetime) -> list[FlowRun]:

@@ -1,6 +1,7 @@
 """Run Region: one region's run of the flow `market-data`, by whichever worker takes it, or in this process."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from tasks.retries import NOT_KEPT, RETRIED
 
 DEPLOYMENT = "market-data/universe"
 POLL_SECONDS = 2.0
+LABEL_SECONDS = 60.0  # for a run's summary, once it has ended
 REGION_SECONDS = 1800.0  # its run asks nothing after 1,200 s, and waits for a lease or a worker at most so much longer
 
 
@@ -121,9 +123,20 @@ def read_summary(run: FlowRun) -> Summary:
         raise RegionError(f"region {region_id}: run {run.name} had not ended after {REGION_SECONDS:.0f} s: cancelled")
     if not state.is_completed():
         raise RegionError(f"region {region_id}: run {run.name} ended as {state.name}: {state.message}")
-    if SUMMARY_LABEL not in run.labels:
+    labels = wait_for_labels(run)
+    if SUMMARY_LABEL not in labels:
         raise RegionError(f"region {region_id}: run {run.name} completed, but what it did is not known: see its log")
-    return Summary.model_validate_json(str(run.labels[SUMMARY_LABEL]))
+    return Summary.model_validate_json(str(labels[SUMMARY_LABEL]))
+
+
+def wait_for_labels(run: FlowRun) -> dict[str, Any]:
+    """Return the labels of a run that has ended; its summary may come a moment later, as no report holds a run up."""
+    deadline = time.monotonic() + LABEL_SECONDS
+    with get_client(sync_client=True) as client:
+        while SUMMARY_LABEL not in run.labels and time.monotonic() < deadline:
+            time.sleep(0.1)
+            run = client.read_flow_run(run.id)
+    return dict(run.labels)
 
 
 def cancel(run: FlowRun) -> None:

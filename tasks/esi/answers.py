@@ -126,13 +126,9 @@ def read_offer(response: httpx.Response, what: str, _deadline: float) -> Answer:
     """Read a 200's headers alone, those of a HEAD or of the first page.
 
     Raises:
-        TransientError: a header is missing, or makes no sense: the next answer may be whole, as may GET's if HEAD's are
-            not.
+        TransientError: see `read_headers`.
     """
-    try:
-        return read_headers(response, what)
-    except RefusedError as error:
-        raise TransientError(str(error), "unreadable headers") from error
+    return read_headers(response, what)
 
 
 def read_page(response: httpx.Response, what: str, deadline: float) -> Answer:
@@ -145,7 +141,6 @@ def read_page(response: httpx.Response, what: str, deadline: float) -> Answer:
 
     Raises:
         TransientError: the body is undecodable, too large or too slow; or see `read_headers`.
-        RefusedError: see `read_headers`.
     """
     return msgspec.structs.replace(
         read_headers(response, what, needs_pages=False), body=read_body(response, deadline, what)
@@ -156,16 +151,19 @@ def read_headers(response: httpx.Response, what: str, *, needs_pages: bool = Tru
     """Read what a 200's headers say.
 
     Raises:
-        TransientError: they are not ESI's, or `Last-Modified` is further ahead of ESI's clock than can be.
-        RefusedError: `Last-Modified` or `X-Pages` is missing or makes no sense.
+        TransientError: one is missing or makes no sense, or `Last-Modified` is further ahead of ESI's clock than can
+            be: the next answer may be whole, as may GET's if HEAD's are not.
     """
     headers = response.headers
     if not headers.get("X-Pages") and not headers.get("Last-Modified"):
         kind = headers.get("Content-Type", "")[:40]
-        raise TransientError(f"{what}: somebody else than ESI answered 200, Content-Type {kind!r}")
+        said = quote_error(response) if response.request.method == "GET" else ""
+        raise TransientError(f"{what}: somebody else than ESI answered 200, Content-Type {kind!r}{said}")
     last_modified = parse_date(headers.get("Last-Modified", ""))
     if last_modified is None:
-        raise RefusedError(f"{what}: Last-Modified is {headers.get('Last-Modified')!r}, expected an HTTP date")
+        raise TransientError(
+            f"{what}: Last-Modified is {headers.get('Last-Modified')!r}, expected an HTTP date", "unreadable headers"
+        )
     answered = time_of(response)
     if last_modified > answered + MAX_AHEAD:
         raise TransientError(
@@ -210,12 +208,14 @@ def read_pages(value: str, what: str, *, is_optional: bool) -> int:
     """Read `X-Pages`; an empty region may say 0, and has one page all the same.
 
     Raises:
-        RefusedError: it makes no sense, or is missing where it must not.
+        TransientError: it makes no sense, or is missing where it must not.
     """
     if is_optional and not value:
         return 0
     if not (re.fullmatch(r"[0-9]{1,6}", value) and int(value) <= MAX_PAGES):
-        raise RefusedError(f"{what}: X-Pages is {value[:40]!r}, expected 1 to {MAX_PAGES:,}; nothing was stored")
+        raise TransientError(
+            f"{what}: X-Pages is {value[:40]!r}, expected 1 to {MAX_PAGES:,}; nothing was stored", "unreadable headers"
+        )
     return max(1, int(value))
 
 

@@ -13,8 +13,8 @@ class TransientError(EsiError):
 
     tried = "It was retried, after growing waits."
     advice = (
-        "Nothing, if ESI is down, as it is each day at 11:00 UTC: the next run does its work. "
-        "Otherwise check that this machine can reach ESI."
+        "What the message says, if it names a way. Otherwise nothing, if ESI is down, as it is each day at 11:00 UTC: "
+        "the next run does its work. If it lasts, check that this machine can reach ESI."
     )
 
     def __init__(self, message: str, cause: str = "unreadable answer") -> None:

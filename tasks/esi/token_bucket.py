@@ -32,6 +32,7 @@ from tasks.esi.errors import RefusedError, TransientError
 
 LIMIT = "esi-market-order"
 TOKENS, WINDOW_SECONDS = 12_000, 900.0
+FEWEST_TOKENS = 100  # a smaller number of ESI's is not believed: it would stop all workers for good
 LEAST_TOKENS = 1_600  # twice the margin
 REQUEST_TOKENS = 2  # what a page costs, or a HEAD
 LOOK_SECONDS = 1.0  # between two looks at whether all hold still
@@ -135,11 +136,12 @@ class TokenBucket:
                 self._allowance = Allowance(int(left), int(rate[1]), window_seconds, time.monotonic())
 
     def hold_all(self, seconds: float) -> None:
-        """Make all runs hold still: until the time is over there are more slots taken than can be.
+        """Make all runs pause: until the time is over, `WINDOW_SECONDS` at most, more slots are taken than can be.
 
         Raises:
             TransientError: Prefect's server could not be asked.
         """
+        seconds = min(seconds, WINDOW_SECONDS)
         with self._lock:
             limit = self._read()
             if limit and self._held_seconds(limit) < seconds:
@@ -210,7 +212,7 @@ class TokenBucket:
         esi = self._allowance
         if not esi.is_known:
             return limit.active_slots
-        if limit.limit > esi.of > 0:
+        if limit.limit > esi.of >= FEWEST_TOKENS:
             self._update(limit=esi.of, slot_decay_per_second=esi.of / max(1.0, esi.window_seconds))
             limit.limit = esi.of
         if limit.limit < 2 * esi.margin:  # what ESI says is mostly about others

@@ -106,7 +106,8 @@ def find_movers(changes: Changes) -> list[dict[str, Any]]:
         At most `MOVERS` rows, the most first; empty if nothing that was there has moved.
     """
     known = [(row, changes.replaced[str(row[0])]) for row in changes.puts if str(row[0]) in changes.replaced]
-    moved = [(row, old) for row, old in known if {"price", "volume"} <= old.keys() and any(percents_moved(row, old))]
+    numbers = [(row, old) for row, old in known if all("N" in old.get(name, {}) for name in ("price", "volume"))]
+    moved = [(row, old) for row, old in numbers if any(percents_moved(row, old))]
     return [describe_mover(row, old) for row, old in sorted(moved, key=lambda pair: -isk_moved(*pair))[:MOVERS]]
 
 

@@ -84,7 +84,7 @@ class Reporter:
     def hand_up(self, summary: BaseModel) -> None:
         """Leave the summary of a run that the flow `universe` started where that flow finds it."""
         if UNIVERSE_TAG in flow_run.tags:
-            attempt(add_label, str(flow_run.id), SUMMARY_LABEL, summary.model_dump_json())
+            self.later(add_label, str(flow_run.id), SUMMARY_LABEL, summary.model_dump_json())
 
     def later(
         self, function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
@@ -150,10 +150,9 @@ def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> No
     client.update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
 
 
-def add_label(flow_run_id: str, name: str, value: str) -> None:
+def add_label(client: SyncPrefectClient, flow_run_id: str, name: str, value: str) -> None:
     """Add a label to a flow run."""
-    with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(UUID(flow_run_id), {name: value})
+    client.update_flow_run_labels(UUID(flow_run_id), {name: value})
 
 
 def send_event(event: str, region_id: int, payload: dict[str, Any]) -> None:

@@ -123,7 +123,7 @@ def count_price_changes(changes: Changes) -> dict[int, int]:
     counts: Counter[int] = Counter()
     for row in changes.puts:
         old, new = changes.replaced.get(str(row[0]), {}).get("price"), row[1]
-        if old and (was := float(old["N"])) != new:
+        if old and "N" in old and (was := float(old["N"])) != new:
             counts[max(-MOST_PERCENT, min(round(percent(was, new)), MOST_PERCENT))] += 1
     return dict(sorted(counts.items()))
 

@@ -64,10 +64,15 @@ R = TypeVar("R")
 
 
 class Pace:
-    """The waits of a thread whose calls are refused for want of capacity: growing, jittered, shorter after progress."""
+    """The waits of calls that are refused for want of capacity: growing, jittered, shorter after progress.
 
-    def __init__(self) -> None:
+    Args:
+        sharers: threads that share it, so that the progress of one is that of all.
+    """
+
+    def __init__(self, sharers: int = 1) -> None:
         self.stalled = 0  # calls in a row without progress
+        self.patience = STALLED_CALLS * sharers  # stalled calls after which to give up
         self._doublings = 0
 
     def note(self, *, progress: bool) -> None:
@@ -283,8 +288,13 @@ class Table:
         segments = min(self.store_concurrency, 1 + expected_records // SEGMENT_RECORDS)
         if self.prefix:
             segments = self.store_concurrency
-        futures = [self.submit(self._scan_segment, segment, segments) for segment in range(segments)]
-        items = {item["pk"]["S"]: item for item in chain.from_iterable(future.result() for future in futures)}
+        pace = Pace(segments)
+        futures = [self.submit(self._scan_segment, segment, segments, pace) for segment in range(segments)]
+        try:
+            items = {item["pk"]["S"]: item for item in chain.from_iterable(future.result() for future in futures)}
+        finally:
+            for future in futures:
+                future.cancel()
         if self.prefix:
             items = {
                 pk.removeprefix(self.prefix): with_key(item, pk.removeprefix(self.prefix)) for pk, item in items.items()
@@ -292,10 +302,9 @@ class Table:
         items.pop(SNAPSHOT_KEY, None)
         return items
 
-    def _scan_segment(self, segment: int, segments: int) -> list[Item]:
+    def _scan_segment(self, segment: int, segments: int, pace: Pace) -> list[Item]:
         items: list[Item] = []
         more: dict[str, Any] = {}
-        pace = Pace()
         if self.prefix:
             more["FilterExpression"] = "begins_with(pk, :prefix)"
             more["ExpressionAttributeValues"] = {":prefix": {"S": self.prefix}}
@@ -355,7 +364,7 @@ class Table:
 
     def _wait(self, pace: Pace) -> bool:
         """Wait for capacity; return False at once if that has lasted too long, or if the table is being left."""
-        if pace.stalled >= STALLED_CALLS or self._ending.is_set():
+        if pace.stalled >= pace.patience or self._ending.is_set():
             return False
         begun = time.monotonic()
         self._ending.wait(pace.draw_seconds())

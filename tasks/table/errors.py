@@ -39,13 +39,15 @@ class TransientTableError(TableError):
     """A broken connection, a conflict or DynamoDB's own failure: may pass."""
 
     tried = "It was retried, after growing waits."
-    advice = (
-        "Nothing, if it was a spell of throttling: the next run writes the rest. Otherwise raise the table's capacity."
-    )
+    advice = "Nothing, if it passes: the next run writes the rest. Otherwise what the message says."
 
 
 class ThrottledError(TransientTableError):
     """The capacity of the table or the account is used up: it comes back with time."""
+
+    advice = (
+        "Nothing, if it was a spell of throttling: the next run writes the rest. Otherwise raise the table's capacity."
+    )
 
 
 class CredentialsError(TransientTableError):

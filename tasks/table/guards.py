@@ -1,5 +1,6 @@
 """What is refused before anything is written."""
 
+from tasks.esi.markets import name_market
 from tasks.table.errors import TableError
 from tasks.table.records import Changes
 from tasks.table.snapshot import Snapshot, TableSnapshot, is_newer
@@ -36,6 +37,6 @@ def refuse_shrunk(changes: Changes, region_id: int) -> None:
     left = changes.held - len(changes.deletes)
     if 2 * left < changes.held and len(changes.deletes) > HANDFUL:
         raise ShrinkError(
-            f"region {region_id} has {changes.wanted:,} records, the table {changes.held:,}: under half of them, "
+            f"{name_market(region_id)} has {changes.wanted:,} records, the table {changes.held:,}: under half of them, "
             f"{left:,}, would be left, so nothing was written; if the market is right, run with force"
         )

@@ -117,18 +117,30 @@ def read_log(own_api: Api, run_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "state", "heartbeat_seconds"), [(0, "RUNNING", 1.0), (0, "RUNNING", 0.0), (1, "PENDING", 0.0)]
+    ("automation", "deployment", "state", "heartbeat_seconds"),
+    [
+        ("silent runs", LIMITED_DEPLOYMENT, "RUNNING", 1.0),
+        ("other silent runs", DEPLOYMENT, "RUNNING", 0.0),
+        ("stuck runs", DEPLOYMENT, "PENDING", 0.0),
+    ],
 )
 def test_killed_run_is_crashed(
-    own_api: Api, worker: Child, market: Faulty, table_name: str, number: int, state: str, heartbeat_seconds: float
+    own_api: Api,
+    worker: Child,
+    market: Faulty,
+    table_name: str,
+    automation: str,
+    deployment: str,
+    state: str,
+    heartbeat_seconds: float,
 ) -> None:
     """A run that was killed together with its worker is not shown as Running or Pending for ever; here for seconds."""
-    automation = read_automations()[number]
-    quick = {"name": table_name, "trigger": automation["trigger"] | {"within": 10}}  # the shortest that Prefect takes
-    own_api.apply_automations([automation | quick])
-    own_api.apply_automations([automation | quick])  # as a second `make up` does
+    (wanted,) = [each for each in read_automations() if each["name"] == f"market-data crashes {automation}"]
+    quick = {"name": table_name, "trigger": wanted["trigger"] | {"within": 10}}  # the shortest that Prefect takes
+    own_api.apply_automations([wanted | quick])
+    own_api.apply_automations([wanted | quick])  # as a second `make up` does
     market.latency_seconds = 30.0
-    run_id = own_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
+    run_id = own_api.create_run(deployment, {"region_id": VENAL, "table_name": table_name})
     while own_api.read_state(run_id).type != state:
         time.sleep(0.02)
     time.sleep(heartbeat_seconds)  # for its first heartbeat to be on its way, or not
@@ -138,7 +150,7 @@ def test_killed_run_is_crashed(
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: own_api.read_state(run_id).type in FINAL, "the end")
     end = own_api.read_state(run_id)
-    assert (end.type, end.reason) == ("CRASHED", automation["actions"][0]["message"])
+    assert (end.type, end.reason) == ("CRASHED", wanted["actions"][0]["message"])
     present = httpx.post(f"{own_api.url}/automations/filter", json={}, trust_env=False).json()
     (known,) = [found["id"] for found in present if found["name"] == table_name]
     httpx.delete(f"{own_api.url}/automations/{known}", trust_env=False).raise_for_status()

@@ -83,7 +83,7 @@ def test_progress_moves(api: Api, market: Market, table_name: str) -> None:
     at_work.start()
     seen: dict[float, float] = {}  # when each value was seen first
     while at_work.is_alive():
-        found = ask(api, "/artifacts/filter", {"artifacts": {"type": {"any_": ["progress"]}}, "limit": 200})
+        found = ask(api, "/artifacts/filter", {"artifacts": {"type": {"any_": ["progress"]}}, "sort": "CREATED_DESC"})
         ours = [a["data"] for a in found if re.fullmatch(r"Fetch Pages: \d+ of 23 pages", a["description"] or "")]
         for value in ours:
             seen.setdefault(value, time.monotonic())
