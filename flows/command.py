@@ -16,8 +16,9 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
 from flows.parameters import OrGive
+from tasks.reporting.bars import make_bars
 from tasks.reporting.failure import REASON, is_ours
-from tasks.reporting.progress import Progress, make_bars
+from tasks.reporting.progress import Progress
 from tasks.reporting.reporter import Reporter
 
 UPDATE_SECONDS = 0.1

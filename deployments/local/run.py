@@ -11,7 +11,7 @@ from deployments.local.api import State
 from deployments.local.environment import DEPLOYMENTS
 from deployments.local.progress import wrap
 from deployments.local.stack import Stack
-from tasks.reporting.progress import make_bars
+from tasks.reporting.bars import make_bars
 
 SUMMARY_SECONDS = 10.0
 LOOK_SECONDS = 0.25

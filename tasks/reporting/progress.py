@@ -6,9 +6,6 @@ from typing import Protocol
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from tasks.reporting.artifacts import create_artifact, update_artifact
 
@@ -78,10 +75,3 @@ class Progress:
         elif done != self._shown[1]:
             update_artifact(client, self._shown[0], percent, words)
             self._shown = self._shown[0], done
-
-
-def make_bars(console: Console) -> Bars:
-    """Return bars for work in a terminal; lines that are printed meanwhile stand above them."""
-    return Bars(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-    )

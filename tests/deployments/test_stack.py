@@ -375,11 +375,11 @@ def test_make_run_twice_and_table(clone: Path) -> None:
 def test_failed_make_run_says_why(clone: Path, clock: Clock) -> None:
     """A run that did not complete ends `make run` with its one-line reason and a non-zero exit code."""
     market = Faulty(clock)
-    market.plan = {"HEAD": [refuse(403, "go away")]}
+    market.plan = {"HEAD": [refuse(403, "go away")], "1": [refuse(403, "go away")]}
     with serve(market) as url:
         done = run_make(clone, "run", ESI_URL=url)
     assert done.returncode != 0
-    reason = "region 10000015: ESI answered 403 Forbidden; this is not asked again"
+    reason = 'region 10000015: ESI answered 403 Forbidden: "go away"; this is not asked again'
     assert done.stderr.splitlines()[0] == f"the flow run ended as Failed: {reason}"
     assert not processes_of(clone)
 
