@@ -53,7 +53,7 @@ def find_snapshot(run: Run) -> Snapshot:
         )
         run.esi.waits.sleep(wait_seconds)
         answer = ask(run)
-    run.log.info("%s: %d pages of %s", run.market, answer.pages, answer.last_modified)
+    run.log.info("%s: %d pages of %s", str(run.market), answer.pages, answer.last_modified)
     return offered(answer, run.market.id, stored)
 
 
