@@ -14,8 +14,8 @@ from benchmarks.heartbeats import stop_heartbeats
 from deployments.local.api import Api
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
-from tasks.table.requests import Item
 from tests.support.servers import PrefectServer, start_servers, wait_for, wait_for_store
+from tests.support.worlds import Clock
 
 SERVERS = pytest.StashKey[ExitStack]()
 
@@ -84,17 +84,6 @@ def table_name() -> str:
     return f"Market-{uuid.uuid4()}"
 
 
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        """Return the unix time."""
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
     """The market's clock: a minute after a snapshot of today."""
@@ -113,9 +102,3 @@ def served(market: Market, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with serve(market) as url:
         monkeypatch.setenv("ESI_URL", url)
         yield url
-
-
-def scan(dynamodb: DynamoDBClient, table_name: str) -> dict[str, Item]:
-    """Return all of a table by `pk`, as a reader sees it."""
-    pages = dynamodb.get_paginator("scan").paginate(TableName=table_name, ConsistentRead=True)
-    return {item["pk"]["S"]: dict(item) for page in pages for item in page["Items"]}

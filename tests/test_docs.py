@@ -14,8 +14,9 @@ from tasks.build_iterator import split_pages
 from tasks.catalogue.names import regions, types
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine
 from tasks.table.records import Changes
-from tests.deployments.test_prefect_yaml import DEPLOYED, FLOWS
-from tests.flows.test_market_data import VENAL, read_task_runs
+from tests.support.deployed import DEPLOYED, FLOWS
+from tests.support.runs import read_task_runs
+from tests.support.worlds import VENAL
 
 NAMES = [
     "README.md",

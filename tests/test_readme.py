@@ -18,8 +18,8 @@ from deployments.local.market.market import Market, make_incursions
 from deployments.local.stack import read_automations
 from tasks.esi.credentials import load_credentials
 from tasks.table.client import Table
-from tests.conftest import scan
 from tests.support.servers import wait_for
+from tests.support.tables import scan
 
 README = Path(CHECKOUT, "README.md").read_text()
 SHELL = [

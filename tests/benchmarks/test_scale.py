@@ -19,8 +19,9 @@ from benchmarks.scale.services import MissingProgramError, count_messages, find_
 from benchmarks.tables import WrongTableError
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
-from tests.flows.test_market_data import VENAL, truth
 from tests.support.servers import wait_for
+from tests.support.truth import truth
+from tests.support.worlds import VENAL
 
 TRITANIUM = {"pk": {"S": "34"}, "price": {"N": "4.1"}, "volume": {"N": "30"}}
 SNAPSHOT = {

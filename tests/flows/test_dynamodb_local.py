@@ -22,9 +22,10 @@ from flows.market_data import market_data
 from tasks.table.client import Table
 from tasks.table.errors import TableError
 from tasks.table.read import read_records
-from tests.conftest import Clock, scan
-from tests.flows.test_market_data import VENAL, records, truth
 from tests.support.servers import wait_for
+from tests.support.tables import records, scan
+from tests.support.truth import truth
+from tests.support.worlds import VENAL, Clock
 
 EMULATOR = Path(os.environ.get("DYNAMODB_LOCAL", ""))
 

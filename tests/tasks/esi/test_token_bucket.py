@@ -22,9 +22,9 @@ from tasks.esi import token_bucket
 from tasks.esi.client import Esi
 from tasks.esi.errors import RateLimitedError, RefusedError
 from tasks.esi.token_bucket import Allowance, TokenBucket, create_limit, retry_seconds
-from tests.conftest import Clock
-from tests.flows.test_sight import ask
 from tests.support.faults.api import serve_changed
+from tests.support.runs import ask
+from tests.support.worlds import Clock
 
 REGION_ID, VENAL = 19_000_002, 10_000_015
 

@@ -12,8 +12,7 @@ from tasks.table import lease as lease_module
 from tasks.table.client import Table
 from tasks.table.lease import Lease, LeaseHeldError, LeaseLostError
 from tasks.table.snapshot import TableSnapshot
-from tests.conftest import scan
-from tests.tasks.test_get_page_count import STORED
+from tests.support.tables import STORED, scan
 
 WRITING = msgspec.structs.replace(STORED, state="writing")
 
