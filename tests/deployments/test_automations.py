@@ -20,7 +20,7 @@ from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
 from flows.next_run import TAG
 from tasks.reporting.reporter import UNIVERSE_TAG
-from tests.support.faults.api import serve_changed
+from tests.support.faults.server import serve_changed
 from tests.support.receiver import receive
 from tests.support.runs import ask, deploy, make_run, read_events, run_command, schedule
 from tests.support.servers import wait_for

@@ -23,7 +23,7 @@ from flows.next_run import JITTER_SECONDS, MAX_AHEAD, MOMENT, TAG, follow_esi, n
 from flows.player_count import player_count
 from flows.universe import universe
 from tasks.reporting.summary import Summary
-from tests.support.faults.api import serve_changed
+from tests.support.faults.server import serve_changed
 from tests.support.freshness import measure
 from tests.support.runs import ask, deploy, find_runs, make_run, read_run, schedule, scheduled_runs
 from tests.support.tables import expire, records, scan

@@ -22,7 +22,7 @@ from tasks.esi import token_bucket
 from tasks.esi.client import Esi
 from tasks.esi.errors import RateLimitedError, RefusedError
 from tasks.esi.token_bucket import Allowance, TokenBucket, create_limit, retry_seconds
-from tests.support.faults.api import serve_changed
+from tests.support.faults.server import serve_changed
 from tests.support.runs import ask
 from tests.support.worlds import Clock
 
