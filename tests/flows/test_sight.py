@@ -27,7 +27,7 @@ from tests.support.tables import expire, inflate, records, scan
 from tests.support.truth import truth
 from tests.support.worlds import VENAL, Clock
 
-pytestmark = pytest.mark.usefixtures("served", "store_url")
+pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 
 def run(region_id: int, table_name: str, **parameters: Any) -> tuple[str, State[Any]]:
