@@ -15,12 +15,13 @@ from tasks.catalogue.names import type_name
 from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 from tests.support.browser import CHROMIUM, WIDTH, open_page
+from tests.support.programs import needs
 from tests.support.summaries import BEGUN, make_summary
 from tests.support.truth import truth
 from tests.support.worlds import VENAL
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
+in_a_browser = needs(CHROMIUM, "there is no chromium: apt-get install chromium")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.api import Api
 from tests.support.browser import CHROMIUM, find_run, look_at_run
+from tests.support.programs import needs
 from tests.support.runs import read_events, run_command
 from tests.support.servers import wait_for
 from tests.support.tables import expire
@@ -15,7 +16,7 @@ from tests.support.worlds import Clock
 
 pytestmark = [
     pytest.mark.usefixtures("served", "store_url"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
+    needs(CHROMIUM, "there is no chromium: apt-get install chromium"),
 ]
 
 
