@@ -5,7 +5,7 @@ from prefect.cache_policies import NO_CACHE
 
 from benchmarks.heartbeats import stop_heartbeats
 from tasks.build_iterator import CHUNKS
-from tasks.table.records import PARTS
+from tasks.store_records import PARTS
 
 
 def run(_region_id: int, _table_name: str, _fetch_concurrency: int) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks import no_heartbeats
-from flows.market_data import leave_news, market_data
+from flows.market_data import market_data
+from tasks.reporting.outcome import report_outcome
 from tasks.reporting.reporter import Reporter
 
 
@@ -19,7 +20,7 @@ def show_nothing() -> Iterator[None]:
     """Make flow runs of this process leave no tag, progress, event, artifact or picture until the block ends."""
     later, hooks = Reporter.later, market_data.on_completion_hooks
     Reporter.later = lambda *_, **__: None  # type: ignore[method-assign]
-    market_data.on_completion_hooks = [hook for hook in hooks if hook is not leave_news]
+    market_data.on_completion_hooks = [hook for hook in hooks if hook is not report_outcome]
     try:
         yield
     finally:

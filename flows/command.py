@@ -18,8 +18,7 @@ from rich.console import Console
 from flows.parameters import OrGive
 from tasks.reporting.bars import make_bars
 from tasks.reporting.failure import REASON, is_ours
-from tasks.reporting.progress import Progress
-from tasks.reporting.reporter import Reporter
+from tasks.reporting.progress import Progress, watcher
 
 UPDATE_SECONDS = 0.1
 
@@ -139,7 +138,6 @@ def show_bars(console: Console) -> Iterator[None]:
     """Show the work of each state as a bar, in place of the log's lines, but for warnings."""
     for handler in find_consoles():
         handler.setLevel(logging.WARNING)
-    ended = threading.Event()
     with make_bars(console) as bars:
         followers: list[threading.Thread] = []
 
@@ -147,7 +145,7 @@ def show_bars(console: Console) -> Iterator[None]:
             bar = bars.add_task(f"{progress.name}, {progress.unit}", total=progress.total)
 
             def update() -> None:
-                while not (progress.is_ended or ended.wait(UPDATE_SECONDS)):
+                while not progress.wait(UPDATE_SECONDS):
                     bars.update(bar, completed=progress.done)
                 bars.update(bar, completed=progress.done)
                 bars.stop_task(bar)
@@ -155,11 +153,10 @@ def show_bars(console: Console) -> Iterator[None]:
             followers.append(threading.Thread(target=update))
             followers[-1].start()
 
-        Reporter.watchers.append(follow)
+        token = watcher.set(follow)
         try:
             yield
         finally:
-            Reporter.watchers.remove(follow)
-            ended.set()
+            watcher.reset(token)
             for follower in followers:
                 follower.join()

@@ -1,16 +1,10 @@
 """The flow `market-data`: a region's market orders, as one exact record per item type, in a DynamoDB table."""
 
 import sys
-import time
-from typing import Any, cast
 
-from prefect import Flow, State, flow, unmapped
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun
-from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect import flow, unmapped
 
-from flows.next_run import as_deployed, follow_esi
+from flows.next_run import as_deployed, schedule_next
 from flows.parameters import (
     DetailChoice,
     FetchConcurrency,
@@ -26,51 +20,23 @@ from flows.parameters import (
 from tasks.aggregate import aggregate
 from tasks.build_iterator import build_iterator
 from tasks.esi.client import Esi
+from tasks.esi.markets import find_market
 from tasks.esi.token_bucket import TokenBucket
-from tasks.fetch_pages import fetch_pages, is_whole, offers
+from tasks.fetch_pages import MAX_SNAPSHOTS, fetch_pages, is_whole, moved_on_again
 from tasks.get_page_count import get_page_count
 from tasks.reporting import telemetry
-from tasks.reporting.artifacts import write_movers, write_summary
 from tasks.reporting.failure import explain_failure
-from tasks.reporting.history import draw_history
-from tasks.reporting.reporter import Reporter, attempt, name_run, report_afterwards, send_event
-from tasks.reporting.summary import Summary, summarize
-from tasks.retries import forget_old_pages, forget_pages
-from tasks.store_records import begin_store, complete_store, store_records
+from tasks.reporting.outcome import keep_summary, report_outcome
+from tasks.reporting.reporter import name_run
+from tasks.reporting.summary import Summary
+from tasks.run import Run, open_run
+from tasks.store_records import compare_records, complete_table, split_writes, store_records
 from tasks.table.client import Table
-from tasks.table.lease import Lease
-from tasks.table.records import Changes
 from tasks.table.snapshot import Parameters
 
 __all__ = ["Summary", "market_data"]
 
 telemetry.set_up()
-
-
-_ended: dict[str, tuple[Summary, Changes | None]] = {}  # by flow run id: runs whose hooks have not been called yet
-
-
-def hand_over(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's names)
-    """Return the summary even if Prefect's confirmation of the final state was lost.
-
-    Prefect sends the state again, learns that the run has ended already, and gets a state that has no data.
-    """
-    if state.data is None:
-        state.data = _ended[str(flow_run.id)][0]
-
-
-def leave_news(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Schedule the next run, and report on this one if it has stored something; its end is recorded already."""
-    summary, changes = _ended.pop(str(flow_run.id))
-    follow_esi(flow_run, summary)
-    if changes:
-        report_afterwards(report_changes, summary, changes)
-
-
-def report_changes(client: SyncPrefectClient, summary: Summary, changes: Changes) -> None:
-    """Create the artifacts of a run that has stored something."""
-    attempt(write_movers, client, summary, changes)
-    attempt(write_summary, client, summary, attempt(draw_history, client, summary) or {})
 
 
 @as_deployed
@@ -79,7 +45,7 @@ def report_changes(client: SyncPrefectClient, summary: Summary, changes: Changes
     description="Keeps a DynamoDB table equal to the newest snapshot of a region's market.",
     persist_result=False,
     flow_run_name=name_run,
-    on_completion=[hand_over, leave_news],
+    on_completion=[keep_summary, schedule_next, report_outcome],
     on_failure=[explain_failure],
 )
 def market_data(
@@ -119,51 +85,28 @@ def market_data(
         TokenBucket() as tokens,
         Esi.from_environment(fetch_concurrency, tokens) as esi,
         Table(fill_in(table_name, region_id), store_concurrency, shared_by) as table,
+        open_run(find_market(region_id), parameters, esi, table, force=force) as run,
     ):
-        return store_market(parameters, esi, table, force=force)
+        return keep_table(run)
 
 
-def store_market(parameters: Parameters, esi: Esi, table: Table, *, force: bool) -> Summary:
-    """Take a market, a region's or a structure's, through the states, in their order."""
-    started = time.monotonic()
-    forget_old_pages()
-    with Reporter() as reporter, Lease(table) as lease:
-        for _ in offers():  # a snapshot that moves on while it is fetched gives way to the next
-            with reporter.state("Get Page Count"):
-                snapshot = get_page_count(parameters, table, esi, force=force)
-            reporter.tag(snapshot)
-            if snapshot.is_stored:
-                return finish(summarize(snapshot, parameters, table, esi, reporter.seconds, started), reporter)
-            with reporter.state("Build Iterator"):
-                chunks = build_iterator(snapshot.pages)
-            with reporter.state("Fetch Pages", chunks, "pages"):
-                pages = fetch_pages.map(chunks, unmapped(snapshot), unmapped(esi)).result()
-            if is_whole(pages):
-                break
-        with reporter.state("Aggregate"):
-            book = aggregate(pages, parameters)
-        with reporter.state("Store Records: compare"):
-            changes = begin_store(book, snapshot, parameters, lease, force=force)
-            parts = changes.split()
-        with reporter.state("Store Records", parts, "writes"):
-            store_records.map(parts, unmapped(lease)).result()
-            complete_store(book, snapshot, parameters, lease)
-        summary = summarize(snapshot, parameters, table, esi, reporter.seconds, started, book, changes)
-        return finish(summary, reporter, changes)
-
-
-def finish(summary: Summary, reporter: Reporter, changes: Changes | None = None) -> Summary:
-    """End the run with the summary's line as its state's message, and tell of it.
-
-    Prefect unwraps the state: a caller gets the summary itself.
-    """
-    forget_pages(str(flow_run.id))
-    _ended[str(flow_run.id)] = summary, changes
-    reporter.hand_up(summary)
-    event = "not-modified" if summary.not_modified else "stored"
-    attempt(send_event, event, summary.region_id, summary.model_dump(mode="json"))
-    name = "NotModified" if summary.not_modified else "Completed"
-    return cast("Summary", Completed(name=name, message=summary.line, data=summary))
+def keep_table(run: Run) -> Summary:
+    """Take a market through the states, in their order."""
+    for _ in range(MAX_SNAPSHOTS):  # a snapshot that moves on while it is fetched gives way to the next
+        snapshot = get_page_count(run)
+        if snapshot.is_stored:
+            return run.finish(snapshot)
+        chunks = build_iterator(snapshot.pages, run)
+        pages = fetch_pages.map(chunks, unmapped(snapshot), unmapped(run)).result()
+        if is_whole(pages):
+            break
+    else:
+        raise moved_on_again()
+    book = aggregate(pages, run)
+    changes = compare_records(book, snapshot, run)
+    store_records.map(split_writes(changes), unmapped(changes), unmapped(run)).result()
+    complete_table(book, snapshot, run)
+    return run.finish(snapshot, book, changes)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import httpx
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import DeploymentSchedule, FlowRun
+from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
@@ -25,6 +25,7 @@ from prefect.states import Cancelled, Scheduled
 from prefect.utilities.hashing import hash_objects
 
 from tasks.catalogue.names import region_name
+from tasks.reporting.outcome import read_outcome
 from tasks.reporting.reporter import report_afterwards
 from tasks.reporting.summary import Summary
 
@@ -127,6 +128,11 @@ def is_on(deployment: DeploymentResponse | None, schedule: DeploymentSchedule | 
 def record_parameters(client: SyncPrefectClient, flow_run: FlowRun) -> None:
     """Show in Prefect the name and the parameters that a run has now."""
     client.update_flow_run(flow_run.id, parameters=flow_run.parameters, name=flow_run.name)
+
+
+def schedule_next(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
+    """Follow a run that has ended well."""
+    follow_esi(flow_run, read_outcome().summary)
 
 
 def follow_esi(flow_run: FlowRun, summary: Summary) -> None:

@@ -44,7 +44,7 @@ def player_count(table_name: TableName = "PlayerCount", keep_days: KeepDays = No
         EsiError: ESI gave no answer; nothing was stored.
         TableError: the table, by its name, refused.
     """
-    with Esi.from_environment(fetch_concurrency=1) as esi, Table(table_name, store_concurrency=1) as table:
+    with Esi.from_environment(fetch_concurrency=1) as esi, Table(table_name) as table:
         status, answered = get_status(esi)
         return store_item(msgspec.to_builtins(status), answered, table, keep_days)
 

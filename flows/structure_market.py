@@ -4,8 +4,8 @@ import sys
 
 from prefect import flow
 
-from flows.market_data import hand_over, leave_news, store_market
-from flows.next_run import as_deployed
+from flows.market_data import keep_table
+from flows.next_run import as_deployed, schedule_next
 from flows.parameters import (
     BlockName,
     DetailChoice,
@@ -20,9 +20,12 @@ from flows.parameters import (
 )
 from tasks.esi.client import Esi
 from tasks.esi.credentials import sign_in
+from tasks.esi.markets import find_market
 from tasks.reporting.failure import explain_failure
+from tasks.reporting.outcome import keep_summary, report_outcome
 from tasks.reporting.reporter import name_run
 from tasks.reporting.summary import Summary
+from tasks.run import open_run
 from tasks.table.client import Table
 from tasks.table.snapshot import Parameters
 
@@ -33,7 +36,7 @@ from tasks.table.snapshot import Parameters
     description="Keeps a DynamoDB table equal to the newest snapshot of a player structure's market.",
     persist_result=False,
     flow_run_name=name_run,
-    on_completion=[hand_over, leave_news],
+    on_completion=[keep_summary, schedule_next, report_outcome],
     on_failure=[explain_failure],
 )
 def structure_market(
@@ -71,8 +74,9 @@ def structure_market(
     with (
         Esi.from_environment(fetch_concurrency, auth=sign_in(credentials)) as esi,
         Table(fill_in_structure(table_name, structure_id), store_concurrency) as table,
+        open_run(find_market(structure_id), parameters, esi, table, force=force) as run,
     ):
-        return store_market(parameters, esi, table, force=force)
+        return keep_table(run)
 
 
 if __name__ == "__main__":

@@ -70,8 +70,9 @@ def universe(
     with_workers = find_workers()
     if with_workers:
         create_limit()
-    with Reporter() as reporter, reporter.state("Run Region", runs, "regions"):
-        results = run_regions(runs, parameters, None if with_workers else market_data, concurrency)
+    with Reporter() as report:
+        report.begin("Run Region", len(runs), "regions")
+        results = run_regions(runs, parameters, None if with_workers else market_data, concurrency, report)
     summary = summarize_universe(results, time.monotonic() - started)
     for failure in [result.failure for result in summary.regions if result.failure]:
         get_run_logger().warning(failure)

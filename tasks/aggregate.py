@@ -6,7 +6,6 @@ once, by the division that ends its formula.
 
 import pandas as pd
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.orders.choices import Detail, OrderType, Price
@@ -15,18 +14,26 @@ from tasks.orders.details import SIDES
 from tasks.orders.exact import sum_exactly
 from tasks.orders.merge import merge_pages, select_side
 from tasks.orders.prices import PRICES
+from tasks.retries import NOT_KEPT
+from tasks.run import Run
 from tasks.table.records import Book
 from tasks.table.snapshot import Parameters
 
 
-@task(name="Aggregate", task_run_name="Aggregate", cache_policy=NO_CACHE, persist_result=False)
-def aggregate(chunks: list[Orders], parameters: Parameters) -> Book:
-    """Return one record per item type; it uses the chunks up, as `merge_pages` does."""
+@task(name="Aggregate", task_run_name="Aggregate", **NOT_KEPT)
+def aggregate(pages: list[Orders], run: Run) -> Book:
+    """Return one record per item type; it uses the pages up, as `merge_pages` does."""
+    run.report.begin("Aggregate")
+    book = make_book(pages, run.parameters)
+    get_run_logger().info("%d orders: %d records", book.orders, len(book.records))
+    return book
+
+
+def make_book(pages: list[Orders], parameters: Parameters) -> Book:
+    """Return one record per item type, and the number of orders on both sides; it uses the pages up."""
     side = parameters.order_type if parameters.detail == "compact" else "all"
-    orders, count = merge_pages(chunks, side)
-    records = aggregate_orders(orders, parameters.order_type, parameters.price, parameters.detail)
-    get_run_logger().info("%d orders: %d records", count, len(records))
-    return Book(records, count)
+    orders, count = merge_pages(pages, side)
+    return Book(aggregate_orders(orders, parameters.order_type, parameters.price, parameters.detail), count)
 
 
 def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, detail: Detail) -> pd.DataFrame:

@@ -3,95 +3,97 @@
 from datetime import UTC, datetime, timedelta
 
 from prefect import task
-from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
 
 from tasks.esi.answers import MAX_AHEAD, Answer
-from tasks.esi.client import Esi
 from tasks.esi.errors import NotFoundError, RefusedError, TransientError
-from tasks.esi.markets import name_market
+from tasks.esi.markets import Market
 from tasks.retries import NOT_KEPT, RETRIED, kept_snapshots
-from tasks.table.client import Table
+from tasks.run import Run
+from tasks.table.create import create_missing
 from tasks.table.errors import MissingTableError
-from tasks.table.snapshot import (
-    UNKNOWN,
-    Parameters,
-    Snapshot,
-    TableSnapshot,
-    is_fresh,
-    is_newer,
-    made_alike,
-    understand,
-)
+from tasks.table.snapshot import UNKNOWN, Snapshot, TableSnapshot, is_fresh, is_newer, made_alike, parse_snapshot
 
 PAGE_SECONDS = 0.2  # from request to answer; fetch_concurrency pages come at once
 MAX_WAIT_SECONDS = 60.0
 
 
 @task(name="Get Page Count", task_run_name="Get Page Count", **RETRIED, **NOT_KEPT)
-def get_page_count(parameters: Parameters, table: Table, esi: Esi, *, force: bool) -> Snapshot:
+def get_page_count(run: Run) -> Snapshot:
     """Return the snapshot on offer, by one GetItem and one HEAD; no HEAD before the stored snapshot's `Expires`."""
-    logger = get_run_logger()
-    stored = read_stored(table, parameters.region_id, force=force)
-    ours = None if force else made_alike(stored, parameters)
-    if ours and is_fresh(ours, datetime.now(UTC)):
-        logger.info("not modified: ESI has nothing newer than %s before %s", ours.last_modified, ours.expires)
-        return as_stored(ours, ours.expires)
-    answer = ask(esi, parameters.region_id)
-    if ours and (answer.last_modified == ours.last_modified or is_newer(ours, answer)):
-        logger.info("not modified: the table has the snapshot of %s", ours.last_modified)
-        return as_stored(ours, valid_until(answer))
-    if stored and not force:
-        check_not_older(answer, stored, parameters.region_id)
-    if wait_seconds := seconds_to_wait(answer, esi.fetch_concurrency):
-        logger.info("the snapshot of %s ends too soon: waiting %.0f s for the next", answer.last_modified, wait_seconds)
-        esi.waits.sleep(wait_seconds)
-        answer = ask(esi, parameters.region_id)
-    logger.info("%s: %d pages of %s", name_market(parameters.region_id), answer.pages, answer.last_modified)
-    snapshot = offered(answer, parameters.region_id, stored)
-    if kept := kept_snapshots(str(flow_run.id)):
+    run.report.begin("Get Page Count")
+    snapshot = find_snapshot(run)
+    run.report.tag(snapshot.region_id, snapshot.last_modified)
+    if kept := [] if snapshot.is_stored else kept_snapshots():
         news = "still on offer: its pages are not fetched again" if str(snapshot) in kept else "gone: starting over"
-        logger.info("an earlier attempt has kept pages of %s, which is %s", ", ".join(kept), news)
+        run.log.info("an earlier attempt has kept pages of %s, which is %s", ", ".join(kept), news)
     return snapshot
 
 
-def read_stored(table: Table, region_id: int, *, force: bool) -> TableSnapshot | None:
+def find_snapshot(run: Run) -> Snapshot:
+    """Return the snapshot on offer, and whether the table has it already.
+
+    Raises:
+        EsiError: ESI does not say.
+        TableError: the table cannot be read, or is another market's.
+    """
+    stored = read_stored(run)
+    ours = None if run.force else made_alike(stored, run.parameters)
+    if ours and is_fresh(ours, datetime.now(UTC)):
+        run.log.info("not modified: ESI has nothing newer than %s before %s", ours.last_modified, ours.expires)
+        return as_stored(ours, ours.expires)
+    answer = ask(run)
+    if ours and (answer.last_modified == ours.last_modified or is_newer(ours, answer)):
+        run.log.info("not modified: the table has the snapshot of %s", ours.last_modified)
+        return as_stored(ours, valid_until(answer))
+    if stored and not run.force:
+        check_not_older(answer, stored, run.market)
+    if wait_seconds := seconds_to_wait(answer, run.esi.fetch_concurrency):
+        run.log.info(
+            "the snapshot of %s ends too soon: waiting %.0f s for the next", answer.last_modified, wait_seconds
+        )
+        run.esi.waits.sleep(wait_seconds)
+        answer = ask(run)
+    run.log.info("%s: %d pages of %s", run.market, answer.pages, answer.last_modified)
+    return offered(answer, run.market.id, stored)
+
+
+def read_stored(run: Run) -> TableSnapshot | None:
     """Return where the table stands, None if it holds nothing of ours; a missing table on this machine is created.
 
     Raises:
-        MissingTableError: the table is not there, nor on this machine.
+        MissingTableError: there is no such table, and it is not to be on this machine.
         TransientTableError: it is being created.
-        TableError: the table is another region's, and `force` is not set.
+        TableError: the table is another market's, and `force` is not set.
     """
     try:
-        return understand(table.read_snapshot(), table.name, region_id, force=force)
+        return parse_snapshot(run.table.read_snapshot(), run.table.name, run.market, force=run.force)
     except MissingTableError as error:
-        table.create_missing(error)
+        create_missing(run.table, error)
         return None
 
 
-def ask(esi: Esi, region_id: int) -> Answer:
+def ask(run: Run) -> Answer:
     """Ask ESI for the snapshot on offer.
 
     Raises:
-        RefusedError: there is no such region, or ESI refuses for good.
+        RefusedError: there is no such market, or ESI refuses for good.
         TransientError: see `tasks.esi.client`.
     """
     try:
-        return esi.head(region_id)
+        return run.esi.head(run.market)
     except NotFoundError as error:
-        raise RefusedError(f"{error}; is there a market {name_market(region_id)}?") from error
+        raise RefusedError(f"{error}; is there a market {run.market}?") from error
 
 
-def check_not_older(answer: Answer, stored: TableSnapshot, region_id: int) -> None:
-    """Raise if ESI offers a snapshot that is older than the one that the table has begun to hold.
+def check_not_older(answer: Answer, stored: TableSnapshot, market: Market) -> None:
+    """Raise if ESI offers a snapshot that is older than the one that the table holds, or is being brought to.
 
     Raises:
         TransientError: it does; a cache has not caught up.
     """
     if is_newer(stored, answer):
         raise TransientError(
-            f"{name_market(region_id)}: ESI offers the snapshot of {answer.last_modified}, older than the table's of "
+            f"{market}: ESI offers the snapshot of {answer.last_modified}, older than the table's of "
             f"{stored.last_modified}; run with force if the table is to go back"
         )
 

@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Cancelling, Completed
 
-from tasks.reporting.reporter import SUMMARY_LABEL
+from tasks.reporting.reporter import SUMMARY_LABEL, Reporter
 from tasks.reporting.summary import Summary
 from tasks.retries import NOT_KEPT, RETRIED
 
@@ -33,11 +33,9 @@ class RegionError(Exception):
 
 
 class RegionRun(msgspec.Struct):
-    """A region's run, for the progress that the universe's run shows."""
+    """A region's run."""
 
     region_id: int
-    total: int = 1
-    done: int = 0  # 1 when it has ended
 
 
 def may_be_asked_again(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -71,13 +69,14 @@ def run_regions(
     parameters: dict[str, Any],
     market_data: Callable[..., Summary] | None,
     concurrency: int,
+    report: Reporter,
 ) -> dict[int, Summary | Exception]:
     """Run regions in their order, `concurrency` at once, and return each one's summary, or why it has none."""
     room = threading.Semaphore(concurrency)
     futures: dict[int, PrefectFuture[Summary]] = {}
 
-    def end(future: PrefectFuture[Summary]) -> None:
-        next(run for run in runs if futures[run.region_id] is future).done = 1
+    def end(_future: PrefectFuture[Summary]) -> None:
+        report.count(1)
         room.release()
 
     for run in runs:

@@ -1,87 +1,117 @@
-"""Store Records: what differs from the table's present items is written, what is gone is deleted, and nothing else.
+"""Store Records: write what differs from the table's present items, delete what is gone, and nothing else.
 
 First `#snapshot` says `writing`, which is the lease of `tasks.table.lease`. Then come the writes, mapped, and last it
 says `complete`.
 """
 
-import time
+import math
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
 from prefect import task
-from prefect.logging import get_run_logger
 
-from tasks.retries import NOT_KEPT, RETRIED
-from tasks.table.errors import TransientTableError
+from tasks.retries import NOT_KEPT, RETRIED, Work
+from tasks.run import Run
 from tasks.table.guards import refuse_older, refuse_shrunk
-from tasks.table.lease import Lease, LeaseLostError
-from tasks.table.records import Book, Changes, Part, Row, compare, list_rows, to_request
-from tasks.table.snapshot import Parameters, Snapshot, TableSnapshot, understand
+from tasks.table.lease import LeaseLostError
+from tasks.table.records import Book, Changes, Record, compare, list_records, to_request
+from tasks.table.requests import BATCH_ITEMS
+from tasks.table.snapshot import Snapshot, TableSnapshot, parse_snapshot
+
+PARTS = 8  # mapped task runs, about
+PART_WRITES = (500, 2500)  # at least and at most in each
+
+Batch = list[Record | str]  # at most 25 writes: records to put, keys of types to delete
+Part = Work[Batch, None]
 
 
 @task(name="Store Records", task_run_name="Store Records: compare", **RETRIED, **NOT_KEPT)
-def begin_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: Lease, *, force: bool) -> Changes:
-    """Compare the records with the table's, and if they differ take the lease: `#snapshot` says `writing`.
+def compare_records(book: Book, snapshot: Snapshot, run: Run) -> Changes:
+    """Compare the records with the table's, and if they differ take the lease: `#snapshot` says `writing`."""
+    run.report.begin("Store Records: compare")
+    return begin_writing(book, snapshot, run)
+
+
+@task(name="Store Records", task_run_name="Store Records {part}", **RETRIED, **NOT_KEPT)
+def store_records(part: Part, changes: Changes, run: Run) -> None:
+    """Send one part's writes, 25 a call."""
+    run.report.begin("Store Records", len(changes.writes), "writes")
+    write_part(part, run)
+
+
+@task(name="Store Records", task_run_name="Store Records: complete", **RETRIED, **NOT_KEPT)
+def complete_table(book: Book, snapshot: Snapshot, run: Run) -> None:
+    """Turn `#snapshot` to `complete`, and release the lease: from now on the table is this snapshot."""
+    run.report.begin("Store Records")
+    finish_writing(book, snapshot, run)
+
+
+def begin_writing(book: Book, snapshot: Snapshot, run: Run) -> Changes:
+    """Return how the table differs from the records, with the lease taken if it does.
 
     If another run has written between the comparison and the lease, compare again.
 
     Raises:
         ShrinkError: too few of the table's records would be left, and `force` is not set.
-        TableError: the table has another region's records, or a newer snapshot, and `force` is not set.
-        LeaseHeldError: another run writes the table, and goes on.
+        TableError: the table has another market's records, or a newer snapshot, and `force` is not set.
+        LeaseHeldError: another run is writing the table, and goes on.
     """
-    logger = get_run_logger()
-    rows = list_rows(book.records)
+    records = list_records(book.records)
     while True:
-        stored = understand(lease.wait(logger.info), lease.table.name, parameters.region_id, force=force)
-        if stored and not force:
-            refuse_older(snapshot, stored, lease.table.name)
-        changes = compare(rows, lease.table.scan(stored.records if stored else 0))
-        if not force:
-            refuse_shrunk(changes, parameters.region_id)
-        if not (changes.puts or changes.deletes):
+        stored = parse_snapshot(run.lease.wait(run.log.info), run.table.name, run.market, force=run.force)
+        if stored and not run.force:
+            refuse_older(snapshot, stored, run.table.name)
+        changes = compare(records, run.table.scan(stored.records if stored else 0))
+        if not run.force:
+            refuse_shrunk(changes, run.market)
+        if not changes.writes:
             break
-        if lease.take(describe("writing", snapshot, parameters, book.orders, changes.held)):
+        if run.lease.take(describe("writing", snapshot, run, book.orders, changes.held)):
             break
-    logger.info("%d to write, %d to delete, %d unchanged", len(changes.puts), len(changes.deletes), changes.unchanged)
+    run.log.info("%d to write, %d to delete, %d unchanged", len(changes.puts), len(changes.deletes), changes.unchanged)
     return changes
 
 
-@task(name="Store Records", task_run_name="Store Records {part}", **RETRIED, **NOT_KEPT)
-def store_records(part: Part, lease: Lease) -> None:
-    """Send one part's write requests, 25 a call."""
-    part.note_retry(lease.table.waits)
-    futures = {number: lease.table.submit(write_batch, batch, lease) for number, batch in part.batches.items()}
-    failed: list[TransientTableError] = []
-    try:
-        for number, future in futures.items():
-            try:
-                future.result()
-                del part.batches[number]
-            except TransientTableError as error:
-                failed.append(error)
-    finally:
-        for future in futures.values():
-            future.cancel()
-    if failed:
-        part.failed_at = time.monotonic()
-        raise failed[0]
+def split_writes(changes: Changes) -> list[Part]:
+    """Split the writes into about `PARTS` parts, in batches of at most 25."""
+    writes = changes.writes
+    least, most = PART_WRITES
+    size = min(max(least, math.ceil(len(writes) / PARTS)), most)
+    parts = [(start, writes[start : start + size]) for start in range(0, len(writes), size)]
+    return [Work(f"{start + 1}-{start + len(part)}", cut_batches(part)) for start, part in parts]
 
 
-@task(name="Store Records", task_run_name="Store Records: complete", **RETRIED, **NOT_KEPT)
-def complete_store(book: Book, snapshot: Snapshot, parameters: Parameters, lease: Lease) -> None:
-    """Turn `#snapshot` to `complete`, and release the lease: from now on the table is this snapshot.
+def cut_batches(writes: Batch) -> Iterator[Batch]:
+    """Cut writes into batches of at most 25."""
+    return (writes[start : start + BATCH_ITEMS] for start in range(0, len(writes), BATCH_ITEMS))
 
-    That another run has come first with the same snapshot is as good.
+
+def write_part(part: Part, run: Run) -> None:
+    """Write what is left of a part.
+
+    Raises:
+        TableError: see `Table.write_batch`.
+    """
+
+    def write(batch: Batch) -> None:
+        run.table.write_batch([to_request(each, run.table.keys) for each in batch], run.lease.check)
+        run.report.count(len(batch))
+
+    part.do(write, run.table.submit, run.table.waits)
+
+
+def finish_writing(book: Book, snapshot: Snapshot, run: Run) -> None:
+    """Turn `#snapshot` to `complete`; also succeeds if another run already stored this snapshot.
 
     Raises:
         LeaseLostError: another run has written something else.
     """
-    wanted = describe("complete", snapshot, parameters, book.orders, len(book.records))
+    wanted = describe("complete", snapshot, run, book.orders, len(book.records))
     try:
-        lease.complete(wanted)
+        run.lease.complete(wanted)
     except LeaseLostError:
-        stored = understand(lease.table.read_snapshot(), lease.table.name, parameters.region_id, force=False)
+        stored = parse_snapshot(run.table.read_snapshot(), run.table.name, run.market, force=False)
         if stored is None or not is_same(stored, wanted):
             raise
 
@@ -92,25 +122,16 @@ def is_same(stored: TableSnapshot, wanted: TableSnapshot) -> bool:
     return same and stored.state == "complete"
 
 
-def write_batch(batch: list[Row | str], lease: Lease) -> None:
-    """Put and delete up to 25 records.
-
-    Raises:
-        TableError: see `Table.write_batch`.
-    """
-    lease.table.write_batch(list(map(to_request, batch)), lease.check)
-
-
 def describe(
-    state: Literal["writing", "complete"], snapshot: Snapshot, parameters: Parameters, orders: int, records: int
+    state: Literal["writing", "complete"], snapshot: Snapshot, run: Run, orders: int, records: int
 ) -> TableSnapshot:
     """Return the item `#snapshot` of a state, as of now."""
     return TableSnapshot(
         state=state,
-        region_id=parameters.region_id,
-        order_type=parameters.order_type,
-        price=parameters.price,
-        detail=parameters.detail,
+        region_id=run.market.id,
+        order_type=run.parameters.order_type,
+        price=run.parameters.price,
+        detail=run.parameters.detail,
         last_modified=snapshot.last_modified,
         expires=snapshot.expires,
         etag=snapshot.etag,

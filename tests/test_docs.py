@@ -13,7 +13,8 @@ from flows.market_data import market_data
 from tasks.build_iterator import split_pages
 from tasks.catalogue.names import regions, types
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine
-from tasks.table.records import Changes
+from tasks.store_records import split_writes
+from tasks.table.records import Changes, Record
 from tests.support.deployed import DEPLOYED, FLOWS
 from tests.support.runs import read_task_runs
 from tests.support.worlds import VENAL
@@ -32,7 +33,7 @@ WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 def count_task_runs(pages: int, writes: int) -> int:
     """Return how many task runs a run has: Build Iterator, Fetch Pages and Store Records, and four that are alone."""
-    parts = Changes([(type_id,) for type_id in range(writes)], {}, [], 0, 0).split()
+    parts = split_writes(Changes([Record(type_id, 1.0, 1) for type_id in range(writes)], {}, [], 0, 0))
     return 5 + len(split_pages(pages)) + len(parts)
 
 

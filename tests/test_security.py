@@ -32,8 +32,9 @@ def test_policy_allows_what_runs_call_and_no_more(
     Creating a table is left to its owner.
     """
     from flows.market_data import market_data  # noqa: PLC0415
-    from tasks.table import client as module  # noqa: PLC0415
+    from tasks.table import connection as module  # noqa: PLC0415
     from tasks.table.client import Table  # noqa: PLC0415
+    from tasks.table.create import create, read_status  # noqa: PLC0415
 
     called: set[str] = set()
     from tasks.table.connection import connect  # noqa: PLC0415
@@ -48,12 +49,12 @@ def test_policy_allows_what_runs_call_and_no_more(
         return connection
 
     with Table(table_name, 1) as table:
-        table.create()
+        create(table)
     monkeypatch.setattr(module, "connect", connect_and_note)
     market_data(10000003, table_name)
     market_data(10000003, table_name, price="max")
     with Table("Missing", 1) as table:
-        assert not table.is_being_created()
+        assert not read_status(table)
     assert market.requests
     statement, key = POLICY["Statement"]
     assert {f"dynamodb:{name}" for name in called} == set(statement["Action"])

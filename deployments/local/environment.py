@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from tasks.catalogue.names import regions
-from tasks.esi.client import DEFAULT_URL
+from tasks.esi.pool import DEFAULT_URL
 from tasks.network import check_url, is_this_machine
 
 CHECKOUT = Path(__file__).parents[2]

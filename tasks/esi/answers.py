@@ -78,7 +78,7 @@ def raise_for_status(response: httpx.Response, what: str) -> None:
     said = f"{what}: ESI answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
     if kind is RateLimitedError:
         seconds = limit_seconds(response.headers)
-        raise RateLimitedError(f"{said}; nothing is asked for {seconds:.0f} s", cause, seconds)
+        raise RateLimitedError(f"{said}; pausing all requests for {seconds:.0f} s", cause, seconds)
     if kind is TransientError:
         raise TransientError(said, cause)
     if kind is DeniedError:
@@ -90,7 +90,7 @@ def raise_for_status(response: httpx.Response, what: str) -> None:
         )
     if response.has_redirect_location:
         said += f", to {response.headers['Location'][:200]!r}: redirects are not followed, give ESI_URL as ESI has it"
-    raise NotFoundError(said) if kind is NotFoundError else RefusedError(f"{said}; this is not asked again")
+    raise NotFoundError(said) if kind is NotFoundError else RefusedError(f"{said}; not retried")
 
 
 def quote_error(response: httpx.Response) -> str:

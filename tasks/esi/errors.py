@@ -23,14 +23,14 @@ class TransientError(EsiError):
 
 
 class RateLimitedError(TransientError):
-    """420 or 429: nothing is asked for `hold_seconds`."""
+    """420 or 429: nothing is asked for `pause_seconds`."""
 
     tried = "All requests paused as long as ESI said, each time it was retried."
     advice = "Ask for fewer regions, or less often: other programs at this address count too."
 
-    def __init__(self, message: str, cause: str, hold_seconds: float) -> None:
+    def __init__(self, message: str, cause: str, pause_seconds: float) -> None:
         super().__init__(message, cause)
-        self.hold_seconds = hold_seconds
+        self.pause_seconds = pause_seconds
 
 
 class RefusedError(EsiError):

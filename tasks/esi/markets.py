@@ -1,23 +1,31 @@
-"""Markets and their paths in ESI: regions, and player structures."""
+"""Markets whose orders ESI lists: regions, and player structures."""
+
+import msgspec
 
 FIRST_STRUCTURE_ID = 1_000_000_000_000
 
 
-def is_structure(region_id: int) -> bool:
-    """Return whether an id is a player structure's; they have other numbers than regions."""
-    return region_id >= FIRST_STRUCTURE_ID
+class Market(msgspec.Struct, frozen=True):
+    """A market, and where ESI lists its orders."""
+
+    id: int
+    kind: str  # region or structure
+    path: str
+    params: dict[str, str]  # of the query
+    table_template: str  # the name of a table of its own
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
 
 
-def name_market(region_id: int) -> str:
-    """Name a region, or a structure, in messages."""
-    return f"{'structure' if is_structure(region_id) else 'region'} {region_id}"
+def find_market(market_id: int) -> Market:
+    """Return the market of an id; structures and regions have different ranges of ids."""
+    if market_id >= FIRST_STRUCTURE_ID:
+        return Market(market_id, "structure", f"/markets/structures/{market_id}/", {}, "StructureMarket-{structure_id}")
+    # ESI requires `order_type` here, and ignores it without a `type_id`.
+    return Market(market_id, "region", f"/markets/{market_id}/orders", {"order_type": "all"}, "MarketData-{region_id}")
 
 
-def orders_path(region_id: int) -> str:
-    """Return the path of a region's orders, or of a structure's."""
-    return f"/markets/structures/{region_id}/" if is_structure(region_id) else f"/markets/{region_id}/orders"
-
-
-def orders_params(region_id: int) -> dict[str, str]:
-    """Return what to ask for: a region's orders have a type that must be named, and is ignored without a `type_id`."""
-    return {} if is_structure(region_id) else {"order_type": "all"}
+def name_market(market_id: int) -> str:
+    """Name a market in messages: `region 10000002`."""
+    return str(find_market(market_id))

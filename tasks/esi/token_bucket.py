@@ -1,12 +1,12 @@
-"""ESI's tokens, which all workers share: a global concurrency limit of Prefect's server, with slot decay.
+"""ESI's tokens, which all workers share: a global concurrency limit on Prefect's server, with slot decay.
 
-ESI gives an address 12,000 tokens in any 15 minutes, and 429 to who asks for more; a page costs 2. Workers take what
-they need from the limit in helpings. It frees slots evenly, ESI each token 15 minutes after its use: once few are left
-the limit is set to what ESI's last answer says, less a margin, which is more than others can have in hand. Should ESI
-ever give fewer tokens than the limit has, the limit becomes ESI's. A killed worker's slots come free like all others.
+ESI gives an address 12,000 tokens in any 15 minutes and answers 429 beyond; a page costs 2. Workers reserve what they
+need in batches. The limit frees slots evenly, ESI each token 15 minutes after its use. So once few are left, the limit
+is set to what ESI's last answer says, less a margin that covers what others may have reserved. If ESI gives fewer
+tokens than the limit has, the limit becomes ESI's. The slots of a killed worker come free like all others.
 
-Not every server says how many slots are taken now: some say how many were at the last change. A worker counts itself
-what has decayed since it first saw that change, and only then asks, because a refusal makes Prefect forget it.
+Some servers report the slots that are taken now, others those at the last change. So a worker itself subtracts what
+has decayed since it first saw that change, before it reserves: a refusal makes Prefect forget the decay.
 """
 
 import math
@@ -58,7 +58,7 @@ class Allowance(msgspec.Struct, frozen=True):
 
     @property
     def is_scarce(self) -> bool:
-        """Whether so few are left, a fifth, that helpings are small, and the limit follows ESI's answers."""
+        """Whether so few are left, a fifth, that batches are small, and the limit follows ESI's answers."""
         return self.left < self.of / 5
 
     @property
@@ -67,44 +67,120 @@ class Allowance(msgspec.Struct, frozen=True):
         return self.of // 15
 
     @property
-    def helping(self) -> int:
+    def batch(self) -> int:
         """How many to take at once, at most: 120 of 12,000, a chunk's; 20 when they are scarce."""
         return self.of // (600 if self.is_scarce else 100)
 
 
-class TokenBucket:
-    """The shared limit, for one run. Use it as a context manager; it may be used from several threads.
+class SharedLimit:
+    """The limit on Prefect's server, as one run sees it. Use it from one thread at a time.
 
     Without a server, or without the limit on it, tokens are not counted.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._purse = 0  # tokens taken and not yet spent
-        self._expected = 0  # tokens that will be needed, as far as is known
-        self._allowance = Allowance()
-        self._looked = self._wait_until = 0.0  # monotonic times
-        self._refusals = 0  # in a row …
-        self._refused_since = 0.0  # … and when the first was, monotonic time
-        self._seen: tuple[object, ...] = ()  # the limit's last change …
-        self._seen_at = 0.0  # … and when it was seen first, monotonic time
-        self._logger = get_run_logger() if FlowRunContext.get() else get_logger(__name__)
         self._client: SyncPrefectClient | None = None
         self._counts = bool(PREFECT_API_URL.value())
+        self._seen: tuple[object, ...] = ()  # the limit's last change …
+        self._seen_at = 0.0  # … and when it was seen first, monotonic time
+        self.read_at = 0.0  # monotonic time of the last read
+
+    def read(self) -> GlobalConcurrencyLimitResponse | None:
+        """Return the limit as it stands, with the slots that are taken now; None if there is none.
+
+        Raises:
+            TransientError: Prefect's server could not be asked.
+        """
+        if not self._counts:
+            return None
+        self.read_at = time.monotonic()
+        if not self._client:
+            self._client = get_client(sync_client=True)
+            self._client.__enter__()
+        try:
+            limit = self._client.read_global_concurrency_limit_by_name(LIMIT)
+        except ObjectNotFound:
+            self.stop()
+            return None
+        except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+            raise unreachable(error) from error
+        if not limit.active or limit.slot_decay_per_second <= 0:
+            return None
+        seen = (limit.updated, limit.active_slots, limit.limit, limit.slot_decay_per_second)
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, time.monotonic()
+        seconds = max(0.0, self.read_at - self._seen_at)  # at least so long: from an answer to a question
+        limit.active_slots = max(0, limit.active_slots - int(seconds * limit.slot_decay_per_second))
+        return limit
+
+    def reserve(self, tokens: int) -> float:
+        """Take slots of a limit that has just been read and return 0; if it refuses, return the seconds to wait.
+
+        Raises:
+            TransientError: Prefect's server could not be asked.
+        """
+        if not self._client:  # it was deleted a moment ago
+            return 0.0
+        try:
+            self._client.increment_concurrency_slots([LIMIT], tokens, "rate_limit").raise_for_status()
+        except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
+            if error.response.status_code != httpx.codes.LOCKED:
+                raise unreachable(error) from error
+            return retry_seconds(error.response)
+        except httpx.TransportError as error:
+            raise unreachable(error) from error
+        return 0.0
+
+    def update(self, **values: float) -> None:
+        """Set fields of a limit that has just been read.
+
+        Raises:
+            TransientError: Prefect's server could not be asked.
+        """
+        if not self._client:  # it was deleted a moment ago
+            return
+        try:
+            self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
+        except ObjectNotFound:
+            self.stop()
+        except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+            raise unreachable(error) from error
+
+    def stop(self) -> None:
+        """Do without the limit from now on."""
+        self._counts = False
+        if self._client:
+            self._client.__exit__(None, None, None)
+            self._client = None
+
+
+class TokenBucket:
+    """ESI's tokens, for one run. Use it as a context manager; it may be used from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._limit = SharedLimit()
+        self._reserved = 0  # tokens taken and not yet spent
+        self._expected = 0  # tokens that will be needed, as far as is known
+        self._allowance = Allowance()
+        self._wait_until = 0.0  # monotonic time
+        self._refusals = 0  # in a row …
+        self._refused_since = 0.0  # … and when the first was, monotonic time
+        self._logger = get_run_logger() if FlowRunContext.get() else get_logger(__name__)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
+        self._limit.stop()
 
     def expect(self, requests: int) -> None:
-        """Say how many requests will be made, so that their tokens are taken in few helpings."""
+        """Announce how many requests will be made, so that their tokens are reserved in few batches."""
         with self._lock:
             self._expected += requests * REQUEST_TOKENS
 
     def spend(self) -> float:
-        """Spend a request's tokens and return 0, or return the seconds to wait before asking again.
+        """Spend a request's tokens and return 0, or return the seconds to wait before trying again.
 
         Raises:
             TransientError: Prefect's server could not be asked.
@@ -114,14 +190,14 @@ class TokenBucket:
             if self._wait_until > now:
                 return self._wait_until - now
             wait_seconds = 0.0
-            if self._purse < REQUEST_TOKENS:
-                wait_seconds = self._take(max(REQUEST_TOKENS, min(self._expected, self._allowance.helping)))
-            elif now - self._looked > LOOK_SECONDS and (limit := self._read()):
-                wait_seconds = self._held_seconds(limit)
+            if self._reserved < REQUEST_TOKENS:
+                wait_seconds = self._reserve(max(REQUEST_TOKENS, min(self._expected, self._allowance.batch)))
+            elif now - self._limit.read_at > LOOK_SECONDS and (limit := self._limit.read()):
+                wait_seconds = self._pause_seconds(limit)
             if wait_seconds:
                 self._wait_until = time.monotonic() + wait_seconds
             else:
-                self._purse -= REQUEST_TOKENS
+                self._reserved -= REQUEST_TOKENS
             return wait_seconds
 
     def note_answer(self, headers: httpx.Headers) -> None:
@@ -129,13 +205,13 @@ class TokenBucket:
         used, left, of = (headers.get(f"X-Ratelimit-{name}", "") for name in ("Used", "Remaining", "Limit"))
         with self._lock:
             if re.fullmatch(r"[0-5]", used):  # a request costs 5 at most; a sum of many would be no cost
-                self._purse += REQUEST_TOKENS - int(used)
+                self._reserved += REQUEST_TOKENS - int(used)
             rate = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,4})([smh])", of)
             if re.fullmatch(r"[0-9]{1,9}", left) and rate:
                 window_seconds = int(rate[2]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[rate[3]]
                 self._allowance = Allowance(int(left), int(rate[1]), window_seconds, time.monotonic())
 
-    def hold_all(self, seconds: float) -> None:
+    def pause_all(self, seconds: float) -> None:
         """Make all runs pause: until the time is over, `WINDOW_SECONDS` at most, more slots are taken than can be.
 
         Raises:
@@ -143,77 +219,70 @@ class TokenBucket:
         """
         seconds = min(seconds, WINDOW_SECONDS)
         with self._lock:
-            limit = self._read()
-            if limit and self._held_seconds(limit) < seconds:
+            limit = self._limit.read()
+            if limit and self._pause_seconds(limit) < seconds:
                 full = limit.limit + self._margin(limit)
-                self._update(active_slots=round(full + seconds * limit.slot_decay_per_second))
+                self._limit.update(active_slots=round(full + seconds * limit.slot_decay_per_second))
 
-    def _take(self, tokens: int) -> float:
-        """Take as many tokens, or as many as the limit can give at once, and return 0; or return the seconds to wait.
+    def _reserve(self, tokens: int) -> float:
+        """Reserve so many tokens, or what the limit can give at once, and return 0; or return the seconds to wait.
 
         Raises:
             RefusedError: the limit is too small for a single request.
             TransientError: Prefect's server could not be asked.
         """
-        limit = self._read()
-        if limit and self._client:
+        if limit := self._limit.read():
             if limit.limit < REQUEST_TOKENS:
                 raise RefusedError(
                     f"the limit {LIMIT} on Prefect's server has {limit.limit} slots, a request takes {REQUEST_TOKENS}: "
                     f"give it {LEAST_TOKENS:,} to {TOKENS:,}, or switch it off"
                 )
             tokens = max(REQUEST_TOKENS, min(tokens, limit.limit // 2))
-            if held_seconds := self._held_seconds(limit):
-                return held_seconds
+            if pause_seconds := self._pause_seconds(limit):
+                return pause_seconds
             missing = self._follow_esi(limit, tokens) + tokens - limit.limit
             if missing > 0:
                 return min(max(MIN_WAIT_SECONDS, missing / limit.slot_decay_per_second), MAX_WAIT_SECONDS)
-            try:
-                self._client.increment_concurrency_slots([LIMIT], tokens, "rate_limit").raise_for_status()
-            except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
-                if error.response.status_code != httpx.codes.LOCKED:
-                    raise unreachable(error) from error
-                if self._is_patient():
-                    return retry_seconds(error.response)
-            except httpx.TransportError as error:
-                raise unreachable(error) from error
-            else:
+            wait_seconds = self._limit.reserve(tokens)
+            if wait_seconds and self._is_patient():
+                return wait_seconds
+            if not wait_seconds:
                 self._refusals = 0
-        self._purse += tokens
+        self._reserved += tokens
         self._expected = max(0, self._expected - tokens)
         return 0.0
 
     def _is_patient(self) -> bool:
-        """Return whether to wait after a refusal, because another run came first; if not, count no longer."""
+        """Return whether to wait after a refusal, because another run came first; if not, stop counting."""
         now = time.monotonic()
         self._refused_since = self._refused_since if self._refusals else now
         self._refusals += 1
         if self._refusals < PATIENCE or now - self._refused_since < PATIENCE_SECONDS:
             return True
         self._logger.warning(
-            "the limit %s has refused %d times in %.0f s though slots were free: this run counts ESI's tokens no "
-            "longer; delete the limit, and make it again with python -m deployments.automations",
+            "the limit %s has refused %d times in %.0f s though slots were free: this run no longer counts ESI's "
+            "tokens; delete the limit, and create it again with python -m deployments.automations",
             LIMIT,
             self._refusals,
             now - self._refused_since,
         )
-        self._stop_counting()
+        self._limit.stop()
         return False
 
     def _margin(self, limit: GlobalConcurrencyLimitResponse) -> int:
-        """Return how many slots are left alone; of a limit that somebody made small, half."""
+        """Return how many slots are left alone; half of a limit that somebody made small."""
         return min(self._allowance.margin, limit.limit // 2)
 
-    def _held_seconds(self, limit: GlobalConcurrencyLimitResponse) -> float:
+    def _pause_seconds(self, limit: GlobalConcurrencyLimitResponse) -> float:
         return max(0.0, (limit.active_slots - limit.limit - self._margin(limit)) / limit.slot_decay_per_second)
 
     def _follow_esi(self, limit: GlobalConcurrencyLimitResponse, tokens: int) -> int:
-        """Return the slots that are taken, once they are as many as ESI says, where that matters."""
+        """Return the slots that are taken, after setting them to what ESI says, where that matters."""
         esi = self._allowance
         if not esi.is_known:
             return limit.active_slots
         if limit.limit > esi.of >= FEWEST_TOKENS:
-            self._update(limit=esi.of, slot_decay_per_second=esi.of / max(1.0, esi.window_seconds))
+            self._limit.update(limit=esi.of, slot_decay_per_second=esi.of / max(1.0, esi.window_seconds))
             limit.limit = esi.of
         if limit.limit < 2 * esi.margin:  # what ESI says is mostly about others
             return limit.active_slots
@@ -221,52 +290,9 @@ class TokenBucket:
         if not is_full and not esi.is_scarce:
             return limit.active_slots
         taken = max(0, limit.limit - (esi.left - max(0, esi.of - limit.limit)) + esi.margin)
-        if abs(taken - limit.active_slots) >= esi.helping:
-            self._update(active_slots=taken)
+        if abs(taken - limit.active_slots) >= esi.batch:
+            self._limit.update(active_slots=taken)
         return taken
-
-    def _read(self) -> GlobalConcurrencyLimitResponse | None:
-        """Return the limit as it stands, with the slots that are taken now; None if there is none."""
-        if not self._counts:
-            return None
-        self._looked = time.monotonic()
-        if not self._client:
-            self._client = get_client(sync_client=True)
-            self._client.__enter__()
-        try:
-            limit = self._client.read_global_concurrency_limit_by_name(LIMIT)
-        except ObjectNotFound:
-            self._stop_counting()
-            return None
-        except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-            raise unreachable(error) from error
-        if not limit.active or limit.slot_decay_per_second <= 0:
-            return None
-        seen = (limit.updated, limit.active_slots, limit.limit, limit.slot_decay_per_second)
-        if seen != self._seen:
-            self._seen, self._seen_at = seen, time.monotonic()
-        seconds = max(0.0, self._looked - self._seen_at)  # at least so long: from an answer to a question
-        limit.active_slots = max(0, limit.active_slots - int(seconds * limit.slot_decay_per_second))
-        return limit
-
-    def _stop_counting(self) -> None:
-        """Do without the limit for the rest of this run."""
-        self._counts = False
-        self._close()
-
-    def _close(self) -> None:
-        if self._client:
-            self._client.__exit__(None, None, None)
-            self._client = None
-
-    def _update(self, **values: float) -> None:
-        if self._client:
-            try:
-                self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
-            except ObjectNotFound:
-                self._stop_counting()
-            except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-                raise unreachable(error) from error
 
 
 def retry_seconds(response: httpx.Response) -> float:

@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 from tasks.catalogue.names import name_region, region_name, type_name
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine, describe_cost
 from tasks.reporting.summary import Summary, counted, percent
-from tasks.table.records import Changes, Row
+from tasks.table.records import Changes, Record
 from tasks.table.requests import Item
 
 MOVERS = 20
@@ -105,43 +105,39 @@ def find_movers(changes: Changes) -> list[dict[str, Any]]:
     Returns:
         At most `MOVERS` rows, the most first; empty if nothing that was there has moved.
     """
-    known = [(row, changes.replaced[str(row[0])]) for row in changes.puts if str(row[0]) in changes.replaced]
-    numbers = [(row, old) for row, old in known if all("N" in old.get(name, {}) for name in ("price", "volume"))]
-    moved = [(row, old) for row, old in numbers if any(percents_moved(row, old))]
-    return [describe_mover(row, old) for row, old in sorted(moved, key=lambda pair: -isk_moved(*pair))[:MOVERS]]
+    known = [(new, old) for new in changes.puts if (old := changes.replaced.get(str(new.type_id)))]
+    numbers = [(new, old) for new, old in known if all("N" in old.get(name, {}) for name in ("price", "volume"))]
+    moved = [(new, old) for new, old in numbers if any(percents_moved(new, old))]
+    return [describe_mover(new, old) for new, old in sorted(moved, key=lambda pair: -isk_moved(*pair))[:MOVERS]]
 
 
-def percents_moved(row: Row, old: Item) -> list[float]:
+def percents_moved(new: Record, old: Item) -> list[float]:
     """Return by how many percent a type's price and its volume have grown, to one place; 0.0, never -0.0."""
-    return [
-        round(percent(float(old[name]["N"]), new), 1) + 0.0
-        for name, new in zip(("price", "volume"), row[1:], strict=False)
-    ]
+    pairs = ((old["price"]["N"], new.price), (old["volume"]["N"], new.volume))
+    return [round(percent(float(was), now), 1) + 0.0 for was, now in pairs]
 
 
-def isk_moved(row: Row, old: Item) -> float:
+def isk_moved(new: Record, old: Item) -> float:
     """Return the ISK by which a type's value on offer moved, by its price or its volume, whichever is more."""
-    _type_id, price, volume = row[:3]
     was_price, was_volume = (float(old[name]["N"]) for name in ("price", "volume"))
-    return float(max(abs(price - was_price) * volume, abs(volume - was_volume) * price))
+    return float(max(abs(new.price - was_price) * new.volume, abs(new.volume - was_volume) * new.price))
 
 
-def describe_mover(row: Row, old: Item) -> dict[str, Any]:
+def describe_mover(new: Record, old: Item) -> dict[str, Any]:
     """Return a row of the movers' table; a narrow window shows the first columns."""
-    type_id, price, volume = row[:3]
     was_price, was_volume = (Decimal(old[name]["N"]) for name in ("price", "volume"))
-    price_percent, volume_percent = percents_moved(row, old)
+    price_percent, volume_percent = percents_moved(new, old)
     return {
-        "type": type_name(type_id),
+        "type": type_name(new.type_id),
         "old price": f"{was_price:,.2f}",
-        "new price": f"{price:,.2f}",
+        "new price": f"{new.price:,.2f}",
         "price %": f"{price_percent:+.1f}",
         "volume %": f"{volume_percent:+.1f}",
-        "ISK moved": f"{isk_moved(row, old):,.0f}",
-        "ISK on offer": f"{price * volume:,.0f}",
+        "ISK moved": f"{isk_moved(new, old):,.0f}",
+        "ISK on offer": f"{new.price * new.volume:,.0f}",
         "old volume": f"{was_volume:,}",
-        "new volume": f"{volume:,}",
-        "id": type_id,
+        "new volume": f"{new.volume:,}",
+        "id": new.type_id,
     }
 
 

@@ -7,12 +7,13 @@ its process does, and what the API refuses is a warning in the run's log.
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from datetime import datetime
 from functools import cached_property
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -22,8 +23,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from tasks.catalogue.names import name_region, region_name, regions
-from tasks.reporting.progress import Progress, Work
-from tasks.table.snapshot import Snapshot
+from tasks.reporting.progress import Progress, show_progress, watcher
 
 UNIVERSE_TAG = "universe"  # of the deployment whose runs the flow universe starts
 SUMMARY_LABEL = "market-data.summary"
@@ -34,13 +34,15 @@ R = TypeVar("R")
 
 
 class Reporter:
-    """Report on one flow run. Use it as a context manager, in the flow; what is not sent by its end is sent later."""
-
-    watchers: ClassVar[list[Callable[["Progress"], None]]] = []  # are told of each state's work as it begins
+    """Reports on one flow run. Use it as a context manager, in the flow; what is not sent by its end is sent later."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}  # by state
         self._logger = get_run_logger()
+        self._watch = watcher.get()
+        self._lock = threading.Lock()
+        self._progress: Progress | None = None  # of the present state
+        self._started = 0.0  # monotonic time
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reporter")
         self._stack = ExitStack()
 
@@ -48,37 +50,51 @@ class Reporter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.end(well=error is None)
         self._thread.submit(self._stack.close)
         self._thread.shutdown(wait=False)
 
-    @contextmanager
-    def state(self, name: str, work: Sequence[Work] = (), unit: str = "") -> Iterator[None]:
-        """Report on a state from begin to end.
+    def begin(self, state: str, total: int = 0, unit: str = "") -> None:
+        """Note that a state begins, and so the one before ends; do nothing if this one is under way.
 
         Args:
-            name: of the state.
-            work: what it has to do; with it, a progress artifact follows it.
-            unit: of the work's counts.
+            state: its name.
+            total: how much work it has; with it, a progress artifact follows the work.
+            unit: of the work.
         """
-        progress = Progress(name, work, unit)
-        self._logger.info("%s begins%s", name, f": {progress.total:,} {unit}" if work else "")
-        begun = time.monotonic()
-        if work:
-            self.later(progress.follow)
-            for watch in self.watchers:
-                watch(progress)
-        try:
-            yield
-            progress.end(well=True)
-        finally:
-            progress.end()
-            seconds = time.monotonic() - begun
-            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-            self._logger.info("%s ends after %.2f s%s", name, seconds, f": {progress}" if work else "")
+        with self._lock:
+            if self._progress and self._progress.name == state:
+                return
+            self._end(well=True)
+            self._progress, self._started = Progress(state, total, unit), time.monotonic()
+            self._logger.info("%s begins%s", state, f": {total:,} {unit}" if total else "")
+            if total:
+                self.later(show_progress, self._progress)
+                if self._watch:
+                    self._watch(self._progress)
 
-    def tag(self, snapshot: Snapshot) -> None:
+    def count(self, number: int) -> None:
+        """Count work of the present state that is done."""
+        if self._progress:
+            self._progress.count(number)
+
+    def end(self, *, well: bool = True) -> None:
+        """Note that the present state ends."""
+        with self._lock:
+            self._end(well=well)
+
+    def _end(self, *, well: bool) -> None:
+        if not self._progress:
+            return
+        progress, seconds = self._progress, time.monotonic() - self._started
+        progress.end(well=well)
+        self.seconds[progress.name] = self.seconds.get(progress.name, 0.0) + seconds
+        self._logger.info("%s ends after %.2f s%s", progress.name, seconds, f": {progress}" if progress.total else "")
+        self._progress = None
+
+    def tag(self, region_id: int, last_modified: datetime) -> None:
         """Tag the flow run with its region and its snapshot."""
-        news = [f"region:{snapshot.region_id}", f"snapshot:{snapshot.last_modified:%Y-%m-%dT%H:%M:%SZ}"]
+        news = [f"region:{region_id}", f"snapshot:{last_modified:%Y-%m-%dT%H:%M:%SZ}"]
         self.later(add_tags, str(flow_run.id), [*flow_run.tags, *news])
 
     def hand_up(self, summary: BaseModel) -> None:

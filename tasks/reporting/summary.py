@@ -1,6 +1,5 @@
 """What a run did, in figures."""
 
-import time
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -77,11 +76,11 @@ def summarize(
     table: Table,
     esi: Esi,
     state_seconds: dict[str, float],
-    started: float,
+    seconds: float,
     book: Book | None = None,
     changes: Changes | None = None,
 ) -> Summary:
-    """Return the summary of a run that began at `started`, by the monotonic clock; one not modified has no book."""
+    """Return the summary of a run; one that was not modified has no book and no changes."""
     earlier = made_alike(snapshot.stored, parameters)
     if earlier and earlier.last_modified >= snapshot.last_modified:
         earlier = None
@@ -112,7 +111,7 @@ def summarize(
         pages_retried=len(esi.failed_pages),
         waiting_seconds=round(esi.waits.seconds + table.waits.seconds, 3),
         age_seconds=round((datetime.now(UTC) - snapshot.last_modified).total_seconds(), 3),
-        seconds=round(time.monotonic() - started, 3),
+        seconds=round(seconds, 3),
         state_seconds={name: round(seconds, 3) for name, seconds in state_seconds.items()},
         price_changes=count_price_changes(changes) if changes else {},
     )
@@ -121,8 +120,8 @@ def summarize(
 def count_price_changes(changes: Changes) -> dict[int, int]:
     """Count the item types whose price has changed, by whole percents, at most `MOST_PERCENT` up or down."""
     counts: Counter[int] = Counter()
-    for row in changes.puts:
-        old, new = changes.replaced.get(str(row[0]), {}).get("price"), row[1]
+    for record in changes.puts:
+        old, new = changes.replaced.get(str(record.type_id), {}).get("price"), record.price
         if old and "N" in old and (was := float(old["N"])) != new:
             counts[max(-MOST_PERCENT, min(round(percent(was, new)), MOST_PERCENT))] += 1
     return dict(sorted(counts.items()))

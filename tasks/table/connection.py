@@ -2,7 +2,9 @@
 
 import os
 import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -12,7 +14,7 @@ import botocore.parsers
 import botocore.session
 import msgspec
 from botocore.config import Config
-from botocore.credentials import Credentials
+from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -21,9 +23,23 @@ from botocore.exceptions import (
 )
 from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
 
+from tasks.network import is_this_machine
+from tasks.table.errors import (
+    EXPIRED,
+    LATE,
+    ConditionError,
+    CredentialsError,
+    Fate,
+    MissingTableError,
+    TableError,
+    TransientTableError,
+    judge,
+    judge_boto,
+)
+from tasks.table.requests import SNAPSHOT_KEY
+
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-from tasks.table.errors import LATE, CredentialsError, Fate, TableError, TransientTableError, judge, judge_boto
 
 METADATA_SECONDS = 1.0
 
@@ -33,11 +49,91 @@ _api_descriptions = botocore.loaders.create_loader()  # read once a process: it 
 R = TypeVar("R")
 
 
-class Connection(NamedTuple):
+class Opened(NamedTuple):
     """A client, and the credentials that it signs with."""
 
     client: "DynamoDBClient"
     credentials: Credentials
+
+
+class Connection:
+    """DynamoDB as boto3 finds it, with at most `store_concurrency` calls in flight, for one table or several.
+
+    It opens with the first call, and again with new credentials after an error of theirs.
+
+    Args:
+        store_concurrency: calls in flight at once.
+    """
+
+    def __init__(self, store_concurrency: int) -> None:
+        self.store_concurrency = store_concurrency
+        self.threads = ThreadPoolExecutor(store_concurrency, thread_name_prefix="table")
+        self._lock = threading.Lock()
+        self._opened: Opened | None = None
+
+    def open(self) -> Opened:
+        """Return the open client.
+
+        Raises:
+            CredentialsError: whoever issues the credentials gave none.
+            TableError: a setting is wrong, or missing.
+        """
+        with self._lock:
+            if self._opened is None:
+                self._opened = connect(self.store_concurrency)
+            return self._opened
+
+    def close(self) -> None:
+        """Wait for the calls in flight, and close the connections."""
+        self.threads.shutdown(cancel_futures=True)
+        if self._opened:
+            self._opened.client.close()
+
+    @property
+    def endpoint_url(self) -> str:
+        """The address that calls go to."""
+        return str(self.open().client.meta.endpoint_url)
+
+    @property
+    def aws_region(self) -> str:
+        """The AWS region."""
+        return self.open().client.meta.region_name or "a region without a name"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the store is on this machine, where a table may be created without asking."""
+        return is_this_machine(urlsplit(self.endpoint_url).hostname or "")
+
+    def ask(self, table_name: str, operation: str, **arguments: Any) -> Any:  # noqa: ANN401 (an operation's own shape)
+        """Make one call, by the name of boto3's method.
+
+        Raises:
+            TableError: its class says whether a retry may help.
+        """
+        try:
+            opened = self.open()
+            load_credentials(opened.credentials.get_frozen_credentials)  # asks for new ones before these expire
+            try:
+                return getattr(opened.client, operation)(**arguments)
+            except (ClientError, BotoCoreError) as error:
+                raise translate(error, f"table {table_name}", opened) from error
+        except CredentialsError:
+            self._opened = None  # the next call gets new ones, if there are any
+            raise
+
+
+def translate(error: ClientError | BotoCoreError, what: str, opened: Opened) -> TableError:
+    """Return this package's error, whose class says what becomes of the call."""
+    if not isinstance(error, ClientError):
+        return judge_boto(error).explain(f"{what}: {error}")
+    fate = judge(error)
+    if fate.error is MissingTableError:
+        return fate.explain(f"{what} does not exist in {opened.client.meta.region_name or 'a region without a name'}")
+    if fate.error is ConditionError:
+        return ConditionError(f"{what}: its item {SNAPSHOT_KEY} has been written by somebody else")
+    if fate is EXPIRED and not isinstance(opened.credentials, RefreshableCredentials):
+        fate = Fate(TableError, fate.advice)  # nobody renews them
+    return fate.explain(f"{what}: {error}")
 
 
 class Parsers(botocore.parsers.ResponseParserFactory):
@@ -75,7 +171,7 @@ class Parser:
         return given | {"ResponseMetadata": {"HTTPStatusCode": response["status_code"]}}
 
 
-def connect(store_concurrency: int) -> Connection:
+def connect(store_concurrency: int) -> Opened:
     """Open a client as boto3 finds its settings.
 
     Raises:
@@ -105,7 +201,7 @@ def connect(store_concurrency: int) -> Connection:
         raise TableError(
             f"{error}; AWS_ENDPOINT_URL_DYNAMODB must be an address such as http://127.0.0.1:8000"
         ) from error
-    return Connection(client, credentials)
+    return Opened(client, credentials)
 
 
 def load_credentials(load: Callable[[], R]) -> R:

@@ -1,6 +1,6 @@
 """What is refused before anything is written."""
 
-from tasks.esi.markets import name_market
+from tasks.esi.markets import Market
 from tasks.table.errors import TableError
 from tasks.table.records import Changes
 from tasks.table.snapshot import Snapshot, TableSnapshot, is_newer
@@ -16,10 +16,10 @@ class ShrinkError(TableError):
 
 
 def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> None:
-    """Raise if the table has begun to hold a newer snapshot.
+    """Raise if the table already holds, or is being brought to, a newer snapshot.
 
     Raises:
-        TableError: it has.
+        TableError: it does.
     """
     if is_newer(stored, snapshot):
         raise TableError(
@@ -28,7 +28,7 @@ def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> 
         )
 
 
-def refuse_shrunk(changes: Changes, region_id: int) -> None:
+def refuse_shrunk(changes: Changes, market: Market) -> None:
     """Raise if a market would lose most of its records: more than a handful, and more than are left.
 
     Raises:
@@ -37,6 +37,6 @@ def refuse_shrunk(changes: Changes, region_id: int) -> None:
     left = changes.held - len(changes.deletes)
     if 2 * left < changes.held and len(changes.deletes) > HANDFUL:
         raise ShrinkError(
-            f"{name_market(region_id)} has {changes.wanted:,} records, the table {changes.held:,}: under half of them, "
+            f"{market} has {changes.wanted:,} records, the table {changes.held:,}: under half of them, "
             f"{left:,}, would be left, so nothing was written; if the market is right, run with force"
         )

@@ -1,8 +1,8 @@
-"""The right to write a market table, which one run at a time has.
+"""A lease on a market table: only its holder may write.
 
-It is the item `#snapshot` in state `writing`, under its owner's name. The owner counts it up while it writes; whoever
-waits takes it over when the count has stood still for a minute of its own monotonic clock, so that no clock of another
-machine is trusted. Every change is conditional on the count that was read before.
+It is the item `#snapshot` in state `writing`, with its owner's name. The owner renews it by counting it up while it
+writes. A run that waits takes the lease over when the count has not moved for a minute of its own monotonic clock, so
+no other machine's clock is trusted. Every change is conditional on the count that was read before.
 """
 
 import logging
@@ -18,8 +18,9 @@ from typing import Self
 
 import msgspec
 
-from tasks.table.client import Pace, Table
+from tasks.table.client import Table
 from tasks.table.errors import ConditionError, TableError
+from tasks.table.pace import Pace
 from tasks.table.requests import Item
 from tasks.table.snapshot import TableSnapshot
 
@@ -33,21 +34,21 @@ log = logging.getLogger(__name__)
 
 
 class LeaseLostError(TableError):
-    """Another run may write the table by now, so this one must not."""
+    """Another run may be writing the table by now, so this one must not."""
 
     tried = "It stopped writing at once."
     advice = "Nothing: the next run repairs the table."
 
 
 class LeaseHeldError(TableError):
-    """Another run writes the table, and did not end while this one waited."""
+    """Another run is writing the table, and did not end while this one waited."""
 
     tried = "This run waited two minutes for the other."
     advice = "Nothing, or run one schedule a table."
 
 
 class Lease:
-    """The right to write one table. Use it as a context manager: what is held is given back, even on failure."""
+    """A lease on one table. Use it as a context manager: it is released at the end, even on failure."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -72,19 +73,19 @@ class Lease:
             except ConditionError:
                 pass  # somebody else's by now
             except TableError as failure:
-                log.warning("the lease could not be given back, the next run takes it over in a minute: %s", failure)
+                log.warning("the lease could not be released; the next run takes it over in a minute: %s", failure)
 
     def wait(self, say: Callable[[str], None] = log.info) -> Item | None:
-        """Return `#snapshot` as soon as no other run holds it, None if the table has none.
+        """Return `#snapshot` as soon as no other run holds the lease, None if the table has none.
 
         Args:
-            say: is told who is waited for.
+            say: logs which run this one waits for.
 
         Raises:
             LeaseHeldError: another run still held it after two minutes.
             TableError: see `tasks.table.client`.
         """
-        begun = still_since = time.monotonic()
+        started = still_since = time.monotonic()
         watched: Item | None = None
         while True:
             self._seen = self.table.read_snapshot()
@@ -94,12 +95,12 @@ class Lease:
                 return self._seen
             if self._seen != watched:
                 watched, still_since = self._seen, time.monotonic()
-                say(f"waiting for {holder}, which writes table {self.table.name}")
+                say(f"waiting for {holder}, which is writing table {self.table.name}")
             now = time.monotonic()
             if now - still_since >= STANDSTILL_SECONDS:
-                say(f"{holder} has not counted its lease up for {STANDSTILL_SECONDS:.0f} s: it is taken over")
+                say(f"{holder} has not renewed its lease for {STANDSTILL_SECONDS:.0f} s: taking it over")
                 return self._seen
-            if now - begun >= WAIT_SECONDS:
+            if now - started >= WAIT_SECONDS:
                 raise LeaseHeldError(
                     f"table {self.table.name} is being written by {holder} (host/process/run), and still was after "
                     f"{WAIT_SECONDS:.0f} s: this run wrote nothing, the next one tries again"
@@ -107,7 +108,7 @@ class Lease:
             self.table.waits.sleep(POLL_SECONDS)
 
     def take(self, snapshot: TableSnapshot) -> bool:
-        """Put `#snapshot`, in state `writing`, and renew it from now on; False if another run came first.
+        """Put `#snapshot` in state `writing`, and renew it from now on; return False if another run came first.
 
         Raises:
             TableError: see `tasks.table.client`.
@@ -123,7 +124,7 @@ class Lease:
         return True
 
     def check(self) -> None:
-        """Raise if another run may write by now; to be called before each write.
+        """Raise if another run may be writing by now; called before each write.
 
         Raises:
             LeaseLostError: it may.
@@ -131,12 +132,14 @@ class Lease:
         idle_seconds = time.monotonic() - self._renewed
         if self._lost or idle_seconds > SAFE_SECONDS:
             why = "another run has taken over" if self._lost else f"no renewal came through for {idle_seconds:.0f} s"
-            raise LeaseLostError(f"table {self.table.name}: {why}; this run stopped writing, the next one repairs")
+            raise LeaseLostError(
+                f"table {self.table.name}: {why}; this run stopped writing, the next one repairs the table"
+            )
 
     def complete(self, snapshot: TableSnapshot) -> None:
-        """Put `#snapshot`, in state `complete`, and so give the lease back.
+        """Put `#snapshot` in state `complete`, which releases the lease.
 
-        It waits for capacity for longer than a lease lasts: if another run has taken over meanwhile, the put fails.
+        It waits for capacity longer than a lease lasts: if another run has taken over meanwhile, the put fails.
 
         Raises:
             LeaseLostError: another run has written the table meanwhile.
@@ -147,16 +150,18 @@ class Lease:
             self._write(snapshot, owner=self.owner, only_own=self._put is not None)
         except ConditionError as error:
             self._lost = True
-            raise LeaseLostError(f"{error} meanwhile: it is not called complete, the next run repairs") from error
+            raise LeaseLostError(
+                f"{error} meanwhile: not marked complete; the next run will repair the table"
+            ) from error
         self._put = None
 
     def _write(self, snapshot: TableSnapshot, *, owner: str, only_own: bool = False, is_patient: bool = True) -> None:
-        """Put `#snapshot`, counted up, if it is this run's already, or else, unless `only_own`, is as it was read.
+        """Put `#snapshot`, counted up, if it is already this run's or, unless `only_own`, unchanged since it was read.
 
-        What is its own it may put again, so that an answer that was lost on its way does no harm.
+        A run may put its own again, so a lost answer does no harm.
         """
         self._count += 1
-        condition = "(#owner = :me AND #lease <= :count)"  # a late renewal must not follow on what came after it
+        condition = "(#owner = :me AND #lease <= :count)"  # a late renewal must not undo a later put
         names = {"#owner": "owner", "#lease": "lease"}
         values: Item = {":me": {"S": self.owner}, ":count": {"N": str(self._count)}}
         if not only_own and self._seen is None:
@@ -166,7 +171,7 @@ class Lease:
             values[":seen"] = self._seen["lease"]
         elif not only_own:  # written by another program, or by this one before it had leases
             condition += " OR attribute_not_exists(#lease)"
-        item = msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item()
+        item = msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item(self.table.keys)
         sent = 0.0
 
         def note_time() -> None:

@@ -39,7 +39,7 @@ def read_records(table_name: str, region_id: int | None = None) -> tuple[dict[st
         UnreadableError: a run is still writing, or ended while it wrote, or the table has no `#snapshot`.
         TableError: see `tasks.table.client`.
     """
-    with Table(table_name, store_concurrency=8, region_id=region_id) as table:
+    with Table(table_name, 8, region_id) as table:
         return read_whole(table)
 
 
@@ -49,7 +49,7 @@ def read_whole(table: Table) -> tuple[dict[str, Record], TableSnapshot]:
         before = table.read_snapshot()
         if before is None:
             raise UnreadableError(
-                f"table {table.name} has no item {table.snapshot_key}: no run has stored anything in it yet"
+                f"table {table.name} has no item {table.keys.snapshot['pk']['S']}: no run has stored anything in it yet"
             )
         snapshot = TableSnapshot.from_item(before)
         if snapshot.state == "complete":

@@ -1,68 +1,40 @@
 """Records as items of the table, and how they differ from those that it holds."""
 
-import math
 from decimal import Decimal
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 import pandas as pd
 
-from tasks.network import Waits
-from tasks.table.requests import Item, batches, delete_request, put_request
+from tasks.table.keys import Keys
+from tasks.table.requests import Item, delete_request, put_request
+
+NAMES = ("price", "volume", "buy", "sell")  # a record's attributes; others on its item are somebody else's
+
+Figures = dict[str, float | int]  # of one side's orders, by name
+
+
+class Record(NamedTuple):
+    """An item type's record; a tenth of the size of its item."""
+
+    type_id: int
+    price: float  # ISK
+    volume: int  # units
+    buy: Figures | None = None  # with details: of each side, empty if it has no orders
+    sell: Figures | None = None
 
 
 class Book(msgspec.Struct, frozen=True):
-    """What the table will hold, and of how much it was made."""
+    """What the table is to hold, and how many orders it was made of."""
 
     records: pd.DataFrame  # see `aggregate_orders`
     orders: int  # of all types and both sides, each counted once
 
 
-NAMES = ("price", "volume", "buy", "sell")  # a record's attributes; others on its item are somebody else's
-
-
-def is_type_id(pk: str) -> bool:
-    """Return whether a key is an item type's, and so this program's."""
-    return pk.isascii() and pk.isdigit()
-
-
-PARTS = 8  # mapped task runs, about
-PART_REQUESTS = (500, 2500)  # at least and at most in each
-
-Row = tuple[Any, ...]  # a record: type_id, price, volume, and with details buy and sell; a tenth of its item's size
-
-
-class Part(msgspec.Struct):
-    """Consecutive write requests that one task run sends. It forgets what is stored, so that a retry sends the rest."""
-
-    first: int  # number of its first request, 1 or more
-    last: int  # inclusive
-    batches: dict[int, list[Row | str]]  # not yet stored, at most 25 each, by number: rows to put, keys to delete
-    failed_at: float = 0.0  # monotonic time; 0 at the first attempt
-
-    def __str__(self) -> str:
-        return f"{self.first}-{self.last}"
-
-    @property
-    def total(self) -> int:
-        """How many requests it has."""
-        return self.last - self.first + 1
-
-    @property
-    def done(self) -> int:
-        """How many of them are stored."""
-        return self.total - sum(map(len, list(self.batches.values())))  # a copy: others take batches out meanwhile
-
-    def note_retry(self, waits: Waits) -> None:
-        """Add the time since the attempt before, if there was one, to what was waited."""
-        if self.failed_at:
-            waits.add(self.failed_at)
-
-
 class Changes(msgspec.Struct, frozen=True):
     """How the table differs from the records that it is to hold."""
 
-    puts: list[Row]  # new or different
+    puts: list[Record]  # new or different
     replaced: dict[str, Item]  # what the table holds instead, by `pk`, of those that differ
     deletes: list[str]  # keys of types that are gone
     unchanged: int
@@ -78,39 +50,43 @@ class Changes(msgspec.Struct, frozen=True):
         """How many it is to hold."""
         return self.unchanged + len(self.puts)
 
-    def split(self) -> list[Part]:
-        """Return the write requests as parts, about `PARTS` of them."""
-        writes: list[Row | str] = [*self.puts, *self.deletes]
-        least, most = PART_REQUESTS
-        size = min(max(least, math.ceil(len(writes) / PARTS)), most)
-        parts = [writes[start : start + size] for start in range(0, len(writes), size)]
-        return [
-            Part(number * size + 1, number * size + len(part), dict(enumerate(batches(part))))
-            for number, part in enumerate(parts)
-        ]
+    @property
+    def writes(self) -> list[Record | str]:
+        """What has to be written: records to put, then keys of types to delete."""
+        return [*self.puts, *self.deletes]
 
 
-def list_rows(records: pd.DataFrame) -> list[Row]:
-    """Return the records one by one.
+def is_type_id(name: str) -> bool:
+    """Return whether a key is an item type's, and so this program's."""
+    return name.isascii() and name.isdigit()
+
+
+def list_records(records: pd.DataFrame) -> list[Record]:
+    """Return the rows of a frame as records.
 
     Args:
         records: as `tasks.aggregate.aggregate_orders` gives them.
     """
     columns = [records.index.tolist(), *(records[name].tolist() for name in records.columns)]
-    return list(zip(*columns, strict=True))
+    return list(map(Record._make, zip(*columns, *[[None] * len(records)] * (5 - len(columns)), strict=True)))
 
 
-def to_request(write: Row | str) -> Item:
-    """Return the request that puts a record, or delete that of a key."""
-    return delete_request(write) if isinstance(write, str) else put_request(to_item(write))
+def to_request(write: Record | str, keys: Keys) -> Item:
+    """Return the request that puts a record, or deletes the one of an item type."""
+    return delete_request(keys.make(write)) if isinstance(write, str) else put_request(to_item(write, keys))
 
 
-def to_item(row: Row) -> Item:
+def to_item(record: Record, keys: Keys) -> Item:
     """Return a record as the table holds it."""
-    type_id, price, volume, *sides = row
-    item = {"pk": {"S": str(type_id)}, "price": number(price), "volume": number(volume)}
-    item.update(zip(("buy", "sell"), map(number_map, sides), strict=False))
-    return item
+    return keys.make(str(record.type_id)) | to_attributes(record)
+
+
+def to_attributes(record: Record) -> Item:
+    """Return a record as the table holds it, without its key."""
+    attributes = {"price": number(record.price), "volume": number(record.volume)}
+    if record.buy is not None and record.sell is not None:
+        attributes |= {"buy": number_map(record.buy), "sell": number_map(record.sell)}
+    return attributes
 
 
 def number(value: float) -> Item:
@@ -120,34 +96,34 @@ def number(value: float) -> Item:
     return {"N": format(Decimal(repr(value)).normalize(), "f")}
 
 
-def number_map(figures: dict[str, float | int]) -> Item:
+def number_map(figures: Figures) -> Item:
     """Return a map of numbers."""
     return {"M": {name: number(value) for name, value in figures.items()}}
 
 
-def compare(rows: list[Row], present: dict[str, Item]) -> Changes:
-    """Return what must be written and deleted to make the table's records those of `rows`.
+def compare(records: list[Record], present: dict[str, Item]) -> Changes:
+    """Return what must be written and deleted to make the table hold `records`.
 
     Args:
-        rows: the records that the table is to hold.
-        present: the table as it is, by `pk`.
+        records: what the table is to hold.
+        present: its items, by item type.
     """
-    puts = [row for row in rows if not is_equal(row, present.get(str(row[0])))]
-    wanted = {str(row[0]) for row in rows}
-    others = [pk for pk in present if pk not in wanted]
-    deletes = [pk for pk in others if is_type_id(pk)]
-    replaced = {pk: present[pk] for row in puts if (pk := str(row[0])) in present}
-    return Changes(puts, replaced, deletes, len(rows) - len(puts), len(others) - len(deletes))
+    puts = [record for record in records if not is_equal(record, present.get(str(record.type_id)))]
+    wanted = {str(record.type_id) for record in records}
+    others = [name for name in present if name not in wanted]
+    deletes = [name for name in others if is_type_id(name)]
+    replaced = {name: present[name] for record in puts if (name := str(record.type_id)) in present}
+    return Changes(puts, replaced, deletes, len(records) - len(puts), len(others) - len(deletes))
 
 
-def is_equal(row: Row, other: Item | None) -> bool:
+def is_equal(record: Record, item: Item | None) -> bool:
     """Return whether an item has a record's attributes, however a store writes its numbers: 5.70 is 5.7.
 
     Attributes of others do not count: an older global table adds `aws:rep:updatetime` and more to each item.
     """
-    if other is None:
+    if item is None:
         return False
-    ours, present = ({name: item[name] for name in NAMES if name in item} for item in (to_item(row), other))
+    ours, present = to_attributes(record), {name: item[name] for name in NAMES if name in item}
     return ours == present or read_numbers(ours) == read_numbers(present)
 
 

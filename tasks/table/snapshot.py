@@ -7,9 +7,10 @@ from typing import Literal, Self
 import msgspec
 
 from tasks.esi.answers import MAX_AHEAD, Answer
-from tasks.esi.markets import is_structure
+from tasks.esi.markets import Market
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.table.errors import TableError
+from tasks.table.keys import ONE_MARKET, Keys
 from tasks.table.requests import SNAPSHOT_KEY, Item
 
 UNKNOWN = datetime.fromtimestamp(0, UTC)
@@ -49,10 +50,12 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         """The parameters that its records were made with."""
         return Parameters(self.region_id, self.order_type, self.price, self.detail)
 
-    def to_item(self) -> Item:
+    def to_item(self, keys: Keys = ONE_MARKET) -> Item:
         """Return the item as DynamoDB takes it: dates as ISO 8601 in UTC."""
-        fields: dict[str, int | str] = {"pk": SNAPSHOT_KEY, **msgspec.to_builtins(self)}
-        return {name: {"N": str(value)} if isinstance(value, int) else {"S": value} for name, value in fields.items()}
+        fields: dict[str, int | str] = msgspec.to_builtins(self)
+        return keys.snapshot | {
+            name: {"N": str(value)} if isinstance(value, int) else {"S": value} for name, value in fields.items()
+        }
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
@@ -73,7 +76,7 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """One generation of a region's order book, on offer."""
+    """One generation of a market's order book, on offer."""
 
     region_id: int
     last_modified: datetime  # names it, UTC
@@ -88,20 +91,21 @@ class Snapshot(msgspec.Struct, frozen=True):
         return f"{self.last_modified:%Y%m%dT%H%M%SZ}-{self.pages}p"
 
 
-def understand(item: Item | None, table_name: str, region_id: int, *, force: bool) -> TableSnapshot | None:
-    """Read the item `#snapshot`; of this region, or with `force`, one that cannot be read is as good as none.
+def parse_snapshot(item: Item | None, table_name: str, market: Market, *, force: bool) -> TableSnapshot | None:
+    """Return what the item `#snapshot` says, None if there is no such item.
+
+    One that cannot be read counts as none if it is this market's, or with `force`.
 
     Raises:
-        TableError: it is another region's, or another program's, and `force` is not set.
+        TableError: it is another market's, or another program's, and `force` is not set.
     """
     if item is None:
         return None
     stored_region = item.get("region_id", {}).get("N", "")
-    if stored_region not in {"", str(region_id)} and not force:
-        own = "StructureMarket-{structure_id}" if is_structure(region_id) else "MarketData-{region_id}"
+    if stored_region not in {"", str(market.id)} and not force:
         raise TableError(
-            f"table {table_name} holds region {stored_region}, not {region_id}: give each market its own table, such "
-            f'as table_name="{own}", or run with force to replace its records'
+            f"table {table_name} holds region {stored_region}, not {market.id}: give each market its own table, such "
+            f'as table_name="{market.table_template}", or run with force to replace its records'
         )
     try:
         return TableSnapshot.from_item(item)

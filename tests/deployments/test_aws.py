@@ -16,6 +16,7 @@ from deployments.local.environment import CHECKOUT, STORE_VENV, base_environment
 from deployments.local.processes import Child, free_port
 from deployments.local.stack import answers
 from tasks.table.client import Table
+from tasks.table.create import create
 from tests.support.deployment_files import IMAGE_TAG, RESOURCES, TEMPLATE, TEMPLATE_FILE, find_secrets
 from tests.support.servers import wait_for
 
@@ -146,7 +147,7 @@ def test_staleness_is_an_alarm_after_15_minutes() -> None:
 def test_log_has_the_lines_that_the_alarm_counts(table_name: str) -> None:
     """A run that stores a snapshot, and one that is not modified, each write one line that their filter fits."""
     with Table(table_name, 1) as table:
-        table.create()
+        create(table)
     command = [sys.executable, "-m", "flows.market_data", "--region-id", "10000003", "--table-name", table_name]
     environ = os.environ | {"PREFECT_LOGGING_LEVEL": "INFO"}
     for name in ("CompletedRuns", "NotModifiedRuns"):

@@ -82,7 +82,7 @@ def test_retry_goes_on_from_the_failed_state(
     run_id = own_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
     wait_for(lambda: own_api.read_state(run_id).type == "FAILED", "the failure")
     assert own_api.read_state(run_id).reason == (
-        f'page 5 of region {VENAL}: ESI answered 403 Forbidden: "no"; this is not asked again'
+        f'page 5 of region {VENAL}: ESI answered 403 Forbidden: "no"; not retried'
     )
     folder = tmp_path / "kept" / "market-data" / run_id
     (first,) = folder.iterdir()

@@ -378,7 +378,7 @@ def test_failed_make_run_says_why(clone: Path, clock: Clock) -> None:
     with serve(market) as url:
         done = run_make(clone, "run", ESI_URL=url)
     assert done.returncode != 0
-    reason = 'region 10000015: ESI answered 403 Forbidden: "go away"; this is not asked again'
+    reason = 'region 10000015: ESI answered 403 Forbidden: "go away"; not retried'
     assert done.stderr.splitlines()[0] == f"the flow run ended as Failed: {reason}"
     assert not processes_of(clone)
 

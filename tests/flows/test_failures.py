@@ -12,7 +12,7 @@ from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market, refuse
 from deployments.local.market.server import serve
 from flows.market_data import market_data
-from tasks.esi.client import Esi
+from tasks.esi.pause import find_pause
 from tasks.table.errors import TableError
 from tests.support.worlds import VENAL, Clock, Faulty
 
@@ -29,7 +29,7 @@ def market(clock: Clock) -> Faulty:
 def url(served: str) -> Iterator[str]:
     """The market's address; what a test has it hold still ends with the test."""
     yield served
-    Esi._hold_until.pop(served, None)  # noqa: SLF001 (as if the time were over)
+    find_pause(served).end()  # as if the time were over
 
 
 def test_retry_asks_for_the_missing_pages_of_a_chunk_alone(market: Faulty, url: str, table_name: str) -> None:
@@ -54,7 +54,7 @@ def test_missing_table_elsewhere_is_told(
 ) -> None:
     """A table that is missing, and not on this machine, fails before a request, with the command that creates it."""
     assert url
-    monkeypatch.setattr("tasks.table.client.is_this_machine", lambda _host: False)
+    monkeypatch.setattr("tasks.table.connection.is_this_machine", lambda _host: False)
     with pytest.raises(TableError, match=f"{table_name} does not exist .* `aws dynamodb create-table .*{table_name} "):
         market_data(VENAL, table_name)
     assert not market.requests

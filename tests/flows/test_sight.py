@@ -20,7 +20,7 @@ from flows.market_data import Summary, market_data
 from tasks.catalogue.names import type_name
 from tasks.esi.errors import RefusedError
 from tasks.reporting.artifacts import find_movers
-from tasks.table.records import Changes
+from tasks.table.records import Changes, Record
 from tests.support.runs import ask, read_artifacts
 from tests.support.servers import finish_reports
 from tests.support.tables import expire, inflate, records, scan
@@ -198,7 +198,7 @@ def test_month_is_of_runs_as_far_apart(api: Api, dynamodb: DynamoDBClient, clock
 def test_movers_have_moved(old: tuple[float, int], new: tuple[float, int], percents: tuple[str, str] | None) -> None:
     """A type whose price and volume both changed by less than what is shown has not moved."""
     item = {"pk": {"S": "34"}, "price": {"N": repr(old[0])}, "volume": {"N": str(old[1])}}
-    movers = find_movers(Changes([(34, *new)], {"34": item}, [], 0, 0))
+    movers = find_movers(Changes([Record(34, *new)], {"34": item}, [], 0, 0))
     assert [(row["price %"], row["volume %"]) for row in movers] == ([percents] if percents else [])
 
 
@@ -251,7 +251,7 @@ def test_artifact_that_fails_is_a_warning(
         raise OSError("planned")
 
     fail.__name__ = broken
-    monkeypatch.setattr(f"flows.market_data.{broken}", fail)
+    monkeypatch.setattr(f"tasks.reporting.outcome.{broken}", fail)
     assert market_data(VENAL, table_name).written
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
     finish_reports()

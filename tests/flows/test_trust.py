@@ -19,10 +19,11 @@ from deployments.local.api import Api
 from deployments.local.market.market import Request, refuse
 from flows.market_data import Summary, market_data
 from tasks.esi.answers import MAX_AHEAD
-from tasks.esi.client import Esi
 from tasks.esi.errors import RateLimitedError, RefusedError, TransientError
+from tasks.esi.pause import find_pause
 from tasks.table import lease
 from tasks.table.client import Table
+from tasks.table.create import create
 from tasks.table.errors import TableError, TransientTableError
 from tasks.table.guards import ShrinkError
 from tasks.table.lease import LeaseHeldError
@@ -71,12 +72,12 @@ class World:
                     runs = [pool.submit(copy_context().run, run) for _ in range(number)]
                     return [future.result() for future in runs]
             finally:
-                Esi._hold_until.pop(market_url, None)  # noqa: SLF001 (as if the time were over)
+                find_pause(market_url).end()  # as if the time were over
 
     def fill(self) -> None:
         """Put the present snapshot into the table, as a run of before has left it."""
         with Table(self.table_name, 1) as table:
-            table.create()
+            create(table)
         items = self.market.truth(self.market.index, "sell", "min", "compact")
         snapshot = describe(self.market.index, "complete", ("sell", "min", "compact"), len(items), "")
         for item in [*items.values(), snapshot]:
@@ -144,9 +145,9 @@ def test_a_length_too_short_may_spoil_the_next_answer_too(world: World) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("400", r'page 2 of region \d+: ESI answered 400 Bad Request: "planned"; this is not asked again'),
-        ("403", r'page 2 of region \d+: ESI answered 403 Forbidden: "planned"; this is not asked again'),
-        ("405", r'page 2 of region \d+: ESI answered 405 Method Not Allowed: "planned"; this is not asked again'),
+        ("400", r'page 2 of region \d+: ESI answered 400 Bad Request: "planned"; not retried'),
+        ("403", r'page 2 of region \d+: ESI answered 403 Forbidden: "planned"; not retried'),
+        ("405", r'page 2 of region \d+: ESI answered 405 Method Not Allowed: "planned"; not retried'),
         ("404", r'page 2 of region \d+: ESI answered 404 Not Found: "planned", though the region has \d+ pages of'),
         ("redirect", r"page 2 .* 302 Found.*, to 'http://127.0.0.2:1/': redirects are not followed"),
         ("an object", r"page 2 of region \d+: Expected `array`, got `object`"),
@@ -336,7 +337,7 @@ def test_old_offer_is_not_stored_over_a_newer_one(world: World) -> None:
 
 def test_limit_that_lasts_longer_than_a_run_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """When ESI wants to be left alone for longer than a run may last, the run says so and ends."""
-    monkeypatch.setattr("tasks.esi.client.RUN_SECONDS", 60.0)
+    monkeypatch.setattr("tasks.esi.gate.RUN_SECONDS", 60.0)
     limit = {"Retry-After": "3600"}
     monkeypatch.setitem(faults.REPLIES, "429", lambda _market, _reply: refuse(429, "planned", limit))
     begun = time.monotonic()

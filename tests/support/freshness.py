@@ -20,6 +20,7 @@ from deployments.local.market.market import Market
 from deployments.local.market.server import serve
 from flows.next_run import ATTEMPTS, next_start
 from tasks.esi.client import Esi
+from tasks.esi.markets import find_market
 
 DAY_SECONDS, EVERY_SECONDS = 86_400.0, 300.0
 REGION_ID = 10_000_003  # one page; a HEAD is as good as The Forge's
@@ -54,7 +55,7 @@ def measure(phase_seconds: float, *, follows: bool) -> Freshness:
             clock[0], runs = max(time, free_at) + draw(START_SECONDS), runs + 1
             is_new = False
             if clock[0] >= fresh_until:
-                answer = esi.head(REGION_ID)
+                answer = esi.head(find_market(REGION_ID))
                 modified = answer.last_modified.timestamp()
                 is_new = not stored or modified > stored[-1][1]
                 fresh_until = clock[0] + answer.fresh_seconds

@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from tasks.esi.answers import Answer
+from tasks.esi.markets import find_market
 from tasks.get_page_count import as_stored, offered, seconds_to_wait
 from tasks.table.errors import TableError
-from tasks.table.snapshot import UNKNOWN, Parameters, is_fresh, is_newer, made_alike, understand
+from tasks.table.snapshot import UNKNOWN, Parameters, is_fresh, is_newer, made_alike, parse_snapshot
 from tests.support.tables import NOON, STORED
 
 PARAMETERS = Parameters(10000002, "sell", "min", "compact")
@@ -116,7 +117,7 @@ def test_stored_snapshot_is_newer_within_reason(ahead: int, expected: bool) -> N
 def test_another_market_s_table_is_told(region_id: int, own: str) -> None:
     """Who gives another market's table is told a name that the flow of this market can fill in."""
     with pytest.raises(TableError, match=f"table Market holds region 10000002, not {region_id}: .*{own}.* with force"):
-        understand(STORED.to_item(), "Market", region_id, force=False)
+        parse_snapshot(STORED.to_item(), "Market", find_market(region_id), force=False)
 
 
 def test_stored_snapshot_is_given_as_it_is() -> None:

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.esi.markets import find_market
+from tasks.store_records import split_writes
 from tasks.table.guards import ShrinkError, refuse_shrunk
-from tasks.table.records import Changes, Row, compare, is_type_id, list_rows, number, to_item, to_request
+from tasks.table.keys import ONE_MARKET
+from tasks.table.records import Changes, Record, compare, is_type_id, list_records, number, to_item, to_request
 from tasks.table.requests import Item
 
 keys = st.one_of(st.integers(1, 30).map(str), st.sampled_from(["notes", "#other", "", "٣", "-1", "1e3"]))
@@ -20,9 +23,9 @@ def items(table: dict[str, int]) -> dict[str, Item]:
     return {pk: {"pk": {"S": pk}, "price": {"N": str(price)}, "volume": {"N": "1"}} for pk, price in table.items()}
 
 
-def rows(records: dict[int, int]) -> list[Row]:
-    """Return records as `list_rows` does."""
-    return [(type_id, float(price), 1) for type_id, price in records.items()]
+def rows(records: dict[int, int]) -> list[Record]:
+    """Return records as `list_records` does."""
+    return [Record(type_id, float(price), 1) for type_id, price in records.items()]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +60,12 @@ def test_number_is_exact(value: float) -> None:
 def test_compact_item_is_three_attributes() -> None:
     """A record without details is `pk`, `price` and `volume`, and nothing else."""
     records = pd.DataFrame({"price": [5.7], "volume": pd.Series([2**64], [34], "object")}, index=[34])
-    [row] = list_rows(records)
-    assert to_item(row) == {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "18446744073709551616"}}
+    [row] = list_records(records)
+    assert to_item(row, ONE_MARKET) == {
+        "pk": {"S": "34"},
+        "price": {"N": "5.7"},
+        "volume": {"N": "18446744073709551616"},
+    }
 
 
 def test_details_are_maps_of_numbers() -> None:
@@ -67,14 +74,14 @@ def test_details_are_maps_of_numbers() -> None:
         {"price": [1.0], "volume": [1], "buy": [{}], "sell": [{"max": 2.5, "volume": 3}]},
         index=[34],
     )
-    [row] = list_rows(records)
-    item = to_item(row)
+    [row] = list_records(records)
+    item = to_item(row, ONE_MARKET)
     assert (item["buy"], item["sell"]) == ({"M": {}}, {"M": {"max": {"N": "2.5"}, "volume": {"N": "3"}}})
 
 
 def test_numbers_are_compared_as_numbers() -> None:
     """A store may write a number as it likes: what is equal is not written again, what is not is."""
-    row: Row = (34, 5.7, 3, {}, {"volume": 100})
+    row = Record(34, 5.7, 3, {}, {"volume": 100})
     present: dict[str, Item] = {
         "34": {
             "pk": {"S": "34"},
@@ -94,11 +101,11 @@ def test_changes_turn_any_table_into_the_records(wanted: dict[int, int], present
     """Whatever the table held, after the changes it holds the records, and what is no type's as it was."""
     changes = compare(rows(wanted), items(present))
     after = dict(items(present))
-    after.update({item["pk"]["S"]: item for item in map(to_item, changes.puts)})
+    after.update({item["pk"]["S"]: item for item in (to_item(put, ONE_MARKET) for put in changes.puts)})
     for pk in changes.deletes:
         del after[pk]
     foreign = {pk: item for pk, item in items(present).items() if not is_type_id(pk)}
-    assert after == {str(row[0]): to_item(row) for row in rows(wanted)} | foreign
+    assert after == {str(row[0]): to_item(row, ONE_MARKET) for row in rows(wanted)} | foreign
     assert changes.foreign == len(foreign)
 
 
@@ -106,7 +113,7 @@ def test_changes_turn_any_table_into_the_records(wanted: dict[int, int], present
 def test_changes_are_no_more_than_needed(wanted: dict[int, int], present: dict[str, int]) -> None:
     """No item is written that is there already, and none deleted that is wanted."""
     changes = compare(rows(wanted), items(present))
-    assert all(items(present).get(str(row[0])) != to_item(row) for row in changes.puts)
+    assert all(items(present).get(str(row[0])) != to_item(row, ONE_MARKET) for row in changes.puts)
     assert not set(changes.deletes) & {str(row[0]) for row in rows(wanted)}
     assert changes.unchanged + len(changes.puts) == len(wanted)
 
@@ -114,22 +121,24 @@ def test_changes_are_no_more_than_needed(wanted: dict[int, int], present: dict[s
 @given(puts=st.integers(0, 9000), deletes=st.integers(0, 40))
 def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
     """The parts have each request once, in order, at most 25 a batch and 2,500 a part, and are numbered through."""
-    changes = Changes([(n, 1.0, 1) for n in range(puts)], {}, [f"d{n}" for n in range(deletes)], 0, 0)
-    parts = changes.split()
-    batches = [batch for part in parts for batch in part.batches.values()]
+    changes = Changes([Record(n, 1.0, 1) for n in range(puts)], {}, [f"d{n}" for n in range(deletes)], 0, 0)
+    parts = split_writes(changes)
+    batches = [batch for part in parts for batch in part.left]
+    bounds = [tuple(map(int, part.name.split("-"))) for part in parts]
     assert all(0 < len(batch) <= 25 for batch in batches)
     assert [write for batch in batches for write in batch] == [*changes.puts, *changes.deletes]
-    assert [part.first for part in parts] == [1, *(part.last + 1 for part in parts)][: len(parts)]
-    assert all(part.last - part.first < 2500 for part in parts)
+    assert [first for first, _last in bounds] == [1, *(last + 1 for _first, last in bounds)][: len(parts)]
+    assert all(last - first < 2500 for first, last in bounds)
+    assert [last - first + 1 for first, last in bounds] == [sum(map(len, part.left)) for part in parts]
     assert len(parts) <= 8
 
 
 def test_rows_are_put_and_keys_deleted() -> None:
     """A write is a record to put or a key to delete, in DynamoDB's own words."""
-    assert to_request((34, 5.7, 3)) == {
+    assert to_request(Record(34, 5.7, 3), ONE_MARKET) == {
         "PutRequest": {"Item": {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "3"}}}
     }
-    assert to_request("34") == {"DeleteRequest": {"Key": {"pk": {"S": "34"}}}}
+    assert to_request("34", ONE_MARKET) == {"DeleteRequest": {"Key": {"pk": {"S": "34"}}}}
 
 
 def stored(left: int, gone: int, new: int = 0) -> Changes:
@@ -144,7 +153,7 @@ def stored(left: int, gone: int, new: int = 0) -> Changes:
 )
 def test_half_of_the_records_or_a_handful_may_go(left: int, gone: int, new: int) -> None:
     """A snapshot is stored that leaves half of the table's records or more, or takes twenty or fewer."""
-    refuse_shrunk(stored(left, gone, new), 10000002)
+    refuse_shrunk(stored(left, gone, new), find_market(10000002))
 
 
 @pytest.mark.parametrize(("left", "gone", "new"), [(20, 21, 0), (0, 21, 0), (149, 151, 0), (0, 300, 300), (9, 21, 40)])
@@ -155,17 +164,17 @@ def test_under_half_of_the_records_is_refused(left: int, gone: int, new: int) ->
         "left, so nothing was written; if the market is right, run with force"
     )
     with pytest.raises(ShrinkError, match=f"^{message}$"):
-        refuse_shrunk(stored(left, gone, new), 10000002)
+        refuse_shrunk(stored(left, gone, new), find_market(10000002))
 
 
 def test_attributes_of_others_are_not_compared() -> None:
     """What a global table adds to each item is no difference; a detail of ours that is there or missing is one."""
     item: Item = {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "3"}}
     others: Item = {"aws:rep:updateregion": {"S": "eu-west-1"}, "aws:rep:deleting": {"BOOL": False}, "note": {"S": "x"}}
-    compact: Row = (34, 5.7, 3)
-    full: Row = (34, 5.7, 3, {}, {"volume": 3})
+    compact = Record(34, 5.7, 3)
+    full = Record(34, 5.7, 3, {}, {"volume": 3})
     assert compare([compact], {"34": item | others}).unchanged == 1
-    assert compare([full], {"34": to_item(full) | others}).unchanged == 1
+    assert compare([full], {"34": to_item(full, ONE_MARKET) | others}).unchanged == 1
     assert compare([full], {"34": item | others}).puts == [full]
-    assert compare([compact], {"34": to_item(full) | others}).puts == [compact]
+    assert compare([compact], {"34": to_item(full, ONE_MARKET) | others}).puts == [compact]
     assert compare([compact], {"34": item | {"sell": {"M": {}}}}).puts == [compact]

@@ -18,16 +18,16 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect import Task
 
 from flows.market_data import market_data
-from tasks.esi import client as esi
+from tasks.esi import pool
 from tasks.esi.errors import EsiError
 from tasks.fetch_pages import fetch_pages
 from tasks.get_page_count import get_page_count
 from tasks.orders.choices import Detail, OrderType, Price
-from tasks.store_records import begin_store, complete_store, store_records
-from tasks.table import client as table
-from tasks.table import lease
+from tasks.store_records import compare_records, complete_table, store_records
+from tasks.table import lease, pace
 from tasks.table import read as read_records
 from tasks.table.client import Table
+from tasks.table.create import create
 from tasks.table.errors import TableError
 from tasks.table.read import read_whole
 from tasks.table.requests import Item
@@ -63,8 +63,8 @@ def hurry(standstill_seconds: float = 3.0) -> Iterator[None]:
         standstill_seconds: after which a lease is taken over; its other times keep their proportion to it.
     """
     short = {
-        (esi, "BODY_SECONDS"): 2.0,
-        (table, "MAX_WAIT_SECONDS"): 0.05,
+        (pool, "BODY_SECONDS"): 2.0,
+        (pace, "MAX_WAIT_SECONDS"): 0.05,
         (lease, "STANDSTILL_SECONDS"): standstill_seconds,
         (lease, "RENEW_SECONDS"): standstill_seconds / 7.5,
         (lease, "SAFE_SECONDS"): standstill_seconds / 1.875,
@@ -74,7 +74,7 @@ def hurry(standstill_seconds: float = 3.0) -> Iterator[None]:
         (ExponentialBackoff, "delay_amount"): lambda *_: 0.01,  # between the SDK's own attempts
     }
     kept = {(owner, name): getattr(owner, name) for owner, name in short}
-    tasks: list[Task[..., Any]] = [get_page_count, fetch_pages, begin_store, store_records, complete_store]
+    tasks: list[Task[..., Any]] = [get_page_count, fetch_pages, compare_records, store_records, complete_table]
     delays = [task.retry_delay_seconds for task in tasks]
     for (owner, name), value in short.items():
         setattr(owner, name, value)
@@ -148,7 +148,7 @@ def prepare(schedule: Schedule, truth: Truth, index: int, name: str, dynamodb: D
     if schedule.start == "no table":
         return
     with Table(name, 1) as new:
-        new.create()
+        create(new)
     if schedule.start == "empty":
         return
     parameters: tuple[OrderType, Price, Detail] = (schedule.order_type, schedule.price, schedule.detail)

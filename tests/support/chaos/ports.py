@@ -9,12 +9,14 @@ from tasks.aggregate import aggregate_orders
 from tasks.esi.answers import Answer
 from tasks.esi.client import Esi
 from tasks.esi.errors import EsiError
+from tasks.esi.markets import find_market
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.orders.columns import decode_orders
 from tasks.orders.merge import merge_pages
 from tasks.table.client import Table
+from tasks.table.create import create
 from tasks.table.lease import Lease
-from tasks.table.records import Row, compare, list_rows, to_request
+from tasks.table.records import compare, list_records, to_request
 from tasks.table.snapshot import Parameters, TableSnapshot
 
 ATTEMPTS = 3
@@ -48,7 +50,7 @@ def get(esi: Esi, region_id: int, page: int) -> Answer:
     """Download a page, at the third attempt at the latest."""
     for attempt in range(ATTEMPTS):
         try:
-            return esi.get(region_id, page)
+            return esi.get(find_market(region_id), page)
         except EsiError:
             if attempt == ATTEMPTS - 1:
                 raise
@@ -68,8 +70,8 @@ def port(loop: Callable[[Esi, Answer, int], Iterable[bytes]]) -> Callable[..., N
     ) -> None:
         with Esi.from_environment(fetch_concurrency) as esi, Table(table_name, 1) as table, Lease(table) as lease:
             if not table_is_there(table):
-                table.create()
-            first = esi.head(region_id)
+                create(table)
+            first = esi.head(find_market(region_id))
             pages = [decode_orders(body, "a page") for body in loop(esi, first, region_id)]
             orders, _count = merge_pages(pages or [decode_orders(b"[]", "no page")])
             store(orders, first, lease, Parameters(region_id, order_type, price, detail))
@@ -90,10 +92,9 @@ def store(orders: pd.DataFrame, first: Answer, lease: Lease, given: Parameters) 
     """Write what differs, and call it complete."""
     records = aggregate_orders(orders, given.order_type, given.price, given.detail)
     lease.wait()
-    changes = compare(list_rows(records), lease.table.scan(0))
-    writes: list[Row | str] = [*changes.puts, *changes.deletes]
-    for write in writes:
-        lease.table.write_batch([to_request(write)], lambda: None)
+    changes = compare(list_records(records), lease.table.scan(0))
+    for write in changes.writes:
+        lease.table.write_batch([to_request(write, lease.table.keys)], lambda: None)
     lease.complete(
         TableSnapshot(
             state="complete",

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from tasks.esi.client import Esi
 from tasks.esi.errors import EsiError, TransientError
+from tasks.esi.markets import find_market
 from tasks.esi.token_bucket import TokenBucket
 
 REGION_ID, PAGES = 19_000_002, 60
@@ -16,9 +17,9 @@ def spend(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with TokenBucket() as tokens, Esi.from_environment(10, tokens) as esi, suppress(TransientError):
-            esi.head(REGION_ID)
+            esi.head(find_market(REGION_ID))
             esi.expect(PAGES)
-            pages = [esi.submit(esi.get, REGION_ID, 1 + number % 2) for number in range(PAGES)]
+            pages = [esi.submit(esi.get, find_market(REGION_ID), 1 + number % 2) for number in range(PAGES)]
             try:
                 for page in pages:
                     page.result(timeout=max(0.1, deadline - time.monotonic()))

@@ -15,10 +15,13 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tasks.esi import answers, client
+from tasks.esi import answers, pool
 from tasks.esi.answers import MAX_BODY_BYTES, find_class, limit_seconds, parse_date
-from tasks.esi.client import DEFAULT_URL, Esi
+from tasks.esi.client import Esi
 from tasks.esi.errors import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
+from tasks.esi.markets import find_market
+from tasks.esi.pause import find_pause
+from tasks.esi.pool import DEFAULT_URL
 from tasks.network import check_url, is_this_machine
 
 GOOD = "Last-Modified: Tue, 24 Nov 2026 14:00:00 GMT\r\nX-Pages: 7\r\n"
@@ -61,17 +64,15 @@ CASES = {
     "429 at a date": Case(
         reply("429 Too Many", "Retry-After: Tue, 24 Nov 2026 14:00:00 GMT\r\nDate: Tue, 24 Nov 2026 14:00:00 GMT\r\n"),
         RateLimitedError,
-        "nothing is asked for 0 s",
+        "pausing all requests for 0 s",
     ),
     "500": Case(reply("500 Internal", body=b'{"error":"oops"}'), TransientError, 'ESI answered 500 Internal: "oops"$'),
     "502 with HTML": Case(reply("502 Bad Gateway", body=b"<html>"), TransientError, "ESI answered 502 Bad Gateway$"),
     "503": Case(reply("503 Unavailable"), TransientError, "503"),
     "504": Case(reply("504 Timeout"), TransientError, "504"),
     "520": Case(reply("520 Unknown"), TransientError, "520"),
-    "400": Case(
-        reply("400 Bad Request", body=b'{"error":"no"}'), RefusedError, '400 Bad Request: "no"; .*not asked again'
-    ),
-    "403": Case(reply("403 Forbidden"), RefusedError, "403 Forbidden; this is not asked again"),
+    "400": Case(reply("400 Bad Request", body=b'{"error":"no"}'), RefusedError, '400 Bad Request: "no"; .*not retried'),
+    "403": Case(reply("403 Forbidden"), RefusedError, "403 Forbidden; not retried"),
     "404": Case(
         reply("404 Not Found", body=b'{"error":"past the end"}'), NotFoundError, '404 Not Found: "past the end"$'
     ),
@@ -109,15 +110,15 @@ CASES = {
         reply("101 Switching Protocols", "Upgrade: x\r\nConnection: Upgrade\r\n"), TransientError, "RemoteProtocolError"
     ),
     **{f"{code}": Case(reply(f"{code} X", GOOD), TransientError, f"answered {code} X$") for code in PASS},
-    **{f"{code}": Case(reply(f"{code} X", GOOD), RefusedError, f"{code} X; this is not asked again") for code in STAY},
-    "error that is no text": Case(reply("403 No", body=b'{"error":"\xff"}'), RefusedError, "403 No; this is not asked"),
+    **{f"{code}": Case(reply(f"{code} X", GOOD), RefusedError, f"{code} X; not retried") for code in STAY},
+    "error that is no text": Case(reply("403 No", body=b'{"error":"\xff"}'), RefusedError, "403 No; not retried"),
     "too many pages": Case(page(PAGE, GOOD.replace("7", "1000000")), TransientError, "X-Pages is '1000000'"),
 }
 
 
 HEADS = {
-    "405": Case(reply("405 Method Not Allowed"), RefusedError, "405 Method Not Allowed; this is not asked again"),
-    "501": Case(reply("501 Not Implemented"), RefusedError, "501 Not Implemented; this is not asked again"),
+    "405": Case(reply("405 Method Not Allowed"), RefusedError, "405 Method Not Allowed; not retried"),
+    "501": Case(reply("501 Not Implemented"), RefusedError, "501 Not Implemented; not retried"),
     "no count": Case(reply("200 OK", GOOD.split("X-P", maxsplit=1)[0]), TransientError, "X-Pages is '', expected 1 to"),
     "no date": Case(reply("200 OK", "X-Pages: 7\r\n"), TransientError, "Last-Modified is None, expected an HTTP date"),
     "garbled count": Case(reply("200 OK", GOOD.replace("7", "seven")), TransientError, "X-Pages is 'seven'"),
@@ -181,7 +182,7 @@ def test_answer_is_judged_once(esi: Esi, name: str) -> None:
     """Each answer becomes the error whose class says what happens next, in a message that names the page."""
     case = CASES[name]
     with pytest.raises(case.error, match=case.message) as caught:
-        esi.get(list(CASES).index(name), 3)
+        esi.get(find_market(list(CASES).index(name)), 3)
     assert type(caught.value) is case.error
     assert str(caught.value).startswith(f"page 3 of region {list(CASES).index(name)}: ")
 
@@ -192,20 +193,20 @@ def test_nobody_there_may_pass() -> None:
         Esi("http://127.0.0.1:9", "tests", 1) as esi,
         pytest.raises(TransientError, match="ConnectError from http://127"),
     ):
-        esi.head(FINE)
+        esi.head(find_market(FINE))
 
 
 def test_dripping_body_is_given_up(esi: Esi, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that comes byte by byte, so that no read times out, is given up at its deadline."""
-    for module in (client, answers):
+    for module in (pool, answers):
         monkeypatch.setattr(module, "BODY_SECONDS", 0.3)
     with pytest.raises(TransientError, match="the body was not complete after 0 s"):
-        esi.get(DRIP, 1)
+        esi.get(find_market(DRIP), 1)
 
 
 def test_good_page_is_read(esi: Esi) -> None:
     """A good answer gives its snapshot, page count, tag and body; dates that make no sense say nothing."""
-    answer = esi.get(FINE, 1)
+    answer = esi.get(find_market(FINE), 1)
     assert (answer.pages, answer.etag, answer.body) == (7, '"a"', b"[]")
     assert answer.last_modified == datetime(2026, 11, 24, 14, tzinfo=UTC)
     assert answer.fresh_seconds == 0
@@ -214,7 +215,7 @@ def test_good_page_is_read(esi: Esi) -> None:
 @pytest.mark.parametrize(("region", "pages"), [(MEMBERS, 7), (UNCOUNTED, 0), (EMPTY, 1)])
 def test_odd_page_is_read(esi: Esi, region: int, pages: int) -> None:
     """A gzip of several members, a page without its count, and a count of 0 are taken."""
-    answer = esi.get(region, 1)
+    answer = esi.get(find_market(region), 1)
     assert (answer.pages, answer.body) == (pages, b"[]")
 
 
@@ -222,7 +223,7 @@ def test_offer_must_have_a_count(esi: Esi) -> None:
     """Without a count, from HEAD or from GET of the first page, there is no telling which pages to ask for."""
     for method in ("HEAD", "HEAD", "GET", "GET"):
         with pytest.raises(TransientError, match="X-Pages is '', expected 1 to 10,000"):
-            esi.head(UNCOUNTED)
+            esi.head(find_market(UNCOUNTED))
         assert Misbehaving.seen[-1].startswith(method)
 
 
@@ -233,9 +234,9 @@ def test_head_gives_way_to_get(esi: Esi, name: str) -> None:
     asked = len(Misbehaving.seen)
     for _ in range({RefusedError: 0, TransientError: 2, RateLimitedError: 4}[case.error]):
         with pytest.raises(case.error, match=case.message):
-            esi.head(region)
+            esi.head(find_market(region))
     if case.error is not RateLimitedError:
-        assert (esi.head(region).pages, esi.head(region).body) == (7, b"")
+        assert (esi.head(find_market(region)).pages, esi.head(find_market(region)).body) == (7, b"")
     methods = [head.split(" ", 1)[0] for head in Misbehaving.seen[asked:]]
     wanted = {
         RefusedError: "HEAD GET GET",
@@ -256,29 +257,30 @@ def test_each_class_of_status_has_its_error() -> None:
 
 def test_request_says_what_esi_asks_for(esi: Esi) -> None:
     """A request names the compatibility date, its sender, and gzip; `order_type` is all."""
-    esi.get(FINE, 5)
+    esi.get(find_market(FINE), 5)
     head = Misbehaving.seen[-1].lower()
     assert f"get /markets/{FINE}/orders?order_type=all&page=5 http/1.1" in head
     for line in ("x-compatibility-date: 2026-08-18", "user-agent: tests", "accept-encoding: gzip"):
         assert line in head
 
 
-def test_limit_holds_all_requests_still(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_pauses_all_requests(url: str) -> None:
     """After a 420 or 429 no client of that address asks before its time; other addresses are not held."""
     until = time.monotonic() + 0.4
-    monkeypatch.setitem(Esi._hold_until, url, until)  # noqa: SLF001 (as a 429 sets it)
+    find_pause(url).extend(0.4)  # as a 429 does
     with Esi(url, "tests", 1) as held, Esi(url.replace("127.0.0.1", "localhost"), "tests", 1) as other:
-        other.head(FINE)
+        other.head(find_market(FINE))
         assert time.monotonic() < until
-        held.head(FINE)
+        held.head(find_market(FINE))
         assert time.monotonic() >= until
 
 
-def test_hold_is_as_long_as_esi_says(esi: Esi, url: str) -> None:
+def test_pause_is_as_long_as_esi_says(url: str) -> None:
     """A 429's `Retry-After` is kept in full for the address, and a shorter one later does not end it."""
     for seconds in (5.0, 1.0):
-        esi.count_failure(None, "ESI 429", seconds)
-    left = Esi._hold_until.pop(url) - time.monotonic()  # noqa: SLF001
+        find_pause(url).extend(seconds)
+    left = find_pause(url).seconds
+    find_pause(url).end()
     assert 4.5 < left <= 5.0
 
 
@@ -287,7 +289,7 @@ def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("ESI_URL", url + "/")
     monkeypatch.setenv("ESI_USER_AGENT", "me@example.com")
     with Esi.from_environment(1) as esi:
-        esi.head(FINE)
+        esi.head(find_market(FINE))
     assert "user-agent: me@example.com" in Misbehaving.seen[-1].lower()
     monkeypatch.delenv("ESI_URL")
     with Esi.from_environment(1) as esi:
@@ -395,7 +397,7 @@ def test_bomb_takes_no_memory(esi: Esi) -> None:
     """A body that unpacks to 256 MiB is dropped while it is being unpacked, and memory does not grow with it."""
     tracemalloc.start()
     with pytest.raises(TransientError, match="the body is larger than 33,554,432 bytes"):
-        esi.get(list(CASES).index("bomb"), 3)
+        esi.get(find_market(list(CASES).index("bomb")), 3)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 2.5 * MAX_BODY_BYTES  # zlib's buffer and what it gives

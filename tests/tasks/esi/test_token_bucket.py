@@ -21,6 +21,8 @@ from flows.market_data import market_data
 from tasks.esi import token_bucket
 from tasks.esi.client import Esi
 from tasks.esi.errors import RateLimitedError, RefusedError
+from tasks.esi.markets import find_market
+from tasks.esi.pause import find_pause
 from tasks.esi.token_bucket import Allowance, TokenBucket, create_limit, retry_seconds
 from tests.support.faults.server import serve_changed
 from tests.support.runs import ask
@@ -54,16 +56,16 @@ def set_taken(slots: int) -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What is taken from the limit, helping by helping."""
-    helpings: list[int] = []
-    take = TokenBucket._take  # noqa: SLF001 (what Prefect is asked for is what is counted)
+    """What is taken from the limit, batch by batch."""
+    batches: list[int] = []
+    take = TokenBucket._reserve  # noqa: SLF001 (what Prefect is asked for is what is counted)
 
     def note(self: TokenBucket, tokens: int) -> float:
-        helpings.append(tokens)
+        batches.append(tokens)
         return take(self, tokens)
 
-    monkeypatch.setattr(TokenBucket, "_take", note)
-    return helpings
+    monkeypatch.setattr(TokenBucket, "_reserve", note)
+    return batches
 
 
 @pytest.mark.usefixtures("limit")
@@ -87,7 +89,7 @@ def test_wrong_number_of_tokens_is_refused(monkeypatch: pytest.MonkeyPatch, give
 
 
 @pytest.mark.usefixtures("served", "store_url", "limit")
-def test_run_takes_what_it_spends_in_few_helpings(market: Market, table_name: str, asked: list[int]) -> None:
+def test_run_takes_what_it_spends_in_few_batches(market: Market, table_name: str, asked: list[int]) -> None:
     """A run takes two tokens a request, in a helping or two, not page by page."""
     market_data(VENAL, table_name)
     assert sum(asked) == 2 * sum(market.requests.values()) == 16
@@ -96,11 +98,11 @@ def test_run_takes_what_it_spends_in_few_helpings(market: Market, table_name: st
 
 
 @pytest.mark.usefixtures("served", "store_url", "limit")
-def test_chunk_s_pages_are_one_helping(market: Market, asked: list[int]) -> None:
-    """Sixty pages that are known ahead are one helping."""
+def test_pages_of_a_chunk_are_one_batch(market: Market, asked: list[int]) -> None:
+    """Sixty pages that are known ahead are one batch."""
     with TokenBucket() as tokens, Esi.from_environment(10, tokens) as esi:
         esi.expect(60)
-        for future in [esi.submit(esi.get, REGION_ID, 1) for _page in range(60)]:
+        for future in [esi.submit(esi.get, find_market(REGION_ID), 1) for _page in range(60)]:
             future.result()
     assert asked == [120]
     assert market.requests == {"GET 200": 60}
@@ -110,9 +112,9 @@ def test_chunk_s_pages_are_one_helping(market: Market, asked: list[int]) -> None
 def test_without_the_limit_nothing_is_counted(market: Market) -> None:
     """A server that has no such limit is asked once a run, and nothing waits."""
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
-        esi.head(REGION_ID)
-        assert not tokens._counts  # noqa: SLF001
-        esi.head(REGION_ID)
+        esi.head(find_market(REGION_ID))
+        assert not tokens._limit._counts  # noqa: SLF001
+        esi.head(find_market(REGION_ID))
     assert market.requests == {"HEAD 200": 2}
 
 
@@ -121,7 +123,7 @@ def test_full_limit_waits_for_slots(market: Market) -> None:
     """With all slots taken a request waits until one has decayed, and the wait is counted as such."""
     set_taken(12_030)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
-        esi.head(REGION_ID)
+        esi.head(find_market(REGION_ID))
         assert 0.1 < esi.waits.seconds < 3
     assert market.requests == {"HEAD 200": 1}
 
@@ -131,25 +133,25 @@ def test_limit_follows_what_esi_says(market: Market, clock: Clock) -> None:
     """When another program has used most tokens, the shared limit is brought to what ESI says is left."""
     market.tokens.add(clock.now, 10_500)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
-        esi.head(REGION_ID)
+        esi.head(find_market(REGION_ID))
         assert read_taken() < 100
-        esi.head(REGION_ID)
+        esi.head(find_market(REGION_ID))
         assert 10_500 < read_taken() <= 10_510 + Allowance().margin
 
 
 @pytest.mark.usefixtures("served", "limit")
 def test_limit_becomes_esi_s_if_that_is_smaller(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should ESI give fewer tokens, or another time for them, the limit is brought to that, and helpings with it."""
+    """Should ESI give fewer tokens, or another time for them, the limit is brought to that, and batches with it."""
     monkeypatch.setattr("deployments.local.market.market.TOKENS", 1200)
     monkeypatch.setattr("deployments.local.market.market.WINDOW_SECONDS", 120)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
-        esi.head(REGION_ID)
-        esi.head(REGION_ID)
+        esi.head(find_market(REGION_ID))
+        esi.head(find_market(REGION_ID))
     with get_client(sync_client=True) as client:
         now = client.read_global_concurrency_limit_by_name(token_bucket.LIMIT)
     assert (now.limit, now.slot_decay_per_second) == (1200, 10.0)
     assert market.requests == {"HEAD 200": 2}
-    assert [Allowance(left, 1200).helping for left in (1200, 200)] == [12, 2]
+    assert [Allowance(left, 1200).batch for left in (1200, 200)] == [12, 2]
 
 
 @pytest.mark.usefixtures("served", "limit")
@@ -157,12 +159,12 @@ def test_one_worker_s_ban_makes_all_hold_still(market: Market) -> None:
     """A ban that one worker gets makes another, which has tokens in hand, ask nothing until it is over."""
     with TokenBucket() as one, TokenBucket() as other, Esi.from_environment(1, other) as second:
         second.expect(60)
-        second.head(REGION_ID)
-        one.hold_all(2.0)
+        second.head(find_market(REGION_ID))
+        one.pause_all(2.0)
         asked_before = sum(market.requests.values())
         time.sleep(token_bucket.LOOK_SECONDS)
         begun = time.monotonic()
-        second.head(REGION_ID)
+        second.head(find_market(REGION_ID))
         assert 0.5 < time.monotonic() - begun < 4
         assert sum(market.requests.values()) == asked_before + 1
 
@@ -173,11 +175,11 @@ def test_ban_is_told_to_all(market: Market, clock: Clock) -> None:
     market.enforce_limit = True
     market.tokens.add(clock.now - 890, TOKENS)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
-        with pytest.raises(RateLimitedError, match="nothing is asked for 10 s"):
-            esi.head(REGION_ID)
+        with pytest.raises(RateLimitedError, match="pausing all requests for 10 s"):
+            esi.head(find_market(REGION_ID))
         with TokenBucket() as other:
             assert 3 < other.spend() <= 10
-        Esi._hold_until.clear()  # noqa: SLF001
+        find_pause(esi.url).end()
 
 
 def change_limit(**values: float) -> None:
@@ -229,14 +231,14 @@ def test_hold_ends_where_slots_are_not_said_to_decay(api: Api) -> None:
     """Where a server says how many slots were taken last, all hold still as long as they are told, and no longer."""
     change_limit(slot_decay_per_second=1000)
     with serve_undecayed(api), TokenBucket() as one, TokenBucket() as other:
-        one.hold_all(1.5)
+        one.pause_all(1.5)
         assert 1.5 < spend_within(other, 6) < 4
 
 
 @pytest.mark.usefixtures("limit")
 @pytest.mark.parametrize(("slots", "requests"), [(2, 15), (50, 60), (119, 120)])
 def test_small_limit_gives_what_it_has(slots: int, requests: int) -> None:
-    """A limit that is smaller than a chunk's tokens is used in small helpings; it is never overdrawn."""
+    """A limit that is smaller than a chunk's tokens is used in small batches; it is never overdrawn."""
     change_limit(limit=slots, slot_decay_per_second=100)
     with TokenBucket() as tokens:
         tokens.expect(requests)
@@ -251,7 +253,7 @@ def test_limit_below_one_request_is_refused(market: Market, slots: int) -> None:
     change_limit(limit=slots)
     allowed = f"has {slots} slots, a request takes 2: give it 1,600 to 12,000, or switch it off"
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi, pytest.raises(RefusedError, match=allowed):
-        esi.head(REGION_ID)
+        esi.head(find_market(REGION_ID))
     assert not market.requests
 
 
@@ -297,7 +299,9 @@ def test_limit_that_always_refuses_is_left(
     with serve_refusing(api, times=10_000) as asked, TokenBucket() as tokens:
         spend_within(tokens, 10, requests=200)
     assert len(asked) == token_bucket.PATIENCE
-    assert re.search(r"has refused 5 times in \d+ s though slots were free: this run counts ESI's token", caplog.text)
+    assert re.search(
+        r"has refused 5 times in \d+ s though slots were free: this run no longer counts ESI's tokens", caplog.text
+    )
 
 
 @pytest.mark.parametrize(
@@ -322,7 +326,7 @@ def test_limit_deleted_meanwhile_is_none(api: Api) -> None:
     with TokenBucket() as waiting, TokenBucket() as holding:
         assert waiting.spend() > 1
         with serve_changed(api.url, delete):
-            holding.hold_all(10)
+            holding.pause_all(10)
         spend_within(waiting, 7)
     create_limit()
 

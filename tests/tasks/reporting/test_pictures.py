@@ -10,7 +10,7 @@ from PIL import Image
 
 from tasks.reporting.pictures import BLUE, HEIGHT, LEFT, RIGHT, STATE_COLOURS, TOP, WIDTH, draw_pictures, find_ticks
 from tasks.reporting.summary import MOST_PERCENT, Summary, count_price_changes, percent
-from tasks.table.records import Changes
+from tasks.table.records import Changes, Record
 from tests.support.pixels import find_pixels
 from tests.support.summaries import make_summary
 
@@ -69,13 +69,13 @@ def test_price_changes_are_counted() -> None:
     old = {"1": 100.0, "2": 100.0, "3": 100.0, "4": 100.0, "5": 7.0}
     new = {1: 103.2, 2: 102.9, 3: 900.0, 4: 1.0, 5: 7.0, 6: 5.0}
     replaced = {pk: {"pk": {"S": pk}, "price": {"N": str(price)}, "volume": {"N": "1"}} for pk, price in old.items()}
-    changes = Changes([(type_id, price, 2) for type_id, price in new.items()], replaced, [], 0, 0)
+    changes = Changes([Record(type_id, price, 2) for type_id, price in new.items()], replaced, [], 0, 0)
     assert count_price_changes(changes) == {-25: 1, 3: 2, 25: 1}
 
 
 def test_item_without_a_price_has_no_change() -> None:
     """What somebody else has put into the table is replaced, and not compared."""
-    changes = Changes([(1, 5.0, 2)], {"1": {"pk": {"S": "1"}}}, [], 0, 0)
+    changes = Changes([Record(1, 5.0, 2)], {"1": {"pk": {"S": "1"}}}, [], 0, 0)
     assert count_price_changes(changes) == {}
 
 

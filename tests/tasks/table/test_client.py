@@ -24,7 +24,8 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.environment import CHECKOUT
 from tasks.orders.choices import Detail, OrderType, Price
-from tasks.table.client import STALLED_CALLS, Table
+from tasks.table.client import Table
+from tasks.table.create import create, create_command
 from tasks.table.errors import (
     ERRORS,
     ConditionError,
@@ -36,6 +37,7 @@ from tasks.table.errors import (
     judge,
 )
 from tasks.table.lease import Lease, LeaseLostError
+from tasks.table.pace import STALLED_CALLS
 from tasks.table.read import read_whole
 from tasks.table.requests import Item, check_table_name, delete_request, put_request
 from tasks.table.snapshot import TableSnapshot
@@ -72,7 +74,7 @@ def table(store_url: str, table_name: str) -> Iterator[Table]:
     """A new table."""
     assert store_url
     with Table(table_name, 4) as opened:
-        opened.create()
+        create(opened)
         yield opened
 
 
@@ -97,7 +99,7 @@ def test_missing_table_is_told(store_url: str, table_name: str) -> None:
 
 def test_table_is_created_once(table: Table, dynamodb: DynamoDBClient) -> None:
     """A table is created with on-demand billing and the key `pk`; to create it again does no harm."""
-    table.create()
+    create(table)
     described = dynamodb.describe_table(TableName=table.name)["Table"]
     assert described["KeySchema"] == [{"AttributeName": "pk", "KeyType": "HASH"}]
     assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
@@ -106,7 +108,7 @@ def test_table_is_created_once(table: Table, dynamodb: DynamoDBClient) -> None:
 
 def test_create_command_makes_the_same(table: Table) -> None:
     """The command for one's own account has the region, the name and the key."""
-    command = table.create_command()
+    command = create_command(table)
     assert command.startswith("aws dynamodb create-table --endpoint-url http://127.0.0.1:")
     assert f" --region us-east-1 --table-name {table.name} " in command
     assert "AttributeName=pk,KeyType=HASH --billing-mode PAY_PER_REQUEST" in command
@@ -164,7 +166,7 @@ def test_scan_reads_all_pages(table: Table, expected_records: int) -> None:
 def test_batch_puts_and_deletes(table: Table, dynamodb: DynamoDBClient) -> None:
     """A batch puts and deletes, and its write units are counted."""
     table.write_batch([put_request(record(number)) for number in range(25)], unguarded)
-    table.write_batch([put_request(record(100)), delete_request("3")], unguarded)
+    table.write_batch([put_request(record(100)), delete_request({"pk": {"S": "3"}})], unguarded)
     assert scan(dynamodb, table.name).keys() == {str(number) for number in range(25)} - {"3"} | {"100"}
     assert table.write_units == 27
 
@@ -243,7 +245,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://127.0.0.1:{server.server_address[1]}")
-        monkeypatch.setattr("tasks.table.client.MAX_WAIT_SECONDS", 0.01)
+        monkeypatch.setattr("tasks.table.pace.MAX_WAIT_SECONDS", 0.01)
         monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)  # between the SDK's own attempts
         yield
         server.shutdown()
@@ -304,8 +306,8 @@ def test_batch_without_progress_is_given_up() -> None:
 @pytest.mark.usefixtures("scripted")
 def test_leaving_a_table_ends_its_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that ends does not wait for the capacity that its last batches lack."""
-    monkeypatch.setattr("tasks.table.client.MAX_WAIT_SECONDS", 60.0)
-    monkeypatch.setattr("tasks.table.client.FIRST_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr("tasks.table.pace.MAX_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr("tasks.table.pace.FIRST_WAIT_SECONDS", 60.0)
     begun = time.monotonic()
     with Table("All", 1) as table:
         future = table.submit(table.write_batch, REQUESTS, unguarded)
@@ -369,7 +371,7 @@ def test_this_machine_is_known(monkeypatch: pytest.MonkeyPatch, url: str, expect
     """Only a table on this machine may be created without asking."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
     with Table("MarketData", 1) as table:
-        assert table.is_local is expected
+        assert table.connection.is_local is expected
 
 
 @contextmanager
@@ -611,7 +613,7 @@ def test_errors_are_raised_as_the_table_says(
     But keys that stand in the environment expire for good.
     """
     monkeypatch.setitem(ERRORS_OF_STORE, "denied", (status, code))
-    monkeypatch.setattr("tasks.table.client.STALLED_CALLS", 0)
+    monkeypatch.setattr("tasks.table.pace.STALLED_CALLS", 0)
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)
     with serve_faulty_store(store_url, Plan([Fault("denied", times=99)])) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)

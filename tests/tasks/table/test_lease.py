@@ -10,6 +10,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from tasks.table import lease as lease_module
 from tasks.table.client import Table
+from tasks.table.create import create
 from tasks.table.lease import Lease, LeaseHeldError, LeaseLostError
 from tasks.table.snapshot import TableSnapshot
 from tests.support.tables import STORED, scan
@@ -29,7 +30,7 @@ def table(store_url: str, table_name: str) -> Iterator[Table]:
     """A new table."""
     assert store_url
     with Table(table_name, 1) as opened:
-        opened.create()
+        create(opened)
         yield opened
 
 
@@ -102,7 +103,7 @@ def test_live_lease_is_waited_for(table: Table, other_table: Table) -> None:
         done.join()
         assert item
         assert item["state"] == {"S": "complete"}
-        assert said[0] == f"waiting for {lease.owner}, which writes table {table.name}"
+        assert said[0] == f"waiting for {lease.owner}, which is writing table {table.name}"
         assert other_table.waits.seconds > 0.4
 
 
@@ -162,7 +163,7 @@ def test_table_that_changed_is_not_called_complete(table: Table, other_table: Ta
         lease.wait()
         other.wait()
         assert other.take(WRITING)
-        with pytest.raises(LeaseLostError, match="it is not called complete"):
+        with pytest.raises(LeaseLostError, match="not marked complete"):
             lease.complete(STORED)
 
 

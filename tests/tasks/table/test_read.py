@@ -9,6 +9,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from tasks.table import read as module
 from tasks.table.client import Table
+from tasks.table.create import create
 from tasks.table.read import UnreadableError, read_records
 from tasks.table.requests import Item
 from tests.support.tables import STORED
@@ -25,7 +26,7 @@ def name(store_url: str, table_name: str, dynamodb: DynamoDBClient) -> str:
     """A table with two records, and items that are none."""
     assert store_url
     with Table(table_name, 1) as table:
-        table.create()
+        create(table)
     items: list[Item] = [
         {
             "pk": {"S": "34"},

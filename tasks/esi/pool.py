@@ -1,0 +1,107 @@
+"""Connections to ESI, and threads that use them."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import httpx
+
+from tasks.esi.answers import BODY_SECONDS, R, raise_for_status
+from tasks.esi.errors import RateLimitedError, TransientError
+from tasks.esi.pause import find_pause
+from tasks.network import TIMEOUT, check_url, trusted
+
+COMPATIBILITY_DATE = "2026-08-18"
+DEFAULT_URL = "https://esi.evetech.net"
+DEFAULT_USER_AGENT = "market-data/0.1.0 (set ESI_USER_AGENT to name your contact)"
+
+
+class Tokens(Protocol):
+    """What requests for orders cost, where many processes share it."""
+
+    def expect(self, requests: int) -> None:
+        """Announce how many requests will be made."""
+
+    def spend(self) -> float:
+        """Spend a request's tokens and return 0, or return the seconds to wait before trying again."""
+
+    def note_answer(self, headers: httpx.Headers) -> None:
+        """Note what an answer says of tokens."""
+
+    def pause_all(self, seconds: float) -> None:
+        """Make everybody who shares the tokens pause."""
+
+
+class Pool:
+    """Connections to ESI, and threads that use them, for one run or several.
+
+    Args:
+        url: of the API.
+        user_agent: who asks.
+        fetch_concurrency: requests in flight at once, never exceeded.
+        tokens: are spent before orders are requested, if they are shared with others.
+        auth: authorises each request, for what ESI does not show everybody.
+
+    Raises:
+        ValueError: `url` is no http(s) address, or plain http to another machine; `user_agent` fits in no header.
+    """
+
+    def __init__(
+        self, url: str, user_agent: str, fetch_concurrency: int, tokens: Tokens | None, auth: httpx.Auth | None
+    ) -> None:
+        self.url = check_url(url, "ESI_URL", DEFAULT_URL)
+        if not (user_agent.isascii() and user_agent.isprintable()):
+            raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
+        self.pause = find_pause(self.url)
+        self.tokens = tokens
+        self.threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "User-Agent": user_agent,
+                "X-Compatibility-Date": COMPATIBILITY_DATE,
+            },
+            limits=httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency),
+            timeout=TIMEOUT,
+            verify=trusted(),
+            auth=auth,
+        )
+
+    def close(self) -> None:
+        """Cancel what waits for a thread, wait for the requests in flight, and close the connections."""
+        self.threads.shutdown(cancel_futures=True)
+        self._http.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        params: dict[str, str],
+        what: str,
+        read: Callable[[httpx.Response, str, float], R],
+    ) -> R:
+        """Send one request and return what `read` makes of the answer; a limit pauses everybody.
+
+        Raises:
+            EsiError: see `tasks.esi.client`.
+        """
+        try:
+            with self._http.stream(method, path, params=params) as response:
+                if self.tokens:
+                    self.tokens.note_answer(response.headers)
+                raise_for_status(response, what)
+                return read(response, what, time.monotonic() + BODY_SECONDS)
+        except RateLimitedError as error:
+            self.pause.extend(error.pause_seconds)
+            if self.tokens:
+                try:
+                    self.tokens.pause_all(error.pause_seconds)
+                except TransientError as failure:
+                    error.add_note(f"other workers do not know of it: {failure}")
+            raise
+        except httpx.HTTPError as error:
+            cause = type(error).__name__
+            raise TransientError(f"{what}: {cause} from {self.url}: {error}", cause) from error

@@ -1,0 +1,64 @@
+"""How a run ends: its final state, and what is reported once that is recorded."""
+
+from contextvars import ContextVar
+from typing import Any, NamedTuple, cast
+
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Completed
+
+from tasks.reporting.artifacts import write_movers, write_summary
+from tasks.reporting.history import draw_history
+from tasks.reporting.reporter import attempt, report_afterwards, send_event
+from tasks.reporting.summary import Summary
+from tasks.table.records import Changes
+
+
+class Outcome(NamedTuple):
+    """What a flow run has done."""
+
+    summary: Summary
+    changes: Changes | None  # None if the table had the snapshot already
+
+
+_outcome: ContextVar[Outcome] = ContextVar("outcome")  # of this context's flow run: Prefect calls its hooks in it
+
+
+def complete(summary: Summary, changes: Changes | None) -> Summary:
+    """End the flow run with the summary's line as its state's message.
+
+    Prefect unwraps the state: a caller gets the summary.
+    """
+    _outcome.set(Outcome(summary, changes))
+    event = "not-modified" if summary.not_modified else "stored"
+    attempt(send_event, event, summary.region_id, summary.model_dump(mode="json"))
+    name = "NotModified" if summary.not_modified else "Completed"
+    return cast("Summary", Completed(name=name, message=summary.line, data=summary))
+
+
+def read_outcome() -> Outcome:
+    """Return what the flow run of this context has done, for its hooks."""
+    return _outcome.get()
+
+
+def keep_summary(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's names)
+    """Return the summary even if Prefect's confirmation of the final state was lost.
+
+    Prefect sends the state again, learns that the run has ended already, and gets a state without data.
+    """
+    if state.data is None:
+        state.data = read_outcome().summary
+
+
+def report_outcome(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
+    """Create the artifacts of a run that has stored something."""
+    outcome = read_outcome()
+    if outcome.changes:
+        report_afterwards(report_changes, outcome.summary, outcome.changes)
+
+
+def report_changes(client: SyncPrefectClient, summary: Summary, changes: Changes) -> None:
+    """Create the artifacts: the types that moved most, and the summary with its pictures."""
+    attempt(write_movers, client, summary, changes)
+    attempt(write_summary, client, summary, attempt(draw_history, client, summary) or {})

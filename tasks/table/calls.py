@@ -1,0 +1,125 @@
+"""One run's calls to one table: in flight, refused, counted."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from tasks.network import Waits
+from tasks.table.connection import Connection
+from tasks.table.errors import ThrottledError, TransientTableError, name_cause
+from tasks.table.pace import Pace
+from tasks.table.requests import check_table_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Calls:
+    """The calls of one run to one table. Use it as a context manager.
+
+    Args:
+        name: of the table.
+        connection: that they share with other tables; it stays open. Or how many calls may be in flight at once, on a
+            connection of their own.
+
+    Raises:
+        TableError: boto3's settings are wrong: no region, no credentials, no such profile.
+        ValueError: `name` is no table name.
+    """
+
+    def __init__(self, name: str, connection: Connection | int) -> None:
+        self.name = check_table_name(name)
+        self.connection = Connection(connection) if isinstance(connection, int) else connection
+        self.failures: Counter[str] = Counter()  # calls, and rests of batches, that were sent again
+        self.read_units = 0.0
+        self.write_units = 0.0
+        self.waits = Waits()
+        self._owns_connection = isinstance(connection, int)
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._submitted: set[Future[Any]] = set()
+        try:
+            self.connection.open()
+        except TransientTableError as error:
+            self.count(name_cause(error))  # the first call connects, where Prefect retries it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.drain()
+        if self._owns_connection:
+            self.connection.close()
+
+    def drain(self) -> None:
+        """Wait for this table's calls in flight, but not for capacity; cancel the others."""
+        self._ending.set()
+        with self._lock:
+            submitted = list(self._submitted)
+        wait([future for future in submitted if not future.cancel()])
+
+    def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Run `function` on one of the connection's threads; it may make one call at a time."""
+        future = self.connection.threads.submit(function, *args, **kwargs)
+        with self._lock:
+            self._submitted.add(future)
+        future.add_done_callback(self._submitted.discard)
+        return future
+
+    def wait_for_capacity(self, pace: Pace) -> bool:
+        """Wait for capacity; return False at once if that has lasted too long, or if the run is leaving the table."""
+        if pace.stalled >= pace.patience or self._ending.is_set():
+            return False
+        started = time.monotonic()
+        self._ending.wait(pace.draw_seconds())
+        self.waits.add(started)
+        return True
+
+    def call(
+        self,
+        operation: str,
+        pace: Pace | None,
+        check: Callable[[], None] = lambda: None,
+        **arguments: Any,  # noqa: ANN401 (an operation's own shape)
+    ) -> Any:  # noqa: ANN401
+        """Make a call, and count its units; while it is throttled, repeat it at a pace, unless that is None."""
+        if "RequestItems" not in arguments:
+            arguments["TableName"] = self.name
+        while True:
+            check()
+            try:
+                answer = self.connection.ask(self.name, operation, **arguments, ReturnConsumedCapacity="TOTAL")
+                break
+            except TransientTableError as error:
+                self.count(name_cause(error))
+                if pace is None or not isinstance(error, ThrottledError):
+                    raise
+                pace.note(progress=False)
+                if not self.wait_for_capacity(pace):
+                    raise
+        if pace:
+            pace.note(progress=True)
+        units = sum_units(answer.get("ConsumedCapacity"))
+        with self._lock:
+            if attempts := answer["ResponseMetadata"].get("RetryAttempts", 0):
+                self.failures["repeated by boto3"] += attempts
+            if operation in {"get_item", "scan"}:
+                self.read_units += units
+            else:
+                self.write_units += units
+        return answer
+
+    def count(self, cause: str) -> None:
+        """Count a call that failed and is sent again."""
+        with self._lock:
+            self.failures[cause] += 1
+
+
+def sum_units(consumed: Any) -> float:  # noqa: ANN401 (one table's, a list of them, or null)
+    """Return the units that a call consumed; 0 where the answer does not say."""
+    parts = consumed if isinstance(consumed, list) else [consumed]
+    return float(sum(part.get("CapacityUnits") or 0 for part in parts if part))

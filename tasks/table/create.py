@@ -1,0 +1,77 @@
+"""Creates the table where it is missing: without asking on this machine only."""
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tasks.table.client import Table
+from tasks.table.errors import NO_KEY, MissingTableError, TableError, TransientTableError, name_cause
+
+CLOSED = {"INACCESSIBLE_ENCRYPTION_CREDENTIALS", "ARCHIVING", "ARCHIVED"}  # statuses of a table without its KMS key
+
+
+def create_missing(table: Table, error: MissingTableError) -> None:
+    """Create a table on this machine that `error` says is missing.
+
+    Raises:
+        MissingTableError: it is to be elsewhere; the message has the command that creates it.
+        TransientTableError: it is being created or changed.
+        TableError: DynamoDB refused.
+    """
+    status = read_status(table)
+    if status in CLOSED:
+        raise NO_KEY.explain(f"table {table.name} is {status}") from error
+    if status:
+        raise TransientTableError(f"table {table.name} cannot be used yet: it is {status}") from error
+    if not table.connection.is_local:
+        raise MissingTableError(f"{error}; else create it with `{create_command(table)}`") from error
+    create(table)
+
+
+def create(table: Table) -> None:
+    """Create a table with on-demand billing and wait until it can be used; do nothing if it exists.
+
+    Raises:
+        TableError: DynamoDB refused.
+    """
+    try:
+        table.connection.ask(
+            table.name,
+            "create_table",
+            TableName=table.name,
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+    except TransientTableError as error:
+        if name_cause(error) != "ResourceInUseException":  # another run was quicker
+            raise
+    try:
+        waiter = table.connection.open().client.get_waiter("table_exists")
+        waiter.wait(TableName=table.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    except (ClientError, BotoCoreError) as error:
+        raise TransientTableError(f"table {table.name} is not ready: {error}") from error
+
+
+def read_status(table: Table) -> str:
+    """Return the table's status, in DynamoDB's words; empty if there is none, or it may not be seen.
+
+    Raises:
+        TransientTableError: see `tasks.table.client`.
+    """
+    try:
+        described = table.connection.ask(table.name, "describe_table", TableName=table.name)
+        return str(described["Table"]["TableStatus"])
+    except TransientTableError:
+        raise
+    except TableError:
+        return ""
+
+
+def create_command(table: Table) -> str:
+    """Return the shell command that creates the table."""
+    url = table.connection.endpoint_url
+    endpoint = "" if url.endswith((".amazonaws.com", ".amazonaws.com.cn")) else f"--endpoint-url {url} "
+    return (
+        f"aws dynamodb create-table {endpoint}--region {table.connection.aws_region} --table-name {table.name} "
+        "--attribute-definitions AttributeName=pk,AttributeType=S --key-schema AttributeName=pk,KeyType=HASH "
+        "--billing-mode PAY_PER_REQUEST"
+    )
