@@ -1,43 +1,63 @@
-"""One DynamoDB-compatible store and one Prefect server for all tests, begun by pytest's first process."""
+"""One DynamoDB-compatible store and one Prefect server for all tests, started by pytest's first process if needed."""
 
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import boto3
 import pytest
-from mypy_boto3_dynamodb import DynamoDBClient
 
-from benchmarks.heartbeats import stop_heartbeats
 from deployments.local.api import Api
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
-from tasks.table.requests import Item
-from tests.support.servers import PrefectServer, start_servers, wait_for, wait_for_store
+from tests.support.servers import PrefectServer, prepare_servers, wait_for, wait_for_store
+from tests.support.worlds import Clock
 
-SERVERS = pytest.StashKey[ExitStack]()
+if TYPE_CHECKING:  # what costs a second to import
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+NEEDED_BY = {"store": "store_url", "server": "api"}  # the fixtures that wait for a server
+STARTS = pytest.StashKey[dict[str, Callable[[], None]]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the servers, without waiting, and set the environment that all of pytest's processes get."""
-    if hasattr(config, "workerinput"):
-        return
-    config.stash[SERVERS] = start_servers()
+    """Set the environment that all of pytest's processes get, and have the servers stopped in the end."""
+    if not hasattr(config, "workerinput"):
+        servers = ExitStack()
+        config.add_cleanup(servers.close)
+        config.stash[STARTS] = prepare_servers(servers)
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the servers."""
-    if SERVERS in config.stash:
-        config.stash[SERVERS].close()
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note which servers the collected tests need; a worker of xdist has its controller start them."""
+    if not session.config.option.collectonly:
+        used = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+        for server, fixture in NEEDED_BY.items():
+            if fixture in used:
+                note_of(server).touch()
+        start_needed(session.config)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_heartbeats() -> Iterator[None]:
-    """Flow runs of this process send no heartbeats: Prefect ends them in steps of a second, and so each run."""
-    with stop_heartbeats():
-        yield
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: object) -> None:
+    """Start what a worker has found to be needed."""
+    start_needed(node.config)  # type: ignore[attr-defined]  # xdist has no types
+
+
+def note_of(server: str) -> Path:
+    """Return the file whose presence says that a server is needed."""
+    return Path(os.environ["PREFECT_HOME"]).with_name(f"{server}-is-needed")
+
+
+def start_needed(config: pytest.Config) -> None:
+    """Start the servers that are needed and have not been started, without waiting."""
+    starts = config.stash.get(STARTS, {})
+    for server in [server for server in starts if note_of(server).exists()]:
+        starts.pop(server)()
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +68,16 @@ def store_url() -> str:
 
 @pytest.fixture(scope="session")
 def api() -> Iterator[Api]:
-    """A Prefect server's API."""
-    with Api(os.environ["PREFECT_API_URL"]) as opened:
+    """A Prefect server's API.
+
+    Flow runs of this process send no heartbeats: Prefect ends them in steps of a second, and so each run.
+    """
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings  # noqa: PLC0415 (two seconds)
+
+    with (
+        Api(os.environ["PREFECT_API_URL"]) as opened,
+        temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
         wait_for(opened.is_up, "the Prefect server")
         yield opened
 
@@ -71,8 +99,10 @@ def own_api(own_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Api:
 
 
 @pytest.fixture(scope="session")
-def dynamodb(store_url: str) -> Iterator[DynamoDBClient]:
+def dynamodb(store_url: str) -> "Iterator[DynamoDBClient]":
     """A client of the store, as a reader has it."""
+    import boto3  # noqa: PLC0415 (half a second)
+
     client = boto3.client("dynamodb", endpoint_url=store_url)
     yield client
     client.close()
@@ -82,17 +112,6 @@ def dynamodb(store_url: str) -> Iterator[DynamoDBClient]:
 def table_name() -> str:
     """A name that no other test has."""
     return f"Market-{uuid.uuid4()}"
-
-
-class Clock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        """Return the unix time."""
-        return self.now
 
 
 @pytest.fixture
@@ -113,9 +132,3 @@ def served(market: Market, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with serve(market) as url:
         monkeypatch.setenv("ESI_URL", url)
         yield url
-
-
-def scan(dynamodb: DynamoDBClient, table_name: str) -> dict[str, Item]:
-    """Return all of a table by `pk`, as a reader sees it."""
-    pages = dynamodb.get_paginator("scan").paginate(TableName=table_name, ConsistentRead=True)
-    return {item["pk"]["S"]: dict(item) for page in pages for item in page["Items"]}

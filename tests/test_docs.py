@@ -15,8 +15,9 @@ from tasks.catalogue.names import regions, types
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine
 from tasks.store_records import split_writes
 from tasks.table.records import Changes, Record
-from tests.deployments.test_prefect_yaml import DEPLOYED, FLOWS
-from tests.flows.test_market_data import VENAL, read_task_runs
+from tests.support.deployed import DEPLOYED, FLOWS
+from tests.support.runs import read_task_runs
+from tests.support.worlds import VENAL
 
 NAMES = [
     "README.md",

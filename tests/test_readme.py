@@ -19,8 +19,8 @@ from deployments.local.stack import read_automations
 from tasks.esi.credentials import load_credentials
 from tasks.table.client import Table
 from tasks.table.create import create_command
-from tests.conftest import scan
 from tests.support.servers import wait_for
+from tests.support.tables import scan
 
 README = Path(CHECKOUT, "README.md").read_text()
 SHELL = [

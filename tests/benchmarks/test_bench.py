@@ -29,7 +29,7 @@ from benchmarks.report import write_report
 from benchmarks.states import Times, to_spans
 from benchmarks.tables import Records, Tables, WrongTableError, check, true_records
 from deployments.local.market.market import Market
-from tests.conftest import scan
+from tests.support.tables import scan
 
 REGION_ID = 10000003  # one page
 

@@ -19,8 +19,10 @@ from benchmarks.scale.services import MissingProgramError, count_messages, find_
 from benchmarks.tables import WrongTableError
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
-from tests.flows.test_market_data import VENAL, truth
+from tests.support.programs import needs
 from tests.support.servers import wait_for
+from tests.support.truth import truth
+from tests.support.worlds import VENAL
 
 TRITANIUM = {"pk": {"S": "34"}, "price": {"N": "4.1"}, "volume": {"N": "30"}}
 SNAPSHOT = {
@@ -188,7 +190,7 @@ def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.outage
-@pytest.mark.skipif(bool(missing_programs()), reason="; ".join(missing_programs()))
+@needs(not missing_programs(), "; ".join(missing_programs()))
 def test_tables_are_exact_after_kills() -> None:
     """A worker, the API servers and Redis die while two workers run three regions; nothing is left running."""
     done = run_scale("--workers", "2", "--regions", *SMALL)
@@ -200,7 +202,7 @@ def test_tables_are_exact_after_kills() -> None:
 
 
 @pytest.mark.outage
-@pytest.mark.skipif(bool(missing_programs()), reason="; ".join(missing_programs()))
+@needs(not missing_programs(), "; ".join(missing_programs()))
 def test_nothing_is_left_when_it_is_stopped() -> None:
     """Ctrl-C while everything is up ends every process and removes the databases' folder."""
     command = [sys.executable, "-m", "benchmarks.scale", "--workers", "1", "--no-kills", "--regions", *SMALL]

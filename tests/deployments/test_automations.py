@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -21,13 +20,12 @@ from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
 from flows.next_run import TAG
 from tasks.reporting.reporter import UNIVERSE_TAG
-from tests.conftest import Clock
-from tests.flows.test_market_data import expire
-from tests.flows.test_next_run import deploy, make_run, schedule
-from tests.flows.test_sight import ask, inflate
-from tests.support.faults.api import serve_changed
+from tests.support.faults.server import serve_changed
 from tests.support.receiver import receive
+from tests.support.runs import ask, deploy, make_run, read_events, run_command, schedule
 from tests.support.servers import wait_for
+from tests.support.tables import expire, inflate
+from tests.support.worlds import Clock
 
 REGION_ID = 10000005  # one page
 REGION = f"market.region.{REGION_ID}"
@@ -58,18 +56,18 @@ def test_what_happens_is_told(
     """What a run did is an event; a shrunk snapshot, the failed run, a stale table and a late run are noticed."""
     begun = datetime.now(UTC)
     ask_for_late_run(own_api)
-    assert run(table_name) == 0
-    assert run(table_name) == 0
+    assert run_command(table_name) == 0
+    assert run_command(table_name) == 0
     wait_for(lambda: len(read_events(own_api, "market.", begun)) == 2, "the first runs' events")
     clock.now += 300
     expire(dynamodb, table_name)
-    assert run(table_name) == 0
+    assert run_command(table_name) == 0
     assert "last 2 runs" in read_summaries(own_api)[0]
     assert report(table_name, tmp_path / "report.html") in {1, 2}  # events are written down within seconds
     inflate(dynamodb, table_name)
     expire(dynamodb, table_name)
     clock.now += 300
-    assert run(table_name) == 1
+    assert run_command(table_name) == 1
     names = [f"market.snapshot.{what}" for what in ("stored", "not-modified", "stored", "refused")]
     wait_for(lambda: len(read_events(own_api, "market.", begun)) == len(names), "the events")
     events = read_events(own_api, "market.", begun)
@@ -177,7 +175,7 @@ def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> 
         subprocess.run([sys.executable, "-c", CREATE_BLOCK, messages.url], cwd=CHECKOUT, check=True)
         assert deploy_automations("custom-webhook/test").count("send-notification") == 6
         own_api.apply_automations(read_automations())  # as `make up` does
-        assert run(table_name, 19999999) == 1
+        assert run_command(table_name, 19999999) == 1
         wait_for(lambda: bool(messages.posts), "the message")
     message = json.loads(messages.posts[0][1])
     assert message["subject"] == "market-data tells of failed runs"
@@ -215,12 +213,6 @@ def read_summaries(own_api: Api) -> list[str]:
     return [artifact["data"] for artifact in ask(own_api, "/artifacts/filter", wanted)]
 
 
-def run(table_name: str, region_id: int = REGION_ID) -> int:
-    """Run the flow in a process of its own, and return its exit code."""
-    options = ["--region-id", str(region_id), "--table-name", table_name]
-    return subprocess.run([sys.executable, "-m", "flows.market_data", *options], cwd=CHECKOUT, check=False).returncode
-
-
 def report(table_name: str, file: Path) -> int:
     """Write a report, and return how many runs are in it."""
     command = [sys.executable, "-m", "deployments.report", "--table-name", table_name, "--file", str(file)]
@@ -234,13 +226,6 @@ def ask_for_late_run(own_api: Api) -> None:
     name = f"late-{uuid.uuid4()}"
     ask(own_api, "/deployments/", {"name": name, "flow_id": flow["id"]})
     own_api.create_run(f"market-data/{name}", {})
-
-
-def read_events(own_api: Api, prefix: str, since: datetime) -> list[dict[str, Any]]:
-    """Return the events from a time on whose names begin so, the oldest first."""
-    wanted = {"filter": {"event": {"prefix": [prefix]}, "occurred": {"since": since.isoformat()}}, "limit": 50}
-    found: list[dict[str, Any]] = ask(own_api, "/events/filter", wanted)["events"]
-    return sorted(found, key=lambda event: str(event["occurred"]))
 
 
 def told(own_api: Api, since: datetime) -> set[str]:

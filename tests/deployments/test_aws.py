@@ -11,19 +11,15 @@ from typing import Any
 
 import boto3
 import pytest
-from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
 from deployments.local.environment import CHECKOUT, STORE_VENV, base_environment, store_environment
 from deployments.local.processes import Child, free_port
 from deployments.local.stack import answers
 from tasks.table.client import Table
 from tasks.table.create import create
-from tests.support.image import IMAGE_TAG, find_secrets
+from tests.support.deployment_files import IMAGE_TAG, RESOURCES, TEMPLATE, TEMPLATE_FILE, find_secrets
 from tests.support.servers import wait_for
 
-FILE = Path(CHECKOUT, "deployments/aws/market-data.yaml")
-TEMPLATE: dict[str, Any] = json.loads(json.dumps(cfn_yaml.load(str(FILE))))
-RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 POLICY = json.loads(Path(CHECKOUT, "deployments/aws/iam-policy.json").read_text())
 GIVEN = {
     "Image": f"123456789012.dkr.ecr.us-east-1.amazonaws.com/market-data:{IMAGE_TAG}",
@@ -132,7 +128,7 @@ def test_no_secret_stands_in_the_template() -> None:
     assert not find_secrets(TEMPLATE)
     (container,) = RESOURCES["TaskDefinition"]["Properties"]["ContainerDefinitions"]
     assert container["Secrets"] == [{"Name": "PREFECT_API_KEY", "ValueFrom": {"Ref": "PrefectApiKeySecretArn"}}]
-    assert not re.search(r"AKIA|pnu_|BEGIN .*KEY", FILE.read_text())
+    assert not re.search(r"AKIA|pnu_|BEGIN .*KEY", TEMPLATE_FILE.read_text())
     assert find_secrets({"Environment": [{"Name": "PREFECT_API_KEY", "Value": "pnu_1"}]})
 
 

@@ -19,10 +19,11 @@ from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from deployments.local.processes import Child
 from deployments.local.stack import prefect
 from tasks.esi.token_bucket import LIMIT
-from tests.conftest import scan
-from tests.flows.test_market_data import VENAL, records, truth
-from tests.flows.test_sight import ask
+from tests.support.runs import ask
 from tests.support.servers import wait_for
+from tests.support.tables import records, scan
+from tests.support.truth import truth
+from tests.support.worlds import VENAL
 
 SMALL, STRUCTURE = 10000003, 1_000_000_000_002
 SAVE = "from prefect.blocks.system import Secret; Secret"

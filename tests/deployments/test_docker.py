@@ -15,22 +15,21 @@ import compose_spec
 import pytest
 
 from deployments.local.environment import CHECKOUT, prefect_environment
-from tests.support.image import (
+from tests.support.deployment_files import (
+    COMPOSE,
     DEVELOPMENT,
+    DOCKER,
     IMAGE_TAG,
     LOCK,
     LOCKED,
     PROJECT,
     RUN_LOCK,
+    SERVICES,
     find_secrets,
-    load,
     read_lock,
 )
 
-FOLDER = Path(CHECKOUT, "deployments/docker")
-DOCKERFILE = (FOLDER / "Dockerfile").read_text()
-COMPOSE = load(FOLDER / "compose.yaml")
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 SERVERS = {name: service for name, service in SERVICES.items() if "postgres_password" in service.get("secrets", [])}
 # Names that the docs of Prefect use, and those of the settings behind them.
 ALIASES = {
@@ -97,7 +96,7 @@ def test_no_secret_is_in_a_file() -> None:
 def is_sent(name: str) -> bool:
     """Whether Docker gets a file of the checkout to build from: the last line of Dockerfile.dockerignore that fits."""
     sent = True
-    for line in (FOLDER / "Dockerfile.dockerignore").read_text().splitlines():
+    for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines():
         pattern = line.removeprefix("!").replace("**/", "*")
         if line and not line.startswith("#") and (fnmatch(name, pattern) or fnmatch(name, f"{pattern}/*")):
             sent = line.startswith("!")
@@ -133,7 +132,7 @@ def load_settings(environ: dict[str, str], tmp_path: Path) -> dict[str, Any]:
     secret.write_text("p@ss/w:rd%1\n")
     environ = {name: str(secret) if name.endswith("_FILE") else value for name, value in environ.items()}
     done = subprocess.run(
-        [FOLDER / "entrypoint.sh", sys.executable, "-c", SETTINGS],
+        [DOCKER / "entrypoint.sh", sys.executable, "-c", SETTINGS],
         env={"PATH": os.environ["PATH"], "PREFECT_HOME": str(tmp_path), "HOME": str(tmp_path)} | environ,
         capture_output=True,
         text=True,
@@ -158,7 +157,7 @@ def test_prefect_knows_all_settings(tmp_path: Path) -> None:
 def test_missing_secret_ends_a_service() -> None:
     """A secret whose file is not there is an error at once, and not an empty password."""
     environ = {"PATH": os.environ["PATH"], "PREFECT_SERVER_DATABASE_PASSWORD_FILE": "/nowhere/password"}
-    done = subprocess.run([FOLDER / "entrypoint.sh", "true"], env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run([DOCKER / "entrypoint.sh", "true"], env=environ, capture_output=True, text=True, check=False)
     assert done.returncode
     assert "/nowhere/password" in done.stderr
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from deployments.local.environment import CHECKOUT
-from tests.support.image import IMAGE_TAG, RETENTION, find_secrets, load
+from tests.support.deployment_files import IMAGE_TAG, RETENTION, find_secrets, load
 
 FOLDER = Path(CHECKOUT, "deployments/kubernetes")
 PODS = ["resources", "extraEnvVarsSecret", "extraEnvVarsCM", "livenessProbe", "readinessProbe", "replicaCount"]

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployments.local.environment import CHECKOUT
-from tests.deployments.test_aws import TEMPLATE
-from tests.deployments.test_docker import SERVICES
-from tests.support.image import IMAGE_TAG
+from tests.support.deployment_files import IMAGE_TAG, SERVICES, TEMPLATE
 
 DOCS = Path(CHECKOUT, "docs/machines.md").read_text()
 README = Path(CHECKOUT, "README.md").read_text()

@@ -15,11 +15,11 @@ from deployments.local.api import Api
 from deployments.local.market.market import refuse
 from deployments.local.processes import Child
 from deployments.local.stack import prefect, read_automations
-from tests.conftest import Clock, scan
-from tests.flows.test_failures import Faulty
-from tests.flows.test_market_data import VENAL, records, truth
 from tests.support.chaos.kills import FINAL, running_below
 from tests.support.servers import PrefectServer, wait_for
+from tests.support.tables import records, scan
+from tests.support.truth import truth
+from tests.support.worlds import VENAL, Clock, Faulty
 
 POOL = "outage"
 DEPLOYMENT = "market-data/outage"

@@ -1,28 +1,14 @@
 """What `prefect deploy --all` deploys."""
 
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from prefect import Flow
 
 from deployments.local.environment import CHECKOUT, DEPLOYMENTS
 from deployments.local.stack import read_automations
-from flows.market_data import market_data
 from flows.parameters import fill_in
-from flows.player_count import player_count
-from flows.structure_market import structure_market
-from flows.universe import universe
+from tests.support.deployed import DEPLOYED, FLOWS, PREFECT_YAML
 
-FILE = Path(CHECKOUT, "prefect.yaml")
-DEPLOYED: list[dict[str, Any]] = msgspec.yaml.decode(FILE.read_bytes())["deployments"]
-FLOWS: dict[str, Flow[..., Any]] = {
-    "flows/market_data.py:market_data": market_data,
-    "flows/universe.py:universe": universe,
-    "flows/player_count.py:player_count": player_count,
-    "flows/structure_market.py:structure_market": structure_market,
-}
 REGIONS = [deployment for deployment in DEPLOYED if "region_id" in deployment["parameters"]]
 
 
@@ -67,8 +53,8 @@ def test_deployments_write_tables_of_their_own() -> None:
 
 def test_no_path_of_a_machine() -> None:
     """The file names no absolute path, so that it deploys from any checkout."""
-    assert str(CHECKOUT) not in FILE.read_text()
-    assert "set_working_directory" not in FILE.read_text()
+    assert str(CHECKOUT) not in PREFECT_YAML.read_text()
+    assert "set_working_directory" not in PREFECT_YAML.read_text()
 
 
 @pytest.mark.parametrize("automation", read_automations(), ids=lambda automation: automation["name"])

@@ -14,19 +14,21 @@ from flows.market_data import market_data
 from tasks.catalogue.names import type_name
 from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
-from tests.flows.test_market_data import VENAL, truth
 from tests.support.browser import CHROMIUM, WIDTH, open_page
-from tests.tasks.reporting.test_pictures import BEGUN, make_run
+from tests.support.programs import needs
+from tests.support.summaries import BEGUN, make_summary
+from tests.support.truth import truth
+from tests.support.worlds import VENAL
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
-in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
+in_a_browser = needs(CHROMIUM, "there is no chromium: apt-get install chromium")
 
 
 @pytest.fixture
 def report(table_name: str, tmp_path: Path) -> Path:
     """A report of a whole table and three runs."""
     market_data(VENAL, table_name)
-    runs = [make_run(number, written=100 * number + 7, price_changes={1: 2}) for number in (3, 2, 1)]
+    runs = [make_summary(number, written=100 * number + 7, price_changes={1: 2}) for number in (3, 2, 1)]
     file = tmp_path / "report.html"
     file.write_text(render(table_name, *read_records(table_name), runs), encoding="utf-8")
     return file
@@ -97,7 +99,7 @@ def test_numbers_come_in_order_and_whole(tmp_path: Path, width: int) -> None:
     """Ids are in numeric order, and no number breaks, however long it is and however small the phone."""
     records = dict.fromkeys(("11188", "1119", "11190", "34", "2"), WIDE)
     file = tmp_path / "report.html"
-    file.write_text(render("Market", records, SNAPSHOT, [make_run(orders=12_345_678)]), encoding="utf-8")
+    file.write_text(render("Market", records, SNAPSHOT, [make_summary(orders=12_345_678)]), encoding="utf-8")
     with open_page(width) as page:
         page.goto(file.as_uri())
         assert read_column(page, 1) == ["2", "34", "1119", "11188", "11190"]
@@ -119,7 +121,7 @@ def test_numbers_come_in_order_and_whole(tmp_path: Path, width: int) -> None:
 )
 def test_one_is_no_plural(number: int, said: str) -> None:
     """One run is `the last run`, one record `1 record`."""
-    runs = [make_run(each) for each in range(number)]
+    runs = [make_summary(each) for each in range(number)]
     html = render("Market", {"34": WIDE}, SNAPSHOT, runs)
     assert said in html
     assert not re.findall(r"\b1 (?:runs|records|orders|pages)\b", re.sub("<[^>]+>", "", html))
@@ -155,7 +157,7 @@ def test_report_is_written(table_name: str, tmp_path: Path, capsys: pytest.Captu
 )
 def test_orders_that_are_not_from_esi_are_called_made_up(esi_url: str, source: str) -> None:
     """A summary says where its orders came from, and what that makes of them."""
-    assert make_run(esi_url=esi_url).source == source
+    assert make_summary(esi_url=esi_url).source == source
 
 
 def test_missing_table_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

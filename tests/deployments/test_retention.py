@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployments.test_automations import run
+from tests.support.runs import run_command
 from tests.support.servers import PrefectServer, wait_for
 
 pytestmark = pytest.mark.usefixtures("served", "store_url")
@@ -26,7 +26,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectS
 
 def test_old_runs_and_events_are_removed(server: PrefectServer, table_name: str) -> None:
     """After a day the events of task runs are gone, after a week the run with its logs and artifacts."""
-    assert run(table_name) == 0
+    assert run_command(table_name) == 0
     wait_for(lambda: count(server, "events", "event = 'market.snapshot.stored'") == 1, "the run's event")
     age(server, "events", "occurred", timedelta(days=2))
     wait_for(lambda: count(server, "events", "event LIKE 'prefect.task-run.%'") == 0, "the removal of events")

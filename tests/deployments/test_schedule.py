@@ -16,9 +16,9 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from deployments.local.processes import free_port
-from tests.conftest import scan
-from tests.flows.test_market_data import records, truth
 from tests.support.servers import wait_for
+from tests.support.tables import records, scan
+from tests.support.truth import truth
 
 SECTION = Path(CHECKOUT, "README.md").read_text().split("## Schedule it\n")[1].split("\n## ")[0]
 SERVER, WORKER, THIRD_TERMINAL = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)

@@ -40,9 +40,8 @@ from deployments.local.stack import Addresses, FullDiskError, check_disk, read_a
 from deployments.status import ROUNDS, SNAPSHOTS
 from flows.market_data import market_data
 from tasks.catalogue.names import regions
-from tests.conftest import Clock
-from tests.flows.test_failures import Faulty
 from tests.support.servers import wait_for
+from tests.support.worlds import Clock, Faulty
 
 USER = {
     "AWS_PROFILE": "production",

@@ -24,10 +24,10 @@ from flows.market_data import market_data
 from flows.next_run import TAG
 from flows.structure_market import structure_market
 from flows.universe import universe
-from tests.conftest import scan
-from tests.flows.test_market_data import VENAL
-from tests.flows.test_sight import ask
+from tests.support.runs import ask
 from tests.support.servers import PrefectServer
+from tests.support.tables import scan
+from tests.support.worlds import VENAL
 
 SMALL, DOMAIN = 10000003, 10000043  # of one page, of 190
 SCHEDULED, RUNNING, COMPLETED = ({"type": kind} for kind in ("SCHEDULED", "RUNNING", "COMPLETED"))

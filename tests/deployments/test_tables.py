@@ -19,7 +19,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.environment import CHECKOUT
 from deployments.tables import main
 from tasks.catalogue.names import regions
-from tests.deployments.test_aws import RESOURCES
+from tests.support.deployment_files import RESOURCES
 from tests.support.faults.plan import Fault, Plan
 from tests.support.faults.store import ERRORS, serve_faulty_store
 

@@ -7,15 +7,16 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.api import Api
-from tests.conftest import Clock
-from tests.deployments.test_automations import read_events, run
-from tests.flows.test_market_data import expire
 from tests.support.browser import CHROMIUM, find_run, look_at_run
+from tests.support.programs import needs
+from tests.support.runs import read_events, run_command
 from tests.support.servers import wait_for
+from tests.support.tables import expire
+from tests.support.worlds import Clock
 
 pytestmark = [
     pytest.mark.usefixtures("served", "store_url"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
+    needs(CHROMIUM, "there is no chromium: apt-get install chromium"),
 ]
 
 
@@ -24,10 +25,10 @@ def test_run_is_there_to_be_looked_at(
 ) -> None:
     """From the dashboard one clicks through a run, its graph, its states and its artifacts, and nothing is missing."""
     begun = datetime.now(UTC)
-    assert run(table_name) == 0
+    assert run_command(table_name) == 0
     wait_for(lambda: bool(read_events(own_api, "market.", begun)), "the first run's event")
     expire(dynamodb, table_name)
     clock.now += 300
-    assert run(table_name) == 0
+    assert run_command(table_name) == 0
     ui_url = own_api.url.removesuffix("/api")
     look_at_run(ui_url, find_run(ui_url), tmp_path)

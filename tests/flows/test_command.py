@@ -19,11 +19,12 @@ from flows.market_data import market_data
 from flows.player_count import player_count
 from flows.structure_market import structure_market
 from flows.universe import universe
-from tests.conftest import scan
-from tests.flows.test_market_data import DERELIK, records, truth
-from tests.flows.test_sight import ask
 from tests.support.faults.plan import Fault, Plan
 from tests.support.faults.store import serve_faulty_store
+from tests.support.runs import ask
+from tests.support.tables import records, scan
+from tests.support.truth import truth
+from tests.support.worlds import DERELIK
 
 PROGRAM = "python -m flows.market_data"
 

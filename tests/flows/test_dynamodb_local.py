@@ -1,9 +1,6 @@
-"""The half that stores, against Amazon's own DynamoDB Local, where it is there.
+"""The half that stores, against Amazon's own DynamoDB Local, which `.ci/run` unpacks from an npm package.
 
-It comes in the npm package amplify-dynamodb-simulator and needs Java 17:
-
-    npm install amplify-dynamodb-simulator
-    DYNAMODB_LOCAL=node_modules/amplify-dynamodb-simulator/emulator make test
+It needs Java 17.
 """
 
 import os
@@ -16,22 +13,25 @@ import boto3
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from deployments.local.processes import Child, free_port
 from flows.market_data import market_data
 from tasks.table.client import Table
 from tasks.table.errors import TableError
 from tasks.table.read import read_records
-from tests.conftest import Clock, scan
-from tests.flows.test_market_data import VENAL, records, truth
+from tests.support.programs import needs
 from tests.support.servers import wait_for
+from tests.support.tables import records, scan
+from tests.support.truth import truth
+from tests.support.worlds import VENAL, Clock
 
-EMULATOR = Path(os.environ.get("DYNAMODB_LOCAL", ""))
+EMULATOR = Path(CHECKOUT, ".local/dynamodb-local")
 
 pytestmark = [
-    pytest.mark.skipif(
-        not (os.environ.get("DYNAMODB_LOCAL") and shutil.which("java")),
-        reason="DYNAMODB_LOCAL does not name the folder of DynamoDBLocal.jar, or there is no Java",
+    needs(
+        Path(EMULATOR, "DynamoDBLocal.jar").exists() and shutil.which("java"),
+        "there is no DynamoDB Local, or no Java: see .ci/run",
     ),
     pytest.mark.usefixtures("served", "api"),
 ]
@@ -42,7 +42,7 @@ def dynamodb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Dynamo
     """A client of DynamoDB Local, which boto3 finds in the environment."""
     port = free_port()
     options = ["-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar", "-inMemory", "-port", str(port)]
-    command = ["sh", "-c", 'cd "$0" && exec java "$@"', str(EMULATOR.resolve()), *options]
+    command = ["sh", "-c", 'cd "$0" && exec java "$@"', str(EMULATOR), *options]
     child = Child("DynamoDB Local", command, os.environ, tmp_path / "log")
     wait_for(lambda: listens(port), "DynamoDB Local")
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://127.0.0.1:{port}")

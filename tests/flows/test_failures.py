@@ -9,33 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from deployments.local.environment import CHECKOUT
-from deployments.local.market.market import Generation, Market, Reply, Request, refuse
+from deployments.local.market.market import Market, refuse
 from deployments.local.market.server import serve
 from flows.market_data import market_data
 from tasks.esi.pause import find_pause
 from tasks.table.errors import TableError
-from tests.conftest import Clock
-from tests.flows.test_market_data import VENAL
+from tests.support.worlds import VENAL, Clock, Faulty
 
 pytestmark = pytest.mark.usefixtures("store_url", "api")
-
-
-class Faulty(Market):
-    """A market that gives planned replies to the first requests for a page, and then behaves."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock=clock)
-        self.plan: dict[str, list[Reply]] = {}  # replies by page
-        self.on_page: dict[str, float] = {}  # seconds by which the clock moves when a page has been asked for
-
-    def give_page(self, request: Request, generation: Generation) -> Reply:
-        """Return the planned reply, or the true one."""
-        page = request.query.get("page", "HEAD")
-        reply = self.plan[page].pop(0) if self.plan.get(page) else super().give_page(request, generation)
-        if page in self.on_page:
-            assert isinstance(self.clock, Clock)
-            self.clock.now += self.on_page.pop(page)
-        return reply
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """The flow, run for real: against the market stand-in, the strict store and a Prefect server."""
 
-from decimal import Decimal
 from typing import Any
 
-import httpx
 import pandas as pd
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
@@ -17,12 +15,12 @@ from tasks.esi.errors import RefusedError
 from tasks.table.errors import TableError
 from tasks.table.guards import ShrinkError
 from tasks.table.requests import Item
-from tests.conftest import Clock, scan
-from tests.support import reference
 from tests.support.faults.issuer import serve_issuer
-from tests.support.servers import wait_for
+from tests.support.runs import read_task_runs
+from tests.support.tables import expire, records, scan
+from tests.support.truth import assert_same, truth
+from tests.support.worlds import DERELIK, PERIOD_BASIS, VENAL, Clock
 
-VENAL, PERIOD_BASIS, DERELIK = 10000015, 10000063, 10000001
 PARAMETERS: list[tuple[Any, Any, Any]] = [
     ("sell", "max", "full"),
     ("buy", "mean", "fuzzwork"),
@@ -33,37 +31,6 @@ PARAMETERS: list[tuple[Any, Any, Any]] = [
 ]  # tests/tasks/test_aggregate.py has all of them
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
-
-
-def truth(
-    market: Market, region_id: int, order_type: str = "sell", price: str = "min", detail: str = "compact"
-) -> dict[str, Item]:
-    """Return the exact table of the present snapshot, from the orders themselves, without the flow's code."""
-    orders = make_orders(market.seed, region_id, market.index)[list(reference.Order._fields)]
-    records = reference.aggregate(
-        (reference.Order(*row) for row in orders.itertuples(index=False)), order_type, price, detail
-    )
-    return {str(type_id): to_item(str(type_id), record) for type_id, record in records.items()}
-
-
-def to_item(pk: str, record: reference.Record) -> Item:
-    """Return a record as DynamoDB holds it."""
-    item: Item = {"pk": {"S": pk}, "price": to_number(record.price), "volume": to_number(record.volume)}
-    for side, figures in (("buy", record.buy), ("sell", record.sell)):
-        if figures is not None:
-            item[side] = {"M": {name: to_number(value) for name, value in figures.items()}}
-    return item
-
-
-def to_number(value: float) -> Item:
-    """Return a number in plain digits, without zeros that say nothing."""
-    digits = f"{Decimal(repr(value)):f}"
-    return {"N": digits.rstrip("0").rstrip(".") if "." in digits else digits}
-
-
-def records(items: dict[str, Item]) -> dict[str, Item]:
-    """Return a table's items without `#snapshot`."""
-    return {pk: item for pk, item in items.items() if not pk.startswith("#")}
 
 
 @pytest.mark.parametrize("region_id", [VENAL, DERELIK])
@@ -311,38 +278,3 @@ def make_buys(seed: int, region_id: int, index: int) -> pd.DataFrame:
     """Return a snapshot's orders without its sells."""
     orders = make_orders(seed, region_id, index)
     return orders[orders["is_buy_order"]]
-
-
-def expire(dynamodb: DynamoDBClient, table_name: str, pk: str = "#snapshot") -> None:
-    """Let time pass: the stored snapshot's `expires` is over."""
-    dynamodb.update_item(
-        TableName=table_name,
-        Key={"pk": {"S": pk}},
-        UpdateExpression="SET expires = :past",
-        ExpressionAttributeValues={":past": {"S": "2020-01-01T00:00:00Z"}},
-    )
-
-
-def read_task_runs(api: Api, flow_run_id: str, last: str = "Store Records: complete") -> list[str]:
-    """Return the names of a flow run's task runs, once the server has all of its events, that of `last` too."""
-    wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "limit": 200}
-    found: list[str] = []
-
-    def is_settled() -> bool:
-        runs = httpx.post(f"{api.url}/task_runs/filter", json=wanted, trust_env=False).json()
-        found[:] = [run["name"] for run in runs if run["state_name"] == "Completed"]
-        return last in found and len(found) == len(runs)
-
-    wait_for(is_settled, "the last task run's event")
-    return found
-
-
-def assert_same(items: dict[str, Item], expected: dict[str, Item]) -> None:
-    """Compare tables byte for byte; the standard deviations, whose root rounds once more, to 12 digits."""
-    assert items.keys() == expected.keys()
-    for pk, item in items.items():
-        for side in ("buy", "sell"):
-            if got := item.get(side, {}).get("M", {}).pop("stddev", None):
-                wanted = expected[pk][side]["M"].pop("stddev")
-                assert float(got["N"]) == pytest.approx(float(wanted["N"]), rel=1e-12)
-    assert items == expected

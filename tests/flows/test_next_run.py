@@ -16,7 +16,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from benchmarks.freshness import measure
 from deployments.local.api import Api
 from deployments.local.market.market import Market
 from flows.market_data import market_data
@@ -24,10 +23,12 @@ from flows.next_run import JITTER_SECONDS, MAX_AHEAD, MOMENT, TAG, follow_esi, n
 from flows.player_count import player_count
 from flows.universe import universe
 from tasks.reporting.summary import Summary
-from tests.conftest import Clock, scan
-from tests.flows.test_market_data import expire, records, truth
-from tests.flows.test_sight import ask
-from tests.support.faults.api import serve_changed
+from tests.support.faults.server import serve_changed
+from tests.support.freshness import measure
+from tests.support.runs import ask, deploy, find_runs, make_run, read_run, schedule, scheduled_runs
+from tests.support.tables import expire, records, scan
+from tests.support.truth import truth
+from tests.support.worlds import Clock
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -63,62 +64,12 @@ def test_day_of_following_is_fresh(phase_seconds: int) -> None:
     assert freshness.worst_seconds <= 330
 
 
-ANCHOR = "2026-01-01T00:00:00+00:00"
 OTHER = 10000006
-DAY_SECONDS = 86_400
-
-
-def schedule(*, active: bool = True, slug: str | None = None, **parameters: Any) -> dict[str, Any]:
-    """Return a schedule, as Prefect's API takes it."""
-    slugged = {"slug": slug} if slug else {}
-    return {
-        "schedule": {"interval": DAY_SECONDS, "anchor_date": ANCHOR},
-        "active": active,
-        "parameters": parameters,
-        **slugged,
-    }
-
-
-def deploy(
-    api: Api, parameters: dict[str, Any], *schedules: dict[str, Any], name: str = "", flow: str = "market-data"
-) -> str:
-    """Make a deployment, or deploy it again as `prefect deploy` does, and return its id."""
-    flow_id = ask(api, "/flows/", {"name": flow})["id"]
-    body = {"name": name or str(uuid.uuid4()), "flow_id": flow_id, "parameters": parameters, "schedules": schedules}
-    return str(ask(api, "/deployments/", body)["id"])
-
-
-def find_runs(api: Api, deployment_id: str, **which: Any) -> list[FlowRun]:
-    """Return the runs of a deployment that are as wanted, the first due first."""
-    wanted = {"deployments": {"id": {"any_": [deployment_id]}}, "flow_runs": which, "sort": "EXPECTED_START_TIME_ASC"}
-    return [FlowRun.model_validate(run) for run in ask(api, "/flow_runs/filter", wanted)]
-
-
-def scheduled_runs(api: Api, deployment_id: str) -> list[FlowRun]:
-    """Have each schedule of a deployment make a run that is due, and return them."""
-    now = datetime.now(UTC)
-    bounds = {"start_time": str(now - timedelta(days=1)), "end_time": str(now), "min_runs": 1, "max_runs": 1}
-    httpx.post(f"{api.url}/deployments/{deployment_id}/schedule", json=bounds, trust_env=False).raise_for_status()
-    due = find_runs(
-        api, deployment_id, expected_start_time={"before_": str(now)}, state={"type": {"any_": ["SCHEDULED"]}}
-    )
-    return [run for run in due if run.auto_scheduled]
-
-
-def make_run(api: Api, deployment_id: str, tags: list[str], **parameters: Any) -> FlowRun:
-    """Make a run of a deployment."""
-    path = f"/deployments/{deployment_id}/create_flow_run"
-    return FlowRun.model_validate(ask(api, path, {"parameters": parameters, "tags": tags}))
 
 
 def followers(api: Api, deployment_id: str) -> list[FlowRun]:
     """Return the runs of a deployment that are to follow another."""
     return find_runs(api, deployment_id, tags={"all_": [TAG]}, state={"type": {"any_": ["SCHEDULED"]}})
-
-
-def read_run(api: Api, run: FlowRun) -> FlowRun:
-    """Return a run as the server has it now."""
-    return FlowRun.model_validate(httpx.get(f"{api.url}/flow_runs/{run.id}", trust_env=False).json())
 
 
 def start(api: Api, run: FlowRun, flow: Flow[..., Any] = market_data) -> State[Any]:

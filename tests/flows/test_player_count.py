@@ -11,7 +11,8 @@ from prefect.exceptions import ParameterTypeError
 from deployments.local.market.market import Market, make_status
 from flows.command import run_flow
 from flows.player_count import player_count
-from tests.conftest import Clock, scan
+from tests.support.tables import scan
+from tests.support.worlds import Clock
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 

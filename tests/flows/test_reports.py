@@ -11,11 +11,12 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
-from tests.conftest import scan
-from tests.flows.test_market_data import VENAL, records, truth
-from tests.flows.test_sight import ask
 from tests.support.faults.server import Reports, serve_stopping
+from tests.support.runs import ask
 from tests.support.servers import wait_for
+from tests.support.tables import records, scan
+from tests.support.truth import truth
+from tests.support.worlds import VENAL
 
 pytestmark = pytest.mark.usefixtures("served", "store_url")
 

@@ -21,11 +21,13 @@ from tasks.catalogue.names import type_name
 from tasks.esi.errors import RefusedError
 from tasks.reporting.artifacts import find_movers
 from tasks.table.records import Changes, Record
-from tests.conftest import Clock, scan
-from tests.flows.test_market_data import VENAL, expire, records, truth
+from tests.support.runs import ask, read_artifacts
 from tests.support.servers import finish_reports
+from tests.support.tables import expire, inflate, records, scan
+from tests.support.truth import truth
+from tests.support.worlds import VENAL, Clock
 
-pytestmark = pytest.mark.usefixtures("served", "store_url")
+pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 
 def run(region_id: int, table_name: str, **parameters: Any) -> tuple[str, State[Any]]:
@@ -39,18 +41,6 @@ def read_summary(state: State[Any]) -> Summary:
     summary = state.result()
     assert isinstance(summary, Summary)
     return summary
-
-
-def ask(api: Api, path: str, body: dict[str, Any]) -> Any:
-    """Ask Prefect's server."""
-    return httpx.post(f"{api.url}{path}", json=body, trust_env=False).raise_for_status().json()
-
-
-def read_artifacts(api: Api, run_id: str) -> list[dict[str, Any]]:
-    """Return a run's artifacts, the oldest first."""
-    finish_reports()
-    found: list[dict[str, Any]] = ask(api, "/artifacts/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
-    return sorted(found, key=lambda artifact: str(artifact["created"]))
 
 
 def test_run_is_named_and_tagged(api: Api, market: Market, table_name: str) -> None:
@@ -229,15 +219,6 @@ def test_shrunk_snapshot_is_explained(api: Api, dynamodb: DynamoDBClient, clock:
     (failure,) = [artifact for artifact in read_artifacts(api, run_id) if artifact["key"] == "failure-10000003"]
     assert "**What failed.** ShrinkError: region 10000003 has" in failure["data"]
     assert "If it is true, run once with `force`." in failure["data"]
-
-
-def inflate(dynamodb: DynamoDBClient, table_name: str) -> None:
-    """Make a table hold more than twice as many records, of a snapshot that has expired."""
-    items = scan(dynamodb, table_name)
-    for number, item in enumerate(items.values()):
-        dynamodb.put_item(TableName=table_name, Item=item | {"pk": {"S": str(10_000_000 + number)}})
-    snapshot = items["#snapshot"]
-    dynamodb.put_item(TableName=table_name, Item=snapshot | {"expires": snapshot["last_modified"]})
 
 
 def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:

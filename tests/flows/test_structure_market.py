@@ -20,9 +20,10 @@ from tasks.esi import credentials
 from tasks.esi.credentials import load_credentials
 from tasks.esi.errors import RefusedError, TransientError
 from tasks.esi.sso import Credentials
-from tests.conftest import Clock, scan
-from tests.flows.test_market_data import expire, records, truth
 from tests.support.chaos.play import hurry
+from tests.support.tables import expire, records, scan
+from tests.support.truth import truth
+from tests.support.worlds import Clock
 
 STRUCTURE, LOCKED = 1_000_000_000_003, 1_000_000_010_001  # three pages; no docking there
 

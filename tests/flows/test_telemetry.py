@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from deployments.local.environment import CHECKOUT
-from tests.flows.test_market_data import VENAL
 from tests.support.receiver import receive
+from tests.support.worlds import VENAL
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 

@@ -28,8 +28,6 @@ from tasks.table.errors import TableError, TransientTableError
 from tasks.table.guards import ShrinkError
 from tasks.table.lease import LeaseHeldError
 from tasks.table.snapshot import TableSnapshot
-from tests.conftest import Clock, scan
-from tests.flows.test_market_data import records
 from tests.support.chaos.check import FOREIGN
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.chaos.play import FIRST_INDEX, describe, environment, hurry
@@ -38,6 +36,8 @@ from tests.support.faults.market import serve_faulty
 from tests.support.faults.plan import Fault, Plan
 from tests.support.faults.server import serve_forgetful
 from tests.support.faults.store import serve_faulty_store
+from tests.support.tables import records, scan
+from tests.support.worlds import Clock
 
 pytestmark = pytest.mark.usefixtures("store_url", "api")
 

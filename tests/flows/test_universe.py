@@ -15,8 +15,10 @@ from tasks.catalogue.names import list_regions, regions
 from tasks.run_region import RegionError
 from tasks.table.read import read_records
 from tasks.table.requests import Item
-from tests.conftest import Clock, scan
-from tests.flows.test_market_data import expire, read_task_runs, records, truth
+from tests.support.runs import read_task_runs
+from tests.support.tables import expire, records, scan
+from tests.support.truth import truth
+from tests.support.worlds import Clock
 
 PERIOD_BASIS, SMALL, VENAL = 10000063, 10000003, 10000015
 THREE = [PERIOD_BASIS, SMALL, VENAL]

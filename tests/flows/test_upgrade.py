@@ -10,8 +10,9 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.market.market import Market
 from flows.market_data import market_data
 from tasks.table.requests import Item
-from tests.conftest import Clock, scan
-from tests.flows.test_market_data import records, truth
+from tests.support.tables import records, scan
+from tests.support.truth import truth
+from tests.support.worlds import Clock
 
 REGION_ID = 10000005  # one page
 STORED_AT = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC).timestamp()

@@ -2,14 +2,14 @@
 
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-
-from prefect.context import refresh_global_settings_context
 
 from deployments.local.api import Api
 from deployments.local.environment import (
@@ -38,6 +38,20 @@ def start_servers() -> ExitStack:
         What stops them when it is closed.
     """
     servers = ExitStack()
+    for start in prepare_servers(servers).values():
+        start()
+    return servers
+
+
+def prepare_servers(servers: ExitStack) -> dict[str, Callable[[], None]]:
+    """Set the environment for this process and its children, as if both servers were there.
+
+    Args:
+        servers: stops those that were started, and removes their files, when it is closed.
+
+    Returns:
+        What starts `store` and `server` without waiting.
+    """
     home = Path(tempfile.mkdtemp(prefix="market-data-tests-"))
     servers.callback(shutil.rmtree, home, ignore_errors=True)
     store_port, api_port = free_port(), free_port()
@@ -47,14 +61,17 @@ def start_servers() -> ExitStack:
     for name in [name for name in os.environ if name.startswith(("AWS_", "PREFECT_", "ESI_"))]:
         del os.environ[name]
     os.environ.update(prefect_settings | aws | {"NO_PROXY": base["NO_PROXY"], "PREFECT_LOGGING_LEVEL": "WARNING"})
-    refresh_global_settings_context()
+    if context := sys.modules.get("prefect.context"):  # otherwise Prefect finds them when it is imported
+        context.refresh_global_settings_context()
     store = store_environment(store_port, home / "store") | {"PERSIST_STATE": "0"}
-    for name, command, environ in (
-        ("store", [str(STORE_VENV / "bin" / "ministack")], base | store),
-        ("server", server_command(api_port), base | prefect_settings | NO_EVENTS),
-    ):
+
+    def start(name: str, command: list[str], environ: dict[str, str]) -> None:
         servers.callback(Child(name, command, environ, home / f"{name}.log").stop)
-    return servers
+
+    return {
+        "store": partial(start, "store", [str(STORE_VENV / "bin" / "ministack")], base | store),
+        "server": partial(start, "server", server_command(api_port), base | prefect_settings | NO_EVENTS),
+    }
 
 
 def prefect_server_environment(port: int, home: Path) -> dict[str, str]:

@@ -10,24 +10,10 @@ from tasks.esi.answers import Answer
 from tasks.esi.markets import find_market
 from tasks.get_page_count import as_stored, offered, seconds_to_wait
 from tasks.table.errors import TableError
-from tasks.table.snapshot import UNKNOWN, Parameters, TableSnapshot, is_fresh, is_newer, made_alike, parse_snapshot
+from tasks.table.snapshot import UNKNOWN, Parameters, is_fresh, is_newer, made_alike, parse_snapshot
+from tests.support.tables import NOON, STORED
 
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PARAMETERS = Parameters(10000002, "sell", "min", "compact")
-STORED = TableSnapshot(
-    state="complete",
-    region_id=10000002,
-    order_type="sell",
-    price="min",
-    detail="compact",
-    last_modified=NOON,
-    expires=NOON + timedelta(minutes=5),
-    etag='"a"',
-    pages=433,
-    orders=432_509,
-    records=16_853,
-    written_at=NOON,
-)
 
 
 def answer(pages: int, fresh_seconds: float) -> Answer:

@@ -18,10 +18,10 @@ from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import refuse
 from tasks.retries import KEEP_SECONDS
-from tests.conftest import Clock, scan
-from tests.flows.test_failures import Faulty
-from tests.flows.test_market_data import VENAL, expire, records, truth
-from tests.flows.test_next_run import deploy, make_run, read_run, schedule, scheduled_runs
+from tests.support.runs import deploy, make_run, read_run, schedule, scheduled_runs
+from tests.support.tables import expire, records, scan
+from tests.support.truth import truth
+from tests.support.worlds import VENAL, Clock, Faulty
 
 pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("served", "store_url")]
 

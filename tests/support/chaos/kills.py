@@ -18,12 +18,12 @@ from deployments.local.market.server import serve
 from deployments.local.processes import Child
 from deployments.local.stack import prefect
 from flows.market_data import market_data
-from tests.conftest import Clock
 from tests.support.chaos.check import Truth, WrongTableError, check_table, differences
 from tests.support.chaos.many import say
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.chaos.play import FIRST_INDEX, environment, hurry, read_all
 from tests.support.servers import wait_for
+from tests.support.worlds import Clock
 
 PARAMETERS = ("sell", "min", "compact")
 DEPLOYMENT = "market-data/venal"

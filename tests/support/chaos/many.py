@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import msgspec
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from benchmarks.heartbeats import stop_heartbeats
 from deployments.local.processes import die_with_parent
 from tests.support.chaos.check import WrongTableError
 from tests.support.chaos.play import Outcome, hurry, play, shrink
@@ -57,7 +57,7 @@ def begin() -> None:
 def play_one(seed: int) -> tuple[Outcome, str, str]:
     """Play one schedule; return what came of it, `WRONG` or `FAILED` or nothing, and how to see it again."""
     schedule = draw_schedule(seed)
-    with hurry(), stop_heartbeats():
+    with hurry(), temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         try:
             return play(schedule), "", ""
         except Exception as error:  # noqa: BLE001 (whatever it is, it is told)

@@ -9,8 +9,8 @@ import msgspec
 
 from deployments.local.market.market import Generation, Market, Reply, Request
 from tasks.table.requests import Item
-from tests.flows.test_market_data import to_item
 from tests.support import reference
+from tests.support.truth import to_item
 
 TYPES, PAGE_ORDERS = 40, 25
 REGION = 10000015

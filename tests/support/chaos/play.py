@@ -32,13 +32,14 @@ from tasks.table.errors import TableError
 from tasks.table.read import read_whole
 from tasks.table.requests import Item
 from tasks.table.snapshot import TableSnapshot
-from tests.conftest import Clock, scan
 from tests.support.chaos.check import FOREIGN, Truth, WrongTableError, check_table, comparable, differences
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.chaos.schedule import Schedule
 from tests.support.faults.market import serve_faulty
 from tests.support.faults.plan import Plan
 from tests.support.faults.store import serve_faulty_store
+from tests.support.tables import scan
+from tests.support.worlds import Clock
 
 Flow = Callable[..., object]
 READ_SECONDS = 0.2  # between two reads: more of them would take the machine from what they watch

@@ -13,9 +13,9 @@ import msgspec
 
 from deployments.local.market.market import Generation, Market, Reply, Request, refuse
 from deployments.local.market.server import find_reply, format_reply, parse_head
-from tests.conftest import Clock
 from tests.support.faults.loop import serve_from_thread
 from tests.support.faults.plan import Plan
+from tests.support.worlds import Clock
 
 
 class Sent(NamedTuple):

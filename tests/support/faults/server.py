@@ -1,47 +1,38 @@
-"""Proxies before a Prefect server: one loses answers of calls that it carries out; one holds up or refuses reports.
+"""A Prefect server that misbehaves: it loses answers of calls that it carries out, stops reports, or answers otherwise.
 
 A report is a call that only shows a run: artifacts, labels, tags, logs, a look at events.
 """
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
-from urllib.parse import urlsplit
 
-from tests.support.faults.loop import serve_from_thread
+import httpx
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
 from tests.support.faults.plan import Plan
-from tests.support.faults.store import content_length
+from tests.support.faults.proxy import END, Forward, HangUpError, serve_proxy
 
-PIECE_BYTES = 65_536
+Change = Callable[[str, httpx.Response], httpx.Response]  # of a request, such as "GET /flow_runs/…", and its answer
+REPORTS = re.compile(rb"(POST|PATCH) /api/(artifacts|events|logs)|PATCH /api/flow_runs/[^/ ]+/labels ")
+TAGS = re.compile(rb"PATCH /api/flow_runs/.*\r\n\r\n.*\"tags\"", re.DOTALL)
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 
 
-async def answer(api_port: int, plan: Plan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass one connection on, and breaks it before the answer where the plan says so."""
-    upstream, server = await asyncio.open_connection("127.0.0.1", api_port)
-    back = asyncio.ensure_future(pipe(upstream, writer))
-    try:
-        while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            if b"websocket" in head.lower():
-                server.write(head)
-                await pipe(reader, server)
-                return
-            body = await reader.readexactly(content_length(head))
-            if plan.next_fault(find_state(head, body)):
-                back.cancel()
-                await asyncio.wait([back])
-                server.write(head + body)
-                await upstream.readuntil(b"\r\n\r\n")
-                return
-            server.write(head + body)
-    except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-        pass  # one of the two has closed, or the proxy ends
-    finally:
-        back.cancel()
-        writer.close()
-        server.close()
+@contextmanager
+def serve_forgetful(api_url: str, plan: Plan) -> Iterator[str]:
+    """Serve an API that closes the connection in place of the answers that the plan says; yield its address."""
+
+    async def answer(head: bytes, body: bytes, forward: Forward) -> bytes:
+        reply = await forward(head, body)
+        if plan.next_fault(find_state(head, body)):
+            raise HangUpError
+        return reply
+
+    with serve_proxy(api_url, answer) as url:
+        yield url
 
 
 def find_state(head: bytes, body: bytes) -> str:
@@ -52,27 +43,6 @@ def find_state(head: bytes, body: bytes) -> str:
     return body.split(b'"type":', 1)[1].split(b'"')[1].decode()
 
 
-async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes until it ends."""
-    while piece := await reader.read(PIECE_BYTES):
-        writer.write(piece)
-        await writer.drain()
-
-
-@contextmanager
-def serve_forgetful(api_url: str, plan: Plan) -> Iterator[str]:
-    """Serve the proxy, and return the API's address through it."""
-    port = urlsplit(api_url).port
-    assert port
-    with serve_from_thread(lambda reader, writer: answer(port, plan, reader, writer)) as own_port:
-        yield f"http://127.0.0.1:{own_port}/api"
-
-
-REPORTS = re.compile(rb"(POST|PATCH) /api/(artifacts|events|logs)|PATCH /api/flow_runs/[^/ ]+/labels ")
-TAGS = re.compile(rb"PATCH /api/flow_runs/.*\r\n\r\n.*\"tags\"", re.DOTALL)
-BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
-
-
 class Reports:
     """What becomes of reports: they pass, are held up until they may pass, or are refused with 503."""
 
@@ -81,40 +51,46 @@ class Reports:
         self.stopped: list[str] = []  # the request lines of those that were held up or refused
 
 
-async def stop_reports(
-    api_port: int, reports: Reports, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Pass one connection on, but for its reports."""
-    upstream, server = await asyncio.open_connection("127.0.0.1", api_port)
-    back = asyncio.ensure_future(pipe(upstream, writer))
-    try:
-        while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            body = await reader.readexactly(content_length(head))
-            is_report = REPORTS.match(head) or TAGS.match(head + body)
-            if is_report and reports.mode != "pass":
-                reports.stopped.append(head.split(b" HTTP", 1)[0].decode())
-                if reports.mode == "refuse":
-                    writer.write(BUSY)
-                    continue
-                while reports.mode == "hold":  # noqa: ASYNC110 (another thread lets them pass)
-                    await asyncio.sleep(0.01)
-            server.write(head + body)
-            if b"websocket" in head.lower():
-                await pipe(reader, server)
-                return
-    except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-        pass  # one of the two has closed, or the proxy ends
-    finally:
-        back.cancel()
-        writer.close()
-        server.close()
+@contextmanager
+def serve_stopping(api_url: str, reports: Reports) -> Iterator[str]:
+    """Serve an API that stops reports; yield its address."""
+
+    async def answer(head: bytes, body: bytes, forward: Forward) -> bytes:
+        if reports.mode != "pass" and (REPORTS.match(head) or TAGS.match(head + body)):
+            reports.stopped.append(head.split(b" HTTP", 1)[0].decode())
+            if reports.mode == "refuse":
+                return BUSY
+            while reports.mode == "hold":  # noqa: ASYNC110 (another thread lets them pass)
+                await asyncio.sleep(0.01)
+        return await forward(head, body)
+
+    with serve_proxy(api_url, answer) as url:
+        yield url
 
 
 @contextmanager
-def serve_stopping(api_url: str, reports: Reports) -> Iterator[str]:
-    """Serve the proxy that stops reports, and yield the API's address through it."""
-    port = urlsplit(api_url).port
-    assert port
-    with serve_from_thread(lambda reader, writer: stop_reports(port, reports, reader, writer)) as own_port:
-        yield f"http://127.0.0.1:{own_port}/api"
+def serve_changed(api_url: str, change: Change) -> Iterator[str]:
+    """Serve an API with its answers changed, and have Prefect's clients of this process use it; yield its address."""
+
+    async def answer(head: bytes, body: bytes, forward: Forward) -> bytes:
+        method, path, _version = head.split(b"\r\n", 1)[0].decode().split()
+        reply = parse_answer(await forward(head, body))
+        return format_answer(await asyncio.to_thread(change, f"{method} {path.removeprefix('/api')}", reply))
+
+    with serve_proxy(api_url, answer) as url, temporary_settings({PREFECT_API_URL: url}):
+        yield url
+
+
+def parse_answer(answer: bytes) -> httpx.Response:
+    """Return an answer as httpx has it."""
+    head, content = answer.split(END, 1)
+    line, *lines = head.decode("latin-1").split("\r\n")
+    headers = [(name, value.strip()) for name, value in (line.split(":", 1) for line in lines)]
+    return httpx.Response(int(line.split()[1]), headers=headers, content=content)
+
+
+def format_answer(reply: httpx.Response) -> bytes:
+    """Return an answer as it goes over the wire."""
+    reply.headers["Content-Length"] = str(len(reply.content))
+    headers = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
+    return f"HTTP/1.1 {reply.status_code} {reply.reason_phrase}\r\n{headers}\r\n".encode("latin-1") + reply.content

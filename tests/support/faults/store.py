@@ -1,18 +1,17 @@
 """A proxy before the DynamoDB-compatible store, which misbehaves by plan, and gives no more than its capacity."""
 
-import asyncio
 import json
 import math
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
-from tests.support.faults.loop import serve_from_thread
 from tests.support.faults.plan import Plan
+from tests.support.faults.proxy import Forward, HangUpError, serve_proxy
 
 ERRORS = {
     "throughput exceeded": (400, "ProvisionedThroughputExceededException"),
@@ -60,43 +59,26 @@ class Capacity:
             self._left[SPENT[operation]] = (self.left(operation) - units, time.monotonic())
 
 
-async def answer(
-    store_port: int, plan: Plan, capacity: Capacity, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Pass one connection's calls on, and spoils those that the plan says or the capacity does not allow."""
-    upstream, store = await asyncio.open_connection("127.0.0.1", store_port)
-    try:
-        while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            body = await reader.readexactly(content_length(head))
-            operation = find_operation(head)
-            kind = choose_fault(plan, capacity, operation)
-            if kind in ERRORS:
-                writer.write(format_error(*ERRORS[kind]))
-            elif kind == "HTML":
-                writer.write(HTML)
-            elif kind == "reset":
-                writer.transport.abort()
-                return
-            else:
-                left: dict[str, Any] = {}
-                if operation == "BatchWriteItem":
-                    head, body, left = hold_back(head, body, UNPROCESSED.get(kind, 0.0), capacity.left(operation))
-                reply = await forward(upstream, store, head, body) if body else format_answer(200, {})
-                capacity.spend(operation, reply)
-                if kind == "answer lost":
-                    writer.transport.abort()
-                    return
-                if kind == "answer cut":
-                    writer.write(reply[: len(reply) - 5])
-                    return
-                writer.write(merge(reply, left) if left else reply)
-            await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-        pass  # one of the two has closed, or the server ends
-    finally:
-        writer.close()
-        store.close()
+async def answer(plan: Plan, capacity: Capacity, head: bytes, body: bytes, forward: Forward) -> bytes:
+    """Answer a call as the plan says, and as the capacity allows."""
+    operation = find_operation(head)
+    kind = choose_fault(plan, capacity, operation)
+    if kind in ERRORS:
+        return format_error(*ERRORS[kind])
+    if kind == "HTML":
+        return HTML
+    if kind == "reset":
+        raise HangUpError(reset=True)
+    left: dict[str, Any] = {}
+    if operation == "BatchWriteItem":
+        head, body, left = hold_back(head, body, UNPROCESSED.get(kind, 0.0), capacity.left(operation))
+    reply = await forward(head, body) if body else format_answer(200, {})
+    capacity.spend(operation, reply)
+    if kind == "answer lost":
+        raise HangUpError(reset=True)
+    if kind == "answer cut":
+        raise HangUpError(reply[: len(reply) - 5])
+    return merge(reply, left) if left else reply
 
 
 def choose_fault(plan: Plan, capacity: Capacity, operation: str) -> str:
@@ -110,24 +92,11 @@ def choose_fault(plan: Plan, capacity: Capacity, operation: str) -> str:
     return kind
 
 
-def content_length(head: bytes) -> int:
-    """Return the length of the body that follows."""
-    lines = (line.split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line)
-    return next((int(value) for name, value in lines if name.lower() == b"content-length"), 0)
-
-
 def find_operation(head: bytes) -> str:
     """Return the operation that is called."""
     lines = (line.split(b":", 1) for line in head.split(b"\r\n")[1:] if b":" in line)
     target = next((value for name, value in lines if name.lower() == b"x-amz-target"), b"")
     return target.decode().strip().rsplit(".", 1)[-1]
-
-
-async def forward(upstream: asyncio.StreamReader, store: asyncio.StreamWriter, head: bytes, body: bytes) -> bytes:
-    """Send a call to the store and return its answer."""
-    store.write(head + body)
-    reply_head = await upstream.readuntil(b"\r\n\r\n")
-    return reply_head + await upstream.readexactly(content_length(reply_head))
 
 
 def hold_back(head: bytes, body: bytes, share: float, most: float) -> tuple[bytes, bytes, dict[str, Any]]:
@@ -176,7 +145,5 @@ def format_answer(status: int, body: dict[str, Any]) -> bytes:
 def serve_faulty_store(store_url: str, plan: Plan, capacity: Capacity | None = None) -> Iterator[str]:
     """Serve the proxy, and return its address."""
     limit = capacity or Capacity(math.inf)
-    store_port = urlsplit(store_url).port
-    assert store_port
-    with serve_from_thread(lambda reader, writer: answer(store_port, plan, limit, reader, writer)) as port:
-        yield f"http://127.0.0.1:{port}"
+    with serve_proxy(store_url, partial(answer, plan, limit)) as url:
+        yield url

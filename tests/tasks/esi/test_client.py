@@ -111,7 +111,7 @@ CASES = {
     ),
     **{f"{code}": Case(reply(f"{code} X", GOOD), TransientError, f"answered {code} X$") for code in PASS},
     **{f"{code}": Case(reply(f"{code} X", GOOD), RefusedError, f"{code} X; not retried") for code in STAY},
-    "error that is no text": Case(reply("403 No", body=b'{"error":"\xff"}'), RefusedError, "403 No; this is not asked"),
+    "error that is no text": Case(reply("403 No", body=b'{"error":"\xff"}'), RefusedError, "403 No; not retried"),
     "too many pages": Case(page(PAGE, GOOD.replace("7", "1000000")), TransientError, "X-Pages is '1000000'"),
 }
 

@@ -24,9 +24,9 @@ from tasks.esi.errors import RateLimitedError, RefusedError
 from tasks.esi.markets import find_market
 from tasks.esi.pause import find_pause
 from tasks.esi.token_bucket import Allowance, TokenBucket, create_limit, retry_seconds
-from tests.conftest import Clock
-from tests.flows.test_sight import ask
-from tests.support.faults.api import serve_changed
+from tests.support.faults.server import serve_changed
+from tests.support.runs import ask
+from tests.support.worlds import Clock
 
 REGION_ID, VENAL = 19_000_002, 10_000_015
 

@@ -12,7 +12,7 @@ from flows.universe import universe
 from tasks.network import check_url
 from tasks.reporting.failure import is_ours
 from tasks.table.errors import TableError
-from tests.flows.test_sight import read_artifacts
+from tests.support.runs import read_artifacts
 
 UNKNOWN = 19_999_999
 

@@ -1,7 +1,6 @@
 """The pictures of a summary, seen as pixels."""
 
 import io
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -13,28 +12,10 @@ from tasks.reporting.pictures import BLUE, HEIGHT, LEFT, RIGHT, STATE_COLOURS, T
 from tasks.reporting.summary import MOST_PERCENT, Summary, count_price_changes, percent
 from tasks.table.records import Changes, Record
 from tests.support.pixels import find_pixels
+from tests.support.summaries import make_summary
 
-BEGUN = datetime(2026, 11, 25, 9, tzinfo=UTC)
 COUNT = st.integers(0, 10**7)
 SECONDS = st.floats(0, 10**5)
-
-
-def make_run(number: int = 0, **figures: object) -> Summary:
-    """Return the summary of the run number `number` of a table."""
-    quiet: dict[str, object] = dict.fromkeys(Summary.model_fields, 0) | {
-        "table_name": "Market",
-        "order_type": "sell",
-        "price": "min",
-        "detail": "compact",
-        "esi_url": "https://esi.evetech.net",
-        "last_modified": BEGUN + timedelta(minutes=5 * number),
-        "compared_with": BEGUN + timedelta(minutes=5 * (number - 1)),
-        "age_seconds": 60.0,
-        "retry_causes": {},
-        "state_seconds": {"Fetch Pages": 1.0},
-        "price_changes": {},
-    }
-    return Summary.model_validate(quiet | figures)
 
 
 def heights(chart: bytes) -> list[int]:
@@ -47,7 +28,7 @@ def heights(chart: bytes) -> list[int]:
 @given(
     st.lists(
         st.builds(
-            make_run,
+            make_summary,
             st.integers(0, 10**5),
             age_seconds=SECONDS,
             written=COUNT,
@@ -69,7 +50,7 @@ def test_any_runs_can_be_drawn(runs: list[Summary]) -> None:
 
 def test_bars_are_as_long_as_states_took() -> None:
     """A state that took three times as long has three times the pixels."""
-    states, _written = draw_pictures([make_run(state_seconds={"Fetch Pages": 3.0, "Aggregate": 1.0})]).values()
+    states, _written = draw_pictures([make_summary(state_seconds={"Fetch Pages": 3.0, "Aggregate": 1.0})]).values()
     legend = 11 * 11
     long, short = (find_pixels(states, colour, 12).sum() - legend for colour in STATE_COLOURS[:2])
     assert long / short == pytest.approx(3.0, rel=0.05)
@@ -77,7 +58,7 @@ def test_bars_are_as_long_as_states_took() -> None:
 
 def test_columns_are_as_high_as_counts() -> None:
     """A run that wrote half as much has a column half as high, and a price change a column by its types."""
-    last, first = make_run(1, written=1000, price_changes={-3: 200, 7: 100}), make_run(0, written=2000)
+    last, first = make_summary(1, written=1000, price_changes={-3: 200, 7: 100}), make_summary(0, written=2000)
     _states, _ages, written, changes = draw_pictures([last, first]).values()
     assert heights(written)[0] / heights(written)[1] == pytest.approx(2.0, rel=0.05)
     assert heights(changes)[0] / heights(changes)[1] == pytest.approx(2.0, rel=0.05)

@@ -41,11 +41,11 @@ from tasks.table.pace import STALLED_CALLS
 from tasks.table.read import read_whole
 from tasks.table.requests import Item, check_table_name, delete_request, put_request
 from tasks.table.snapshot import TableSnapshot
-from tests.conftest import scan
 from tests.support.faults.issuer import Issuer, format_credentials, serve_issuer
 from tests.support.faults.plan import Fault, Plan
 from tests.support.faults.store import ERRORS as ERRORS_OF_STORE
 from tests.support.faults.store import Capacity, serve_faulty_store
+from tests.support.tables import scan
 
 instants = st.datetimes(datetime(2003, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 (bounds)
 counts = st.integers(0, 10**9)

@@ -13,8 +13,7 @@ from tasks.table.client import Table
 from tasks.table.create import create
 from tasks.table.lease import Lease, LeaseHeldError, LeaseLostError
 from tasks.table.snapshot import TableSnapshot
-from tests.conftest import scan
-from tests.tasks.test_get_page_count import STORED
+from tests.support.tables import STORED, scan
 
 WRITING = msgspec.structs.replace(STORED, state="writing")
 

@@ -12,7 +12,7 @@ from tasks.table.client import Table
 from tasks.table.create import create
 from tasks.table.read import UnreadableError, read_records
 from tasks.table.requests import Item
-from tests.tasks.test_get_page_count import STORED
+from tests.support.tables import STORED
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,13 @@
 """What the files for Docker, AWS and Kubernetes have in common."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
 from deployments.local.environment import CHECKOUT
 
@@ -42,3 +44,11 @@ def find_secrets(values: object, path: str = "") -> list[str]:
     if isinstance(name, str) and value is not None:
         return find_secrets(value, f"{path}.{name}")
     return [found for key, each in values.items() for found in find_secrets(each, f"{path}.{key}")]
+
+
+DOCKER = Path(CHECKOUT, "deployments/docker")
+COMPOSE = load(DOCKER / "compose.yaml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+TEMPLATE_FILE = Path(CHECKOUT, "deployments/aws/market-data.yaml")
+TEMPLATE: dict[str, Any] = json.loads(json.dumps(cfn_yaml.load(str(TEMPLATE_FILE))))
+RESOURCES: dict[str, Any] = TEMPLATE["Resources"]

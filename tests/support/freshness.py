@@ -74,7 +74,7 @@ def measure(phase_seconds: float, *, follows: bool) -> Freshness:
 
 def draw(bounds: tuple[float, float]) -> float:
     """Draw a time, in seconds."""
-    return random.uniform(*bounds)  # noqa: S311 (plays)
+    return random.uniform(*bounds)
 
 
 def describe(stored: list[tuple[float, float]], runs: int) -> Freshness:

@@ -1,0 +1,55 @@
+"""What a table holds, and tables whose time has passed."""
+
+from datetime import UTC, datetime, timedelta
+
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from tasks.table.requests import Item
+from tasks.table.snapshot import TableSnapshot
+
+
+def scan(dynamodb: DynamoDBClient, table_name: str) -> dict[str, Item]:
+    """Return all of a table by `pk`, as a reader sees it."""
+    pages = dynamodb.get_paginator("scan").paginate(TableName=table_name, ConsistentRead=True)
+    return {item["pk"]["S"]: dict(item) for page in pages for item in page["Items"]}
+
+
+def records(items: dict[str, Item]) -> dict[str, Item]:
+    """Return a table's items without `#snapshot`."""
+    return {pk: item for pk, item in items.items() if not pk.startswith("#")}
+
+
+def expire(dynamodb: DynamoDBClient, table_name: str, pk: str = "#snapshot") -> None:
+    """Let time pass: the stored snapshot's `expires` is over."""
+    dynamodb.update_item(
+        TableName=table_name,
+        Key={"pk": {"S": pk}},
+        UpdateExpression="SET expires = :past",
+        ExpressionAttributeValues={":past": {"S": "2020-01-01T00:00:00Z"}},
+    )
+
+
+def inflate(dynamodb: DynamoDBClient, table_name: str) -> None:
+    """Make a table hold more than twice as many records, of a snapshot that has expired."""
+    items = scan(dynamodb, table_name)
+    for number, item in enumerate(items.values()):
+        dynamodb.put_item(TableName=table_name, Item=item | {"pk": {"S": str(10_000_000 + number)}})
+    snapshot = items["#snapshot"]
+    dynamodb.put_item(TableName=table_name, Item=snapshot | {"expires": snapshot["last_modified"]})
+
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+STORED = TableSnapshot(
+    state="complete",
+    region_id=10000002,
+    order_type="sell",
+    price="min",
+    detail="compact",
+    last_modified=NOON,
+    expires=NOON + timedelta(minutes=5),
+    etag='"a"',
+    pages=433,
+    orders=432_509,
+    records=16_853,
+    written_at=NOON,
+)

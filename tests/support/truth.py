@@ -1,0 +1,47 @@
+"""What a table must hold, from the orders themselves."""
+
+from decimal import Decimal
+
+import pytest
+
+from deployments.local.market.book import make_orders
+from deployments.local.market.market import Market
+from tasks.table.requests import Item
+from tests.support import reference
+
+
+def truth(
+    market: Market, region_id: int, order_type: str = "sell", price: str = "min", detail: str = "compact"
+) -> dict[str, Item]:
+    """Return the exact table of the present snapshot, from the orders themselves, without the flow's code."""
+    orders = make_orders(market.seed, region_id, market.index)[list(reference.Order._fields)]
+    records = reference.aggregate(
+        (reference.Order(*row) for row in orders.itertuples(index=False)), order_type, price, detail
+    )
+    return {str(type_id): to_item(str(type_id), record) for type_id, record in records.items()}
+
+
+def to_item(pk: str, record: reference.Record) -> Item:
+    """Return a record as DynamoDB holds it."""
+    item: Item = {"pk": {"S": pk}, "price": to_number(record.price), "volume": to_number(record.volume)}
+    for side, figures in (("buy", record.buy), ("sell", record.sell)):
+        if figures is not None:
+            item[side] = {"M": {name: to_number(value) for name, value in figures.items()}}
+    return item
+
+
+def to_number(value: float) -> Item:
+    """Return a number in plain digits, without zeros that say nothing."""
+    digits = f"{Decimal(repr(value)):f}"
+    return {"N": digits.rstrip("0").rstrip(".") if "." in digits else digits}
+
+
+def assert_same(items: dict[str, Item], expected: dict[str, Item]) -> None:
+    """Compare tables byte for byte; the standard deviations, whose root rounds once more, to 12 digits."""
+    assert items.keys() == expected.keys()
+    for pk, item in items.items():
+        for side in ("buy", "sell"):
+            if got := item.get(side, {}).get("M", {}).pop("stddev", None):
+                wanted = expected[pk][side]["M"].pop("stddev")
+                assert float(got["N"]) == pytest.approx(float(wanted["N"]), rel=1e-12)
+    assert items == expected
