@@ -113,7 +113,7 @@ def test_server_settings_are_prefects() -> None:
     """What a page sets for a larger Prefect server are settings of Prefect's, with values that it takes."""
     exports = read_exports("docs/scale.md")
     assert len(exports) == 4
-    shown = run("prefect config view", **exports)
+    shown = run("prefect config view", CHECKOUT, **exports)
     assert all(f"{name}=" in shown for name in exports)
 
 
