@@ -1,31 +1,31 @@
-# A target per habit; `make` alone lists them. CI calls the same ones.
+# One target per task; `make` alone lists them. CI calls the same ones.
 .DEFAULT_GOAL := help
 .PHONY: help setup runnable run up shell table status report test outages chaos bench scale lint format audit lock clean
 
 PYTHON ?= python3
 UV_CACHE_DIR ?= $(CURDIR)/.local/cache
 export UV_CACHE_DIR
-# As pip does: a company's proxy has its certificate there.
+# As pip does: the certificate of a company's proxy is in the system's store.
 export UV_SYSTEM_CERTS := 1
-# Without bytecode each of the stack's six processes would compile Prefect anew, four seconds each time.
+# Without bytecode each of the stack's six processes would compile Prefect again, which takes four seconds.
 unexport PYTHONDONTWRITEBYTECODE
-# Prefect and matplotlib make folders in the home directory as soon as they are imported.
+# Prefect and matplotlib create folders in the home directory when they are imported.
 export MPLCONFIGDIR := $(CURDIR)/.local/matplotlib
 test outages chaos bench scale: export PREFECT_HOME := $(CURDIR)/.local/prefect-home
 BIN := .venv/bin
 STACK := $(BIN)/python -m deployments.local
 QUIET := $(if $(VERBOSE),,--quiet)
-# The locks are complete; of `sqlalchemy[asyncio]` pip would not see that `sqlalchemy` is pinned.
+# --no-deps: the locks are complete, and pip does not see that the pin of `sqlalchemy` covers `sqlalchemy[asyncio]`.
 PIP := bin/python -m pip install $(QUIET) --no-cache-dir --disable-pip-version-check --no-deps --require-hashes -r
-# What running needs; where `make setup` has installed all, that is there already.
+# What running needs; `make setup` installs all of it, too.
 INSTALLED := $(firstword $(wildcard .venv/.ready) .venv/.runnable)
 
-help: ## this list
+help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { line = sprintf("  make %-8s", $$1); n = split($$2, words, " "); \
 		for (i = 1; i <= n; i++) { if (length(line " " words[i]) > 80) { print line; line = sprintf("%15s", "") } \
 		line = line " " words[i] } print line }' $(MAKEFILE_LIST)
 
-setup: .venv/.ready .venv-store/.ready ## .venv with all packages, those of development as well, ready
+setup: .venv/.ready .venv-store/.ready ## create .venv with all packages, development tools included
 runnable: $(INSTALLED) .venv-store/.ready
 
 .venv/.runnable: requirements-run.lock
@@ -53,45 +53,45 @@ runnable: $(INSTALLED) .venv-store/.ready
 run: runnable ## fill a table once: REGION=10000002, ESI_URL=https://esi.evetech.net, STORE=aws, VERBOSE=1
 	@$(STACK) run
 
-up: runnable ## the same stack until Ctrl-C, with its UI, and the schedule on
+up: runnable ## keep the table fresh until Ctrl-C, with Prefect's UI and the schedule on
 	@$(STACK) up
 
-shell: runnable ## a shell in which Prefect, the market and the store of the stack are found, until it is left
+shell: runnable ## open a shell that finds the stack's Prefect, market and store
 	@$(STACK) shell
 
-table: runnable ## the table's records, most traded first: TYPE="Tritanium", REGION=10000002, STORE=aws
+table: runnable ## print the table's records, most traded first: TYPE="Tritanium", REGION=10000002, STORE=aws
 	@$(STACK) table
 
-status: runnable ## how fresh tables are and how their runs go; fails if one is stale or failed: REGION=10000002, STORE=aws
+status: runnable ## print how fresh tables are and how their runs ended; fail if one is stale or failed: REGION=10000002, STORE=aws
 	@$(STACK) status
 
-report: runnable ## the table and its last runs as one HTML file, to be sent to somebody: REGION=10000002, RUNS=20, STORE=aws
+report: runnable ## write the table and its last runs to a single HTML file: REGION=10000002, RUNS=20, STORE=aws
 	@$(STACK) report
 
-test: setup ## all tests but those of the next line
+test: setup ## run all tests except those of `make outages`
 	@$(BIN)/python -m pytest -m "not outage" -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
-outages: setup ## whole stacks, kills of worker and Prefect server, and what comes of them: a quarter of an hour, most of it waiting
+outages: setup ## run the tests that start whole stacks, or kill the worker or Prefect's server: minutes, most of them waiting
 	@$(BIN)/python -m pytest -m outage
 
-chaos: setup ## random faults against the flow, and whether the table was ever wrong: N=1000, SEED=7, KILLS=100
+chaos: setup ## play random faults against the flow and check the table after every run: N=1000, SEED=7, KILLS=100
 	@$(BIN)/python -m tests.support.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
 
-bench: setup ## the flow beside a plain script, and docs/performance.md; QUICK=1 for two minutes and .local alone, REPEATS=1
+bench: setup ## measure the flow beside a plain script, write docs/performance.md; QUICK=1: two minutes, writes .local only; REPEATS=1
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS))
 
-scale: setup ## all regions on PostgreSQL, Redis, API servers and workers of this machine, with kills: WORKERS=4, KILLS=0 for none
+scale: setup ## run all regions on PostgreSQL, Redis, API servers and workers of this machine, with kills: WORKERS=4, KILLS=0 for none
 	@$(BIN)/python -m benchmarks.scale $(if $(WORKERS),--workers $(WORKERS)) $(if $(filter 0 no off,$(KILLS)),--no-kills)
 
-lint: setup ## format, rules and types; the Dockerfile and the AWS template
+lint: setup ## check format, rules and types, the Dockerfile and the AWS template
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 	@$(BIN)/hadolint deployments/docker/Dockerfile && $(BIN)/cfn-lint deployments/aws/market-data.yaml
 
-format: setup ## format, and mend what rules can mend
+format: setup ## format, and fix what the rules can fix
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 AUDIT := UV_TOOL_DIR=.local/tools $(BIN)/uv tool run pip-audit@2.10.1 --disable-pip --require-hashes --progress-spinner off
-audit: setup ## known vulnerabilities of the locked packages
+audit: setup ## check the locked packages for known vulnerabilities
 	@for lock in requirements.lock deployments/local/store.lock; do \
 		$(AUDIT) -r $$lock > .local/audit.log 2>&1; code=$$?; cat .local/audit.log; \
 		unknown=$$(grep -c 'could not be audited' .local/audit.log); \
@@ -103,10 +103,10 @@ audit: setup ## known vulnerabilities of the locked packages
 
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
 EXTRAS := --extra telemetry --extra scale
-lock: setup ## the locks of all packages, of those that running needs, and of the store, as new as pyproject.toml allows
+lock: setup ## refresh the locks, with the newest versions that pyproject.toml allows
 	@$(LOCK) --upgrade pyproject.toml $(EXTRAS) --group dev -o requirements.lock
 	@$(LOCK) --upgrade pyproject.toml $(EXTRAS) --constraint requirements.lock -o requirements-run.lock
 	@$(LOCK) --upgrade deployments/local/store.in -o deployments/local/store.lock
 
-clean: ## remove what make has made
+clean: ## remove everything that make has created
 	@rm -rf .venv .venv-store .local .hypothesis .mypy_cache .pytest_cache .ruff_cache

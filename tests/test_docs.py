@@ -23,7 +23,7 @@ NAMES = [
     "README.md",
     "CONTRIBUTING.md",
     "prefect.yaml",
-    *(f"docs/{path.name}" for path in Path(CHECKOUT, "docs").glob("*.md")),
+    *(str(path.relative_to(CHECKOUT)) for path in Path(CHECKOUT, "docs").rglob("*.md")),
 ]
 PAGES = {name: Path(CHECKOUT, name).read_text() for name in NAMES}
 DEPLOYMENTS = {f"{FLOWS[each['entrypoint']].name}/{each['name']}": each for each in DEPLOYED}
@@ -55,7 +55,9 @@ def test_task_runs_are_told() -> None:
     assert re.findall(r"up to (\d+) task runs each", PAGES["docs/machines.md"]) == [str(forge)]
     measured = re.findall(r"\| 433 pages, first fill \| [A-Z][^|]+ \| (\d+) \|", PAGES["docs/performance.md"])
     assert sum(map(int, measured)) == forge
-    drawn = re.findall(r"^  \S.*?  (?:Get|Build|Fetch|Aggregate|Store).*$", PAGES["README.md"], re.MULTILINE)
+    drawn = re.findall(
+        r"^  \S.*?  (?:Get|Build|Fetch|Aggregate|Store).*$", PAGES["docs/from-step-functions.md"], re.MULTILINE
+    )
     numbers = [re.sub(r"[^\d+]", "", line[65:]).split("+") for line in drawn]
     assert sum(int(number) for line in numbers for number in line) == forge
 
@@ -69,7 +71,7 @@ def test_deployments_are_told() -> None:
         parameters, schedules = DEPLOYMENTS[name]["parameters"], DEPLOYMENTS[name].get("schedules", [])
         region_id = parameters["region_id"] if name in {"market-data/venal", "market-data/the-forge"} else "{region_id}"
         own = parameters["table_name"].replace("{region_id}", str(region_id))
-        assert table in {f"`{own}`", "one a region"}
+        assert table in {f"`{own}`", "one per region"}
         minutes = [f"every {each['interval'] // 60} minutes" for each in schedules]
         assert schedule.split(":")[0] == ", ".join(minutes or ["none"])
     flows = "|".join(flow.name for flow in FLOWS.values())
@@ -105,7 +107,7 @@ def test_costs_are_computed() -> None:
     tenth = cost_of_run(RECORDS / 10, 0)
     assert f"${machine:.3f}: 15,438 transitions" in PAGES["docs/from-step-functions.md"]
     assert f"${tenth:.3f} if a tenth of the records differs" in PAGES["docs/from-step-functions.md"]
-    assert f"433 pages, 15,000 records | ${machine * 8640:,.0f} a month |" in PAGES["README.md"]
+    assert f"433 pages, 15,000 records | ${machine * 8640:,.0f} a month |" in PAGES["docs/from-step-functions.md"]
     assert f"**${tenth * 8640:.2f} for the table**" in PAGES["docs/machines.md"]
     assert f"${10 * tenth * 8640:.2f} if every record changed" in PAGES["docs/machines.md"]
 

@@ -1,4 +1,4 @@
-"""Every command of the README works as it stands there."""
+"""Every command of the README and of the pages works as it stands there."""
 
 import os
 import re
@@ -22,17 +22,49 @@ from tasks.table.create import create_command
 from tests.support.servers import wait_for
 from tests.support.tables import scan
 
-README = Path(CHECKOUT, "README.md").read_text()
-SHELL = [
-    line
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.replace("\\\n", "").splitlines()
-]
-COMMANDS = [re.sub(r"\s+#.*", "", line) for line in SHELL]
+PAGES = {
+    str(path.relative_to(CHECKOUT)): path.read_text()
+    for path in [*Path(CHECKOUT).glob("*.md"), *Path(CHECKOUT, "docs").rglob("*.md")]
+}
+# What runs the commands of the pages, by how these begin.
+RUN_BY = {
+    "make (run|up|status)": "tests/deployments/test_stack.py",
+    "make report": "tests/deployments/test_report.py",
+    "make lint test outages": ".ci/run",
+    "make chaos": "tests/support/chaos/test_chaos.py",
+    "make bench": "tests/benchmarks/test_bench.py",
+    "make scale": "tests/benchmarks/test_scale.py",
+    "make (lock|audit)|git diff": "Makefile",  # these need a package index, so that only a person runs them
+    "python -m flows|python -m deployments.tables|aws dynamodb|aws iam": "tests/test_readme.py",
+    "export PREFECT_SERVER_(?!EVENTS|SERVICES_DB_VACUUM_BATCH_SIZE)": "tests/deployments/test_schedule.py",
+    "export PREFECT_SERVER_(EVENTS|SERVICES_DB_VACUUM_BATCH_SIZE)": "tests/test_readme.py",
+    "source|prefect (server|config|worker)": "tests/deployments/test_schedule.py",
+    "export PREFECT_API_URL|prefect (deploy|deployment|work-pool|gcl)": "tests/test_readme.py",
+    "prefect flow-run (ls|inspect|logs)": "tests/test_readme.py",
+    "prefect flow-run retry": "tests/deployments/test_outage.py",
+    "python -m deployments.automations": "tests/deployments/test_automations.py",
+    "export (OTEL|PREFECT_LOGGING)": "tests/flows/test_telemetry.py",
+    "docker|aws (?!dynamodb|iam)|kubectl|helm|ssh|prefect cloud": "tests/deployments/test_machines.py",
+    "cd|mkdir|openssl|cp|chmod|echo": "tests/deployments/test_machines.py",
+}
+
+
+def find_blocks(page: str, kind: str) -> list[str]:
+    """Return a page's blocks of code of a kind."""
+    return re.findall(rf"```{kind}\n(.*?)```", PAGES[page], re.DOTALL)
+
+
+def find_commands(page: str) -> list[str]:
+    """Return a page's commands, without their comments."""
+    lines = "".join(find_blocks(page, "sh")).replace("\\\n", "").splitlines()
+    return [re.sub(r"\s+#.*", "", line) for line in lines]
+
+
+COMMANDS = find_commands("README.md")
 
 
 def run(command: str, checkout: Path = CHECKOUT, **environ: str) -> str:
-    """Run a command of the README in a shell of a checkout, and return its output."""
+    """Run a command of a page in a shell of a checkout, and return its output."""
     done = subprocess.run(
         ["bash", "-c", f"source {VENV}/bin/activate; {command}"],
         cwd=checkout,
@@ -45,23 +77,51 @@ def run(command: str, checkout: Path = CHECKOUT, **environ: str) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_run_by_something(page: str) -> None:
+    """A page has only commands that something runs, in blocks that a shell can parse."""
+    for command in find_commands(page):
+        runners = [runner for begin, runner in RUN_BY.items() if re.match(rf"(\w+=\S+ )*({begin})", command)]
+        assert len(runners) == 1, command
+        assert Path(CHECKOUT, runners[0]).exists(), runners[0]
+    subprocess.run(["bash", "-n"], input="".join(find_blocks(page, "sh")), text=True, check=True)
+
+
 def test_make_targets_are_there() -> None:
-    """Each make target that the README names is one of `make help`'s."""
-    named = set(re.findall(r"\bmake ([a-z]+)", README)) - {"are"}
+    """Each make target that a page names is one of `make help`'s."""
+    named = {
+        target for page in PAGES.values() for target in re.findall(r"(?:`|= ?|^)make ([a-z]+)", page, re.MULTILINE)
+    }
     listed = set(re.findall(r"^  make (\w+)", run("make help"), re.MULTILINE))
     assert named <= listed
+    assert set(re.findall(r"\bmake ([a-z]+)", PAGES["README.md"])) <= listed
     assert {"run", "up", "table", "setup", "test", "lint", "help"} <= listed
 
 
 def test_server_settings_are_those_of_the_stack() -> None:
-    """What the README sets for one's own Prefect server is what the embedded stack sets for its own."""
-    exports = [shlex.split(command)[1] for command in COMMANDS if command.startswith("export PREFECT_SERVER_")]
-    told = dict(export.split("=", 1) for export in exports)
+    """What pages set for one's own Prefect server is what the embedded stack sets for its own."""
+    told, more = (read_exports(page) for page in ("README.md", "docs/operating.md"))
     own = prefect_environment("http://127.0.0.1:4200/api")
+    assert more
+    assert more.items() <= told.items()
     database = "PREFECT_SERVER_DATABASE_CONNECTION_URL"  # in a folder of its own
     assert told.pop(database).split("?")[1] == own[database].split("?")[1]
     assert told
     assert told.items() <= own.items()
+
+
+def test_server_settings_are_prefects() -> None:
+    """What a page sets for a larger Prefect server are settings of Prefect's, with values that it takes."""
+    exports = read_exports("docs/scale.md")
+    assert len(exports) == 4
+    shown = run("prefect config view", CHECKOUT, **exports)
+    assert all(f"{name}=" in shown for name in exports)
+
+
+def read_exports(page: str) -> dict[str, str]:
+    """Return what a page's commands set for a Prefect server."""
+    commands = [command for command in find_commands(page) if command.startswith("export PREFECT_SERVER_")]
+    return dict(shlex.split(command)[1].split("=", 1) for command in commands)
 
 
 def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
@@ -75,7 +135,23 @@ def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
     found = api.find_deployment("market-data/venal")
     run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")
     wait_for(lambda: bool(scheduled_runs(api, found)), "a scheduled run")
-    run("prefect deployment run market-data/region --param region_id=10000043")
+    started = [
+        page for page in PAGES for command in find_commands(page) if command.startswith("prefect deployment run")
+    ]
+    assert set(started) == {"README.md", "docs/another-endpoint.md", "docs/markets.md", "docs/operating.md"}
+    made = run("prefect deployment run market-data/region --param region_id=10000043")
+    run_id = re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", made)[0]
+    asked = (
+        "prefect work-pool",
+        "prefect flow-run ls",
+        "prefect flow-run inspect",
+        "prefect flow-run logs",
+        "prefect gcl",
+    )
+    commands = [command for command in find_commands("docs/operating.md") if command.startswith(asked)]
+    assert len(commands) == 7
+    told = run(" && ".join(commands).replace("ID", run_id))
+    assert all(shown in told for shown in ("market-data", run_id, "esi-market-order"))
 
 
 def scheduled_runs(api: Api, deployment: Deployment) -> list[object]:
@@ -90,8 +166,8 @@ def scheduled_runs(api: Api, deployment: Deployment) -> list[object]:
 
 @pytest.mark.usefixtures("served", "store_url", "api")
 def test_python_examples_run(market: Market, dynamodb: DynamoDBClient, table_name: str) -> None:
-    """The README's Python fills a table, here of a smaller region, and reads it, with no more than an import."""
-    read, fill = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[:2]
+    """The pages' Python fills a table, here of a smaller region, and reads it, with no more than an import."""
+    (read,), (fill,) = find_blocks("README.md", "python"), find_blocks("docs/operating.md", "python")
     fill = fill.replace("10000002", "10000003").replace("MarketData-{region_id}", table_name)
     assert float(run(f"python - <<'PY'\n{fill}\nPY").split()[0]) == len(scan(dynamodb, table_name)) - 1
     assert market.requests["GET 200"] == 1
@@ -113,16 +189,16 @@ def test_shell_examples_run(dynamodb: DynamoDBClient, table_name: str) -> None:
 
 @pytest.mark.usefixtures("served", "store_url", "api")
 def test_many_regions_example_runs(dynamodb: DynamoDBClient) -> None:
-    """The README's command for several regions fills their tables, here of smaller ones."""
-    (command,) = [command for command in COMMANDS if command.startswith("python -m flows.universe")]
+    """The command for several regions fills their tables, here of smaller ones."""
+    (command,) = [each for each in find_commands("docs/markets.md") if each.startswith("python -m flows.universe")]
     assert "2 regions in " in run(command.replace("10000002 10000043", "10000003 10000006"))
     assert scan(dynamodb, "MarketData-10000003")["#snapshot"]["state"] == {"S": "complete"}
 
 
 @pytest.mark.usefixtures("served", "store_url", "api")
 def test_secret_example_stores_credentials() -> None:
-    """The README's block is one that the flow for structures understands."""
-    example = next(code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Secret" in code)
+    """The page's block is one that the flow for structures understands."""
+    (example,) = find_blocks("docs/markets.md", "python")
     name = f"eve-sso-{uuid.uuid4()}"
     run(f"python - <<'PY'\n{example.replace('eve-sso', name)}\nPY")
     assert load_credentials(name).client_id == "…"
@@ -132,10 +208,9 @@ def test_secret_example_stores_credentials() -> None:
 def test_another_endpoint_is_written_as_told(
     market: Market, served: str, dynamodb: DynamoDBClient, tmp_path: Path
 ) -> None:
-    """Who follows the README's ten minutes word by word, in a checkout of their own, has a flow that stores an item."""
-    told = README.split("### Another endpoint, in ten minutes")[1].split("\n## ")[0]
-    (code,), (entry,), (shell,) = (
-        re.findall(rf"```{kind}\n(.*?)```", told, re.DOTALL) for kind in ("python", "yaml", "sh")
+    """Whoever follows the page word by word, in a checkout of their own, has a flow that stores an item."""
+    (code,), (entry,), (shell, create) = (
+        find_blocks("docs/another-endpoint.md", kind) for kind in ("python", "yaml", "sh")
     )
     checkout = tmp_path / "checkout"
     for folder in ("flows", "tasks", "deployments"):
@@ -145,6 +220,7 @@ def test_another_endpoint_is_written_as_told(
     assert served
     for command in shell.splitlines():
         run(command.replace("prefect deploy ", "prefect --no-prompt deploy "), checkout)
+    assert "Incursions: " in run(create, checkout)
     (item,) = scan(dynamodb, "Incursions").values()
     assert item["incursions"] == {"N": str(len(make_incursions(market.clock())))}
     with Api(os.environ["PREFECT_API_URL"]) as api:
@@ -171,7 +247,13 @@ def test_tables_are_created_as_told(store_url: str, dynamodb: DynamoDBClient, ta
     assert {table_name, f"{table_name}-10000002", f"{table_name}-10000043"} <= set(names)
 
 
-def test_files_are_there() -> None:
-    """What the README links to or names is there."""
-    for name in re.findall(r"\]\(([^)#:]+)\)", README) + re.findall(r"file://(\S+)", README):
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """What a page links to or names is there: files, headings, and what a command is given."""
+    for path, heading in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", PAGES[page]):
+        target = Path(CHECKOUT, page).parent / path if path else Path(CHECKOUT, page)
+        assert target.exists(), path
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if heading else []
+        assert heading in {"", *(re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings)}, heading
+    for name in re.findall(r"file://(deployments/\S+)", PAGES[page]):
         assert Path(CHECKOUT, name).exists(), name

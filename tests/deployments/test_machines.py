@@ -11,8 +11,7 @@ from deployments.local.environment import CHECKOUT
 from tests.support.deployment_files import IMAGE_TAG, SERVICES, TEMPLATE
 
 DOCS = Path(CHECKOUT, "docs/machines.md").read_text()
-README = Path(CHECKOUT, "README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", DOCS + README, re.DOTALL)
+BLOCKS = re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL)
 COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.replace("\\\n", "").splitlines()]
 
 
@@ -33,17 +32,16 @@ def test_files_are_there() -> None:
 def test_stack_gets_its_parameters() -> None:
     """The template has all parameters that its command gives, and the command gives all that have no default."""
     commands = [each for each in COMMANDS if each[:3] == ["aws", "cloudformation", "deploy"]]
-    assert len(commands) == 2
-    for command in commands:
-        given = {word.split("=")[0] for word in command[command.index("--parameter-overrides") + 1 :]}
-        assert given == {name for name, each in TEMPLATE["Parameters"].items() if "Default" not in each}
+    (command,) = commands
+    given = {word.split("=")[0] for word in command[command.index("--parameter-overrides") + 1 :]}
+    assert given == {name for name, each in TEMPLATE["Parameters"].items() if "Default" not in each}
     named = set(re.findall(r"`(?:--parameter-overrides )?(\w+)=\w+`", DOCS)) | {"AlarmTopicArn", "TableName"}
     assert named <= TEMPLATE["Parameters"].keys()
 
 
 def test_services_and_tags_are_those_of_the_files() -> None:
     """Compose's commands name services that there are, and all tags of the image are the one that is built."""
-    scaled = set(re.findall(r"--scale (\w+)=|docker compose .*(?:run --rm|exec) (\w+)", DOCS + README))
+    scaled = set(re.findall(r"--scale (\w+)=|docker compose .*(?:run --rm|exec) (\w+)", DOCS))
     scaled = {name for pair in scaled for name in pair if name}
     assert scaled == {"worker", "api", "deploy", "postgres"}
     assert scaled <= SERVICES.keys()
