@@ -72,7 +72,7 @@ def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
     """
     region, store, url = (environ.get(name, "").strip() for name in ("REGION", "STORE", "ESI_URL"))
     region_id = int(region) if region.isascii() and region.isdigit() else DEFAULT_REGION if not region else 0
-    if not url and region_id not in regions().index:
+    if not url and region_id not in regions():
         raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
     if not 10_000_000 <= region_id <= 19_999_999:
         raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")

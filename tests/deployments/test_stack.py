@@ -298,7 +298,7 @@ def test_docs_count_right() -> None:
     started = set(re.findall(r'self\._start\("(\w+)"', Path(CHECKOUT, "deployments/local/stack.py").read_text()))
     counted = {
         ("Makefile", r"each of the stack's (\w+) processes"): {numbers[len(started | {"flow run"})]},
-        ("README.md", r"The Forge, (\d+) pages"): {str(regions().pages[10000002])},
+        ("README.md", r"The Forge, (\d+) pages"): {str(regions()[10000002].pages)},
         ("docs/operating.md", r"older than (\d+) minutes, or (\d+) if the universe"): set(minutes),
         ("docs/operating.md", r"fresh data for (\d+) minutes, or (\d+) if the universe"): set(minutes),
         ("docs/machines.md", rf"and ({'|'.join(numbers)}) automations"): {numbers[len(read_automations())]},

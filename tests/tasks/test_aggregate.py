@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.aggregate import aggregate_orders
+from tasks.orders.aggregation import aggregate_orders
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.orders.columns import DTYPES, Orders
 from tasks.orders.merge import merge_pages

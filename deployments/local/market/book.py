@@ -5,7 +5,7 @@ From one snapshot to the next every tenth item type changes some of its orders, 
 
 import gzip
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import msgspec
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from deployments.local.market.sizes import region_pages
-from tasks.catalogue.names import types
+from tasks.catalogue.names import DATA
 
 PAGE_ORDERS = 1000
 TYPE_PERIOD = 10  # snapshots between two changes of a type
@@ -94,13 +94,19 @@ def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
+@cache
+def read_types() -> pd.DataFrame:
+    """Return the item types by id: `best_buy` and `best_sell` (ISK) and `popularity`, some of them unknown."""
+    return pd.read_csv(DATA / "types.csv", index_col="type_id")
+
+
 @lru_cache(maxsize=128)
 def make_slots(seed: int, region_id: int) -> pd.DataFrame:
     """Return all orders that a region ever has, with what never changes of them."""
     pages = region_pages(region_id)
     size = round((pages * PAGE_ORDERS - 400) / (1 - ABSENT)) if pages else 0
     random = np.random.default_rng([seed, region_id])
-    known = types()
+    known = read_types()
     weights = known.popularity.fillna(0.5).to_numpy()
     likely = np.argsort(random.gumbel(size=len(known)) + np.log(weights))[::-1]
     first = likely[: round(0.45 * size)]  # one order of each

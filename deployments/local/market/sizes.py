@@ -10,6 +10,5 @@ def region_pages(region_id: int) -> int | None:
     """Return how many pages of orders a region or structure has, 0 if it is empty, None if there is none such."""
     if region_id in MADE_UP or region_id in structures.OPEN:
         return region_id % 10_000
-    if region_id not in regions().index:
-        return None
-    return 0 if regions().is_empty[region_id] else int(regions().pages[region_id])
+    region = regions().get(region_id)
+    return None if region is None else 0 if region.is_empty else region.pages
