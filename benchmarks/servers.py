@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from benchmarks.tables import SEED
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.environment import (
     POOL,
     STATE,

@@ -11,7 +11,7 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from benchmarks.heartbeats import stop_heartbeats
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
 from tasks.table.requests import Item

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
 from flows.market_data import market_data

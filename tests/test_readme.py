@@ -12,7 +12,7 @@ import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api, Deployment
+from tests.support.api import Api, Deployment
 from deployments.local.environment import CHECKOUT, VENV, prefect_environment
 from deployments.local.market.market import Market, make_incursions
 from deployments.local.stack import read_automations

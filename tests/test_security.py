@@ -14,7 +14,7 @@ import httpx
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from deployments.local.processes import Child

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 from benchmarks.scale.process_tree import kill_all, stop_tree, tree_seconds
 from benchmarks.scale.services import Postgres, Redis, data_folder
 from benchmarks.servers import SNAPSHOT_INDEX, Market, wait_for_pages
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.environment import (
     POOL,
     STATE,

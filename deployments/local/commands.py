@@ -25,11 +25,11 @@ from deployments.local.environment import (
 )
 from deployments.local.processes import ChildError
 from deployments.local.progress import WIDTH, Progress, fail
-from deployments.local.run import FlowRunError, run_deployment
 from deployments.local.show import show_table
 from deployments.local.stack import (
     Addresses,
     BusyError,
+    FlowRunError,
     FullDiskError,
     Stack,
     make_environment,
@@ -102,6 +102,8 @@ def run(options: Options) -> None:
         with Stack(options, progress) as stack:
             stack.start()
             progress.begin(f"running {options.deployment}")
+            from deployments.local.run import run_deployment  # noqa: PLC0415 (imports Prefect)
+
             run_deployment(stack, verbose=bool(os.environ.get("VERBOSE")))
             progress.begin("showing the table")
             show(options, stack.addresses.store_url, rows=10)
@@ -115,7 +117,9 @@ def up(options: Options) -> None:
     """Keep the stack up until Ctrl-C, with the region's schedule on."""
     with Progress() as progress, Stack(options, progress) as stack:
         stack.start()
-        stack.api.start_schedule(options.deployment, {"region_id": options.region_id})
+        from deployments.local.prepare import start_schedule  # noqa: PLC0415 (imports Prefect)
+
+        start_schedule(stack.client, options.deployment, {"region_id": options.region_id})
         progress.end()
         print_commands(WHILE_UP, given=options.given, ui=stack.addresses.ui_url)
         print("  Or, to use it from another shell in this folder:\n", *make_exports(stack), "", sep="\n", flush=True)  # noqa: T201

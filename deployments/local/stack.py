@@ -9,14 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import httpx
 import msgspec
 
-from deployments.local.api import Api
 from deployments.local.environment import (
-    CHECKOUT,
     POOL,
     STATE,
     STORE_VENV,
@@ -34,7 +32,6 @@ T = TypeVar("T")
 START_SECONDS = 120.0
 FREE_BYTES = 200 * 2**20  # a day's database and logs of one region
 UI_PORT = 4200  # Prefect's own default, if nobody has it
-AUTOMATIONS = CHECKOUT / "deployments" / "automations.yaml"
 ADDRESSES = STATE / "stack.json"
 RUNNING_FLOWS = ["deploy", "worker"]  # the children that end first
 
@@ -59,6 +56,10 @@ class BusyError(Exception):
 
 class FullDiskError(Exception):
     """There is no room for databases and logs."""
+
+
+class FlowRunError(Exception):
+    """The flow run did not complete."""
 
 
 @contextmanager
@@ -129,7 +130,7 @@ class Stack:
         self._base = base_environment(os.environ)
         self._held = ExitStack()
         self._store_port, api_port = free_port(), free_port(UI_PORT)
-        self.api = Api(f"http://127.0.0.1:{api_port}/api")
+        self._api_url = f"http://127.0.0.1:{api_port}/api"
         store_url = f"http://127.0.0.1:{self._store_port}" if options.store == "local" else ""
         self.addresses = Addresses(os.getpid(), options.esi_url, store_url)
 
@@ -138,7 +139,6 @@ class Stack:
             signal.signal(number, raise_interrupt)
         self._held.enter_context(lock_state())
         check_disk(STATE)
-        self._held.enter_context(self.api)
         adopt_orphans()
         return self
 
@@ -154,7 +154,7 @@ class Stack:
     @property
     def environ(self) -> dict[str, str]:
         """The environment of Prefect's server and worker, of its commands and of flow runs."""
-        return make_environment(self.options, msgspec.structs.replace(self.addresses, api_url=self.api.url))
+        return make_environment(self.options, msgspec.structs.replace(self.addresses, api_url=self._api_url))
 
     def start(self) -> None:
         """Start everything, deploys, and wait until a worker is ready for runs."""
@@ -163,31 +163,32 @@ class Stack:
             command = [sys.executable, "-m", "deployments.local.market", "--prepare", str(self.options.region_id)]
             self._start("market", command, self._base)
         self.start_server()
+        replace_prefect_settings(self._api_url)
+        from deployments.local import prepare  # noqa: PLC0415 (imports Prefect: two seconds, while the server starts)
+
+        self.client = self._held.enter_context(prepare.open_client(self._api_url))
         self.start_store()
         if not self.options.esi_url:
             url = self._wait("market", lambda: rest_of_line(self.children["market"].log, "market stand-in on "))
             self.addresses = msgspec.structs.replace(self.addresses, esi_url=url)
         self.wait_for_server()
         self.progress.begin("deploying, and starting a worker")
-        self.api.create_pool(POOL)
-        self.api.apply_automations(read_automations())
-        self.api.end_leftovers()
-        self.api.forget_workers(POOL)
+        prepare.prepare_server(self.client)
         self._start("worker", [prefect(), "worker", "start", "--pool", POOL, "--type", "process"], self.environ)
         self._start("deploy", [prefect(), "--no-prompt", "deploy", "--all"], self.environ, is_task=True)
-        self._wait("worker", lambda: self.api.has_worker(POOL))
+        self._wait("worker", lambda: prepare.has_worker(self.client))
         self._wait("deploy", self.children["deploy"].has_succeeded)
-        self.addresses = msgspec.structs.replace(self.addresses, api_url=self.api.url)
+        self.addresses = msgspec.structs.replace(self.addresses, api_url=self._api_url)
         self._publish()
 
     def start_server(self) -> None:
         """Start Prefect's server."""
-        self._start("server", server_command(httpx.URL(self.api.url).port or 0), self.environ)
+        self._start("server", server_command(httpx.URL(self._api_url).port or 0), self.environ)
 
     def wait_for_server(self) -> Addresses:
         """Wait until Prefect's server answers, and return where it is, too."""
-        self._wait("server", self.api.is_up)
-        return msgspec.structs.replace(self.addresses, api_url=self.api.url)
+        self._wait("server", lambda: answers(f"{self._api_url}/health"))
+        return msgspec.structs.replace(self.addresses, api_url=self._api_url)
 
     def start_store(self) -> None:
         """Start the DynamoDB-compatible server and wait for it; nothing with `STORE=aws`."""
@@ -222,9 +223,11 @@ class Stack:
         return result
 
 
-def read_automations() -> list[dict[str, Any]]:
-    """Return the automations that ship with the deployments, as Prefect's API takes them."""
-    return msgspec.yaml.decode(AUTOMATIONS.read_bytes(), type=dict[str, list[dict[str, Any]]])["automations"]
+def replace_prefect_settings(api_url: str) -> None:
+    """Set Prefect's settings of this process, before Prefect is imported, to the stack's in place of the user's."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        del os.environ[name]
+    os.environ.update(prefect_environment(api_url))
 
 
 def raise_interrupt(*_: object) -> None:

@@ -16,7 +16,7 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.automations import main
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
 from flows.next_run import TAG

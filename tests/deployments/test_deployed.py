@@ -12,7 +12,7 @@ import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.environment import CHECKOUT, POOL
 from deployments.local.market.market import Market
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.market.market import refuse
 from deployments.local.processes import Child
 from deployments.local.stack import prefect, read_automations

@@ -16,7 +16,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.local import stack
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.commands import status
 from deployments.local.environment import CHECKOUT, Options
 from deployments.status import DEFAULTS, main

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from tests.conftest import Clock
 from tests.deployments.test_automations import read_events, run
 from tests.flows.test_market_data import expire

@@ -9,7 +9,7 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.market.book import make_orders
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data

@@ -17,7 +17,7 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from benchmarks.freshness import measure
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.market.market import Market
 from flows.market_data import market_data
 from flows.next_run import JITTER_SECONDS, MAX_AHEAD, MOMENT, TAG, follow_esi, next_start

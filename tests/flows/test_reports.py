@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from tests.conftest import scan

@@ -14,7 +14,7 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect import State
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
 from tasks.catalogue.names import type_name

@@ -12,7 +12,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.blocks.system import Secret
 from prefect.exceptions import ParameterTypeError
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.market.market import Market, Reply, Request, refuse
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from flows.structure_market import structure_market

@@ -15,7 +15,7 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.market.market import Request, refuse
 from flows.market_data import Summary, market_data
 from tasks.esi.answers import MAX_AHEAD

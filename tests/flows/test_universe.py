@@ -7,7 +7,7 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.market.market import Market
 from flows.command import run_flow
 from flows.universe import universe

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prefect.context import refresh_global_settings_context
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.environment import (
     STORE_VENV,
     Options,

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import boto3
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.environment import POOL
 from deployments.local.market.server import serve
 from deployments.local.processes import Child

@@ -13,7 +13,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import TOKENS, Market
 from deployments.local.market.server import serve

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prefect import State
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from flows.market_data import market_data
 from flows.universe import universe
 from tasks.network import check_url
