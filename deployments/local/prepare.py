@@ -12,7 +12,6 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import Crashed
 
-from deployments.automations import apply_automations, read_automations
 from deployments.local.environment import POOL
 
 UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -24,10 +23,9 @@ def open_client(api_url: str) -> SyncPrefectClient:
 
 
 def prepare_server(client: SyncPrefectClient) -> None:
-    """Create the work pool and the automations, and clean up after a stack that was killed."""
+    """Create the work pool, and clean up after a stack that was killed: active schedules, unfinished runs, workers."""
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-    apply_automations(client, read_automations())
     for deployment in client.read_deployments():
         for schedule in deployment.schedules:
             if schedule.active:

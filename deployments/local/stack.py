@@ -164,7 +164,8 @@ class Stack:
             self._start("market", command, self._base)
         self.start_server()
         replace_prefect_settings(self._api_url)
-        from deployments.local import prepare  # noqa: PLC0415 (imports Prefect: two seconds, while the server starts)
+        from deployments import automations  # noqa: PLC0415 (imports Prefect: a second, while the server starts)
+        from deployments.local import prepare  # noqa: PLC0415 (imports Prefect)
 
         self.client = self._held.enter_context(prepare.open_client(self._api_url))
         self.start_store()
@@ -176,6 +177,7 @@ class Stack:
         prepare.prepare_server(self.client)
         self._start("worker", [prefect(), "worker", "start", "--pool", POOL, "--type", "process"], self.environ)
         self._start("deploy", [prefect(), "--no-prompt", "deploy", "--all"], self.environ, is_task=True)
+        automations.apply_automations(self.client, automations.read_automations())
         self._wait("worker", lambda: prepare.has_worker(self.client))
         self._wait("deploy", self.children["deploy"].has_succeeded)
         self.addresses = msgspec.structs.replace(self.addresses, api_url=self._api_url)
