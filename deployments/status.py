@@ -173,7 +173,7 @@ def read_runs(
 def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part, int | str]]:
     """Yield the tables that a run fills, each with its market's id; nothing if the parameters are invalid."""
     given = {**DEFAULTS[flow], **parameters}
-    wanted = [given.get("structure_id" if flow == "structure-market" else "region_id")]
+    wanted: Any = [given.get("structure_id" if flow == "structure-market" else "region_id")]
     if flow == "universe":
         wanted = list_regions(None) if given["region_ids"] is None else given["region_ids"]
     for value in wanted if isinstance(wanted, list) else []:
@@ -229,7 +229,7 @@ def describe(status: Status) -> Iterator[str]:
     if status.last:
         facts.append(describe_run(status.last, status, market))
     if status.next and status.next.expected_start_time:
-        wait = status.next.expected_start_time - now
+        wait = -(now - status.next.expected_start_time)
         is_due = wait <= timedelta(0)
         facts.append(f"next was due {describe_time(-wait)} ago" if is_due else f"next in {describe_time(wait)}")
     elif status.last:

@@ -11,10 +11,10 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from benchmarks.heartbeats import stop_heartbeats
-from tests.support.api import Api
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
 from tasks.table.requests import Item
+from tests.support.api import Api
 from tests.support.servers import PrefectServer, start_servers, wait_for, wait_for_store
 
 SERVERS = pytest.StashKey[ExitStack]()

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.api import Api
+from deployments.automations import read_automations
 from deployments.local.environment import CHECKOUT
-from deployments.local.stack import read_automations
 from flows.market_data import market_data
 from tasks.build_iterator import split_pages
 from tasks.catalogue.names import regions, types
@@ -16,6 +15,7 @@ from tasks.reporting.costs import cost_of_run, cost_of_state_machine
 from tasks.table.records import Changes
 from tests.deployments.test_prefect_yaml import DEPLOYED, FLOWS
 from tests.flows.test_market_data import VENAL, read_task_runs
+from tests.support.api import Api
 
 NAMES = [
     "README.md",

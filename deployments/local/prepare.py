@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.client.schemas.schedules import IntervalSchedule
@@ -34,8 +34,8 @@ def prepare_server(client: SyncPrefectClient) -> None:
     for run in client.read_flow_runs(flow_run_filter=unfinished):
         client.set_flow_run_state(run.id, Crashed(message="The stack was stopped while it ran."))
     for worker in client.read_workers_for_work_pool(POOL):
-        names = {"pool": POOL, "worker": worker.name}
-        client.request("DELETE", "/work_pools/{pool}/workers/{worker}", path_params=names)
+        names = {"work_pool_name": POOL, "name": worker.name}
+        client.request("DELETE", "/work_pools/{work_pool_name}/workers/{name}", path_params=names)
 
 
 def has_worker(client: SyncPrefectClient) -> bool:
@@ -55,4 +55,5 @@ def start_schedule(client: SyncPrefectClient, name: str, parameters: dict[str, A
         client.update_deployment_schedule(deployment.id, schedule.id, active=True)
     if not fitting:
         every = IntervalSchedule(interval=timedelta(seconds=300))
-        client.create_deployment_schedules(deployment.id, [(every, True)], parameters=parameters)
+        new = DeploymentScheduleCreate(schedule=every, active=True, parameters=parameters)
+        client.create_deployment_schedules(deployment.id, [new])

@@ -1,4 +1,4 @@
-"""The embedded stack: market stand-in, DynamoDB-compatible store, Prefect server, work pool, deployments, worker."""
+"""Start and stop the embedded stack: market stand-in, DynamoDB-compatible store, Prefect server and worker."""
 
 import fcntl
 import os
@@ -30,19 +30,19 @@ from deployments.local.progress import Progress
 
 T = TypeVar("T")
 START_SECONDS = 120.0
-FREE_BYTES = 200 * 2**20  # a day's database and logs of one region
-UI_PORT = 4200  # Prefect's own default, if nobody has it
+FREE_BYTES = 200 * 2**20  # one region's database and logs of a day
+UI_PORT = 4200  # Prefect's default, if it is free
 ADDRESSES = STATE / "stack.json"
 RUNNING_FLOWS = ["deploy", "worker"]  # the children that end first
 
 
 class Addresses(msgspec.Struct, frozen=True):
-    """Where the running stack's parts are."""
+    """The addresses of the running stack."""
 
     pid: int
     esi_url: str
     store_url: str  # empty with STORE=aws
-    api_url: str = ""  # empty while only the store runs
+    api_url: str = ""  # empty until the stack is ready, or if only the store runs
 
     @property
     def ui_url(self) -> str:
@@ -51,11 +51,11 @@ class Addresses(msgspec.Struct, frozen=True):
 
 
 class BusyError(Exception):
-    """Another stack of this checkout is running."""
+    """Another stack of this checkout is up."""
 
 
 class FullDiskError(Exception):
-    """There is no room for databases and logs."""
+    """The disk has no room for databases and logs."""
 
 
 class FlowRunError(Exception):
@@ -64,10 +64,10 @@ class FlowRunError(Exception):
 
 @contextmanager
 def lock_state() -> Iterator[None]:
-    """Take the folder `.local` for this process.
+    """Lock the folder `.local` for this process.
 
     Raises:
-        BusyError: another process has it.
+        BusyError: another process holds the lock.
     """
     for folder in (STATE, STATE / "tmp"):
         folder.mkdir(exist_ok=True)
@@ -87,41 +87,37 @@ def lock_state() -> Iterator[None]:
 
 
 def check_disk(folder: Path) -> None:
-    """Raise if a folder's disk is about full: a database that cannot grow fails late, and in many words.
+    """Check that a folder's disk has room: a database that cannot grow fails late, with a long traceback.
 
     Raises:
-        FullDiskError: it is.
+        FullDiskError: it has not.
     """
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < FREE_BYTES:
         raise FullDiskError(
             f"the disk of {folder} has {free_bytes / 2**20:.0f} MiB left, the stack needs {FREE_BYTES / 2**20:.0f} "
-            "MiB: make room, or `make clean` if it is what the stack has left there"
+            "MiB: make room, or `make clean` to remove what the stack has written there"
         )
 
 
 def read_addresses() -> Addresses | None:
-    """Return where the running stack is, None if there is none; one that was killed has left its file."""
+    """Return the addresses of the running stack; None if none is running, even if a killed one left its file."""
     try:
         addresses = msgspec.json.decode(ADDRESSES.read_bytes(), type=Addresses)
-        os.kill(addresses.pid, 0)  # no signal: only whether there is such a process
+        os.kill(addresses.pid, 0)  # sends nothing: raises if there is no such process
     except (FileNotFoundError, ProcessLookupError, msgspec.DecodeError):
         return None
     return addresses
 
 
 def make_environment(options: Options, addresses: Addresses) -> dict[str, str]:
-    """Return the environment of what uses a stack: its worker, Prefect's commands, a shell."""
-    return (
-        base_environment(os.environ)
-        | prefect_environment(addresses.api_url)
-        | aws_environment(options, addresses.store_url, os.environ)
-        | {"ESI_URL": addresses.esi_url}
-    )
+    """Return the environment of a stack's worker, of Prefect's commands and of a shell."""
+    services = aws_environment(options, addresses.store_url, os.environ) | {"ESI_URL": addresses.esi_url}
+    return base_environment(os.environ) | prefect_environment(addresses.api_url) | services
 
 
 class Stack:
-    """Starts what is asked for, in order, and stops all of it. Use it as a context manager, from the main thread."""
+    """The market, the store, Prefect's server and a worker. Use it as a context manager, from the main thread."""
 
     def __init__(self, options: Options, progress: Progress) -> None:
         self.options = options
@@ -144,8 +140,8 @@ class Stack:
 
     def __exit__(self, *_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave anything behind
-        # Runs end while what they use is still there; then the rest, together.
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave a child running
+        # Flow runs end while the servers they use are still up; then everything else, at the same time.
         for part in (RUNNING_FLOWS, self.children):
             stop_all([self.children[name] for name in part if name in self.children])
             stop_orphans({child.process.pid for child in self.children.values() if child.is_running()})
@@ -157,7 +153,7 @@ class Stack:
         return make_environment(self.options, msgspec.structs.replace(self.addresses, api_url=self._api_url))
 
     def start(self) -> None:
-        """Start everything, deploys, and wait until a worker is ready for runs."""
+        """Start everything, deploy, and wait until a worker is ready for runs."""
         self.progress.begin("starting market, store and Prefect server")
         if not self.options.esi_url:
             command = [sys.executable, "-m", "deployments.local.market", "--prepare", str(self.options.region_id)]
@@ -188,12 +184,12 @@ class Stack:
         self._start("server", server_command(httpx.URL(self._api_url).port or 0), self.environ)
 
     def wait_for_server(self) -> Addresses:
-        """Wait until Prefect's server answers, and return where it is, too."""
+        """Wait until Prefect's server answers, and return the addresses with its own."""
         self._wait("server", lambda: answers(f"{self._api_url}/health"))
         return msgspec.structs.replace(self.addresses, api_url=self._api_url)
 
     def start_store(self) -> None:
-        """Start the DynamoDB-compatible server and wait for it; nothing with `STORE=aws`."""
+        """Start the DynamoDB-compatible server and wait until it answers; do nothing with `STORE=aws`."""
         if self.addresses.store_url:
             environ = self._base | store_environment(self._store_port, self.options.store_folder)
             self._start("store", [str(STORE_VENV / "bin" / "ministack")], environ)
@@ -201,10 +197,10 @@ class Stack:
         self._publish()
 
     def check(self) -> None:
-        """Raise if a part has ended.
+        """Check that all children are running.
 
         Raises:
-            ChildError: with the last lines of its log.
+            ChildError: one has ended; with the last lines of its log.
         """
         for child in self.children.values():
             child.check()
@@ -248,7 +244,7 @@ def server_command(port: int) -> list[str]:
 
 
 def answers(url: str) -> bool:
-    """Return whether a GET finds somebody who says yes."""
+    """Return whether a GET succeeds."""
     try:
         return httpx.get(url, timeout=1.0, trust_env=False).is_success
     except httpx.HTTPError:
@@ -256,6 +252,6 @@ def answers(url: str) -> bool:
 
 
 def rest_of_line(log: Path, start: str) -> str:
-    """Return the rest of the first line of a log that begins with `start`, nothing if there is none yet."""
+    """Return the rest of a log's first line that begins with `start`; empty if there is none yet."""
     lines = log.read_text(errors="replace").splitlines()
     return next((line.removeprefix(start) for line in lines if line.startswith(start)), "")

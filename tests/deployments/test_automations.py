@@ -15,16 +15,16 @@ import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.automations import main
-from tests.support.api import Api
+from deployments.automations import apply_automations, main, read_automations
 from deployments.local.environment import CHECKOUT
-from deployments.local.stack import read_automations
+from deployments.local.prepare import open_client
 from flows.next_run import TAG
 from tasks.reporting.reporter import UNIVERSE_TAG
 from tests.conftest import Clock
 from tests.flows.test_market_data import expire
 from tests.flows.test_next_run import deploy, make_run, schedule
 from tests.flows.test_sight import ask, inflate
+from tests.support.api import Api
 from tests.support.faults.api import serve_changed
 from tests.support.receiver import receive
 from tests.support.servers import wait_for
@@ -45,7 +45,7 @@ def automations(own_api: Api) -> Iterator[dict[str, str]]:
             named[what] = f"{automation['name']} {uuid.uuid4()}"
             within = min(10, automation["trigger"]["within"])
             quick = {"name": named[what], "trigger": automation["trigger"] | {"within": within}}
-            own_api.apply_automations([automation | quick])
+            apply(own_api, [automation | quick])
     yield named
     for found in ask(own_api, "/automations/filter", {"limit": 200}):
         if found["name"] in named.values():
@@ -176,7 +176,7 @@ def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> 
     with receive() as messages:
         subprocess.run([sys.executable, "-c", CREATE_BLOCK, messages.url], cwd=CHECKOUT, check=True)
         assert deploy_automations("custom-webhook/test").count("send-notification") == 6
-        own_api.apply_automations(read_automations())  # as `make up` does
+        apply(own_api, read_automations())  # as `make up` does
         assert run(table_name, 19999999) == 1
         wait_for(lambda: bool(messages.posts), "the message")
     message = json.loads(messages.posts[0][1])
@@ -207,6 +207,12 @@ def deploy_automations(notify: str | None) -> str:
     """Deploy the automations by their command, and return what it says."""
     command = [sys.executable, "-m", "deployments.automations", *(["--notify", notify] if notify else [])]
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+
+
+def apply(own_api: Api, wanted: list[dict[str, Any]]) -> None:
+    """Apply automations as the stack does."""
+    with open_client(own_api.url) as client:
+        apply_automations(client, wanted)
 
 
 def read_summaries(own_api: Api) -> list[str]:

@@ -12,7 +12,6 @@ import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from tests.support.api import Api
 from deployments.local.environment import CHECKOUT, POOL
 from deployments.local.market.market import Market
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
@@ -22,6 +21,7 @@ from tasks.esi.token_bucket import LIMIT
 from tests.conftest import scan
 from tests.flows.test_market_data import VENAL, records, truth
 from tests.flows.test_sight import ask
+from tests.support.api import Api
 from tests.support.servers import wait_for
 
 SMALL, STRUCTURE = 10000003, 1_000_000_000_002

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from prefect import Flow
 
+from deployments.automations import read_automations
 from deployments.local.environment import CHECKOUT, DEPLOYMENTS
-from deployments.local.stack import read_automations
 from flows.market_data import market_data
 from flows.parameters import fill_in
 from flows.player_count import player_count

@@ -16,7 +16,6 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.local import stack
-from tests.support.api import Api
 from deployments.local.commands import status
 from deployments.local.environment import CHECKOUT, Options
 from deployments.status import DEFAULTS, main
@@ -27,6 +26,7 @@ from flows.universe import universe
 from tests.conftest import scan
 from tests.flows.test_market_data import VENAL
 from tests.flows.test_sight import ask
+from tests.support.api import Api
 from tests.support.servers import PrefectServer
 
 SMALL, DOMAIN = 10000003, 10000043  # of one page, of 190

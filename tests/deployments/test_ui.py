@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from tests.support.api import Api
 from tests.conftest import Clock
 from tests.deployments.test_automations import read_events, run
 from tests.flows.test_market_data import expire
+from tests.support.api import Api
 from tests.support.browser import CHROMIUM, find_run, look_at_run
 from tests.support.servers import wait_for
 

@@ -11,7 +11,6 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect import Flow
 
-from tests.support.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from flows.command import read_allowed, run_flow
@@ -22,6 +21,7 @@ from flows.universe import universe
 from tests.conftest import scan
 from tests.flows.test_market_data import DERELIK, records, truth
 from tests.flows.test_sight import ask
+from tests.support.api import Api
 from tests.support.faults.plan import Fault, Plan
 from tests.support.faults.store import serve_faulty_store
 

@@ -9,7 +9,6 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
-from tests.support.api import Api
 from deployments.local.market.book import make_orders
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
@@ -19,6 +18,7 @@ from tasks.table.guards import ShrinkError
 from tasks.table.requests import Item
 from tests.conftest import Clock, scan
 from tests.support import reference
+from tests.support.api import Api
 from tests.support.faults.issuer import serve_issuer
 from tests.support.servers import wait_for
 

@@ -17,7 +17,6 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from benchmarks.freshness import measure
-from tests.support.api import Api
 from deployments.local.market.market import Market
 from flows.market_data import market_data
 from flows.next_run import JITTER_SECONDS, MAX_AHEAD, MOMENT, TAG, follow_esi, next_start
@@ -27,6 +26,7 @@ from tasks.reporting.summary import Summary
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import expire, records, truth
 from tests.flows.test_sight import ask
+from tests.support.api import Api
 from tests.support.faults.api import serve_changed
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from tests.support.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from tests.conftest import scan
 from tests.flows.test_market_data import VENAL, records, truth
 from tests.flows.test_sight import ask
+from tests.support.api import Api
 from tests.support.faults.server import Reports, serve_stopping
 from tests.support.servers import wait_for
 

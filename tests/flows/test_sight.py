@@ -14,7 +14,6 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect import State
 
-from tests.support.api import Api
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
 from tasks.catalogue.names import type_name
@@ -23,6 +22,7 @@ from tasks.reporting.artifacts import find_movers
 from tasks.table.records import Changes
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import VENAL, expire, records, truth
+from tests.support.api import Api
 from tests.support.servers import finish_reports
 
 pytestmark = pytest.mark.usefixtures("served", "store_url")

@@ -12,7 +12,6 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.blocks.system import Secret
 from prefect.exceptions import ParameterTypeError
 
-from tests.support.api import Api
 from deployments.local.market.market import Market, Reply, Request, refuse
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from flows.structure_market import structure_market
@@ -22,6 +21,7 @@ from tasks.esi.errors import RefusedError, TransientError
 from tasks.esi.sso import Credentials
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import expire, records, truth
+from tests.support.api import Api
 from tests.support.chaos.play import hurry
 
 STRUCTURE, LOCKED = 1_000_000_000_003, 1_000_000_010_001  # three pages; no docking there

@@ -7,7 +7,6 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
-from tests.support.api import Api
 from deployments.local.market.market import Market
 from flows.command import run_flow
 from flows.universe import universe
@@ -17,6 +16,7 @@ from tasks.table.read import read_records
 from tasks.table.requests import Item
 from tests.conftest import Clock, scan
 from tests.flows.test_market_data import expire, read_task_runs, records, truth
+from tests.support.api import Api
 
 PERIOD_BASIS, SMALL, VENAL = 10000063, 10000003, 10000015
 THREE = [PERIOD_BASIS, SMALL, VENAL]

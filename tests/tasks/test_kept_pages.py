@@ -14,7 +14,6 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.filesystems import LocalFileSystem
 
-from tests.support.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import refuse
 from tasks.retries import KEEP_SECONDS
@@ -22,6 +21,7 @@ from tests.conftest import Clock, scan
 from tests.flows.test_failures import Faulty
 from tests.flows.test_market_data import VENAL, expire, records, truth
 from tests.flows.test_next_run import deploy, make_run, read_run, schedule, scheduled_runs
+from tests.support.api import Api
 
 pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("served", "store_url")]
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from prefect import State
 
-from tests.support.api import Api
 from flows.market_data import market_data
 from flows.universe import universe
 from tasks.network import check_url
 from tasks.reporting.failure import is_ours
 from tasks.table.errors import TableError
 from tests.flows.test_sight import read_artifacts
+from tests.support.api import Api
 
 UNKNOWN = 19_999_999
 
