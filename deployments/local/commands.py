@@ -14,15 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from deployments.local.environment import (
-    CHECKOUT,
-    DEPLOYMENTS,
-    STATE,
-    VENV,
-    Options,
-    aws_environment,
-    read_options,
-)
+from deployments.local.environment import CHECKOUT, DEPLOYMENTS, STATE, VENV, Options, aws_environment, read_options
 from deployments.local.processes import ChildError
 from deployments.local.progress import WIDTH, Progress, fail
 from deployments.local.show import show_table

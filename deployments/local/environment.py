@@ -27,8 +27,8 @@ BULKY_EVENTS = [
     "prefect.artifact-collection.updated",
     "prefect.flow-run.heartbeat",
 ]
-# The user's settings of these, and of AWS, must not reach the stack: a stray AWS_PROFILE must not fill a real account.
-PRIVATE = re.compile(r"(PREFECT_|PYTHONPATH$|PYTHONHOME$|VIRTUAL_ENV$|MAKE|MFLAGS$)")
+# The user's settings of these must not reach the stack: a stray AWS_PROFILE must not fill a real account.
+PRIVATE = re.compile(r"(AWS_|PREFECT_|PYTHONPATH$|PYTHONHOME$|VIRTUAL_ENV$|MAKE|MFLAGS$)")
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return a user's environment without the settings of Prefect, AWS and Python that would change the stack."""
-    kept = {name: value for name, value in environ.items() if not PRIVATE.match(name) and not name.startswith("AWS_")}
+    kept = {name: value for name, value in environ.items() if not PRIVATE.match(name)}
     bare = ",".join(filter(None, [environ.get("NO_PROXY") or environ.get("no_proxy", ""), "127.0.0.1", "localhost"]))
     own = {"NO_PROXY": bare, "no_proxy": bare, "PYTHONUNBUFFERED": "1", "TMPDIR": str(STATE / "tmp")}
     return kept | own | {"PATH": f"{VENV / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"}

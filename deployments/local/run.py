@@ -1,6 +1,5 @@
 """Run a region's deployment, show its progress and its summary."""
 
-import re
 import time
 from collections import defaultdict
 from uuid import UUID
@@ -24,8 +23,6 @@ from deployments.local.stack import FlowRunError, Stack
 
 SUMMARY_SECONDS = 10.0
 POLL_SECONDS = 0.25
-LOGGED = re.compile(r"[\d:.]+ \| (?P<level>\w+) +\| (Flow|Task) run '.*?' - (?P<message>.*)")
-STATE_ENDED = re.compile(r".* ends after [\d.,]+ s")
 
 
 def run_deployment(stack: Stack, *, verbose: bool) -> None:
@@ -82,9 +79,9 @@ def watch(stack: Stack, run_id: UUID, *, verbose: bool) -> State:
 
 def pick(line: str) -> str:
     """Return the message of a line of the worker's log if it is a warning or the end of a state, else nothing."""
-    found = LOGGED.match(line)
-    is_shown = found and (found["level"] == "WARNING" or STATE_ENDED.match(found["message"]))
-    return found["message"] if found and is_shown else ""
+    head, _, message = line.partition("' - ")  # 12:34:56.789 | WARNING | Task run 'name' - message
+    is_of_run = " | Flow run '" in head or " | Task run '" in head
+    return message if is_of_run and (" | WARNING | " in head or " ends after " in message) else ""
 
 
 def read_progress(client: SyncPrefectClient, run_id: UUID) -> list[Artifact]:

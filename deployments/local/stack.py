@@ -222,10 +222,13 @@ class Stack:
 
 
 def replace_prefect_settings(api_url: str) -> None:
-    """Set Prefect's settings of this process, before Prefect is imported, to the stack's in place of the user's."""
+    """Set Prefect's settings of this process to the stack's in place of the user's; call it before importing Prefect.
+
+    In a terminal, Prefect would also print a notice about usage data, and send some, as soon as it is imported.
+    """
     for name in [name for name in os.environ if name.startswith("PREFECT_")]:
         del os.environ[name]
-    os.environ.update(prefect_environment(api_url))
+    os.environ.update(prefect_environment(api_url) | {"DO_NOT_TRACK": "1"})
 
 
 def raise_interrupt(*_: object) -> None:

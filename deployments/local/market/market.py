@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate, parsedate_to_datetime
 
@@ -52,14 +53,13 @@ class Generation(msgspec.Struct, frozen=True):
     etags: list[str]
 
 
+@dataclass
 class Limit:
     """A sum over a sliding window, like ESI's limits."""
 
-    def __init__(self, most: int, window_seconds: int) -> None:
-        self.most = most
-        self.window_seconds = window_seconds
-        self.used = 0
-        self._events: deque[tuple[float, int]] = deque()
+    window_seconds: int
+    used: int = 0
+    _events: deque[tuple[float, int]] = field(default_factory=deque)
 
     def add(self, now: float, amount: int) -> None:
         """Add an amount, and drop amounts that have left the window."""
@@ -73,36 +73,22 @@ class Limit:
         return max(1, round(self._events[0][0] + self.window_seconds - now)) if self._events else 0
 
 
+@dataclass(eq=False)
 class Market:
-    """The stand-in's state: snapshots by region and time, and counts of requests.
+    """The stand-in's state: snapshots by region and time, and counts of requests."""
 
-    Args:
-        seed: of all orders.
-        every: seconds between two snapshots.
-        clock: returns the unix time.
-        latency_seconds: is added to each response.
-        enforce_limit: whether to respond with 420 and 429 beyond ESI's limits.
-    """
+    seed: int = 1  # of all orders
+    every: int = 300  # seconds between two snapshots
+    clock: Callable[[], float] = time.time  # returns the unix time
+    latency_seconds: float = 0.0  # added to each response
+    enforce_limit: bool = field(default=False, kw_only=True)  # respond with 420 and 429 beyond ESI's limits
 
-    def __init__(
-        self,
-        seed: int = 1,
-        every: int = 300,
-        clock: Callable[[], float] = time.time,
-        latency_seconds: float = 0.0,
-        *,
-        enforce_limit: bool = False,
-    ) -> None:
-        self.seed = seed
-        self.every = every
-        self.clock = clock
-        self.latency_seconds = latency_seconds
-        self.enforce_limit = enforce_limit
+    def __post_init__(self) -> None:
         self.requests: Counter[str] = Counter()  # by "GET 200"
         self.pages: Counter[str] = Counter()  # GETs by page
         self.in_flight = self.most_in_flight = 0
-        self.tokens = Limit(TOKENS, WINDOW_SECONDS)
-        self.errors = Limit(ERROR_LIMIT, ERROR_SECONDS)
+        self.tokens = Limit(WINDOW_SECONDS)
+        self.errors = Limit(ERROR_SECONDS)
         self.sso = structures.Sso()
         self._generations: dict[tuple[int, int], Future[Generation]] = {}
         self._lock = threading.Lock()

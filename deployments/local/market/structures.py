@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
 import msgspec
@@ -13,18 +14,14 @@ OPEN = range(1_000_000_000_001, 1_000_000_010_000)  # the last four digits are t
 LOCKED = range(1_000_000_010_000, 1_000_000_020_000)  # the character has no docking access
 
 
+@dataclass
 class Sso:
-    """An issuer of access tokens.
+    """An issuer of access tokens."""
 
-    Args:
-        access_seconds: how long a token is valid.
-    """
-
-    def __init__(self, access_seconds: float = 1199.0) -> None:
-        self.access_seconds = access_seconds
-        self.refresh_token = REFRESH_TOKEN
-        self.given = 0  # access tokens issued so far
-        self._ends: dict[str, float] = {}  # expiry (unix time) by access token
+    access_seconds: float = 1199.0  # how long a token is valid
+    refresh_token: str = REFRESH_TOKEN
+    given: int = 0  # access tokens issued so far
+    _ends: dict[str, float] = field(default_factory=dict)  # expiry (unix time) by access token
 
     def answer(self, body: bytes, now: float) -> tuple[int, bytes]:
         """Return status and body of the response to a form that requests an access token."""
