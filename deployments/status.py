@@ -12,7 +12,6 @@ import msgspec
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
-    FlowFilterId,
     FlowFilterName,
     FlowRunFilter,
     FlowRunFilterState,
@@ -159,7 +158,6 @@ def read_runs(
     """Yield the runs of the flows that fill market tables, each after its flow's name."""
     wanted = FlowFilter(name=FlowFilterName(any_=list(DEFAULTS)))
     flows = {flow.id: flow.name for flow in client.read_flows(flow_filter=wanted)}
-    wanted = FlowFilter(id=FlowFilterId(any_=list(flows)))
     runs = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(kinds))))
     for offset in range(0, PAGES * PAGE_RUNS if flows else 0, PAGE_RUNS):
         found = client.read_flow_runs(

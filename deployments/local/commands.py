@@ -18,15 +18,7 @@ from deployments.local.environment import CHECKOUT, DEPLOYMENTS, STATE, VENV, Op
 from deployments.local.processes import ChildError
 from deployments.local.progress import WIDTH, Progress, fail
 from deployments.local.show import show_table
-from deployments.local.stack import (
-    Addresses,
-    BusyError,
-    FlowRunError,
-    FullDiskError,
-    Stack,
-    make_environment,
-    read_addresses,
-)
+from deployments.local.stack import Addresses, Stack, StackError, make_environment, read_addresses
 from tasks.network import is_this_machine
 from tasks.table.errors import TableError
 
@@ -73,7 +65,7 @@ def main() -> int:
     name = parser.parse_args().command
     try:
         return commands[name](read_options(os.environ, fills=name in {"run", "up", "shell"})) or 0
-    except (BusyError, ChildError, FlowRunError, FullDiskError, TableError, ValueError) as error:
+    except (ChildError, StackError, TableError, ValueError) as error:
         return fail(str(error))
     except httpx.HTTPError as error:
         return fail(f"the stack's Prefect server gave no answer ({error}): see {STATE / 'logs' / 'server.log'}")

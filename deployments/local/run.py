@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from deployments.local.environment import DEPLOYMENTS
 from deployments.local.progress import strip_prefix, wrap
-from deployments.local.stack import FlowRunError, Stack
+from deployments.local.stack import Stack, StackError
 
 SUMMARY_SECONDS = 10.0
 POLL_SECONDS = 0.25
@@ -33,7 +33,7 @@ def run_deployment(stack: Stack, *, verbose: bool) -> None:
         verbose: whether to show all of the worker's log, not only warnings and the end of each state.
 
     Raises:
-        FlowRunError: the run did not complete.
+        StackError: the run did not complete.
     """
     options, client = stack.options, stack.client
     given = {} if options.region_id in DEPLOYMENTS else {"region_id": options.region_id}
@@ -42,7 +42,7 @@ def run_deployment(stack: Stack, *, verbose: bool) -> None:
     state = watch(stack, run_id, verbose=verbose)
     reason = strip_prefix(state.message or str(state.name))
     if not state.is_completed():
-        raise FlowRunError(f"the flow run ended as {state.name}: {reason}")
+        raise StackError(f"the flow run ended as {state.name}: {reason}")
     if state.name == "Completed":
         print_summary(read_summary(client, run_id))
     stack.progress.say(reason)

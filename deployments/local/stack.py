@@ -50,16 +50,12 @@ class Addresses(msgspec.Struct, frozen=True):
         return self.api_url.removesuffix("/api")
 
 
-class BusyError(Exception):
+class StackError(Exception):
+    """The stack cannot do what it is asked to; the message says why."""
+
+
+class BusyError(StackError):
     """Another stack of this checkout is up."""
-
-
-class FullDiskError(Exception):
-    """The disk has no room for databases and logs."""
-
-
-class FlowRunError(Exception):
-    """The flow run did not complete."""
 
 
 @contextmanager
@@ -90,11 +86,11 @@ def check_disk(folder: Path) -> None:
     """Check that a folder's disk has room: a database that cannot grow fails late, with a long traceback.
 
     Raises:
-        FullDiskError: it has not.
+        StackError: it has not.
     """
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < FREE_BYTES:
-        raise FullDiskError(
+        raise StackError(
             f"the disk of {folder} has {free_bytes / 2**20:.0f} MiB left, the stack needs {FREE_BYTES / 2**20:.0f} "
             "MiB: make room, or `make clean` to remove what the stack has written there"
         )

@@ -37,7 +37,7 @@ from deployments.local.market.server import serve
 from deployments.local.processes import Child, ChildError, free_port, stop_all
 from deployments.local.run import print_summary
 from deployments.local.show import show_table
-from deployments.local.stack import Addresses, FullDiskError, check_disk
+from deployments.local.stack import Addresses, StackError, check_disk
 from deployments.status import ROUNDS, SNAPSHOTS
 from flows.market_data import market_data
 from tasks.catalogue.names import regions
@@ -254,7 +254,7 @@ def test_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatc
     """A disk with too little room is refused, with how much there is and what to do."""
     check_disk(tmp_path)
     monkeypatch.setattr(stack, "FREE_BYTES", 2**60)
-    with pytest.raises(FullDiskError, match=r"has \d+ MiB left, the stack needs \d+ MiB: make room, or `make clean`"):
+    with pytest.raises(StackError, match=r"has \d+ MiB left, the stack needs \d+ MiB: make room, or `make clean`"):
         check_disk(tmp_path)
 
 
