@@ -24,8 +24,8 @@ from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 
 TEMPLATE = "report.html.jinja"
-MADE_UP = "this project's stand-in for the market: they are made up"
-UNKNOWN = "a market that is not known, since Prefect has no run of this snapshot"
+MADE_UP = "this project's market stand-in: they are made up"
+UNKNOWN = "an unknown market: Prefect has no run for this snapshot"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

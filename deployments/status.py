@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PrefectException, httpx.HTTPError) as error:
         server = f"the Prefect server at PREFECT_API_URL, {PREFECT_API_URL.value()}"
         reason = " ".join(str(error).split())
-        return fail(f"no status: {server}, gave no answer ({reason}): start it, or correct the address")
+        return fail(f"no status: {server}, does not respond ({reason}): start it, or correct the address")
 
 
 def read_statuses(table_name: str) -> list[Status]:

@@ -153,7 +153,7 @@ def create_table(client: "DynamoDBClient", name: str, deadline: float) -> list[s
     types = {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]}
     keys = " and ".join(f"{key['AttributeName']} ({types[key['AttributeName']]})" for key in table["KeySchema"])
     if keys != "pk (S)":
-        return ["unfit", f"its keys are {keys}, expected pk (S) alone: give another name"]
+        return ["unfit", f"its keys are {keys}, expected only pk (S): give another name"]
     return ["created" if is_new else "there already", *protect(client, call), *expire(client, call)]
 
 

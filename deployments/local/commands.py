@@ -68,7 +68,7 @@ def main() -> int:
     except (ChildError, StackError, TableError, ValueError) as error:
         return fail(str(error))
     except httpx.HTTPError as error:
-        return fail(f"the stack's Prefect server gave no answer ({error}): see {STATE / 'logs' / 'server.log'}")
+        return fail(f"the stack's Prefect server does not respond ({error}): see {STATE / 'logs' / 'server.log'}")
     except KeyboardInterrupt:
         fail("stopped; nothing is left running")
         return INTERRUPTED

@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import Artifact, State
 from prefect.client.schemas.sorting import ArtifactSort
+from prefect.exceptions import ObjectNotFound
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -33,13 +34,16 @@ def run_deployment(stack: Stack, *, verbose: bool) -> None:
         verbose: whether to show all of the worker's log, not only warnings and the end of each state.
 
     Raises:
-        StackError: the run did not complete.
+        StackError: the run did not complete, or was deleted.
     """
     options, client = stack.options, stack.client
     given = {} if options.region_id in DEPLOYMENTS else {"region_id": options.region_id}
-    deployment = client.read_deployment_by_name(options.deployment)
-    run_id = client.create_flow_run_from_deployment(deployment.id, parameters=given).id
-    state = watch(stack, run_id, verbose=verbose)
+    try:
+        deployment = client.read_deployment_by_name(options.deployment)
+        run_id = client.create_flow_run_from_deployment(deployment.id, parameters=given).id
+        state = watch(stack, run_id, verbose=verbose)
+    except ObjectNotFound as error:
+        raise StackError(f"the flow run or its deployment was deleted: {error}") from error
     reason = strip_prefix(state.message or str(state.name))
     if not state.is_completed():
         raise StackError(f"the flow run ended as {state.name}: {reason}")

@@ -43,7 +43,7 @@ def pick(records: dict[str, Record], type_wanted: str, table_name: str) -> dict[
     if type_id is None:
         raise ValueError(f"TYPE is {type_wanted!r}: give an item type's whole name, such as Tritanium, or its id")
     if str(type_id) not in records:
-        raise ValueError(f"{table_name} has no record of {type_name(type_id)} ({type_id}): nobody offers it")
+        raise ValueError(f"{table_name} has no record of {type_name(type_id)} ({type_id}): there is no order for it")
     return {str(type_id): records[str(type_id)]}
 
 

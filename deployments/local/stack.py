@@ -238,7 +238,7 @@ def prefect() -> str:
 
 
 def server_command(port: int) -> list[str]:
-    """Return the command that starts a Prefect server on this machine alone."""
+    """Return the command that starts a Prefect server, reachable only from this machine."""
     return [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
 
 

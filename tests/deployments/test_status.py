@@ -263,7 +263,7 @@ def test_silent_server_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr()
     assert not said.out
     assert re.fullmatch(
-        r"no status: the Prefect server at PREFECT_API_URL, http://127.0.0.1:9/api, gave no answer \(.*\): "
+        r"no status: the Prefect server at PREFECT_API_URL, http://127.0.0.1:9/api, does not respond \(.*\): "
         r"start it, or correct the address\n",
         said.err,
     )
