@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from deployments.local.api import Api
+from deployments.automations import read_automations
 from deployments.local.environment import CHECKOUT
-from deployments.local.stack import read_automations
 from flows.market_data import market_data
 from tasks.build_iterator import split_pages
 from tasks.catalogue.names import regions, types
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine
 from tasks.store_records import split_writes
 from tasks.table.records import Changes, Record
+from tests.support.api import Api
 from tests.support.deployed import DEPLOYED, FLOWS
 from tests.support.runs import read_task_runs
 from tests.support.worlds import VENAL

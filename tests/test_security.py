@@ -14,10 +14,10 @@ import httpx
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
-from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from deployments.local.processes import Child
+from tests.support.api import Api
 
 SECRET = "planted-secret-77c1"
 POLICY = json.loads(Path(CHECKOUT, "deployments/aws/iam-policy.json").read_text())

@@ -21,6 +21,7 @@ from typing import Literal
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from deployments.automations import read_automations
 from deployments.local import stack
 from deployments.local.commands import is_made_up
 from deployments.local.environment import (
@@ -36,7 +37,7 @@ from deployments.local.market.server import serve
 from deployments.local.processes import Child, ChildError, free_port, stop_all
 from deployments.local.run import print_summary
 from deployments.local.show import show_table
-from deployments.local.stack import Addresses, FullDiskError, check_disk, read_automations
+from deployments.local.stack import Addresses, StackError, check_disk
 from deployments.status import ROUNDS, SNAPSHOTS
 from flows.market_data import market_data
 from tasks.catalogue.names import regions
@@ -252,7 +253,7 @@ def test_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatc
     """A disk with too little room is refused, with how much there is and what to do."""
     check_disk(tmp_path)
     monkeypatch.setattr(stack, "FREE_BYTES", 2**60)
-    with pytest.raises(FullDiskError, match=r"has \d+ MiB left, the stack needs \d+ MiB: make room, or `make clean`"):
+    with pytest.raises(StackError, match=r"has \d+ MiB left, the stack needs \d+ MiB: make room, or `make clean`"):
         check_disk(tmp_path)
 
 
@@ -398,8 +399,8 @@ def test_make_run_shows_bars_in_a_terminal(clone: Path, monkeypatch: pytest.Monk
     code = pty.spawn(["make", "run"], read, lambda _: b"")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(said).decode())
     assert os.waitstatus_to_exitcode(code) == 0, shown
-    assert re.findall(r"Fetch Pages, pages ━+ .*?433/433", shown)
-    assert re.findall(r"Store Records, writes ━+ ", shown)
+    assert re.findall(r"━+ [\d:]+ Fetch Pages: 433 of 433 pages", shown)
+    assert re.findall(r"━+ [\d:]+ Store Records: ([\d,]+) of \1 writes", shown)
     assert not processes_of(clone)
 
 

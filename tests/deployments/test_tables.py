@@ -187,7 +187,7 @@ def test_other_keys_are_told(dynamodb: DynamoDBClient, table_name: str, capsys: 
     )
     assert main([table_name, f"{table_name}-2"]) == 1
     said = capsys.readouterr().out
-    assert f"{table_name}: unfit; its keys are id (N) and at (S), expected pk (S) alone: give another name" in said
+    assert f"{table_name}: unfit; its keys are id (N) and at (S), expected only pk (S): give another name" in said
     assert "2 asked for in us-east-1: 1 created, 1 unfit" in said
     assert dynamodb.describe_time_to_live(TableName=table_name)["TimeToLiveDescription"] == {
         "TimeToLiveStatus": "DISABLED"

@@ -14,13 +14,13 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect import State
 
-from deployments.local.api import Api
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
 from tasks.catalogue.names import type_name
 from tasks.esi.errors import RefusedError
 from tasks.reporting.artifacts import find_movers
 from tasks.table.records import Changes, Record
+from tests.support.api import Api
 from tests.support.runs import ask, read_artifacts
 from tests.support.servers import finish_reports
 from tests.support.tables import expire, inflate, records, scan

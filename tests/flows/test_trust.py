@@ -15,7 +15,6 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.local.api import Api
 from deployments.local.market.market import Request, refuse
 from flows.market_data import Summary, market_data
 from tasks.esi.answers import MAX_AHEAD
@@ -28,6 +27,7 @@ from tasks.table.errors import TableError, TransientTableError
 from tasks.table.guards import ShrinkError
 from tasks.table.lease import LeaseHeldError
 from tasks.table.snapshot import TableSnapshot
+from tests.support.api import Api
 from tests.support.chaos.check import FOREIGN
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.chaos.play import FIRST_INDEX, describe, environment, hurry

@@ -7,7 +7,6 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
-from deployments.local.api import Api
 from deployments.local.market.market import Market
 from flows.command import run_flow
 from flows.universe import universe
@@ -15,6 +14,7 @@ from tasks.catalogue.names import list_regions, regions
 from tasks.reporting.universe_summary import RegionError
 from tasks.table.read import read_records
 from tasks.table.requests import Item
+from tests.support.api import Api
 from tests.support.runs import read_task_runs
 from tests.support.tables import expire, records, scan
 from tests.support.truth import truth

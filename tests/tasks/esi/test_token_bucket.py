@@ -13,7 +13,6 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
-from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import TOKENS, Market
 from deployments.local.market.server import serve
@@ -24,6 +23,7 @@ from tasks.esi.errors import RateLimitedError, RefusedError
 from tasks.esi.markets import find_market
 from tasks.esi.pause import find_pause
 from tasks.esi.token_bucket import Allowance, TokenBucket, create_limit, retry_seconds
+from tests.support.api import Api
 from tests.support.faults.server import serve_changed
 from tests.support.runs import ask
 from tests.support.worlds import Clock

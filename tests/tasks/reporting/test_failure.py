@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from prefect import State
 
-from deployments.local.api import Api
 from flows.market_data import market_data
 from flows.universe import universe
 from tasks.network import check_url
 from tasks.reporting.failure import is_ours
 from tasks.table.errors import TableError
+from tests.support.api import Api
 from tests.support.runs import read_artifacts
 
 UNKNOWN = 19_999_999
