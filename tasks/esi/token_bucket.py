@@ -14,6 +14,7 @@ import os
 import re
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -84,6 +85,8 @@ class SharedLimit:
         self._seen: tuple[object, ...] = ()  # the limit's last change …
         self._seen_at = 0.0  # … and when it was seen first, monotonic time
         self.read_at = 0.0  # monotonic time of the last read
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
+        self._first: Future[GlobalConcurrencyLimitResponse | None] | None = self._thread.submit(self._read)
 
     def read(self) -> GlobalConcurrencyLimitResponse | None:
         """Return the limit as it stands, with the slots that are taken now; None if there is none.
@@ -91,6 +94,12 @@ class SharedLimit:
         Raises:
             TransientError: Prefect's server could not be asked.
         """
+        if first := self._first:  # on its way since the run began, as so many other things
+            self._first = None
+            return first.result()
+        return self._read()
+
+    def _read(self) -> GlobalConcurrencyLimitResponse | None:
         if not self._counts:
             return None
         self.read_at = time.monotonic()
@@ -100,7 +109,7 @@ class SharedLimit:
         try:
             limit = self._client.read_global_concurrency_limit_by_name(LIMIT)
         except ObjectNotFound:
-            self.stop()
+            self._disconnect()
             return None
         except (PrefectHTTPStatusError, httpx.HTTPError) as error:
             raise unreachable(error) from error
@@ -148,6 +157,10 @@ class SharedLimit:
 
     def stop(self) -> None:
         """Do without the limit from now on."""
+        self._thread.shutdown()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         self._counts = False
         if self._client:
             self._client.__exit__(None, None, None)
