@@ -9,6 +9,7 @@ Some servers report the slots that are taken now, others those at the last chang
 has decayed since it first saw that change, before it reserves: a refusal makes Prefect forget the decay.
 """
 
+import contextvars
 import math
 import os
 import re
@@ -86,7 +87,9 @@ class SharedLimit:
         self._seen_at = 0.0  # … and when it was seen first, monotonic time
         self.read_at = 0.0  # monotonic time of the last read
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
-        self._first: Future[GlobalConcurrencyLimitResponse | None] | None = self._thread.submit(self._read)
+        self._first: Future[GlobalConcurrencyLimitResponse | None] | None = self._thread.submit(
+            contextvars.copy_context().run, self._read
+        )
 
     def read(self) -> GlobalConcurrencyLimitResponse | None:
         """Return the limit as it stands, with the slots that are taken now; None if there is none.
@@ -94,10 +97,17 @@ class SharedLimit:
         Raises:
             TransientError: Prefect's server could not be asked.
         """
-        if first := self._first:  # on its way since the run began, as so many other things
-            self._first = None
-            return first.result()
+        self._first = None
         return self._read()
+
+    def read_early(self) -> GlobalConcurrencyLimitResponse | None:
+        """Do what `read` does, at the first call with an answer that was requested when the run began.
+
+        Raises:
+            TransientError: Prefect's server could not be asked.
+        """
+        first, self._first = self._first, None
+        return first.result() if first else self._read()
 
     def _read(self) -> GlobalConcurrencyLimitResponse | None:
         if not self._counts:
@@ -244,7 +254,7 @@ class TokenBucket:
             RefusedError: the limit is too small for a single request.
             TransientError: Prefect's server could not be asked.
         """
-        if limit := self._limit.read():
+        if limit := self._limit.read_early():
             if limit.limit < REQUEST_TOKENS:
                 raise RefusedError(
                     f"the limit {LIMIT} on Prefect's server has {limit.limit} slots, a request takes {REQUEST_TOKENS}: "
