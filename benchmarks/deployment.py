@@ -8,7 +8,7 @@ from benchmarks.play import Play, RunError
 from benchmarks.servers import SNAPSHOT_INDEX, Market
 from benchmarks.tables import check, true_records
 from deployments.local.environment import CHECKOUT
-from deployments.local.stack import prefect
+from deployments.local.servers import prefect
 
 COMMANDS = {NO_TASKS: ["no-tasks/benchmark"], FLOW: ["market-data/region", "--param", f"region_id={region_of(FORGE)}"]}
 

@@ -24,7 +24,7 @@ from deployments.local.environment import (
     store_environment,
 )
 from deployments.local.processes import Child, ChildError, adopt_orphans, free_port, stop_orphans
-from deployments.local.stack import answers, prefect, rest_of_line, server_command
+from deployments.local.servers import answers, market_url, prefect, server_command
 
 T = TypeVar("T")
 FOLDER = STATE / "bench"
@@ -139,7 +139,7 @@ class Servers:
         return child
 
     def _wait(self, market: Child) -> str:
-        return self._wait_for(lambda: rest_of_line(market.log, "market stand-in on "))
+        return self._wait_for(lambda: market_url(market))
 
     def _wait_for(self, ready: Callable[[], T]) -> T:
         deadline = time.monotonic() + START_SECONDS

@@ -24,15 +24,8 @@ from deployments.local.environment import (
     store_environment,
 )
 from deployments.local.processes import Child, ChildError, adopt_orphans, free_port, stop_orphans
-from deployments.local.stack import (
-    answers,
-    lock_state,
-    prefect,
-    raise_interrupt,
-    read_automations,
-    rest_of_line,
-    server_command,
-)
+from deployments.local.servers import answers, market_url, prefect, raise_interrupt, server_command
+from deployments.local.stack import lock_state, read_automations
 
 T = TypeVar("T")
 FOLDER = STATE / "scale"
@@ -108,7 +101,7 @@ class Topology:
         self.api.create_pool(POOL)
         self.api.apply_automations(read_automations())
         self.wait_for(lambda: answers(f"{self.store_url}/_ministack/health"))
-        self.market_url = self.wait_for(lambda: rest_of_line(market.log, "market stand-in on "))
+        self.market_url = self.wait_for(lambda: market_url(market))
         self.run("deploy", [prefect(), "--no-prompt", "deploy", "--all"])
         self.say("waiting for all pages to be made")
         for region_id in region_ids:

@@ -3,15 +3,11 @@
 import fcntl
 import os
 import shutil
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-import httpx
 import msgspec
 
 from deployments.local.api import Api
@@ -19,24 +15,27 @@ from deployments.local.environment import (
     CHECKOUT,
     POOL,
     STATE,
-    STORE_VENV,
-    VENV,
     Options,
     aws_environment,
     base_environment,
     prefect_environment,
-    store_environment,
 )
-from deployments.local.processes import Child, ChildError, adopt_orphans, free_port, stop_all, stop_orphans
+from deployments.local.processes import Child, free_port
 from deployments.local.progress import Progress
+from deployments.local.servers import (
+    Servers,
+    Store,
+    deploy_command,
+    market_command,
+    market_url,
+    server_command,
+    worker_command,
+)
 
-T = TypeVar("T")
-START_SECONDS = 120.0
 FREE_BYTES = 200 * 2**20  # a day's database and logs of one region
 UI_PORT = 4200  # Prefect's own default, if nobody has it
 AUTOMATIONS = CHECKOUT / "deployments" / "automations.yaml"
 ADDRESSES = STATE / "stack.json"
-RUNNING_FLOWS = ["deploy", "worker"]  # the children that end first
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -125,31 +124,28 @@ class Stack:
     def __init__(self, options: Options, progress: Progress) -> None:
         self.options = options
         self.progress = progress
-        self.children: dict[str, Child] = {}
-        self._base = base_environment(os.environ)
+        self._servers = Servers(STATE / "logs", base_environment(os.environ))
         self._held = ExitStack()
-        self._store_port, api_port = free_port(), free_port(UI_PORT)
-        self.api = Api(f"http://127.0.0.1:{api_port}/api")
-        store_url = f"http://127.0.0.1:{self._store_port}" if options.store == "local" else ""
+        self._store = Store(free_port(), options.store_folder, is_kept=True)
+        self._api_port = free_port(UI_PORT)
+        self.api = Api(f"http://127.0.0.1:{self._api_port}/api")
+        store_url = self._store.url if options.store == "local" else ""
         self.addresses = Addresses(os.getpid(), options.esi_url, store_url)
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, raise_interrupt)
         self._held.enter_context(lock_state())
         check_disk(STATE)
         self._held.enter_context(self.api)
-        adopt_orphans()
+        self._held.enter_context(self._servers)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave anything behind
-        # Runs end while what they use is still there; then the rest, together.
-        for part in (RUNNING_FLOWS, self.children):
-            stop_all([self.children[name] for name in part if name in self.children])
-            stop_orphans({child.process.pid for child in self.children.values() if child.is_running()})
         self._held.close()
+
+    @property
+    def children(self) -> dict[str, Child]:
+        """What runs, by name."""
+        return self._servers.children
 
     @property
     def environ(self) -> dict[str, str]:
@@ -157,15 +153,14 @@ class Stack:
         return make_environment(self.options, msgspec.structs.replace(self.addresses, api_url=self.api.url))
 
     def start(self) -> None:
-        """Start everything, deploys, and wait until a worker is ready for runs."""
+        """Start everything, deploy, and wait until a worker is ready for runs."""
         self.progress.begin("starting market, store and Prefect server")
         if not self.options.esi_url:
-            command = [sys.executable, "-m", "deployments.local.market", "--prepare", str(self.options.region_id)]
-            self._start("market", command, self._base)
+            market = self._servers.start("market", market_command([self.options.region_id]))
         self.start_server()
         self.start_store()
         if not self.options.esi_url:
-            url = self._wait("market", lambda: rest_of_line(self.children["market"].log, "market stand-in on "))
+            url = self._servers.wait_for("market", lambda: market_url(market))
             self.addresses = msgspec.structs.replace(self.addresses, esi_url=url)
         self.wait_for_server()
         self.progress.begin("deploying, and starting a worker")
@@ -173,28 +168,27 @@ class Stack:
         self.api.apply_automations(read_automations())
         self.api.end_leftovers()
         self.api.forget_workers(POOL)
-        self._start("worker", [prefect(), "worker", "start", "--pool", POOL, "--type", "process"], self.environ)
-        self._start("deploy", [prefect(), "--no-prompt", "deploy", "--all"], self.environ, is_task=True)
-        self._wait("worker", lambda: self.api.has_worker(POOL))
-        self._wait("deploy", self.children["deploy"].has_succeeded)
+        self._servers.start("worker", worker_command(), self.environ)
+        deploy = self._servers.start("deploy", deploy_command("--all"), self.environ, is_task=True)
+        self._servers.wait_for("worker", lambda: self.api.has_worker(POOL))
+        self._servers.wait_for("deploy", deploy.has_succeeded)
         self.addresses = msgspec.structs.replace(self.addresses, api_url=self.api.url)
         self._publish()
 
     def start_server(self) -> None:
         """Start Prefect's server."""
-        self._start("server", server_command(httpx.URL(self.api.url).port or 0), self.environ)
+        self._servers.start("server", server_command(self._api_port), self.environ)
 
     def wait_for_server(self) -> Addresses:
         """Wait until Prefect's server answers, and return where it is, too."""
-        self._wait("server", self.api.is_up)
+        self._servers.wait_for("server", self.api.is_up)
         return msgspec.structs.replace(self.addresses, api_url=self.api.url)
 
     def start_store(self) -> None:
         """Start the DynamoDB-compatible server and wait for it; nothing with `STORE=aws`."""
         if self.addresses.store_url:
-            environ = self._base | store_environment(self._store_port, self.options.store_folder)
-            self._start("store", [str(STORE_VENV / "bin" / "ministack")], environ)
-            self._wait("store", lambda: answers(f"{self.addresses.store_url}/_ministack/health"))
+            self._servers.start("store", self._store.command(), self._store.environ())
+            self._servers.wait_for("store", self._store.is_up)
         self._publish()
 
     def check(self) -> None:
@@ -203,54 +197,12 @@ class Stack:
         Raises:
             ChildError: with the last lines of its log.
         """
-        for child in self.children.values():
-            child.check()
+        self._servers.check()
 
     def _publish(self) -> None:
         ADDRESSES.write_bytes(msgspec.json.encode(self.addresses))
-
-    def _start(self, name: str, command: list[str], environ: dict[str, str], *, is_task: bool = False) -> None:
-        self.children[name] = Child(name, command, environ, STATE / "logs" / f"{name}.log", is_task=is_task)
-
-    def _wait(self, name: str, ready: Callable[[], T]) -> T:
-        deadline = time.monotonic() + START_SECONDS
-        while not (result := ready()):
-            self.check()
-            if time.monotonic() > deadline:
-                raise ChildError(f"{name} was not ready after {START_SECONDS:.0f} s: see {self.children[name].log}")
-            time.sleep(0.05)
-        return result
 
 
 def read_automations() -> list[dict[str, Any]]:
     """Return the automations that ship with the deployments, as Prefect's API takes them."""
     return msgspec.yaml.decode(AUTOMATIONS.read_bytes(), type=dict[str, list[dict[str, Any]]])["automations"]
-
-
-def raise_interrupt(*_: object) -> None:
-    """End the program as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-def prefect() -> str:
-    """Return the path of Prefect's command."""
-    return str(VENV / "bin" / "prefect")
-
-
-def server_command(port: int) -> list[str]:
-    """Return the command that starts a Prefect server on this machine alone."""
-    return [prefect(), "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-
-
-def answers(url: str) -> bool:
-    """Return whether a GET finds somebody who says yes."""
-    try:
-        return httpx.get(url, timeout=1.0, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def rest_of_line(log: Path, start: str) -> str:
-    """Return the rest of the first line of a log that begins with `start`, nothing if there is none yet."""
-    lines = log.read_text(errors="replace").splitlines()
-    return next((line.removeprefix(start) for line in lines if line.startswith(start)), "")

@@ -15,7 +15,7 @@ from cfnlint.decode import cfn_yaml  # type: ignore[import-untyped]
 
 from deployments.local.environment import CHECKOUT, STORE_VENV, base_environment, store_environment
 from deployments.local.processes import Child, free_port
-from deployments.local.stack import answers
+from deployments.local.servers import answers
 from tasks.table.client import Table
 from tests.support.image import IMAGE_TAG, find_secrets
 from tests.support.servers import wait_for

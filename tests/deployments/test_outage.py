@@ -14,7 +14,8 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.api import Api
 from deployments.local.market.market import refuse
 from deployments.local.processes import Child
-from deployments.local.stack import prefect, read_automations
+from deployments.local.servers import prefect
+from deployments.local.stack import read_automations
 from tests.conftest import Clock, scan
 from tests.flows.test_failures import Faulty
 from tests.flows.test_market_data import VENAL, records, truth

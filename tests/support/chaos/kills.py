@@ -16,7 +16,7 @@ from deployments.local.api import Api
 from deployments.local.environment import POOL
 from deployments.local.market.server import serve
 from deployments.local.processes import Child
-from deployments.local.stack import prefect
+from deployments.local.servers import prefect
 from flows.market_data import market_data
 from tests.conftest import Clock
 from tests.support.chaos.check import Truth, WrongTableError, check_table, differences
