@@ -3,15 +3,13 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from benchmarks.heartbeats import stop_heartbeats
 from tasks.build_iterator import CHUNKS
 from tasks.table.records import PARTS
 
 
-def run(_region_id: int, _table_name: str, _fetch_concurrency: int) -> None:
-    """Run the flow, without heartbeats."""
-    with stop_heartbeats():
-        no_work()
+def run(_region_ids: list[int], _table_name: str, _fetch_concurrency: int) -> None:
+    """Run the flow."""
+    no_work()
 
 
 @flow(name="no-work")

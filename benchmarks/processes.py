@@ -19,12 +19,12 @@ def find_tree(pid: int) -> list[int]:
 
 
 def tree_seconds(pid: int) -> float:
-    """Return the CPU seconds of a process and all that it has started, those included that have ended since."""
+    """Return the CPU seconds of a process and all that it has started, including those that have ended since."""
     return sum(own_seconds(process) for process in find_tree(pid))
 
 
 def own_seconds(pid: int) -> float:
-    """Return the CPU seconds of a process and of its children that have ended, nothing if it has ended itself."""
+    """Return the CPU seconds of a process and of its children that have ended, 0 if it has ended itself."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -39,18 +39,21 @@ def machine_seconds() -> float:
 
 
 def stop_tree(pid: int) -> list[int]:
-    """Hold a process and its descendants still, so that nothing is started or end while one looks; return them."""
-    held: list[int] = []
-    while new := [process for process in find_tree(pid) if process not in held]:
-        for process in new:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGSTOP)
-        held += new
-    return held
+    """Stop a process and its descendants, so that none starts or ends meanwhile, and return them."""
+    stopped: list[int] = []
+    while new := [process for process in find_tree(pid) if process not in stopped]:
+        signal_all(new, signal.SIGSTOP)
+        stopped += new
+    return stopped
 
 
 def kill_all(pids: list[int]) -> None:
     """Kill processes outright."""
+    signal_all(pids, signal.SIGKILL)
+
+
+def signal_all(pids: list[int], number: signal.Signals) -> None:
+    """Send a signal to processes, of which some may have ended."""
     for pid in pids:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)

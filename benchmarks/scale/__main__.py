@@ -5,22 +5,24 @@ import subprocess
 import sys
 from collections import Counter
 
-from benchmarks.scale.check import check_tables, find_unfinished
+from benchmarks.cases import REGIONS
 from benchmarks.scale.figures import Result, describe, take_figures
 from benchmarks.scale.kills import PLAN, Kills
-from benchmarks.scale.runs import run_universe
 from benchmarks.scale.services import MissingProgramError, find_program
-from benchmarks.scale.topology import Topology
-from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_SECONDS
+from benchmarks.scale.topology import RUNS_A_WORKER, Topology
+from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_SECONDS, Market
 from benchmarks.tables import Tables, WrongTableError
 from deployments.local.market.sizes import region_pages
 from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail
 from deployments.local.stack import BusyError
-from tasks.catalogue.names import regions
+from flows.universe import universe
 
-MOST_ROUNDS = 3
+MOST_ROUNDS = 4
+LOOK_SECONDS, ROUND_SECONDS = 2.0, 2400.0
 PROGRAMS = ("postgres", "initdb", "psql", "redis-server", "redis-cli")
+DEPLOYMENT, TABLE_NAME = "universe/all", "MarketData-{region_id}"
+ENDED = "state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
 
 
 def main() -> int:
@@ -49,49 +51,73 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--workers", type=int, default=4, help="how many (default %(default)s)")
     parser.add_argument("--no-kills", dest="kills", action="store_false", help="only measure")
-    all_regions = [int(region_id) for region_id in regions().index]
-    parser.add_argument("--regions", type=int, nargs="+", metavar="ID", default=all_regions, help="instead of all")
+    parser.add_argument("--regions", type=int, nargs="+", metavar="ID", default=[*REGIONS], help="instead of all")
     return parser.parse_args()
 
 
 def measure(topology: Topology, region_ids: list[int], progress: Progress, *, has_kills: bool) -> Result:
-    """Run the universe until all tables are complete, and check each of them.
+    """Run the universe until all tables are complete and all is killed, and check each table.
 
     Raises:
         WrongTableError: a table is not exact, or not complete after so many runs of the universe.
     """
     progress.begin("starting market, store, PostgreSQL, Redis and Prefect")
-    topology.start(region_ids)
+    topology.start({Market(): region_ids})
     progress.begin("starting workers")
     topology.start_workers()
     before = take_figures(topology)
-    kills = Kills(topology, PLAN if has_kills else [], len(region_ids))
-    rounds = run_rounds(topology, region_ids, kills, progress)
-    topology.wait_for(topology.redis.is_consumed)  # what services still write down is the runs' doing too
+    tables, kills, rounds = Tables(topology.store.url), Kills(topology, PLAN if has_kills else []), list[Counter[str]]()
+    unfinished = region_ids
+    while unfinished or kills.left:
+        if len(rounds) == MOST_ROUNDS:
+            raise WrongTableError(f"after {MOST_ROUNDS} runs of the universe these are not complete: {unfinished}")
+        progress.begin(f"running the universe, round {len(rounds) + 1}")
+        rounds.append(run_universe(topology, region_ids, tables, kills))
+        unfinished = find_unfinished(tables, region_ids)
+        progress.say(f"round {len(rounds)}: {dict(rounds[-1])}; {len(unfinished)} tables are not complete")
+        tables.check(TABLE_NAME, unfinished, SNAPSHOT_INDEX, unfinished)
+    # What services still write down is the runs' doing, too.
+    topology.servers.wait_for("services", topology.redis.is_consumed)
     after = take_figures(topology)
     progress.begin("comparing all tables with the truth")
-    records = check_tables(Tables(topology.store_url), region_ids, SNAPSHOT_INDEX, unfinished=[])
+    records = tables.check(TABLE_NAME, region_ids, SNAPSHOT_INDEX)
     pages = sum(max(1, region_pages(region_id) or 0) for region_id in region_ids)
     sizes = (len(topology.workers), len(region_ids), pages, records)
     return Result(*sizes, rounds, kills.done, after.since(before), after.database_bytes)
 
 
-def run_rounds(topology: Topology, region_ids: list[int], kills: Kills, progress: Progress) -> list[Counter[str]]:
-    """Run the universe as often as it takes until all tables are complete; return how each time's runs ended.
+def find_unfinished(tables: Tables, region_ids: list[int]) -> list[int]:
+    """Return the regions whose table does not hold the whole snapshot yet."""
+    return tables.find_unfinished(TABLE_NAME, region_ids, SNAPSHOT_INDEX * SNAPSHOT_SECONDS)
+
+
+def run_universe(topology: Topology, region_ids: list[int], tables: Tables, kills: Kills) -> Counter[str]:
+    """Run the universe once, kill what is due meanwhile, and return how many flow runs ended in which state.
 
     Raises:
-        WrongTableError: they are not after so many times, or one that is not complete holds what is not true.
+        ChildError: a process has ended that nobody has killed, or it takes too long.
     """
-    tables, rounds = Tables(topology.store_url), []
-    for number in range(1, MOST_ROUNDS + 1):
-        progress.begin(f"running the universe, round {number}")
-        rounds.append(run_universe(topology, region_ids, kills))
-        unfinished = find_unfinished(tables, region_ids, SNAPSHOT_INDEX * SNAPSHOT_SECONDS)
-        progress.say(f"round {number}: {dict(rounds[-1])}; {len(unfinished)} tables are not complete")
-        if not unfinished:
-            return rounds
-        check_tables(tables, unfinished, SNAPSHOT_INDEX, unfinished)
-    raise WrongTableError(f"after {MOST_ROUNDS} runs of the universe these are not complete: {unfinished}")
+    before, unfinished = count_states(topology), region_ids
+
+    def has_ended() -> bool:
+        nonlocal unfinished
+        unfinished = find_unfinished(tables, unfinished)
+        kills.play(len(region_ids) - len(unfinished), len(region_ids))
+        # Prefect's database answers while its API is down.
+        return not topology.postgres.query(f"SELECT 1 FROM flow_run WHERE NOT ({ENDED}) LIMIT 1")  # noqa: S608 (ours)
+
+    workers = len(topology.workers)
+    by_runs = {"concurrency": RUNS_A_WORKER * workers - 1}  # one place is the universe's own run's
+    how = {"shards": workers} if "shards" in universe.parameters.properties else by_runs
+    topology.api.create_run(DEPLOYMENT, {"region_ids": region_ids, "table_name": TABLE_NAME, **how})
+    topology.servers.wait_for("the universe", has_ended, ROUND_SECONDS, LOOK_SECONDS)
+    return count_states(topology) - before
+
+
+def count_states(topology: Topology) -> Counter[str]:
+    """Return how many flow runs have ended so far, by their state's name."""
+    states = topology.postgres.query(f"SELECT state_name, count(*) FROM flow_run WHERE {ENDED} GROUP BY 1")  # noqa: S608
+    return Counter({name: int(count) for name, count in states})
 
 
 if __name__ == "__main__":

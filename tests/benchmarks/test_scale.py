@@ -6,17 +6,17 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import find_tree, kill_all, machine_seconds, stop_tree, tree_seconds
 from benchmarks.scale.__main__ import PROGRAMS
-from benchmarks.scale.check import add_up, compare, is_complete, to_digits, true_items
 from benchmarks.scale.figures import Figures, Result, count_lines, describe
 from benchmarks.scale.kills import Kill, Kills, pid_of
-from benchmarks.scale.process_tree import find_tree, kill_all, machine_seconds, stop_tree, tree_seconds
 from benchmarks.scale.services import MissingProgramError, count_messages, find_program
-from benchmarks.tables import WrongTableError
+from benchmarks.tables import WrongTableError, add_up, compare, is_complete, to_digits, to_records, true_items
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from tests.flows.test_market_data import VENAL, truth
@@ -59,8 +59,10 @@ def test_sell_orders_are_added_up() -> None:
 
 @pytest.mark.parametrize(("price", "digits"), [(5.7, "5.7"), (10.0, "10"), (1e16, "10000000000000000"), (0.01, "0.01")])
 def test_prices_are_plain_digits(price: float, digits: str) -> None:
-    """A number is as DynamoDB holds it."""
-    assert to_digits(price) == digits
+    """A number is as DynamoDB holds it, also where the store has kept zeros that say nothing."""
+    assert to_digits(Decimal(repr(price))) == digits
+    item = {"pk": {"S": "34"}, "price": {"N": f"{digits}{'.00' * ('.' not in digits)}"}}
+    assert to_records({"34": item}) == {"34": {"pk": {"S": "34"}, "price": {"N": digits}}}
 
 
 def test_differences_are_named() -> None:
@@ -144,11 +146,12 @@ def test_kills_come_in_their_order_and_once() -> None:
 
     answers = iter([None, "killed a worker"])
     plan = [Kill(0.25, lambda _: next(answers)), Kill(0.5, lambda _: "killed Redis")]
-    kills = Kills(Topology(), plan, 8)  # type: ignore[arg-type] # all that is asked of it
-    for ended in (1, 2, 2, 3, 4, 8):
-        kills.play(ended)
+    kills = Kills(Topology(), plan)  # type: ignore[arg-type] # all that is asked of it
+    for complete in (1, 2, 2, 3, 4, 8):
+        kills.play(complete, 8)
     assert kills.done == ["killed a worker", "killed Redis"]
-    assert said == ["2 regions have ended: killed a worker", "4 regions have ended: killed Redis"]
+    assert not kills.left
+    assert said == ["2 regions are complete: killed a worker", "4 regions are complete: killed Redis"]
 
 
 def test_process_ids_are_read() -> None:
