@@ -8,7 +8,7 @@ import msgspec
 
 from benchmarks.cases import FLOW, FORGE, REPEATS, Case, Results, full_cases, quick_cases
 from benchmarks.play import Play, RunError, markets_of
-from benchmarks.recorded import read_spans
+from benchmarks.recorded import read_states
 from benchmarks.report import describe_machine, figures_table, goals_table, write_report
 from benchmarks.servers import Bench
 from benchmarks.tables import WrongTableError
@@ -67,7 +67,7 @@ def measure(cases: list[Case], most_repeats: int, results: Results) -> None:
             found = play.play(msgspec.structs.replace(case, repeats=min(case.repeats, most_repeats)))
             results.measures[case.name] = results.measures.get(case.name, {}) | found
             if case.name in SHOWN and FLOW in case.contestants:
-                results.spans[case.name] = read_spans(bench.api.url, "market-data")
+                results.states[case.name] = read_states(bench.api.url, "market-data")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def measure_run(run: Callable[[], None]) -> Figures:
     seconds = time.perf_counter() - started
     send_rest()
     cpu_seconds, peak_mib = time.process_time() - used, read_mib("VmHWM") - base_mib
-    return {"called_at": called_at, "seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mib": peak_mib}
+    return {"called at": called_at, "seconds": seconds, "CPU": cpu_seconds, "peak MiB": peak_mib}
 
 
 def send_rest() -> None:

@@ -15,13 +15,8 @@ def run(_region_ids: list[int], _table_name: str, _fetch_concurrency: int) -> No
 @flow(name="no-work")
 def no_work() -> None:
     """Run the states, one after the other."""
-    for _ in range(2):  # Get Page Count, Build Iterator
-        nothing(0)
-    nothing.map(range(CHUNKS)).result()
-    for _ in range(2):  # Aggregate, Store Records: compare
-        nothing(0)
-    nothing.map(range(PARTS)).result()
-    nothing(0)
+    for task_runs in (1, 1, CHUNKS, 1, 1, PARTS, 1):
+        nothing.map(range(task_runs)).result()
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

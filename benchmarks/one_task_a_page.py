@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from benchmarks.plain import HEADERS, Batch, decode, make_batches
+from benchmarks.plain import HEADERS, decode, make_batches
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -21,6 +21,9 @@ def run(region_ids: list[int], table_name: str, fetch_concurrency: int) -> None:
     """Fill a region's table with its cheapest sell orders: all records, every time."""
     runner = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers=fetch_concurrency))
     one_task_a_page.with_options(task_runner=runner)(region_ids[0], table_name.format(region_id=region_ids[0]))
+
+
+aggregate = task(name="aggregate", cache_policy=NO_CACHE)(make_batches)
 
 
 @flow(name="one-task-a-page")
@@ -44,12 +47,6 @@ def fetch_page(http: httpx.Client, region_id: int, page: int) -> pd.DataFrame:
     """Download one page."""
     answer = http.get(f"/markets/{region_id}/orders", params={"order_type": "all", "page": page})
     return decode(answer.raise_for_status().content)
-
-
-@task(cache_policy=NO_CACHE)
-def aggregate(pages: list[pd.DataFrame]) -> list[Batch]:
-    """Return the records as put requests, in batches of 25."""
-    return make_batches(pages)
 
 
 @task(retries=3, retry_delay_seconds=1, cache_policy=NO_CACHE)

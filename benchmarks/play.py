@@ -18,7 +18,7 @@ from deployments.local.servers import prefect
 
 RUN_SECONDS = 900.0
 KEEPING = (FLOW, UNIVERSE)  # read a table before they write
-WARM_REGION_ID = region_of(1)
+WARM_REGION_ID = 10_000_003  # one page
 MEASURE = [sys.executable, "-m", "benchmarks.measure"]
 DEPLOYED = {NO_TASKS: ["no-tasks/benchmark"], FLOW: ["market-data/region", "--param", f"region_id={region_of(FORGE)}"]}
 
@@ -39,17 +39,14 @@ class Play:
     def play(self, case: Case) -> Measures:
         """Measure a case's contestants in turn, A B A B …, each when the servers are idle."""
         found: Measures = {contestant: {} for contestant in case.contestants}
-        ways: dict[str, Callable[[str], Figures]] = {
-            "process start": self.time_start,
-            "deployment run": self.time_deployment,
-        }
+        timed = {"process start": self.time_start, "deployment run": self.time_deployment}.get(case.kind)
         for _ in range(case.repeats):
             for contestant, values in found.items():
                 self.bench.wait_until_idle()
-                figures = ways[case.kind](contestant) if case.kind in ways else self.measure(case, contestant)
+                figures = timed(contestant) if timed else self.measure(case, contestant)
                 if case.is_warmed:
                     warm = self.measure(case, contestant, WARM_REGION_ID)
-                    figures |= {"warm_seconds": warm["seconds"], "peak_mib": warm["peak_mib"]}
+                    figures |= {"warmed up": warm["seconds"], "peak MiB": warm["peak MiB"]}
                 for figure, value in figures.items():
                     values.setdefault(figure, []).append(value)
                 self.say(f"{case.name}: {contestant} {figures['seconds']:.2f} s")
@@ -64,15 +61,15 @@ class Play:
             job = Job(contestant, case.region_ids, template, case.fetch_concurrency, warm_region_id)
             answer = call(MEASURE, bench.environ(market, case), msgspec.json.encode(job))
             figures = msgspec.json.decode(answer, type=Figures)
-            called_at = figures.pop("called_at")
+            called_at = figures.pop("called at")
             if contestant != PLAIN:
                 run = read_run(bench.api.url, contestant.replace("_", "-"), called_at)
                 assert run.end_time
-                figures |= {"seconds": run.end_time.timestamp() - called_at, "returned_seconds": figures["seconds"]}
+                figures |= {"seconds": run.end_time.timestamp() - called_at, "returns": figures["seconds"]}
             bench.wait_until_idle()
             if contestant != PLAIN:
-                figures["server_seconds"] = bench.used_seconds()["server"] - server_seconds
-            figures["heads"] = bench.count_heads(market) - heads
+                figures["server CPU"] = bench.used_seconds()["server"] - server_seconds
+            figures["HEADs"] = bench.count_heads(market) - heads
             if contestant not in {NO_TASKS, NO_WORK}:
                 self.tables.check(template, case.region_ids, market.index)
             if contestant in KEEPING and case.kind == "first fill":

@@ -8,42 +8,33 @@ from prefect.client.schemas import filters
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort
 
-from benchmarks.cases import Span
-
 
 def read_run(api_url: str, flow_name: str, since: float = 0.0) -> FlowRun:
     """Return a flow's newest run that began after a unix time."""
     of_flow = filters.FlowFilter(name=filters.FlowFilterName(any_=[flow_name]))
-    after = filters.FlowRunFilterStartTime(after_=datetime.fromtimestamp(since, UTC))
-    started, newest = filters.FlowRunFilter(start_time=after), FlowRunSort.START_TIME_DESC
+    after = {"start_time": {"after_": datetime.fromtimestamp(since, UTC)}}
+    started, newest = filters.FlowRunFilter.model_validate(after), FlowRunSort.START_TIME_DESC
     with SyncPrefectClient(api_url) as client:
         return client.read_flow_runs(flow_filter=of_flow, flow_run_filter=started, sort=newest, limit=1)[0]
 
 
-def read_spans(api_url: str, flow_name: str) -> list[Span]:
-    """Return the states of a flow's newest run, in their order, and the run itself last."""
+def read_states(api_url: str, flow_name: str) -> list[list[str]]:
+    """Return when the states of a flow's newest run were at work, in their order, and the run itself last."""
     flow_run = read_run(api_url, flow_name)
     with SyncPrefectClient(api_url) as client:
         wanted = filters.FlowRunFilter(id=filters.FlowRunFilterId(any_=[flow_run.id]))
-        task_runs = client.read_task_runs(flow_run_filter=wanted)
-    return to_spans(task_runs, flow_run)
+        return list_states(client.read_task_runs(flow_run_filter=wanted), flow_run)
 
 
-def to_spans(task_runs: list[TaskRun], flow_run: FlowRun) -> list[Span]:
-    """Return one span a state, from its first task run's start to its last one's end, and one of the flow run."""
-    by_state: dict[str, list[tuple[float, float]]] = {}
-    for run in [*sorted(task_runs, key=start_of), flow_run]:
+def list_states(task_runs: list[TaskRun], flow_run: FlowRun) -> list[list[str]]:
+    """Return a row a state: its task runs, and the seconds from the first one's start and to the last one's end."""
+    times: dict[str, list[list[float]]] = {}
+    runs: list[TaskRun | FlowRun] = [*sorted(task_runs, key=lambda run: str(run.start_time)), flow_run]
+    for run in runs:
         # A task run is named for its state and, where that is mapped, its pages or part.
         state = re.sub(r" \d[\d–]*$", "", run.name) if isinstance(run, TaskRun) else "flow run"
-        if run.end_time:
-            times = start_of(run) - start_of(flow_run), run.end_time.timestamp() - start_of(flow_run)
-            by_state.setdefault(state, []).append(times)
-    return [
-        Span(state, len(times), min(start for start, _ in times), max(end for _, end in times))
-        for state, times in by_state.items()
-    ]
-
-
-def start_of(run: FlowRun | TaskRun) -> float:
-    """Return the unix time of a run's start, 0 if it has not begun."""
-    return run.start_time.timestamp() if run.start_time else 0.0
+        if flow_run.start_time and run.start_time and run.end_time:
+            pair = [(time - flow_run.start_time).total_seconds() for time in (run.start_time, run.end_time)]
+            times.setdefault(state, []).append(pair)
+    ends = {state: max(end for _, end in each) for state, each in times.items()}
+    return [[state, str(len(each)), f"{each[0][0]:.2f}", f"{ends[state]:.2f}"] for state, each in times.items()]

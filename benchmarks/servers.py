@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,6 @@ import httpx
 import msgspec
 
 from benchmarks.cases import API_LATENCY_MS, Case
-from benchmarks.processes import tree_seconds
-from benchmarks.tables import SEED
 from deployments.local import servers
 from deployments.local.api import Api
 from deployments.local.environment import POOL, STATE, Options, aws_environment, base_environment, prefect_environment
@@ -25,6 +22,7 @@ IDLE_SECONDS, IDLE_SAMPLE_SECONDS, IDLE_LOAD = 300.0, 0.5, 0.2  # at most; looke
 START_SECONDS = 900.0  # all regions' pages take minutes to make
 SNAPSHOT_INDEX = 5_931_765  # of May 2026; any other would do
 SNAPSHOT_SECONDS, SECONDS_IN = 300, 60  # of the snapshot that have passed; its pages can be fetched in what is left
+SNAPSHOT_TIME = SNAPSHOT_INDEX * SNAPSHOT_SECONDS  # unix time
 DEFAULTS = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "PREFECT_SERVER_ANALYTICS_ENABLED")
 AS_DEPLOYED = ("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "PREFECT_RESULTS_PERSIST_BY_DEFAULT")
 
@@ -40,21 +38,15 @@ class Market(msgspec.Struct, frozen=True):
         """Names it in messages and logs."""
         return f"market-{self.index - SNAPSHOT_INDEX}-{self.latency_ms}ms"
 
-    def command(self, region_ids: Iterable[int]) -> list[str]:
+    def command(self, region_ids: list[int]) -> list[str]:
         """Return what starts it."""
-        at = self.index * SNAPSHOT_SECONDS + SECONDS_IN
-        options = {"--seed": SEED, "--every": SNAPSHOT_SECONDS, "--at": at, "--latency-ms": self.latency_ms}
-        return servers.market_command([*region_ids], *(str(word) for option in options.items() for word in option))
+        return servers.market_command(region_ids, self.index * SNAPSHOT_SECONDS + SECONDS_IN, self.latency_ms)
 
 
 class Bench:
     """Starts what is asked for, and stops all of it. Use it as a context manager, from the main thread.
 
-    Prefect's server and the flows have the default settings, but for where its files are.
-
-    Args:
-        folder: for all files; emptied.
-        first: the names of those that end before the others do.
+    Prefect's server and the flows have the default settings, but for where its files are: in a folder that is emptied.
     """
 
     def __init__(self, folder: Path = STATE / "bench", first: tuple[str, ...] = servers.RUNNING_FLOWS) -> None:
@@ -86,7 +78,7 @@ class Bench:
         self.servers.wait_for("store", self.store.is_up)
         for market, ids in markets.items():
             self.urls[market] = self.servers.wait_for(market.name, partial(servers.market_url, children[market]))
-            wait_for_pages(self.urls[market], ids)
+            servers.wait_for_pages(self.urls[market], ids, START_SECONDS)
 
     def start_prefect(self) -> None:
         """Start Prefect's server as it comes, and a way to it that takes longer, and wait for both."""
@@ -116,7 +108,7 @@ class Bench:
 
     def used_seconds(self) -> dict[str, float]:
         """Return the CPU seconds so far, by child, of all processes that it has started."""
-        return {name: tree_seconds(child.process.pid) for name, child in self.servers.children.items()}
+        return {name: child.used_seconds() for name, child in self.servers.children.items()}
 
     def count_heads(self, market: Market) -> int:
         """Return how many requests by HEAD a market has answered."""
@@ -135,11 +127,3 @@ class Bench:
         """Return the stack's settings of Prefect by their names, all of them if none is given."""
         settings = prefect_environment(self.api.url, self.folder / "prefect")
         return {name: settings[name] for name in names or settings}
-
-
-def wait_for_pages(url: str, region_ids: Iterable[int]) -> None:
-    """Wait until a market has made the pages of regions."""
-    headers = {"X-Compatibility-Date": "2026-08-18"}
-    with httpx.Client(base_url=url, headers=headers, timeout=START_SECONDS, trust_env=False) as http:
-        for region_id in region_ids:
-            http.head(f"/markets/{region_id}/orders", params={"order_type": "all"}).raise_for_status()

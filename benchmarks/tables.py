@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SEED = 1  # the market's own default
 SNAPSHOT_KEY = "#snapshot"
-LONG_AGO = "2026-01-01T00:00:00Z"
 
 Item = dict[str, Any]
 Items = dict[str, Item]  # by key
@@ -34,13 +33,10 @@ class Tables:
     """Tables of one store."""
 
     def __init__(self, url: str) -> None:
-        self.client: DynamoDBClient = boto3.client(
-            "dynamodb",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106 (the local store asks for any)
-        )
+        keys: Any = dict.fromkeys(
+            ("aws_access_key_id", "aws_secret_access_key"), "local"
+        )  # the local store asks for any
+        self.client: DynamoDBClient = boto3.client("dynamodb", endpoint_url=url, region_name="us-east-1", **keys)
 
     @contextmanager
     def made(self, items: Mapping[int, Items]) -> Iterator[str]:
@@ -81,28 +77,16 @@ class Tables:
 
     def find_unfinished(self, template: str, region_ids: Iterable[int], modified: int) -> list[int]:
         """Return the regions whose table is missing, or does not say that it holds the snapshot of a unix time."""
-        present = self.list_names()
-        return [
-            region_id
-            for region_id in region_ids
-            if (name := template.format(region_id=region_id)) not in present
-            or not is_complete(self.read_snapshot(name), region_id, modified)
-        ]
-
-    def read_snapshot(self, name: str) -> Item | None:
-        """Return a table's item `#snapshot`, if it has one."""
-        answer = self.client.get_item(TableName=name, Key={"pk": {"S": SNAPSHOT_KEY}}, ConsistentRead=True)
-        return answer.get("Item")
+        present, unfinished, key = self.list_names(), list[int](), {"pk": {"S": SNAPSHOT_KEY}}
+        for region_id in region_ids:
+            name = template.format(region_id=region_id)
+            found = name in present and self.client.get_item(TableName=name, Key=key, ConsistentRead=True).get("Item")
+            if not found or not is_complete(found, region_id, modified):
+                unfinished.append(region_id)
+        return unfinished
 
     def check(self, template: str, region_ids: Iterable[int], index: int, unfinished: Iterable[int] = ()) -> int:
-        """Return how many records all tables hold, or raise unless each is right.
-
-        Args:
-            template: of the tables' names.
-            region_ids: the regions.
-            index: number of the snapshot.
-            unfinished: regions whose table may be missing or incomplete; what it holds must be true all the same.
-        """
+        """Return how many records all tables hold, or raise unless each is true, and whole if it is not unfinished."""
         present, count = self.list_names(), 0
         for region_id in region_ids:
             name = template.format(region_id=region_id)
@@ -112,10 +96,8 @@ class Tables:
         return count
 
 
-def is_complete(item: Item | None, region_id: int, modified: int) -> bool:
+def is_complete(item: Item, region_id: int, modified: int) -> bool:
     """Return whether `#snapshot` says that a table holds the whole snapshot of a region."""
-    if item is None:
-        return False
     snapshot = TableSnapshot.from_item(item)
     return (snapshot.state, snapshot.region_id, snapshot.last_modified.timestamp()) == ("complete", region_id, modified)
 
@@ -133,15 +115,16 @@ def compare(name: str, items: Items, truth: Items, *, is_whole: bool = True) -> 
     keys = items.keys() | truth.keys() if is_whole else items.keys()
     if wrong := sorted(key for key in keys if items.get(key) != truth.get(key)):
         key = wrong[0]
-        raise WrongTableError(
-            f"table {name}: {len(wrong)} of {len(truth)} records are wrong; {key} is {items.get(key)}, "
-            f"expected {truth.get(key)}"
-        )
+        first = f"{key} is {items.get(key)}, expected {truth.get(key)}"
+        raise WrongTableError(f"table {name}: {len(wrong)} of {len(truth)} records are wrong; {first}")
 
 
 def expire(items: Items) -> Items:
     """Return items as they are when their snapshot has expired, so that a run asks for the next."""
-    return {key: item | {"expires": {"S": LONG_AGO}} if key == SNAPSHOT_KEY else item for key, item in items.items()}
+    return {
+        key: item | {"expires": {"S": "2026-01-01T00:00:00Z"}} if key == SNAPSHOT_KEY else item
+        for key, item in items.items()
+    }
 
 
 @cache

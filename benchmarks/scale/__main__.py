@@ -6,11 +6,11 @@ import sys
 from collections import Counter
 
 from benchmarks.cases import REGIONS
-from benchmarks.scale.figures import Result, describe, take_figures
-from benchmarks.scale.kills import PLAN, Kills
+from benchmarks.scale.figures import Result, describe, subtract, take_figures
+from benchmarks.scale.kills import PLAN, Kill, kill_due
 from benchmarks.scale.services import MissingProgramError, find_program
 from benchmarks.scale.topology import RUNS_A_WORKER, Topology
-from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_SECONDS, Market
+from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_TIME, Market
 from benchmarks.tables import Tables, WrongTableError
 from deployments.local.market.sizes import region_pages
 from deployments.local.processes import ChildError
@@ -33,11 +33,8 @@ def main() -> int:
             find_program(name)
         with Progress() as progress, Topology(progress.say, options.workers) as topology:
             result = measure(topology, options.regions, progress, has_kills=options.kills)
-    except subprocess.CalledProcessError as error:
-        fail(f"{error}: {error.stderr}")
-        return 1
-    except (BusyError, ChildError, MissingProgramError, WrongTableError) as error:
-        fail(str(error))
+    except (BusyError, ChildError, MissingProgramError, WrongTableError, subprocess.CalledProcessError) as error:
+        fail(f"{error} {getattr(error, 'stderr', '')}".rstrip())
         return 1
     except KeyboardInterrupt:
         fail("stopped")
@@ -56,24 +53,20 @@ def read_options() -> argparse.Namespace:
 
 
 def measure(topology: Topology, region_ids: list[int], progress: Progress, *, has_kills: bool) -> Result:
-    """Run the universe until all tables are complete and all is killed, and check each table.
-
-    Raises:
-        WrongTableError: a table is not exact, or not complete after so many runs of the universe.
-    """
+    """Run the universe until all tables are complete and all is killed, and raise unless each table is exact."""
     progress.begin("starting market, store, PostgreSQL, Redis and Prefect")
     topology.start({Market(): region_ids})
     progress.begin("starting workers")
     topology.start_workers()
     before = take_figures(topology)
-    tables, kills, rounds = Tables(topology.store.url), Kills(topology, PLAN if has_kills else []), list[Counter[str]]()
+    tables, plan, done, rounds = Tables(topology.store.url), [*PLAN] * has_kills, list[str](), list[Counter[str]]()
     unfinished = region_ids
-    while unfinished or kills.left:
+    while unfinished or plan:
         if len(rounds) == MOST_ROUNDS:
             raise WrongTableError(f"after {MOST_ROUNDS} runs of the universe these are not complete: {unfinished}")
         progress.begin(f"running the universe, round {len(rounds) + 1}")
-        rounds.append(run_universe(topology, region_ids, tables, kills))
-        unfinished = find_unfinished(tables, region_ids)
+        rounds.append(run_universe(topology, region_ids, tables, plan, done))
+        unfinished = tables.find_unfinished(TABLE_NAME, region_ids, SNAPSHOT_TIME)
         progress.say(f"round {len(rounds)}: {dict(rounds[-1])}; {len(unfinished)} tables are not complete")
         tables.check(TABLE_NAME, unfinished, SNAPSHOT_INDEX, unfinished)
     # What services still write down is the runs' doing, too.
@@ -83,26 +76,21 @@ def measure(topology: Topology, region_ids: list[int], progress: Progress, *, ha
     records = tables.check(TABLE_NAME, region_ids, SNAPSHOT_INDEX)
     pages = sum(max(1, region_pages(region_id) or 0) for region_id in region_ids)
     sizes = (len(topology.workers), len(region_ids), pages, records)
-    return Result(*sizes, rounds, kills.done, after.since(before), after.database_bytes)
+    return Result(*sizes, rounds, done, subtract(after, before), after["database"])
 
 
-def find_unfinished(tables: Tables, region_ids: list[int]) -> list[int]:
-    """Return the regions whose table does not hold the whole snapshot yet."""
-    return tables.find_unfinished(TABLE_NAME, region_ids, SNAPSHOT_INDEX * SNAPSHOT_SECONDS)
-
-
-def run_universe(topology: Topology, region_ids: list[int], tables: Tables, kills: Kills) -> Counter[str]:
-    """Run the universe once, kill what is due meanwhile, and return how many flow runs ended in which state.
-
-    Raises:
-        ChildError: a process has ended that nobody has killed, or it takes too long.
-    """
+def run_universe(
+    topology: Topology, region_ids: list[int], tables: Tables, plan: list[Kill], done: list[str]
+) -> Counter[str]:
+    """Run the universe once, kill what is due meanwhile, and return how many flow runs ended in which state."""
     before, unfinished = count_states(topology), region_ids
 
     def has_ended() -> bool:
         nonlocal unfinished
-        unfinished = find_unfinished(tables, unfinished)
-        kills.play(len(region_ids) - len(unfinished), len(region_ids))
+        unfinished = tables.find_unfinished(TABLE_NAME, unfinished, SNAPSHOT_TIME)
+        for said in kill_due(topology, plan, 1 - len(unfinished) / len(region_ids)):
+            topology.say(f"{len(region_ids) - len(unfinished)} regions are complete: {said}")
+            done.append(said)
         # Prefect's database answers while its API is down.
         return not topology.postgres.query(f"SELECT 1 FROM flow_run WHERE NOT ({ENDED}) LIMIT 1")  # noqa: S608 (ours)
 

@@ -1,12 +1,12 @@
 """What is killed in the middle of a run of the universe, and started again, as a restart policy would."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
-from benchmarks.processes import find_tree
 from benchmarks.scale.topology import Topology
+from deployments.local.processes import find_tree
 
 OUTAGE_SECONDS = 20.0
 
@@ -18,20 +18,11 @@ class Kill(msgspec.Struct, frozen=True):
     act: Callable[[Topology], str | None]  # says what it has done, or nothing if there is nothing to kill yet
 
 
-class Kills:
-    """Kills what is due, each once, in the order of a plan. Without a plan, nothing."""
-
-    def __init__(self, topology: Topology, plan: list[Kill]) -> None:
-        self.done: list[str] = []
-        self.left = list(plan)
-        self._topology = topology
-
-    def play(self, complete: int, regions: int) -> None:
-        """Kill what is due when so many of the regions' tables are complete."""
-        if self.left and complete >= self.left[0].share * regions and (said := self.left[0].act(self._topology)):
-            self._topology.say(f"{complete} regions are complete: {said}")
-            self.done.append(said)
-            self.left.pop(0)
+def kill_due(topology: Topology, plan: list[Kill], share: float) -> Iterator[str]:
+    """Kill the first of a plan, take it off, and yield what was done, if so large a share of tables is complete."""
+    if plan and share >= plan[0].share and (said := plan[0].act(topology)):
+        plan.pop(0)
+        yield said
 
 
 def kill_worker(topology: Topology) -> str | None:

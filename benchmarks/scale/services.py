@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
+from deployments.local.environment import CHECKOUT
 from deployments.local.processes import free_port
 
+COMPOSE = CHECKOUT / "deployments" / "docker" / "compose.yaml"
 PACKAGES = "postgresql redis-server"
 SYSTEM_USER = "postgres"  # Debian's package makes it
 DATABASE = "postgres"  # which `initdb` makes, as it does a user of this name
+ONCE = "PREFECT_SERVER_DATABASE_MIGRATE_ON_START"  # off: that is a step of its own, before any server
 EVENTS = "events"  # the stream of all messages about runs
 QUERY_SECONDS = 60.0
 
@@ -57,10 +62,7 @@ def data_folder() -> Iterator[Path]:
 
 
 class Postgres:
-    """A PostgreSQL of our own, with Debian's settings.
-
-    It listens on a socket in a folder that only its user, and root, can enter, and so needs no password.
-    """
+    """A PostgreSQL of our own, on a socket in a folder that only its user, and root, can enter: without a password."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -98,20 +100,15 @@ class Redis:
         self._folder = folder
         self.port = free_port()
 
-    def environment(self) -> dict[str, str]:
-        """Return the settings of servers that meet in it: messages, their order, leases, services' turns."""
-        return {
-            "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
-            "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",
-            "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
-            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
-            "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE": "prefect_redis.cleanup_queue",
-            "PREFECT_REDIS_MESSAGING_HOST": "127.0.0.1",
-            "PREFECT_REDIS_MESSAGING_PORT": str(self.port),
-            "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_HOST": "127.0.0.1",
-            "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PORT": str(self.port),
-            "PREFECT_SERVER_DOCKET_URL": f"redis://127.0.0.1:{self.port}/1",
+    def settings(self) -> dict[str, str]:
+        """Return the compose file's settings of servers that share a Redis, with this one in the place of its own."""
+        compose = msgspec.yaml.decode(COMPOSE.read_bytes())["x-server"]["environment"]
+        url, port = f"redis://127.0.0.1:{self.port}/1", str(self.port)
+        here = {"redis": "127.0.0.1", "6379": port, "redis://redis:6379/1": url}
+        shared = {
+            name: here.get(value, value) for name, value in compose.items() if "REDIS" in f"{name} {value}".upper()
         }
+        return shared | {"PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PORT": port, ONCE: compose[ONCE]}
 
     def command(self) -> list[str]:
         """Return what runs it."""
@@ -143,12 +140,7 @@ def count_messages(lines: list[str]) -> int:
 
 def run(command: list[str]) -> str:
     """Run a program to its end and return what it printed."""
-    return subprocess.run(  # noqa: S603 (our own commands)
-        command,
-        stdin=subprocess.DEVNULL,
-        cwd="/",  # where the databases' user may be
-        capture_output=True,
-        text=True,
-        timeout=QUERY_SECONDS,
-        check=True,
-    ).stdout
+    done = subprocess.run(  # noqa: S603 (our own commands, where the databases' user may be)
+        command, stdin=subprocess.DEVNULL, cwd="/", capture_output=True, text=True, timeout=QUERY_SECONDS, check=True
+    )
+    return done.stdout

@@ -1,38 +1,26 @@
 """What runs: market stand-in, store, PostgreSQL, Redis, Prefect's API servers, its services, and workers."""
 
 import signal
-from collections import Counter
 from collections.abc import Callable
 from typing import Self
 
-from benchmarks.processes import kill_all, stop_tree, tree_seconds
 from benchmarks.scale.services import Postgres, Redis, data_folder
 from benchmarks.servers import Bench, Market
 from deployments.local.environment import POOL, STATE, Options, aws_environment
 from deployments.local.servers import deploy_command, prefect, raise_interrupt, server_command, worker_command
 from deployments.local.stack import lock_state, read_automations
 
-FOLDER = STATE / "scale"
-API_PROCESSES = 2
 RUNS_A_WORKER = 4
 
 
 class Topology(Bench):
-    """Starts everything, and stops all of it. Use it as a context manager, from the main thread.
-
-    Args:
-        say: takes a line of progress.
-        workers: how many.
-
-    Raises:
-        BusyError: another stack of this checkout is running.
-    """
+    """Starts everything, with so many workers, and stops it. Use it as a context manager, from the main thread."""
 
     def __init__(self, say: Callable[[str], None], workers: int) -> None:
-        super().__init__(FOLDER, first=("services", "api"))
+        super().__init__(STATE / "scale", first=("services", "api"))
         self.say = say
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
-        self._spent: Counter[str] = Counter()  # CPU seconds of children that were killed
+        self._spent: dict[str, float] = {}  # CPU seconds of children that were killed
 
     def __enter__(self) -> Self:
         signal.signal(signal.SIGINT, raise_interrupt)  # also where it was ignored
@@ -78,29 +66,25 @@ class Topology(Bench):
 
     def start_api(self) -> None:
         """Start Prefect's API servers, whose access log has a line a request, and wait for them."""
-        command = [*server_command(self.api_port), "--no-services", "--workers", str(API_PROCESSES)]
+        command = [*server_command(self.api_port), "--no-services", "--workers", "2"]
         self.servers.start("api", command, self.settings | {"PREFECT_SERVER_LOGGING_LEVEL": "INFO"})
         self.servers.wait_for("api", self.api.is_up)
 
     def kill(self, name: str) -> int:
         """Kill a child with all that it has started, as a machine that dies would; return how many processes."""
         child = self.servers.children.pop(name)
-        pids = stop_tree(child.process.pid)
-        self._spent[name] += tree_seconds(child.process.pid)  # type: ignore[assignment]
-        kill_all(pids)
-        child.process.wait()
-        return len(pids)
+        self._spent[name] = self._spent.get(name, 0.0) + child.used_seconds()
+        return child.kill()
 
     @property
     def settings(self) -> dict[str, str]:
         """The environment of Prefect's servers, services, commands and workers, and of flow runs."""
         return (
             self.prefect_settings()
-            | self.redis.environment()
+            | self.redis.settings()
             | aws_environment(Options(0, "local", ""), self.store.url, {})
             | {
                 "PREFECT_SERVER_DATABASE_CONNECTION_URL": self.postgres.url,
-                "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",  # that is a step of its own, before any server
                 # On an empty database two API processes would register the same block types at once, and one of them
                 # would log forty errors (3.8.8). None is needed here; `prefect block register` does it otherwise.
                 "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
@@ -110,4 +94,4 @@ class Topology(Bench):
     def used_seconds(self) -> dict[str, float]:
         """Return the CPU seconds so far, by child, of all processes that it has started, killed ones included."""
         used = super().used_seconds()
-        return {name: used.get(name, 0.0) + self._spent[name] for name in used | self._spent}
+        return {name: used.get(name, 0.0) + self._spent.get(name, 0.0) for name in used | self._spent}

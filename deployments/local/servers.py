@@ -180,8 +180,15 @@ def deploy_command(*words: str) -> list[str]:
     return [prefect(), "--no-prompt", "deploy", *words]
 
 
-def market_command(region_ids: Collection[int], *words: str) -> list[str]:
-    """Return the command that starts a market stand-in, with the pages of some regions made at start."""
+def market_command(region_ids: Collection[int], at: float | None = None, latency_ms: float = 0) -> list[str]:
+    """Return the command that starts a market stand-in.
+
+    Args:
+        region_ids: whose pages are made at start.
+        at: the unix time at which its clock stands; it goes if not given.
+        latency_ms: added to each answer.
+    """
+    words = ["--latency-ms", str(latency_ms)] + ([] if at is None else ["--at", str(at)])
     return [sys.executable, "-m", "deployments.local.market", *words, "--prepare", *map(str, region_ids)]
 
 
@@ -190,6 +197,14 @@ def market_url(child: Child) -> str:
     start = "market stand-in on "
     lines = child.log.read_text(errors="replace").splitlines()
     return next((line.removeprefix(start) for line in lines if line.startswith(start)), "")
+
+
+def wait_for_pages(url: str, region_ids: Collection[int], seconds: float) -> None:
+    """Wait until a market stand-in has made the pages of regions, each in so many seconds."""
+    headers = {"X-Compatibility-Date": "2026-08-18"}
+    with httpx.Client(base_url=url, headers=headers, timeout=seconds, trust_env=False) as http:
+        for region_id in region_ids:
+            http.head(f"/markets/{region_id}/orders", params={"order_type": "all"}).raise_for_status()
 
 
 def answers(url: str, passing: Collection[int] = ()) -> bool:

@@ -6,6 +6,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -17,7 +18,7 @@ from benchmarks.cases import FLOW, FORGE, IDIOMATIC, NO_TASKS, NO_WORK, PLAIN, U
 from benchmarks.goals import judge_goals
 from benchmarks.measure import measure_run
 from benchmarks.play import call, markets_of
-from benchmarks.recorded import read_run, to_spans
+from benchmarks.recorded import list_states, read_run
 from benchmarks.report import write_report
 from benchmarks.tables import Items, Tables, WrongTableError, compare, to_records, true_items
 from deployments.local.api import Api
@@ -75,8 +76,8 @@ def take_memory() -> None:
 def test_run_is_measured() -> None:
     """A run that computes and takes memory shows in all figures."""
     figures = measure_run(take_memory)
-    assert 0 < figures["cpu_seconds"] <= figures["seconds"] * 2
-    assert 60 < figures["peak_mib"] < 200
+    assert 0 < figures["CPU"] <= figures["seconds"] * 2
+    assert 60 < figures["peak MiB"] < 200
 
 
 def test_plain_script_does_without_prefect() -> None:
@@ -115,53 +116,49 @@ def test_cases_have_markets() -> None:
 def test_states_are_put_together() -> None:
     """The mapped task runs of a state are one span, in seconds after the flow run's start."""
 
-    def times(start: float, end: float) -> dict[str, datetime]:
-        return {"start_time": START + timedelta(seconds=start), "end_time": START + timedelta(seconds=end)}
+    def times(name: str, start: float, end: float) -> dict[str, Any]:
+        return {
+            "name": name,
+            "start_time": START + timedelta(seconds=start),
+            "end_time": START + timedelta(seconds=end),
+        }
 
-    def task_run(name: str, start: float, end: float) -> TaskRun:
-        return TaskRun(name=name, flow_run_id=uuid4(), task_key="", dynamic_key="", **times(start, end))
-
-    runs = [
-        task_run("Fetch Pages 1–55", 11.0, 12.0),
-        task_run("Fetch Pages 56", 11.5, 13.0),
-        task_run("Get Page Count", 10.5, 11.0),
-    ]
-    spans = to_spans(runs, FlowRun(flow_id=uuid4(), name="10000002 · 2026", **times(10.0, 14.0)))
-    assert [(span.state, span.task_runs, span.start, span.end) for span in spans] == [
-        ("Get Page Count", 1, 0.5, 1.0),
-        ("Fetch Pages", 2, 1.0, 3.0),
-        ("flow run", 1, 0.0, 4.0),
+    runs = [("Fetch Pages 1–55", 11.0, 12.0), ("Fetch Pages 56", 11.5, 13.0), ("Get Page Count", 10.5, 11.0)]
+    ids = {"flow_run_id": uuid4(), "task_key": "", "dynamic_key": ""}
+    task_runs = [TaskRun.model_validate(ids | times(*run)) for run in runs]
+    flow_run = FlowRun.model_validate({"flow_id": uuid4()} | times("10000002 · 2026", 10.0, 14.0))
+    assert list_states(task_runs, flow_run) == [
+        ["Get Page Count", "1", "0.50", "1.00"],
+        ["Fetch Pages", "2", "1.00", "3.00"],
+        ["flow run", "1", "0.00", "4.00"],
     ]
 
 
 def made_up_results() -> Results:
     """Return results in which the flows take twice the plain script's time, memory and CPU."""
     results = Results(START, {"memory": "1 GiB", "prefect": "3"})
-    names = ("seconds", "returned_seconds", "warm_seconds", "cpu_seconds", "server_seconds", "peak_mib", "heads")
+    names = ("seconds", "returns", "warmed up", "CPU", "server CPU", "peak MiB", "HEADs")
     for case in full_cases():
         for contestant in case.contestants:
             times = 1 if contestant == PLAIN else 2
             figures = {name: [times * sum(map(len, [case.regions or range(case.pages)])) / 100] * 3 for name in names}
             results.measures.setdefault(case.name, {})[contestant] = figures
-    results.spans = {
-        Case("first fill", FORGE).name: to_spans([], FlowRun(flow_id=uuid4(), start_time=START, end_time=START))
-    }
+    results.states = {Case("first fill", FORGE).name: [["Get Page Count", "1", "0.10", "0.12"]]}
     return results
 
 
 def test_report_has_every_goal_and_case() -> None:
     """All goals are judged, all cases have a row, and what is not met is said to be so."""
     results = made_up_results()
-    goals = {goal.case: goal for goal in judge_goals(results)}
+    goals = {case: row for case, *row in judge_goals(results)}
     assert len(goals) == 13
-    measured = goals["433 pages, first fill"].measured
-    assert measured == "2.00 × (8.66 s, plain 4.33 s; the call returns after 8.66 s)"
-    assert not goals["433 pages, first fill"].is_met
-    assert goals["7 pages, first fill"].is_met
-    assert goals["113 regions, not modified: HEAD requests"].measured == "2"
+    measured = "2.00 × (8.66 s, plain 4.33 s; the call returns after 8.66 s)"
+    assert goals["433 pages, first fill"] == ["≤ 1.00 × plain", measured, "**no**"]
+    assert goals["7 pages, first fill"] == ["≤ plain script + 0.5 s", "+0.07 s (0.14 s, plain script 0.07 s)", "yes"]
+    assert goals["113 regions, not modified: HEAD requests"] == ["≤ 113", "2", "yes"]
     report = write_report(results)
-    assert report.count("**no**") == sum(not goal.is_met for goal in goals.values())
+    assert report.count("**no**") == sum(row[-1] == "**no**" for row in goals.values())
     for case in full_cases():
         assert f"| {case.name} |" in report
-    assert "| 433 pages, first fill | market-data | 8.66 (8.66–8.66) | 2.00 |" in report
-    assert "| 433 pages, first fill | flow run | 1 | 0.00 | 0.00 |" in report
+    assert "| 433 pages, first fill | `market_data` | 8.66 (8.66–8.66) | 2.00 |" in report
+    assert "| 433 pages, first fill | Get Page Count | 1 | 0.10 | 0.12 |" in report

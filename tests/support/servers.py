@@ -76,8 +76,7 @@ class PrefectServer:
 
     def kill(self) -> None:
         """Kill it outright."""
-        self._child.process.kill()
-        self._child.process.wait()
+        self._child.kill()
 
     def stop(self) -> None:
         """Stop it."""
