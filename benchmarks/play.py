@@ -16,7 +16,7 @@ from benchmarks.tables import Items, Tables, expire
 from deployments.local.environment import CHECKOUT
 from deployments.local.servers import prefect
 
-RUN_SECONDS = 900.0
+RUN_SECONDS, START_SECONDS = 900.0, 60.0
 KEEPING = (FLOW, UNIVERSE)  # read a table before they write
 WARM_REGION_ID = 10_000_003  # one page
 MEASURE = [sys.executable, "-m", "benchmarks.measure"]
@@ -44,6 +44,7 @@ class Play:
             for contestant, values in found.items():
                 self.bench.wait_until_idle()
                 figures = timed(contestant) if timed else self.measure(case, contestant)
+                figures.pop("peak MiB", None)  # with whatever the first call has imported
                 if case.is_warmed:
                     warm = self.measure(case, contestant, WARM_REGION_ID)
                     figures |= {"warmed up": warm["seconds"], "peak MiB": warm["peak MiB"]}
@@ -89,11 +90,12 @@ class Play:
         """Return the seconds from the start of a process to its first byte to the market, and end it then."""
         region_id = region_of(FORGE)
         with self.tables.made({region_id: {}}) as template, socket.create_server(("127.0.0.1", 0)) as market:
-            market.settimeout(RUN_SECONDS)
+            market.settimeout(START_SECONDS)
             environ = self.bench.environ(Market(), Case("process start"))
             environ["ESI_URL"] = f"http://127.0.0.1:{market.getsockname()[1]}"
             started = time.perf_counter()
-            with subprocess.Popen(MEASURE, env=environ, cwd=CHECKOUT, stdin=subprocess.PIPE) as process:  # noqa: S603 (ours)
+            pipe, null = subprocess.PIPE, subprocess.DEVNULL
+            with subprocess.Popen(MEASURE, env=environ, cwd=CHECKOUT, stdin=pipe, stdout=null, stderr=null) as process:  # noqa: S603
                 assert process.stdin
                 process.stdin.write(msgspec.json.encode(Job(contestant, (region_id,), template, 1)))
                 process.stdin.close()
