@@ -32,7 +32,7 @@ def list_states(task_runs: list[TaskRun], flow_run: FlowRun) -> list[list[str]]:
     runs: list[TaskRun | FlowRun] = [*sorted(task_runs, key=lambda run: str(run.start_time)), flow_run]
     for run in runs:
         # A task run is named for its state and, where that is mapped, its pages or part.
-        state = re.sub(r" \d[\d–]*$", "", run.name) if isinstance(run, TaskRun) else "flow run"
+        state = re.sub(r" \d[\d–-]*$", "", run.name) if isinstance(run, TaskRun) else "flow run"
         if flow_run.start_time and run.start_time and run.end_time:
             pair = [(time - flow_run.start_time).total_seconds() for time in (run.start_time, run.end_time)]
             times.setdefault(state, []).append(pair)

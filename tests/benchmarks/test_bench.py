@@ -123,7 +123,7 @@ def test_states_are_put_together() -> None:
             "end_time": START + timedelta(seconds=end),
         }
 
-    runs = [("Fetch Pages 1–55", 11.0, 12.0), ("Fetch Pages 56", 11.5, 13.0), ("Get Page Count", 10.5, 11.0)]
+    runs = [("Fetch Pages 1-55", 11.0, 12.0), ("Fetch Pages 56", 11.5, 13.0), ("Get Page Count", 10.5, 11.0)]
     ids = {"flow_run_id": uuid4(), "task_key": "", "dynamic_key": ""}
     task_runs = [TaskRun.model_validate(ids | times(*run)) for run in runs]
     flow_run = FlowRun.model_validate({"flow_id": uuid4()} | times("10000002 · 2026", 10.0, 14.0))
