@@ -1,80 +1,54 @@
 """What is measured, how often, and what comes out of it."""
 
-import statistics
 from datetime import datetime
+from statistics import median
 from typing import Literal
 
 import msgspec
 
-from benchmarks.cpu_profile import Profile
-from benchmarks.measure import Measure
+from tasks.catalogue.names import regions
 
-Kind = Literal["first fill", "steady state", "not modified", "floor"]
+Kind = Literal["first fill", "a tenth changed", "not modified", "Prefect alone", "process start", "deployment run"]
+PLAIN, FLOW, UNIVERSE, IDIOMATIC = "plain", "market_data", "universe", "one_task_a_page"
+NO_TASKS, NO_WORK = "no_tasks", "no_work"
 SIZES = (1, 7, 50, 433, 1686)  # pages: a small region, Venal, a middling one, The Forge, all of ESI's regions together
-FORGE = 433
-LATENCIES_MS = (0, 50, 200)
-CONCURRENCIES = (5, 20, 50, 100)
-DEFAULT_CONCURRENCY = 20
+FORGE, API_LATENCY_MS = 433, 100
+LATENCIES_MS, CONCURRENCIES, DEFAULT_CONCURRENCY = (0, 50, 200), (5, 20, 50, 100), 20
 REPEATS, FEWER_REPEATS = 5, 3
-FLOW, PLAIN, IDIOMATIC, NO_TASKS, NO_WORK = "market_data", "plain", "one_task_a_page", "no_tasks", "no_work"
-QUIET, UNSEEN = "no_heartbeats", "unseen"  # the flow again
-FLOWS = (FLOW, QUIET)
-CALLED = (PLAIN, FLOW, QUIET, UNSEEN)
-FLOORS = (NO_TASKS, NO_WORK)
+REGIONS = tuple(regions())  # those with a market
+
+
+Measures = dict[str, dict[str, list[float]]]  # by contestant and figure
 
 
 class Case(msgspec.Struct, frozen=True):
     """A job that contestants do in turn."""
 
     kind: Kind
-    pages: int
-    latency_ms: int = 0
+    pages: int = 0  # none where no region is fetched
+    latency_ms: int = 0  # added to each of the market's answers
     fetch_concurrency: int = DEFAULT_CONCURRENCY
+    api_latency_ms: int = 0  # added to each call of Prefect's API
     as_deployed: bool = False  # with what `make up` sets for flow runs on top of Prefect's defaults
+    regions: tuple[int, ...] = ()  # instead of one region of so many pages
     contestants: tuple[str, ...] = ()
     repeats: int = REPEATS
+    is_warmed: bool = False  # whether it is measured in a process that has done a page before, too
 
     @property
-    def region_id(self) -> int:
-        """The market stand-in's region of that size."""
-        return region_of(self.pages)
+    def region_ids(self) -> tuple[int, ...]:
+        """The market stand-in's regions."""
+        return self.regions or (region_of(self.pages or 1),)
 
     @property
     def name(self) -> str:
         """The case in a few words, which no other case has."""
-        what = "Prefect alone" if self.kind == "floor" else f"{self.pages} page{'s' * (self.pages > 1)}, {self.kind}"
-        latency = f", {self.latency_ms} ms, {self.fetch_concurrency} at once" if self.is_slow else ""
-        return what + latency + ", as deployed" * self.as_deployed
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether it is one of those that vary latency and concurrency."""
-        return self.latency_ms > 0 or self.fetch_concurrency != DEFAULT_CONCURRENCY
-
-
-class Result(msgspec.Struct, frozen=True):
-    """A contestant's measures in a case."""
-
-    case: Case
-    contestant: str
-    measures: list[Measure]
-
-    def median(self, figure: str = "seconds") -> float:
-        """Return the median of a figure of `Measure`."""
-        return statistics.median(self.values(figure))
-
-    def values(self, figure: str = "seconds") -> list[float]:
-        """Return a figure of all measures that have it."""
-        return [value for measure in self.measures if (value := getattr(measure, figure)) is not None]
-
-
-class Span(msgspec.Struct, frozen=True):
-    """A state of one flow run, by Prefect's own timestamps."""
-
-    state: str
-    task_runs: int
-    begun: float  # seconds after the flow run's start
-    ended: float
+        pages = f"{self.pages} page{'s' * (self.pages > 1)}, " * bool(self.pages)
+        parts = [(f"{len(self.regions)} regions, " if self.regions else pages) + self.kind]
+        if self.latency_ms or self.fetch_concurrency != DEFAULT_CONCURRENCY:
+            parts.append(f"{self.latency_ms} ms, {self.fetch_concurrency} at once")
+        parts += [f"{self.api_latency_ms} ms more a call of Prefect's API"] * bool(self.api_latency_ms)
+        return ", ".join(parts + ["as deployed"] * self.as_deployed)
 
 
 class Results(msgspec.Struct):
@@ -82,22 +56,12 @@ class Results(msgspec.Struct):
 
     measured_at: datetime
     machine: dict[str, str]
-    versions: dict[str, str]
-    results: list[Result] = []
-    orders: dict[int, int] = {}  # by pages
-    spans: dict[str, list[Span]] = {}  # by case
-    profiles: dict[str, Profile] = {}  # of the 433-page first fill, by contestant
-    deployments: dict[str, list[float]] = {}  # seconds of `prefect deployment run --watch`, by contestant
+    measures: dict[str, Measures] = {}  # by case
+    states: dict[str, list[list[str]]] = {}  # by case: rows of the table of states, from their names on
 
-    def find(self, contestant: str, case: Case) -> Result | None:
-        """Return a contestant's result in a case, None if it was not measured; repeats and others do not matter."""
-        found = (result for result in self.results if (result.contestant, result.case.name) == (contestant, case.name))
-        return next(found, None)
-
-    def floor(self, contestant: str) -> float:
-        """Return the median seconds of a flow that does nothing, without heartbeats; 0 if it was not measured."""
-        found = self.find(contestant, Case("floor", 1))
-        return found.median() if found else 0.0
+    def median(self, contestant: str, case: Case, figure: str = "seconds") -> float:
+        """Return the median of a figure; raise KeyError if it was not measured."""
+        return median(self.measures[case.name][contestant][figure])
 
 
 def region_of(pages: int) -> int:
@@ -105,44 +69,38 @@ def region_of(pages: int) -> int:
     return 19_000_000 + pages
 
 
+def times(pages: int) -> int:
+    """Return how often a size is measured: more often if a goal is set for it."""
+    return REPEATS if pages in {7, FORGE} else FEWER_REPEATS
+
+
 def quick_cases() -> list[Case]:
-    """Return what shows in two minutes that all of it works."""
-    return [
-        Case("floor", 1, contestants=(NO_TASKS,), repeats=1),
-        Case("first fill", 7, contestants=(*CALLED, IDIOMATIC), repeats=1),
-        Case("not modified", 7, contestants=(FLOW,), repeats=1),
-        Case("first fill", FORGE, contestants=CALLED, repeats=1),
-        Case("steady state", FORGE, contestants=(PLAIN, FLOW), repeats=1),
-    ]
+    """Return some of the cases, once, with three regions for all: they show in a few minutes that all of it works."""
+    few = (10000015, 10000001, 10000063)  # 7 pages, 20 pages, and an empty one
+    large = {Case("first fill", FORGE).name, Case("first fill", FORGE, api_latency_ms=API_LATENCY_MS).name}
+    quick = [case for case in full_cases() if case.pages in {0, 7} or (case.name in large and FLOW in case.contestants)]
+    return [msgspec.structs.replace(case, repeats=1, regions=few if case.regions else ()) for case in quick]
 
 
 def full_cases() -> list[Case]:
     """Return all cases."""
+    both, few = (PLAIN, FLOW), FEWER_REPEATS
+    pairs = [(ms, at_once) for ms in LATENCIES_MS for at_once in CONCURRENCIES if at_once != DEFAULT_CONCURRENCY]
     return [
-        Case("floor", 1, contestants=FLOORS),
-        *(Case("first fill", pages, contestants=(*CALLED, IDIOMATIC)) for pages in SIZES if pages < FORGE),
-        *(Case("first fill", pages, contestants=CALLED) for pages in SIZES if pages >= FORGE),
-        *(Case("steady state", pages, contestants=(PLAIN, FLOW)) for pages in SIZES),
-        Case("not modified", FORGE, contestants=FLOWS),
-        *slow_cases(),
+        Case("Prefect alone", contestants=(NO_TASKS, NO_WORK)),
+        Case("Prefect alone", api_latency_ms=API_LATENCY_MS, contestants=(NO_TASKS, NO_WORK), repeats=few),
+        *(Case("first fill", pages, contestants=both, repeats=times(pages), is_warmed=True) for pages in SIZES),
+        *(Case("a tenth changed", pages, contestants=both, repeats=times(pages), is_warmed=True) for pages in SIZES),
+        Case("not modified", FORGE, contestants=(FLOW,), is_warmed=True),
+        Case("first fill", FORGE, api_latency_ms=API_LATENCY_MS, contestants=(FLOW,), repeats=few),
+        *(Case("first fill", FORGE, latency_ms, contestants=both) for latency_ms in LATENCIES_MS if latency_ms),
+        *(Case("first fill", FORGE, *pair, contestants=both, repeats=1) for pair in pairs),
         *(Case("first fill", pages, as_deployed=True, contestants=(FLOW,)) for pages in (7, FORGE)),
         Case("not modified", FORGE, as_deployed=True, contestants=(FLOW,)),
-        Case("first fill", FORGE, contestants=(IDIOMATIC,), repeats=FEWER_REPEATS),
-        Case("first fill", SIZES[-1], contestants=(IDIOMATIC,), repeats=1),
+        *(Case("first fill", pages, contestants=(IDIOMATIC,), repeats=few) for pages in SIZES if pages <= FORGE),
+        Case("first fill", regions=REGIONS, contestants=(PLAIN, UNIVERSE), repeats=few),
+        Case("a tenth changed", regions=REGIONS, contestants=(PLAIN, UNIVERSE), repeats=few),
+        Case("not modified", regions=REGIONS, contestants=(UNIVERSE,), repeats=few),
+        Case("process start", contestants=(NO_TASKS, FLOW)),
+        Case("deployment run", FORGE, contestants=(NO_TASKS, FLOW)),
     ]
-
-
-def slow_cases() -> list[Case]:
-    """Return the cases of latency and concurrency that the sizes do not have already; those with a goal come first."""
-    default = [
-        Case("first fill", FORGE, latency_ms, contestants=(PLAIN, FLOW, QUIET))
-        for latency_ms in LATENCIES_MS
-        if latency_ms
-    ]
-    others = [
-        Case("first fill", FORGE, latency_ms, at_once, contestants=(PLAIN, FLOW), repeats=1)
-        for latency_ms in LATENCIES_MS
-        for at_once in CONCURRENCIES
-        if at_once != DEFAULT_CONCURRENCY
-    ]
-    return default + others

@@ -1,8 +1,8 @@
-"""The flow of this project, called in-process as a program that uses it would."""
+"""The flow of this project for one region, called as a worker's process calls it."""
 
-from flows import market_data as product
+from flows.market_data import market_data
 
 
-def run(region_id: int, table_name: str, fetch_concurrency: int) -> None:
-    """Fill a table with a region's cheapest sell orders: what differs."""
-    product.market_data(region_id=region_id, table_name=table_name, fetch_concurrency=fetch_concurrency)
+def run(region_ids: list[int], table_name: str, fetch_concurrency: int) -> None:
+    """Fill a region's table with its cheapest sell orders: what differs."""
+    market_data(region_id=region_ids[0], table_name=table_name, fetch_concurrency=fetch_concurrency)

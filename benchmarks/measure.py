@@ -1,67 +1,51 @@
-"""Measures runs of one contestant, in a process of its own: a job a line comes in as JSON, its measure goes out."""
+"""Measures one run of one contestant in a process of its own: a job comes in as JSON, its figures go out."""
 
 import importlib
 import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 
-from benchmarks.cpu_profile import Profile, profile_cpu
-
-KIB = 1024  # the unit of /proc/self/status
+Figures = dict[str, float]  # by name; seconds are from the call on, MiB above what was resident at the call
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A run to be measured; or one before it, not looked at, that warms what a second run finds warm."""
+    """A run to be measured: the first call in the process, unless it is warmed up."""
 
     contestant: str  # a module of this package with `run`
-    region_id: int
-    table_name: str
+    region_ids: tuple[int, ...]
+    table_name: str  # {region_id} in it is filled in
     fetch_concurrency: int
-    is_profiled: bool = False
-
-
-class Measure(msgspec.Struct, frozen=True):
-    """What a run took."""
-
-    seconds: float  # from call to return
-    cpu_seconds: float  # of the process, with what is sent to Prefect after the return
-    peak_bytes: int | None  # resident, above what was resident before; None after another run in the same process
-    profile: Profile | None = None
+    warm_region_id: int | None = None  # done before, and not measured
 
 
 def main() -> None:
-    """Do one job after the other."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    """Do the job."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else is printed
-    for line in sys.stdin:
-        job = msgspec.json.decode(line, type=Job)
-        answers.write(f"{msgspec.json.encode(do(job)).decode()}\n")
-        answers.flush()
-
-
-def do(job: Job) -> Measure:
-    """Return what a job takes."""
-    contestant = importlib.import_module(f"benchmarks.{job.contestant}")
-    return measure_run(
-        lambda: contestant.run(job.region_id, job.table_name, job.fetch_concurrency), is_profiled=job.is_profiled
-    )
-
-
-def measure_run(run: Callable[[], None], *, is_profiled: bool) -> Measure:
-    """Return what a run takes."""
-    base_bytes = forget_peak()
-    with profile_cpu() if is_profiled else nullcontext() as profile:
-        started, used = time.perf_counter(), time.process_time()
-        run()
-        seconds = time.perf_counter() - started
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    run = importlib.import_module(f"benchmarks.{job.contestant}").run
+    if job.warm_region_id:
+        run([job.warm_region_id], job.table_name, job.fetch_concurrency)
         send_rest()
-        cpu_seconds = time.process_time() - used
-    return Measure(seconds, cpu_seconds, read_memory("VmHWM") - base_bytes, profile)
+    figures = measure_run(lambda: run(list(job.region_ids), job.table_name, job.fetch_concurrency))
+    answers.write(msgspec.json.encode(figures))
+    answers.flush()
+
+
+def measure_run(run: Callable[[], None]) -> Figures:
+    """Return what a run takes: until it returns, CPU with what is sent to Prefect later, and the peak of its memory."""
+    Path("/proc/self/clear_refs").write_text("5")  # makes the kernel count the peak from here (Linux)
+    base_mib = read_mib("VmRSS")
+    called_at, started, used = time.time(), time.perf_counter(), time.process_time()
+    run()
+    seconds = time.perf_counter() - started
+    send_rest()
+    cpu_seconds, peak_mib = time.process_time() - used, read_mib("VmHWM") - base_mib
+    return {"called at": called_at, "seconds": seconds, "CPU": cpu_seconds, "peak MiB": peak_mib}
 
 
 def send_rest() -> None:
@@ -75,16 +59,10 @@ def send_rest() -> None:
         worker.drain_all(timeout=60)
 
 
-def forget_peak() -> int:
-    """Make the kernel count the peak of resident memory anew, and return what is resident, in bytes (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return read_memory("VmRSS")
-
-
-def read_memory(name: str) -> int:
-    """Return a line of this process's status, in bytes (Linux)."""
+def read_mib(name: str) -> float:
+    """Return a line of this process's status (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * KIB for line in lines if line.startswith(f"{name}:"))
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
-"""The floor: a flow run with nothing in it."""
+"""The floor: a flow run whose first line, and only one, connects to the market."""
+
+import os
+import socket
+from urllib.parse import urlsplit
 
 from prefect import flow
 
-from benchmarks.heartbeats import stop_heartbeats
 
-
-def run(_region_id: int, _table_name: str, _fetch_concurrency: int) -> None:
-    """Run the flow, without heartbeats."""
-    with stop_heartbeats():
-        no_tasks()
+def run(_region_ids: list[int], _table_name: str, _fetch_concurrency: int) -> None:
+    """Run the flow."""
+    no_tasks()
 
 
 @flow(name="no-tasks")
 def no_tasks() -> None:
-    """Do nothing."""
+    """Send a byte to the market."""
+    market = urlsplit(os.environ["ESI_URL"])
+    with socket.create_connection((market.hostname, market.port)) as connection:
+        connection.send(b"\n")

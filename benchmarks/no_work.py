@@ -3,27 +3,20 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from benchmarks.heartbeats import stop_heartbeats
 from tasks.build_iterator import CHUNKS
 from tasks.store_records import PARTS
 
 
-def run(_region_id: int, _table_name: str, _fetch_concurrency: int) -> None:
-    """Run the flow, without heartbeats."""
-    with stop_heartbeats():
-        no_work()
+def run(_region_ids: list[int], _table_name: str, _fetch_concurrency: int) -> None:
+    """Run the flow."""
+    no_work()
 
 
 @flow(name="no-work")
 def no_work() -> None:
     """Run the states, one after the other."""
-    for _ in range(2):  # Get Page Count, Build Iterator
-        nothing(0)
-    nothing.map(range(CHUNKS)).result()
-    for _ in range(2):  # Aggregate, Store Records: compare
-        nothing(0)
-    nothing.map(range(PARTS)).result()
-    nothing(0)
+    for task_runs in (1, 1, CHUNKS, 1, 1, PARTS, 1):
+        nothing.map(range(task_runs)).result()
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -11,23 +11,24 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from benchmarks.plain import HEADERS, decode
+from benchmarks.plain import HEADERS, decode, make_batches
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-Batch = list[dict[str, Any]]
 
-
-def run(region_id: int, table_name: str, fetch_concurrency: int) -> None:
-    """Fill a table with a region's cheapest sell orders: all records, every time."""
+def run(region_ids: list[int], table_name: str, fetch_concurrency: int) -> None:
+    """Fill a region's table with its cheapest sell orders: all records, every time."""
     runner = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner[Any](max_workers=fetch_concurrency))
-    one_task_a_page.with_options(task_runner=runner)(region_id, table_name)
+    one_task_a_page.with_options(task_runner=runner)(region_ids[0], table_name.format(region_id=region_ids[0]))
 
 
-@flow
+aggregate = task(name="aggregate", cache_policy=NO_CACHE)(make_batches)
+
+
+@flow(name="one-task-a-page")
 def one_task_a_page(region_id: int, table_name: str) -> None:
-    """Fetches, aggregates and stores."""
+    """Fetch, aggregate and store."""
     dynamodb = boto3.client("dynamodb")
     with httpx.Client(base_url=os.environ["ESI_URL"], headers=HEADERS, timeout=30) as http:
         pages = get_page_count(http, region_id)
@@ -46,18 +47,6 @@ def fetch_page(http: httpx.Client, region_id: int, page: int) -> pd.DataFrame:
     """Download one page."""
     answer = http.get(f"/markets/{region_id}/orders", params={"order_type": "all", "page": page})
     return decode(answer.raise_for_status().content)
-
-
-@task(cache_policy=NO_CACHE)
-def aggregate(pages: list[pd.DataFrame]) -> list[Batch]:
-    """Return the records as put requests, in batches of 25."""
-    orders = pd.concat(pages, ignore_index=True)
-    records = orders.groupby("type_id").agg(price=("price", "min"), volume=("volume", "sum"))
-    requests: Batch = [
-        {"PutRequest": {"Item": {"pk": {"S": str(t)}, "price": {"N": str(price)}, "volume": {"N": str(volume)}}}}
-        for t, price, volume in zip(records.index, records.price.tolist(), records.volume.tolist(), strict=True)
-    ]
-    return [requests[start : start + 25] for start in range(0, len(requests), 25)]
 
 
 @task(retries=3, retry_delay_seconds=1, cache_policy=NO_CACHE)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import httpx
@@ -11,8 +12,13 @@ import numpy as np
 import pandas as pd
 from botocore.config import Config
 
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
 HEADERS = {"X-Compatibility-Date": "2026-08-18", "Accept-Encoding": "gzip"}
 STORE_CONCURRENCY = 8
+
+Batch = list[dict[str, Any]]
 
 
 class Order(msgspec.Struct, gc=False):
@@ -27,28 +33,34 @@ class Order(msgspec.Struct, gc=False):
 decoder = msgspec.json.Decoder(list[Order])
 
 
-def run(region_id: int, table_name: str, fetch_concurrency: int) -> None:
-    """Fill a table with a region's cheapest sell orders: all records, every time."""
-    orders = pd.concat(asyncio.run(fetch_region(region_id, fetch_concurrency)), ignore_index=True)
-    records = orders.groupby("type_id").agg(price=("price", "min"), volume=("volume", "sum"))
-    store(records, table_name)
+def run(region_ids: list[int], table_name: str, fetch_concurrency: int) -> None:
+    """Fill each region's table with its cheapest sell orders: all records, every time, one region after the other."""
+    asyncio.run(fill(region_ids, table_name, fetch_concurrency))
 
 
-async def fetch_region(region_id: int, fetch_concurrency: int) -> list[pd.DataFrame]:
+async def fill(region_ids: list[int], table_name: str, fetch_concurrency: int) -> None:
+    """Fill tables through one client of the market, and one of the store."""
+    client = boto3.client("dynamodb", config=Config(max_pool_connections=STORE_CONCURRENCY, parameter_validation=False))
+    limits = httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency)
+    async with httpx.AsyncClient(base_url=os.environ["ESI_URL"], headers=HEADERS, limits=limits, timeout=30) as http:
+        for region_id in region_ids:
+            batches = make_batches(await fetch_region(http, region_id, fetch_concurrency))
+            store(client, batches, table_name.format(region_id=region_id))
+
+
+async def fetch_region(http: httpx.AsyncClient, region_id: int, fetch_concurrency: int) -> list[pd.DataFrame]:
     """Return the sell orders of each page."""
     path = f"/markets/{region_id}/orders"
     gate = asyncio.Semaphore(fetch_concurrency)
-    limits = httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency)
-    async with httpx.AsyncClient(base_url=os.environ["ESI_URL"], headers=HEADERS, limits=limits, timeout=30) as http:
 
-        async def fetch(page: int) -> pd.DataFrame:
-            async with gate:
-                answer = await http.get(path, params={"order_type": "all", "page": page})
-                answer.raise_for_status()
-                return decode(answer.content)
+    async def fetch(page: int) -> pd.DataFrame:
+        async with gate:
+            answer = await http.get(path, params={"order_type": "all", "page": page})
+            answer.raise_for_status()
+            return decode(answer.content)
 
-        head = await http.head(path, params={"order_type": "all"})
-        return await asyncio.gather(*map(fetch, range(1, int(head.headers["X-Pages"]) + 1)))
+    head = await http.head(path, params={"order_type": "all"})
+    return await asyncio.gather(*map(fetch, range(1, int(head.headers["X-Pages"]) + 1)))
 
 
 def decode(body: bytes) -> pd.DataFrame:
@@ -63,13 +75,18 @@ def decode(body: bytes) -> pd.DataFrame:
     )
 
 
-def store(records: pd.DataFrame, table_name: str) -> None:
-    """Write all records, 25 a call, from 8 threads."""
-    client = boto3.client("dynamodb", config=Config(max_pool_connections=STORE_CONCURRENCY, parameter_validation=False))
-    requests = [
+def make_batches(pages: list[pd.DataFrame]) -> list[Batch]:
+    """Return all records as put requests, 25 a batch."""
+    orders = pd.concat(pages, ignore_index=True)
+    records = orders.groupby("type_id").agg(price=("price", "min"), volume=("volume", "sum"))
+    requests: Batch = [
         {"PutRequest": {"Item": {"pk": {"S": str(t)}, "price": {"N": str(price)}, "volume": {"N": str(volume)}}}}
         for t, price, volume in zip(records.index, records.price.tolist(), records.volume.tolist(), strict=True)
     ]
-    batches = [{table_name: requests[start : start + 25]} for start in range(0, len(requests), 25)]
+    return [requests[start : start + 25] for start in range(0, len(requests), 25)]
+
+
+def store(client: "DynamoDBClient", batches: list[Any], table_name: str) -> None:
+    """Write all batches from 8 threads."""
     with ThreadPoolExecutor(STORE_CONCURRENCY) as threads:
-        list(threads.map(lambda batch: client.batch_write_item(RequestItems=batch), batches))
+        list(threads.map(lambda batch: client.batch_write_item(RequestItems={table_name: batch}), batches))

@@ -1,25 +1,26 @@
-"""Plays the cases: contestants in turn, each in a process of its own, each table compared with the truth."""
+"""Plays the cases: contestants in turn, each run in a process of its own, each table compared with the truth."""
 
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from tempfile import TemporaryFile
-from threading import Timer
-from typing import Self
+import time
+from collections.abc import Callable
 
 import msgspec
 
-from benchmarks.cases import FLOORS, FLOW, FLOWS, Case, Result, region_of
-from benchmarks.cpu_profile import Profile
-from benchmarks.measure import Job, Measure
-from benchmarks.servers import SNAPSHOT_INDEX, Market, Servers
-from benchmarks.tables import Item, Tables, check, grow_old, true_records
+from benchmarks.cases import FLOW, FORGE, NO_TASKS, NO_WORK, PLAIN, UNIVERSE, Case, Measures, region_of
+from benchmarks.measure import Figures, Job
+from benchmarks.recorded import read_run
+from benchmarks.servers import SNAPSHOT_INDEX, Bench, Market
+from benchmarks.tables import Items, Tables, expire
 from deployments.local.environment import CHECKOUT
+from deployments.local.servers import prefect
 
-RUN_SECONDS = 600.0
-WARM_REGION_ID = region_of(1)
-NEXT = SNAPSHOT_INDEX + 1
+RUN_SECONDS, START_SECONDS = 900.0, 60.0
+KEEPING = (FLOW, UNIVERSE)  # read a table before they write
+WARM_REGION_ID = 10_000_003  # one page
+MEASURE = [sys.executable, "-m", "benchmarks.measure"]
+DEPLOYED = {NO_TASKS: ["no-tasks/benchmark"], FLOW: ["market-data/region", "--param", f"region_id={region_of(FORGE)}"]}
 
 
 class RunError(Exception):
@@ -27,84 +28,99 @@ class RunError(Exception):
 
 
 class Play:
-    """Runs contestants against servers that are up.
+    """Runs contestants against servers that are up, and says how each run went."""
 
-    Args:
-        servers: that all runs share.
-        say: takes a line of progress.
-    """
-
-    def __init__(self, servers: Servers, say: Callable[[str], None]) -> None:
-        self.servers = servers
-        self.tables = Tables(servers.store_url)
+    def __init__(self, bench: Bench, say: Callable[[str], None]) -> None:
+        self.bench = bench
+        self.tables = Tables(bench.store.url)
         self.say = say
-        self._stored: dict[int, list[Item]] = {}
+        self._stored: dict[int, Items] = {}  # by region, after the flow's first fill
 
-    def play(self, case: Case) -> list[Result]:
+    def play(self, case: Case) -> Measures:
         """Measure a case's contestants in turn, A B A B …, each when the servers are idle."""
-        results = [Result(case, contestant, []) for contestant in case.contestants]
-        with ExitStack() as processes:
-            runners = [processes.enter_context(self.warm(case, contestant)) for contestant in case.contestants]
-            for number in range(case.repeats):
-                for result, runner in zip(results, runners, strict=True):
-                    measure = self.measure(case, result.contestant, runner)
-                    if number > 0:  # it found memory that the run before has left
-                        measure = msgspec.structs.replace(measure, peak_bytes=None)
-                    result.measures.append(measure)
-        return results
+        found: Measures = {contestant: {} for contestant in case.contestants}
+        timed = {"process start": self.time_start, "deployment run": self.time_deployment}.get(case.kind)
+        for _ in range(case.repeats):
+            for contestant, values in found.items():
+                self.bench.wait_until_idle()
+                figures = timed(contestant) if timed else self.measure(case, contestant)
+                figures.pop("peak MiB", None)  # with whatever the first call has imported
+                if case.is_warmed:
+                    warm = self.measure(case, contestant, WARM_REGION_ID)
+                    figures |= {"warmed up": warm["seconds"], "peak MiB": warm["peak MiB"]}
+                for figure, value in figures.items():
+                    values.setdefault(figure, []).append(value)
+                self.say(f"{case.name}: {contestant} {figures['seconds']:.2f} s")
+        return found
 
-    def profile(self, case: Case, contestant: str) -> Profile:
-        """Return the CPU profile of a run."""
-        with self.warm(case, contestant) as runner:
-            measured = self.measure(case, contestant, runner, is_profiled=True)
-        assert measured.profile
-        return measured.profile
+    def measure(self, case: Case, contestant: str, warm_region_id: int | None = None) -> Figures:
+        """Measure one run, and raise unless its tables are right."""
+        bench, market = self.bench, market_of(case)
+        with self.tables.made({WARM_REGION_ID: {}} | self.items_before(case, contestant)) as template:
+            bench.wait_until_idle()
+            heads, server_seconds = bench.count_heads(market), bench.used_seconds()["server"]
+            job = Job(contestant, case.region_ids, template, case.fetch_concurrency, warm_region_id)
+            answer = call(MEASURE, bench.environ(market, case), msgspec.json.encode(job))
+            figures = msgspec.json.decode(answer, type=Figures)
+            called_at = figures.pop("called at")
+            if contestant != PLAIN:
+                run = read_run(bench.api_url, contestant.replace("_", "-"), called_at)
+                assert run.end_time
+                figures |= {"seconds": run.end_time.timestamp() - called_at, "returns": figures["seconds"]}
+            bench.wait_until_idle()
+            if contestant != PLAIN:
+                figures["server CPU"] = bench.used_seconds()["server"] - server_seconds
+            figures["HEADs"] = bench.count_heads(market) - heads
+            if contestant not in {NO_TASKS, NO_WORK}:
+                self.tables.check(template, case.region_ids, market.index)
+            if contestant in KEEPING and case.kind == "first fill":
+                for region_id in case.region_ids:
+                    self._stored[region_id] = expire(self.tables.read(template.format(region_id=region_id)))
+        return figures
 
-    @contextmanager
-    def warm(self, case: Case, contestant: str) -> Iterator["Runner"]:
-        """Start a contestant's process, and have it do a small run."""
-        market = market_of(case)
-        with (
-            Runner(self.servers.environ(market, as_deployed=case.as_deployed)) as runner,
-            self.tables.table() as table,
-        ):
-            runner.run(job_of(Case(case.kind, 1), contestant, table))
-            yield runner
+    def items_before(self, case: Case, contestant: str) -> dict[int, Items]:
+        """Return what a run's tables hold before it; only the flow looks, so the others' are empty."""
+        if contestant not in KEEPING or case.kind not in {"a tenth changed", "not modified"}:
+            return {region_id: {} for region_id in case.region_ids}
+        if not self._stored.keys() >= set(case.region_ids):
+            self.measure(Case("first fill", case.pages, regions=case.regions), contestant)
+        return {region_id: self._stored[region_id] for region_id in case.region_ids}
 
-    def measure(self, case: Case, contestant: str, runner: "Runner", *, is_profiled: bool = False) -> Measure:
-        """Measure one run, and check its table.
+    def time_start(self, contestant: str) -> Figures:
+        """Return the seconds from the start of a process to its first byte to the market, and end it then."""
+        region_id = region_of(FORGE)
+        with self.tables.made({region_id: {}}) as template, socket.create_server(("127.0.0.1", 0)) as market:
+            market.settimeout(START_SECONDS)
+            environ = self.bench.environ(Market(), Case("process start"))
+            environ["ESI_URL"] = f"http://127.0.0.1:{market.getsockname()[1]}"
+            started = time.perf_counter()
+            pipe, null = subprocess.PIPE, subprocess.DEVNULL
+            with subprocess.Popen(MEASURE, env=environ, cwd=CHECKOUT, stdin=pipe, stdout=null, stderr=null) as process:  # noqa: S603
+                assert process.stdin
+                process.stdin.write(msgspec.json.encode(Job(contestant, (region_id,), template, 1)))
+                process.stdin.close()
+                market.accept()[0].recv(1)
+                seconds = time.perf_counter() - started
+                process.kill()
+        return {"seconds": seconds}
 
-        Raises:
-            RunError: the run failed.
-            WrongTableError: its table is wrong.
-        """
-        with self.tables.table(self.items_before(case, contestant)) as table:
-            self.servers.wait_until_idle()
-            measure = runner.run(job_of(case, contestant, table, is_profiled=is_profiled))
-            if contestant not in FLOORS:
-                items = self.tables.read(table)
-                check(items, true_records(case.region_id, market_of(case).index))
-                self.keep(case, contestant, items)
-        self.say(f"{case.name}: {contestant} {measure.seconds:.2f} s")
-        return measure
-
-    def keep(self, case: Case, contestant: str, items: list[Item]) -> None:
-        """Keep the items of the flow's first fill as they are when their snapshot has expired, for later cases."""
-        if contestant == FLOW and case.kind == "first fill":
-            self._stored[case.pages] = grow_old(items)
-
-    def items_before(self, case: Case, contestant: str) -> list[Item]:
-        """Return what a run's table holds before it; only the flow looks, so the others' are empty."""
-        if contestant not in FLOWS or case.kind not in {"steady state", "not modified"}:
-            return []
-        if case.pages not in self._stored:
-            self.play(Case("first fill", case.pages, contestants=(FLOW,), repeats=1))
-        return self._stored[case.pages]
+    def time_deployment(self, contestant: str) -> Figures:
+        """Return the seconds of `prefect deployment run --watch` with a worker that is up, and check the table."""
+        environ = self.bench.environ(Market(), Case("deployment run", as_deployed=True))
+        with self.tables.made({region_of(FORGE): {}}) as template:
+            command = [prefect(), "deployment", "run", *DEPLOYED[contestant], "--watch"]
+            command += ["--param", f"table_name={template}"] if contestant == FLOW else []
+            started = time.perf_counter()
+            call(command, environ)
+            seconds = time.perf_counter() - started
+            if contestant == FLOW:
+                self.tables.check(template, [region_of(FORGE)], SNAPSHOT_INDEX)
+        return {"seconds": seconds}
 
 
 def market_of(case: Case) -> Market:
     """Return the market that a case's contestants see."""
-    return Market(NEXT if case.kind == "steady state" else SNAPSHOT_INDEX, case.latency_ms)
+    return Market(SNAPSHOT_INDEX + (case.kind == "a tenth changed"), case.latency_ms)
 
 
 def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
@@ -112,51 +128,16 @@ def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
     wanted: dict[Market, set[int]] = {}
     for case in cases:
         for market in (Market(), market_of(case)):  # the first snapshot comes before any other
-            wanted.setdefault(market, {WARM_REGION_ID}).add(case.region_id)
+            wanted.setdefault(market, {WARM_REGION_ID}).update(case.region_ids)
     return {market: sorted(region_ids) for market, region_ids in wanted.items()}
 
 
-def job_of(case: Case, contestant: str, table_name: str, *, is_profiled: bool = False) -> Job:
-    """Return a contestant's run of a case."""
-    return Job(contestant, case.region_id, table_name, case.fetch_concurrency, is_profiled)
-
-
-class Runner:
-    """A process that does jobs, one after the other. Use it as a context manager."""
-
-    def __init__(self, environ: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "benchmarks.measure"]
-        self._said = TemporaryFile()  # noqa: SIM115 (closed when the process is)
-        self._process = subprocess.Popen(  # noqa: S603 (our own command)
-            command, env=environ, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._said.close()
-
-    def run(self, job: Job) -> Measure:
-        """Do a job.
-
-        Raises:
-            RunError: it failed, with the end of what it printed.
-        """
-        assert self._process.stdin
-        assert self._process.stdout
-        late = Timer(RUN_SECONDS, self._process.kill)
-        late.start()
-        try:
-            self._process.stdin.write(msgspec.json.encode(job) + b"\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
-        finally:
-            late.cancel()
-        if not answer:
-            self._said.seek(0)
-            said = self._said.read().decode(errors="replace")[-3000:]
-            raise RunError(f"{job.contestant}, region {job.region_id}: exit code {self._process.wait()}\n{said}")
-        return msgspec.json.decode(answer, type=Measure)
+def call(command: list[str], environ: dict[str, str], given: bytes = b"") -> bytes:
+    """Return what a command prints; raise RunError with the end of that if it fails."""
+    done = subprocess.run(  # noqa: S603 (our own commands)
+        command, env=environ, cwd=CHECKOUT, input=given, capture_output=True, timeout=RUN_SECONDS, check=False
+    )
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-3000:].decode(errors="replace")
+        raise RunError(f"{' '.join(command)} {given.decode()} ended with exit code {done.returncode}:\n{said}")
+    return done.stdout

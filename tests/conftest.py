@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # what costs a second to import
     from mypy_boto3_dynamodb import DynamoDBClient
 
 NEEDED_BY = {"store": "store_url", "server": "api"}  # the fixtures that wait for a server
-STARTS = pytest.StashKey[dict[str, Callable[[], None]]]()
+STARTS = pytest.StashKey[dict[str, Callable[[], object]]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:

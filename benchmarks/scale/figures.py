@@ -2,40 +2,22 @@
 
 import re
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 
 from benchmarks.report import table
-from benchmarks.scale.process_tree import machine_seconds
-from benchmarks.scale.topology import FOLDER, Topology
+from benchmarks.scale.topology import Topology
+from deployments.local.processes import TICKS
 
 REQUEST = re.compile(r'"(?:GET|POST|PUT|PATCH|DELETE|HEAD) /api/\S* HTTP/1\.1" \d{3}')
-MIB = 2**20
-LARGEST = 8  # relations that are shown
+COUNTED = ("flow_run", "task_run", "events", "log", "artifact")
+PARTS = ("worker", "api", "services", "postgres", "redis", "store", "market", "others")  # whose CPU is shown
 
 
-class Figures(msgspec.Struct):
-    """What has been used so far, or between two moments."""
-
-    seconds: float
-    cpu_seconds: dict[str, float]  # by part
-    requests: int  # that Prefect's API servers have answered
-    database_bytes: int
-    rows: Counter[str]  # of what Prefect keeps most of, by relation
-    relation_bytes: Counter[str]  # indexes included
-
-    def since(self, before: "Figures") -> "Figures":
-        """Return what has been used since."""
-        return Figures(
-            self.seconds - before.seconds,
-            {part: seconds - before.cpu_seconds.get(part, 0.0) for part, seconds in self.cpu_seconds.items()},
-            self.requests - before.requests,
-            self.database_bytes - before.database_bytes,
-            difference(self.rows, before.rows),
-            difference(self.relation_bytes, before.relation_bytes),
-        )
+Figures = dict[str, float]  # seconds, requests, bytes, …; of parts of one kind by names such as `cpu api`
 
 
 class Result(msgspec.Struct):
@@ -45,92 +27,79 @@ class Result(msgspec.Struct):
     regions: int
     pages: int
     records: int
-    rounds: list[Counter[str]]  # runs of regions by their last state, one a run of the universe
+    rounds: list[Counter[str]]  # flow runs by their last state, one a run of the universe
     kills: list[str]
     used: Figures
-    database_bytes: int  # at the end
-
-
-def difference(counts: "Counter[str]", before: "Counter[str]") -> "Counter[str]":
-    """Return by how much each count has grown."""
-    return Counter({name: count - before[name] for name, count in counts.items()})
+    database_bytes: float  # at the end
 
 
 def take_figures(topology: Topology) -> Figures:
     """Return what has been used so far."""
-    cpu: dict[str, float] = defaultdict(float)
+    cpu: dict[str, float] = {}
     for name, seconds in topology.used_seconds().items():
-        cpu["workers" if name in topology.workers else name] += seconds
+        part = name.split("-")[0]  # of market-0-0ms, worker-1
+        cpu[part] = cpu.get(part, 0.0) + seconds
     cpu["others"] = machine_seconds() - sum(cpu.values())
+    query, logs = topology.postgres.query, topology.servers.logs.glob("api*.log")
     # pg_stat's own counts of rows come late; of these tables an exact count takes no time.
-    rows = {name: count_rows(topology, name) for name in ("flow_run", "task_run", "events", "log", "artifact")}
-    size = int(topology.postgres.query("SELECT pg_database_size(current_database())")[0][0])
-    return Figures(time.monotonic(), cpu, count_requests(), size, Counter(rows), measure_relations(topology))
+    rows = {f"rows {name}": int(query(f"SELECT count(*) FROM {name}")[0][0]) for name in COUNTED}  # noqa: S608 (ours)
+    relations = query("SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables")
+    return {
+        "seconds": time.monotonic(),
+        **{f"cpu {part}": seconds for part, seconds in cpu.items()},
+        "requests": sum(count_lines(log.read_text(errors="replace").splitlines()) for log in logs),
+        "database": int(query("SELECT pg_database_size(current_database())")[0][0]),
+        **rows,
+        **{f"bytes {name}": int(size) for name, size in relations},  # with indexes
+    }
 
 
-def count_rows(topology: Topology, relation: str) -> int:
-    """Return the number of a relation's rows."""
-    return int(topology.postgres.query(f"SELECT count(*) FROM {relation}")[0][0])  # noqa: S608 (our own names)
+def machine_seconds() -> float:
+    """Return the CPU seconds that all processes of this machine together have taken (Linux)."""
+    user, nice, system, _idle, _waiting, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
+    return (user + nice + system + sum(rest)) / TICKS
 
 
-def measure_relations(topology: Topology) -> "Counter[str]":
-    """Return the bytes of Prefect's tables, with their indexes."""
-    statement = "SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables"
-    return Counter({name: int(size) for name, size in topology.postgres.query(statement)})
-
-
-def count_requests() -> int:
-    """Return how many requests the API servers have answered, by their access logs: uvicorn writes a line for each."""
-    logs = (FOLDER / "logs").glob("api.*.log")
-    return sum(count_lines(log.read_text(errors="replace").splitlines()) for log in logs)
+def subtract(after: Figures, before: Figures) -> Figures:
+    """Return what has been used between two moments."""
+    return {name: value - before.get(name, 0) for name, value in after.items()}
 
 
 def count_lines(lines: Iterable[str]) -> int:
-    """Return how many lines of an access log tell of an answer; those of web sockets and all others do not count."""
+    """Return how many lines of an access log are answers of the API; those of web sockets and others do not count."""
     return sum(bool(REQUEST.search(line)) for line in lines)
 
 
 def describe(result: Result) -> str:
     """Return a result as text: a table in markdown, what became of runs, what was killed, what has grown."""
-    used, columns = result.used, list_columns(result)
-    largest = used.relation_bytes.most_common(LARGEST)
+    used = result.used
+    columns = {
+        "workers": f"{result.workers}",
+        "rounds": f"{len(result.rounds)}",
+        "seconds": f"{used['seconds']:.0f}",
+        "pages/s": f"{result.pages / used['seconds']:.1f}",
+        **{f"CPU s: {part}": f"{used[f'cpu {part}']:.0f}" for part in PARTS},
+        "API requests": f"{used['requests']}",
+        "database, MiB": f"{result.database_bytes / 2**20:.1f}",
+        "grown by, MiB": f"{used['database'] / 2**20:.1f}",
+    }
     return "\n".join(
         [
             f"{result.regions} regions, {result.pages} pages, {result.records} records: all tables exact",
             table(list(columns), [tuple(columns.values())]),
             *(f"round {number}: {list_counts(states)}" for number, states in enumerate(result.rounds, 1)),
             *result.kills,
-            f"rows: {list_counts(used.rows)}",
-            f"KiB: {list_counts(Counter({name: size // 1024 for name, size in largest}))}",
+            f"rows: {list_counts(pick(used, 'rows '))}",
+            f"KiB: {list_counts(pick(used, 'bytes ', 1024))}",
         ]
     )
 
 
-def list_counts(counts: "Counter[str]") -> str:
-    """Return counts in words, the largest first."""
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+def pick(figures: Figures, kind: str, unit: int = 1) -> dict[str, int]:
+    """Return the figures of one kind that are not nothing, by the name of their part."""
+    return {name.removeprefix(kind): int(n) // unit for name, n in figures.items() if name.startswith(kind) and n > 0}
 
 
-def list_columns(result: Result) -> dict[str, str]:
-    """Return what the table says, by the heads of its columns."""
-    used = result.used
-    cpu = {
-        "CPU s: workers and runs": "workers",
-        "API": "api",
-        "services": "services",
-        "PostgreSQL": "postgres",
-        "Redis": "redis",
-        "store": "store",
-        "market": "market",
-        "other programs": "others",
-    }
-    return {
-        "workers": f"{result.workers}",
-        "rounds": f"{len(result.rounds)}",
-        "seconds": f"{used.seconds:.0f}",
-        "pages/s": f"{result.pages / used.seconds:.1f}",
-        **{head: f"{used.cpu_seconds[part]:.0f}" for head, part in cpu.items()},
-        "API requests": f"{used.requests}",
-        "database, MiB": f"{result.database_bytes / MIB:.1f}",
-        "grown by, MiB": f"{used.database_bytes / MIB:.1f}",
-    }
+def list_counts(counts: dict[str, int]) -> str:
+    """Return the largest counts in words, the largest first."""
+    return ", ".join(f"{count} {name}" for name, count in Counter(counts).most_common(8))

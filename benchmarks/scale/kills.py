@@ -1,63 +1,41 @@
 """What is killed in the middle of a run of the universe, and started again, as a restart policy would."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
-from benchmarks.scale.process_tree import find_tree
 from benchmarks.scale.topology import Topology
+from deployments.local.processes import find_tree
 
 OUTAGE_SECONDS = 20.0
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """A kill, as soon as so many runs of regions have ended."""
+    """A kill, as soon as a share of the regions' tables is complete."""
 
-    share: float  # of the regions
+    share: float
     act: Callable[[Topology], str | None]  # says what it has done, or nothing if there is nothing to kill yet
 
 
-class Kills:
-    """Kills what is due, each once. Without a plan, nothing.
-
-    Args:
-        topology: what runs.
-        plan: in the order of their shares.
-        regions: how many are run.
-    """
-
-    def __init__(self, topology: Topology, plan: list[Kill], regions: int) -> None:
-        self.done: list[str] = []
-        self._topology = topology
-        self._plan = list(plan)
-        self._regions = regions
-
-    def play(self, ended: int) -> None:
-        """Kill what is due.
-
-        Args:
-            ended: how many runs of regions have ended.
-        """
-        if not self._plan or ended < self._plan[0].share * self._regions:
-            return
-        if said := self._plan[0].act(self._topology):
-            self._topology.say(f"{ended} regions have ended: {said}")
-            self.done.append(said)
-            self._plan.pop(0)
+def kill_due(topology: Topology, plan: list[Kill], share: float) -> Iterator[str]:
+    """Kill the first of a plan, take it off, and yield what was done, if so large a share of tables is complete."""
+    if plan and share >= plan[0].share and (said := plan[0].act(topology)):
+        plan.pop(0)
+        yield said
 
 
 def kill_worker(topology: Topology) -> str | None:
-    """Kill the worker with the most flow runs that have begun to run, with them, and start another in its place."""
+    """Kill the worker with the most flow runs in state Running, with them, and start another in its place."""
     statement = "SELECT infrastructure_pid FROM flow_run WHERE state_type = 'RUNNING'"
     running = {pid_of(row[0]) for row in topology.postgres.query(statement)}
-    runs = {name: running & set(find_tree(topology.children[name].process.pid)) for name in topology.workers}
-    name = max(runs, key=lambda worker: len(runs[worker]))
-    if not runs[name]:
+    below = {name: set(find_tree(topology.servers.children[name].process.pid)) for name in topology.workers}
+    name = max(below, key=lambda worker: len(running & below[worker]))
+    if not running & below[name]:
         return None
     count = topology.kill(name)
-    topology.start_worker(name)
-    return f"killed {name} with {count - 1} processes below it, {len(runs[name])} of them runs in state Running"
+    topology.start_worker_named(name)
+    return f"killed {name} with {count - 1} processes below it, {len(running & below[name])} of them in state Running"
 
 
 def pid_of(infrastructure_pid: str) -> int:

@@ -1,9 +1,7 @@
-"""PostgreSQL and Redis as Debian packages them, as processes of ours: on 127.0.0.1, with data that go with them."""
+"""PostgreSQL and Redis as Debian packages them, as processes of ours, with data that go with them."""
 
 import os
-import pwd
 import re
-import secrets
 import shutil
 import subprocess
 import tempfile
@@ -11,11 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
+from deployments.local.environment import CHECKOUT
 from deployments.local.processes import free_port
 
+COMPOSE = CHECKOUT / "deployments" / "docker" / "compose.yaml"
 PACKAGES = "postgresql redis-server"
 SYSTEM_USER = "postgres"  # Debian's package makes it
-DATABASE = "prefect"
+DATABASE = "postgres"  # which `initdb` makes, as it does a user of this name
+ONCE = "PREFECT_SERVER_DATABASE_MIGRATE_ON_START"  # off: that is a step of its own, before any server
 EVENTS = "events"  # the stream of all messages about runs
 QUERY_SECONDS = 60.0
 
@@ -25,11 +28,7 @@ class MissingProgramError(Exception):
 
 
 def find_program(name: str) -> str:
-    """Return the path of a program of PostgreSQL's, of its newest version, or of Redis'.
-
-    Raises:
-        MissingProgramError: it is not installed, with the names of the packages.
-    """
+    """Return the path of a program of PostgreSQL, in its newest version, or of Redis, or raise MissingProgramError."""
     versions = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")  # Debian keeps them off the PATH
     newest = sorted(versions, key=lambda path: [int(digits) for digits in re.findall(r"\d+", str(path))])
     found = str(newest[-1]) if newest else shutil.which(name)
@@ -41,155 +40,96 @@ def find_program(name: str) -> str:
 def unprivileged(command: list[str]) -> list[str]:
     """Return a command that runs as a system user if this program is root's: PostgreSQL refuses to be root's.
 
-    The kernel forgets at a change of user that the child is to die with its parent, so it is told again; SIGINT has
+    The kernel forgets at a change of user that the child is to die with its parent, so it is asked again; SIGINT has
     PostgreSQL end at once, SIGTERM would have it wait for its clients.
-
-    Raises:
-        MissingProgramError: this is root, and there is no such user.
     """
     if os.geteuid():
         return command
-    try:
-        pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        raise MissingProgramError(
-            f"PostgreSQL refuses to be root's, and there is no user {SYSTEM_USER}; Debian: apt-get install {PACKAGES}"
-        ) from None
     user = [f"--reuid={SYSTEM_USER}", f"--regid={SYSTEM_USER}", "--clear-groups", "--pdeathsig", "INT"]
     return ["setpriv", *user, *command]
 
 
 @contextmanager
 def data_folder() -> Iterator[Path]:
-    """Make a folder that belongs to whom the databases run as, and remove it: a checkout may be closed to them."""
+    """Make a folder that only the databases' user can enter, and remove it: a checkout may be closed to that user."""
     folder = Path(tempfile.mkdtemp(prefix="market-data-scale-", dir="/tmp"))
     try:
-        give_away(folder)
+        if not os.geteuid():
+            shutil.chown(folder, SYSTEM_USER, SYSTEM_USER)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def give_away(path: Path) -> None:
-    """Return a file or folder to whom the databases run as."""
-    if not os.geteuid():
-        shutil.chown(path, SYSTEM_USER, SYSTEM_USER)
-
-
 class Postgres:
-    """A PostgreSQL of our own, with Debian's settings and an empty database.
-
-    Args:
-        folder: where its data go, of whom it runs as.
-    """
+    """A PostgreSQL of our own, on a socket in a folder that only its user, and root, can enter: without a password."""
 
     def __init__(self, folder: Path) -> None:
-        self._data = folder / "postgres"
-        self._password = secrets.token_urlsafe()
-        self.port = free_port()
-
-    @property
-    def url(self) -> str:
-        """Its address as Prefect takes it."""
-        return f"postgresql+asyncpg://{DATABASE}:{self._password}@127.0.0.1:{self.port}/{DATABASE}"
+        self._folder = folder
+        self._data = str(folder / "postgres")
+        self.url = f"postgresql+asyncpg://{DATABASE}@/{DATABASE}?host={folder}"  # as Prefect takes it
 
     def create(self) -> None:
-        """Make the files of its data.
-
-        Raises:
-            MissingProgramError: it is not installed.
-            subprocess.CalledProcessError: it could not, and says why.
-        """
-        initdb = [find_program("initdb"), "--pgdata", str(self._data), "--username", DATABASE, "--encoding=UTF8"]
-        with tempfile.NamedTemporaryFile("w", prefix="market-data-scale-", dir="/tmp") as file:
-            file.write(self._password)
-            file.flush()
-            give_away(Path(file.name))
-            run(unprivileged([*initdb, "--auth=scram-sha-256", f"--pwfile={file.name}"]))
+        """Make the files of its data."""
+        options = ["--username", DATABASE, "--encoding=UTF8", "--auth=trust"]
+        run(unprivileged([find_program("initdb"), "--pgdata", self._data, *options]))
 
     def command(self) -> list[str]:
         """Return what runs it."""
-        options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
-        words = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        return unprivileged([find_program("postgres"), "-D", str(self._data), *words])
+        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self._folder}"]
+        return unprivileged([find_program("postgres"), "-D", self._data, *options])
 
     def is_up(self) -> bool:
-        """Return whether it answers, and have the database then."""
+        """Return whether it answers."""
         try:
-            if not self.query(f"SELECT 1 FROM pg_database WHERE datname = '{DATABASE}'", "postgres"):  # noqa: S608
-                self.query(f"CREATE DATABASE {DATABASE}", "postgres")
+            return bool(self.query("SELECT 1"))
         except subprocess.CalledProcessError:
             return False
-        return True
 
-    def query(self, statement: str, database: str = DATABASE) -> list[list[str]]:
-        """Return the rows of a statement, values as text.
-
-        Raises:
-            subprocess.CalledProcessError: it refuses, and says why.
-        """
-        where = ["--host=127.0.0.1", f"--port={self.port}", f"--username={DATABASE}", f"--dbname={database}"]
-        command = [find_program("psql"), *where, "--no-psqlrc", "--tuples-only", "--no-align", "--field-separator=\t"]
-        lines = run([*command, "--command", statement], PGPASSWORD=self._password).splitlines()
-        return [line.split("\t") for line in lines if line]
+    def query(self, statement: str) -> list[list[str]]:
+        """Return the rows of a statement, values as text."""
+        where = [f"--host={self._folder}", f"--username={DATABASE}", "--no-psqlrc"]
+        form = ["--tuples-only", "--no-align", "--field-separator=\t", "--command", statement]
+        return [line.split("\t") for line in run([find_program("psql"), *where, *form]).splitlines() if line]
 
 
 class Redis:
-    """A Redis of our own. It writes down what it is told, so that one that is killed knows it again.
-
-    Args:
-        folder: where its data go, of whom it runs as.
-    """
+    """A Redis of our own. It writes down what it gets, so that one that is killed has it again."""
 
     def __init__(self, folder: Path) -> None:
-        self._data = folder
+        self._folder = folder
         self.port = free_port()
 
-    def environment(self) -> dict[str, str]:
-        """Return the settings of servers that meet in it: messages, their order, leases, services' turns."""
-        return {
-            "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
-            "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",
-            "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
-            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
-            "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE": "prefect_redis.cleanup_queue",
-            "PREFECT_REDIS_MESSAGING_HOST": "127.0.0.1",
-            "PREFECT_REDIS_MESSAGING_PORT": str(self.port),
-            "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_HOST": "127.0.0.1",
-            "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PORT": str(self.port),
-            "PREFECT_SERVER_DOCKET_URL": f"redis://127.0.0.1:{self.port}/1",
+    def settings(self) -> dict[str, str]:
+        """Return the compose file's settings of servers that share a Redis, with this one in the place of its own."""
+        compose = msgspec.yaml.decode(COMPOSE.read_bytes())["x-server"]["environment"]
+        url, port = f"redis://127.0.0.1:{self.port}/1", str(self.port)
+        here = {"redis": "127.0.0.1", "6379": port, "redis://redis:6379/1": url}
+        shared = {
+            name: here.get(value, value) for name, value in compose.items() if "REDIS" in f"{name} {value}".upper()
         }
+        return shared | {"PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PORT": port, ONCE: compose[ONCE]}
 
     def command(self) -> list[str]:
-        """Return what runs it.
-
-        Raises:
-            MissingProgramError: it is not installed.
-        """
-        options = {"--port": self.port, "--bind": "127.0.0.1", "--dir": self._data, "--save": "", "--appendonly": "yes"}
-        return unprivileged([find_program("redis-server"), *(str(word) for pair in options.items() for word in pair)])
+        """Return what runs it."""
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        return unprivileged([find_program("redis-server"), *words, "--save", "", "--appendonly", "yes"])
 
     def is_up(self) -> bool:
-        """Return whether it answers, and have read what it had written down."""
-        try:
-            return self.ask("PING") == ["PONG"]
-        except subprocess.CalledProcessError:
-            return False
+        """Return whether it answers, with all that it had written down."""
+        return self.ask("PING") == ["PONG"]
 
     def is_consumed(self) -> bool:
-        """Return whether each of Prefect's services has taken and done with all messages that were sent."""
-        try:
-            return count_messages(self.ask("XINFO", "GROUPS", EVENTS)) == 0
-        except subprocess.CalledProcessError:
-            return False
+        """Return whether each of Prefect's services has taken and acknowledged all messages that were sent."""
+        lines = self.ask("XINFO", "GROUPS", EVENTS)
+        return bool(lines) and count_messages(lines) == 0
 
     def ask(self, *words: str) -> list[str]:
-        """Return the lines of an answer.
-
-        Raises:
-            subprocess.CalledProcessError: it does not answer.
-        """
-        return run([find_program("redis-cli"), "-p", str(self.port), *words]).splitlines()
+        """Return the lines of an answer, none if it does not answer."""
+        try:
+            return run([find_program("redis-cli"), "-p", str(self.port), *words]).splitlines()
+        except subprocess.CalledProcessError:
+            return []
 
 
 def count_messages(lines: list[str]) -> int:
@@ -198,16 +138,9 @@ def count_messages(lines: list[str]) -> int:
     return sum(int(value or "0") for name, value in pairs if name in {"lag", "pending"})
 
 
-def run(command: list[str], **environ: str) -> str:
+def run(command: list[str]) -> str:
     """Run a program to its end and return what it printed."""
-    done = subprocess.run(  # noqa: S603 (our own commands)
-        command,
-        stdin=subprocess.DEVNULL,
-        env=os.environ | environ,
-        cwd="/",  # where whoever it runs as may be
-        capture_output=True,
-        text=True,
-        timeout=QUERY_SECONDS,
-        check=True,
+    done = subprocess.run(  # noqa: S603 (our own commands, where the databases' user may be)
+        command, stdin=subprocess.DEVNULL, cwd="/", capture_output=True, text=True, timeout=QUERY_SECONDS, check=True
     )
     return done.stdout

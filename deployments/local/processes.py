@@ -13,6 +13,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 STOP_SECONDS = 10.0
 LOG_LINES = 15
+TICKS = os.sysconf("SC_CLK_TCK")  # a second
 _prctl = getattr(ctypes.CDLL(None), "prctl", lambda *_: None)
 
 
@@ -72,6 +73,20 @@ class Child:
         """Terminate the child, and kill it if it does not end in time."""
         stop_all([self])
 
+    def kill(self) -> int:
+        """Kill the child with all that it has started, as a machine that dies would; return how many processes."""
+        stopped: list[int] = []
+        while new := [pid for pid in find_tree(self.process.pid) if pid not in stopped]:  # none starts meanwhile
+            signal_all(new, signal.SIGSTOP)
+            stopped += new
+        signal_all(stopped, signal.SIGKILL)
+        self.process.wait()
+        return len(stopped)
+
+    def used_seconds(self) -> float:
+        """Return the CPU seconds of the child and all that it has started, including those that have ended (Linux)."""
+        return sum(used_ticks(pid) for pid in find_tree(self.process.pid)) / TICKS
+
 
 def stop_all(children: Sequence[Child]) -> None:
     """Terminate children, all at once, and kill those that do not end in time."""
@@ -116,10 +131,37 @@ def stop_orphans(known: set[int]) -> None:
         time.sleep(0.05)
 
 
-def child_pids() -> set[int]:
-    """Return the ids of this process's children (Linux; elsewhere none)."""
-    files = Path("/proc/self/task").glob("*/children")
-    return {int(pid) for file in files for pid in file.read_text().split()}
+def child_pids(pid: int | str = "self") -> set[int]:
+    """Return the processes whose parent is this one, or another one (Linux; elsewhere none)."""
+    pids: set[int] = set()
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the parent, or one of its threads, has just ended
+            pids |= {int(child) for child in file.read_text().split()}
+    return pids
+
+
+def find_tree(pid: int) -> list[int]:
+    """Return a process and its descendants, parents first (Linux)."""
+    found = [pid]
+    for parent in found:
+        found += sorted(child_pids(parent))
+    return found
+
+
+def signal_all(pids: list[int], number: signal.Signals) -> None:
+    """Send a signal to processes, of which some may have ended."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def used_ticks(pid: int) -> int:
+    """Return the CPU time of a process and of its children that have ended, 0 if it has ended itself."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(ticks) for ticks in fields[11:15])
 
 
 def free_port(preferred: int = 0) -> int:

@@ -6,20 +6,20 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.scale.__main__ import PROGRAMS
-from benchmarks.scale.check import add_up, compare, is_complete, to_digits, true_items
-from benchmarks.scale.figures import Figures, Result, count_lines, describe
-from benchmarks.scale.kills import Kill, Kills, pid_of
-from benchmarks.scale.process_tree import find_tree, kill_all, machine_seconds, stop_tree, tree_seconds
+from benchmarks.scale.figures import Figures, Result, count_lines, describe, machine_seconds, subtract
+from benchmarks.scale.kills import Kill, kill_due, pid_of
 from benchmarks.scale.services import MissingProgramError, count_messages, find_program
-from benchmarks.tables import WrongTableError
+from benchmarks.tables import Tables, WrongTableError, add_up, compare, is_complete, to_digits, to_records, true_items
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
-from tests.support.programs import needs
+from deployments.local.processes import Child, find_tree
 from tests.support.servers import wait_for
 from tests.support.truth import truth
 from tests.support.worlds import VENAL
@@ -61,8 +61,10 @@ def test_sell_orders_are_added_up() -> None:
 
 @pytest.mark.parametrize(("price", "digits"), [(5.7, "5.7"), (10.0, "10"), (1e16, "10000000000000000"), (0.01, "0.01")])
 def test_prices_are_plain_digits(price: float, digits: str) -> None:
-    """A number is as DynamoDB holds it."""
-    assert to_digits(price) == digits
+    """A number is as DynamoDB holds it, also where the store has kept zeros that say nothing."""
+    assert to_digits(Decimal(repr(price))) == digits
+    item = {"pk": {"S": "34"}, "price": {"N": f"{digits}{'.00' * ('.' not in digits)}"}}
+    assert to_records({"34": item}) == {"34": {"pk": {"S": "34"}, "price": {"N": digits}}}
 
 
 def test_differences_are_named() -> None:
@@ -87,7 +89,13 @@ def test_differences_are_named() -> None:
 def test_only_the_whole_right_snapshot_is_complete(change: dict[str, dict[str, str]], *, complete: bool) -> None:
     """`#snapshot` must say complete, of this region and of this snapshot."""
     assert is_complete(SNAPSHOT | change, 10000015, MODIFIED) is complete
-    assert not is_complete(None, 10000015, MODIFIED)
+
+
+def test_tables_without_a_snapshot_are_unfinished(store_url: str) -> None:
+    """A region whose table is missing, or has no `#snapshot`, is yet to be done."""
+    tables, whole = Tables(store_url), {"#snapshot": {"pk": {"S": "#snapshot"}} | SNAPSHOT}
+    with tables.made({10000015: whole, 10000001: {}}) as template:
+        assert tables.find_unfinished(template, [10000015, 10000001, 10000063], MODIFIED) == [10000001, 10000063]
 
 
 def test_requests_are_counted_by_the_access_log() -> None:
@@ -111,16 +119,18 @@ def test_messages_that_nobody_has_done_with_are_counted() -> None:
 
 def test_figures_are_differences() -> None:
     """What was used between two moments, also by parts that were not there before."""
-    before = Figures(1.0, {"workers": 1.0}, 10, 100, Counter(events=1), Counter(events=8))
-    after = Figures(3.5, {"workers": 4.0, "server": 2.0}, 25, 300, Counter(events=7, log=2), Counter(events=24))
-    grown = Figures(2.5, {"workers": 3.0, "server": 2.0}, 15, 200, Counter(events=6, log=2), Counter(events=16))
-    assert after.since(before) == grown
+    before = {"seconds": 1.0, "cpu worker": 1.0, "requests": 10, "database": 100, "rows events": 1, "bytes events": 8}
+    after = {"seconds": 3.5, "cpu worker": 4.0, "cpu api": 2.0, "requests": 25, "database": 300, "rows events": 7}
+    after |= {"rows log": 2, "bytes events": 24}
+    grown = {"seconds": 2.5, "cpu worker": 3.0, "cpu api": 2.0, "requests": 15, "database": 200, "rows events": 6}
+    assert subtract(after, before) == grown | {"rows log": 2, "bytes events": 16}
 
 
 def test_result_says_what_was_measured() -> None:
     """The table has a row of figures, and the lines below it are of rounds, kills and growth."""
-    cpu = dict.fromkeys(("workers", "api", "services", "postgres", "redis", "store", "market", "others"), 1.4)
-    used = Figures(20.0, cpu, 99, 2**20, Counter(events=3), Counter(events=2048, log=1024))
+    parts = ("worker", "api", "services", "postgres", "redis", "store", "market", "others")
+    used: Figures = {"seconds": 20.0, "requests": 99, "database": 2**20, "rows events": 3, "rows log": 0}
+    used |= dict.fromkeys((f"cpu {part}" for part in parts), 1.4) | {"bytes events": 2048, "bytes log": 1024}
     result = Result(2, 3, 28, 500, [Counter(Completed=2, Crashed=1), Counter(Completed=3)], ["killed"], used, 2**21)
     heading, head, _line, row, *rest = describe(result).splitlines()
     assert heading == "3 regions, 28 pages, 500 records: all tables exact"
@@ -137,20 +147,12 @@ def test_result_says_what_was_measured() -> None:
 
 def test_kills_come_in_their_order_and_once() -> None:
     """A kill waits for its share of the regions, and is tried again where there was nothing to kill."""
-    said: list[str] = []
-
-    class Topology:
-        """Say what it is told."""
-
-        say = said.append
-
     answers = iter([None, "killed a worker"])
     plan = [Kill(0.25, lambda _: next(answers)), Kill(0.5, lambda _: "killed Redis")]
-    kills = Kills(Topology(), plan, 8)  # type: ignore[arg-type] # all that is asked of it
-    for ended in (1, 2, 2, 3, 4, 8):
-        kills.play(ended)
-    assert kills.done == ["killed a worker", "killed Redis"]
-    assert said == ["2 regions have ended: killed a worker", "4 regions have ended: killed Redis"]
+    topology: Any = None  # nothing is asked of it
+    done = [(complete, *kill_due(topology, plan, complete / 8)) for complete in (1, 2, 2, 3, 4, 8)]
+    assert done == [(1,), (2,), (2, "killed a worker"), (3,), (4, "killed Redis"), (8,)]
+    assert not plan
 
 
 def test_process_ids_are_read() -> None:
@@ -158,19 +160,17 @@ def test_process_ids_are_read() -> None:
     assert (pid_of("host:17"), pid_of("")) == (17, 0)
 
 
-def test_tree_is_counted_and_killed() -> None:
+def test_tree_is_counted_and_killed(tmp_path: Path) -> None:
     """A child's CPU counts, also after its end; all that a process has started ends with it."""
-    child = "import time; until = time.process_time() + 0.3\nwhile time.process_time() < until: pass"
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); print(flush=True)\n"
+    burn = "import time; until = time.process_time() + 0.3\nwhile time.process_time() < until: pass"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); print(flush=True)\n"
     code += "subprocess.run(['sleep', '60'])"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
-        assert parent.stdout
-        parent.stdout.readline()
-        assert 0.25 <= tree_seconds(parent.pid) <= machine_seconds()  # the kernel counts in ticks
-        wait_for(lambda: len(find_tree(parent.pid)) == 2, "the second child")
-        pids = stop_tree(parent.pid)
-        kill_all(pids)
-    assert len(pids) == 2
+    child = Child("tree", [sys.executable, "-c", code], os.environ, tmp_path / "log")
+    wait_for(lambda: bool(child.log.read_bytes()), "the first child's end")
+    assert 0.25 <= child.used_seconds() <= machine_seconds()  # the kernel counts in ticks
+    wait_for(lambda: len(find_tree(child.process.pid)) == 2, "the second child")
+    pids = find_tree(child.process.pid)
+    assert child.kill() == len(pids) == 2
     wait_for(lambda: not any(is_alive(pid) for pid in pids), "their end")
 
 
@@ -190,7 +190,7 @@ def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.outage
-@needs(not missing_programs(), "; ".join(missing_programs()))
+@pytest.mark.skipif(bool(missing_programs()), reason="; ".join(missing_programs()))
 def test_tables_are_exact_after_kills() -> None:
     """A worker, the API servers and Redis die while two workers run three regions; nothing is left running."""
     done = run_scale("--workers", "2", "--regions", *SMALL)
@@ -202,7 +202,7 @@ def test_tables_are_exact_after_kills() -> None:
 
 
 @pytest.mark.outage
-@needs(not missing_programs(), "; ".join(missing_programs()))
+@pytest.mark.skipif(bool(missing_programs()), reason="; ".join(missing_programs()))
 def test_nothing_is_left_when_it_is_stopped() -> None:
     """Ctrl-C while everything is up ends every process and removes the databases' folder."""
     command = [sys.executable, "-m", "benchmarks.scale", "--workers", "1", "--no-kills", "--regions", *SMALL]

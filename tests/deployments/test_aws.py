@@ -14,7 +14,7 @@ import pytest
 
 from deployments.local.environment import CHECKOUT, STORE_VENV, base_environment, store_environment
 from deployments.local.processes import Child, free_port
-from deployments.local.stack import answers
+from deployments.local.servers import answers
 from tasks.table.client import Table
 from tasks.table.create import create
 from tests.support.deployment_files import IMAGE_TAG, RESOURCES, TEMPLATE, TEMPLATE_FILE, find_secrets

@@ -16,7 +16,7 @@ from deployments.local.environment import CHECKOUT, POOL
 from deployments.local.market.market import Market
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from deployments.local.processes import Child
-from deployments.local.stack import prefect
+from deployments.local.servers import prefect
 from tasks.esi.token_bucket import LIMIT
 from tests.support.api import Api
 from tests.support.runs import ask

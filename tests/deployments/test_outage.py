@@ -15,7 +15,7 @@ from deployments.automations import apply_automations, read_automations
 from deployments.local.market.market import refuse
 from deployments.local.prepare import open_client
 from deployments.local.processes import Child
-from deployments.local.stack import prefect
+from deployments.local.servers import prefect
 from tests.support.api import Api
 from tests.support.chaos.kills import FINAL, running_below
 from tests.support.servers import PrefectServer, wait_for

@@ -11,16 +11,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from deployments.local.environment import (
-    STORE_VENV,
-    Options,
-    aws_environment,
-    base_environment,
-    prefect_environment,
-    store_environment,
-)
-from deployments.local.processes import Child, free_port
-from deployments.local.stack import answers, server_command
+from deployments.local.environment import Options, aws_environment, base_environment, prefect_environment
+from deployments.local.processes import free_port
+from deployments.local.servers import Servers, Store, answers, server_command
 from tests.support.api import Api
 
 START_SECONDS = 120.0
@@ -37,40 +30,37 @@ def start_servers() -> ExitStack:
     Returns:
         What stops them when it is closed.
     """
-    servers = ExitStack()
-    for start in prepare_servers(servers).values():
+    held = ExitStack()
+    for start in prepare_servers(held).values():
         start()
-    return servers
+    return held
 
 
-def prepare_servers(servers: ExitStack) -> dict[str, Callable[[], None]]:
+def prepare_servers(held: ExitStack) -> dict[str, Callable[[], object]]:
     """Set the environment for this process and its children, as if both servers were there.
 
     Args:
-        servers: stops those that were started, and removes their files, when it is closed.
+        held: stops those that were started, and removes their files, when it is closed.
 
     Returns:
         What starts `store` and `server` without waiting.
     """
     home = Path(tempfile.mkdtemp(prefix="market-data-tests-"))
-    servers.callback(shutil.rmtree, home, ignore_errors=True)
-    store_port, api_port = free_port(), free_port()
+    held.callback(shutil.rmtree, home, ignore_errors=True)
+    store, api_port = Store(free_port(), home / "store"), free_port()
     base = base_environment(os.environ) | {"TMPDIR": str(home)}
     prefect_settings = prefect_server_environment(api_port, home / "prefect")
-    aws = aws_environment(Options(0, "local", ""), f"http://127.0.0.1:{store_port}", {})
+    aws = aws_environment(Options(0, "local", ""), store.url, {})
     for name in [name for name in os.environ if name.startswith(("AWS_", "PREFECT_", "ESI_"))]:
         del os.environ[name]
     os.environ.update(prefect_settings | aws | {"NO_PROXY": base["NO_PROXY"], "PREFECT_LOGGING_LEVEL": "WARNING"})
     if context := sys.modules.get("prefect.context"):  # otherwise Prefect finds them when it is imported
         context.refresh_global_settings_context()
-    store = store_environment(store_port, home / "store") | {"PERSIST_STATE": "0"}
-
-    def start(name: str, command: list[str], environ: dict[str, str]) -> None:
-        servers.callback(Child(name, command, environ, home / f"{name}.log").stop)
-
+    servers = Servers(home, base)
+    held.callback(servers.stop)
     return {
-        "store": partial(start, "store", [str(STORE_VENV / "bin" / "ministack")], base | store),
-        "server": partial(start, "server", server_command(api_port), base | prefect_settings | NO_EVENTS),
+        "store": partial(servers.start, "store", store.command(), store.environ()),
+        "server": partial(servers.start, "server", server_command(api_port), prefect_settings | NO_EVENTS),
     }
 
 
@@ -92,22 +82,21 @@ class PrefectServer:
         self.port = free_port()
         self.settings = prefect_server_environment(self.port, home)
         self.api = Api(self.settings["PREFECT_API_URL"])
+        self._servers = Servers(home, os.environ)
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        environ = os.environ | self.settings
-        self._child = Child("server", server_command(self.port), environ, self.home / "server.log")
-        wait_for(self.api.is_up, "the Prefect server")
+        self._child = self._servers.start("server", server_command(self.port), self.settings)
+        self._servers.wait_for("server", self.api.is_up)
 
     def kill(self) -> None:
         """Kill it outright."""
-        self._child.process.kill()
-        self._child.process.wait()
+        self._child.kill()
 
     def stop(self) -> None:
         """Stop it."""
-        self._child.stop()
+        self._servers.stop()
         self.api.close()
 
 

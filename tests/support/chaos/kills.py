@@ -15,7 +15,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.environment import POOL
 from deployments.local.market.server import serve
 from deployments.local.processes import Child
-from deployments.local.stack import prefect
+from deployments.local.servers import prefect
 from flows.market_data import market_data
 from tests.support.api import Api
 from tests.support.chaos.check import Truth, WrongTableError, check_table, differences
