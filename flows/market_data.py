@@ -1,6 +1,7 @@
 """The flow `market-data`: a region's market orders, as one exact record per item type, in a DynamoDB table."""
 
 import sys
+from typing import Any
 
 from prefect import flow, unmapped
 
@@ -10,11 +11,13 @@ from flows.parameters import (
     FetchConcurrency,
     Force,
     KeyChoice,
+    Markets,
     PriceChoice,
     RegionId,
     Sides,
     StoreConcurrency,
     TableTemplate,
+    check_markets,
     fill_in,
 )
 from tasks.aggregate import aggregate
@@ -31,6 +34,7 @@ from tasks.reporting.summary import Summary
 from tasks.run import Run, open_run
 from tasks.store_records import compare_records, complete_table, split_writes, store_records
 from tasks.table.client import Table
+from tasks.table.connection import open_connection
 from tasks.table.snapshot import Parameters
 
 __all__ = ["Summary", "market_data"]
@@ -56,40 +60,48 @@ def market_data(
     store_concurrency: StoreConcurrency = 8,
     force: Force = False,
     key: KeyChoice = "type",
+    markets: Markets = None,
 ) -> Summary:
     """Bring a table to the newest snapshot of a region's market, and write only what differs.
 
     Args:
         region_id: The market region, such as 10000002 for The Forge.
-        table_name: The DynamoDB table, with partition key pk (S); {region_id} in it is filled in.
+        table_name: The DynamoDB table; {region_id} and {market_id} in it are filled in.
         order_type: Which orders are aggregated, and so which item types have a record.
         price: What a record's price is; percentile_5 is the mean of the best 5 % of the volume.
         detail: compact is price and volume; full and fuzzwork add the maps buy and sell.
         fetch_concurrency: Pages in flight at once, never exceeded.
         store_concurrency: BatchWriteItem calls in flight at once.
         force: Run even if the snapshot is stored, accept one that has shrunk, and replace another region's records.
-        key: type is 34; region_type is 10000002#34, for a table that several regions share.
+        key: type has pk, the item type; market_type has pk, the market, and sk, the item type, for many markets.
+        markets: The markets to keep, all in region_id: itself, systems, stations, structures; it alone if not given.
 
     Returns:
         What the run did, and where the table stands.
 
     Raises:
+        ValueError: the markets would share keys, or are not all in the region.
         EsiError: a page, by its number, could not be had; the table is as it was.
         TableError: the table, by its name, refused; the next run repairs what is unfinished.
     """
-    parameters = Parameters(region_id, order_type, price, detail)
-    shared_by = region_id if key == "region_type" else None
+    places = check_markets(region_id, markets, table_name, key)
     with (
         TokenBucket() as tokens,
         Esi.from_environment(fetch_concurrency, tokens) as esi,
-        Table(fill_in(table_name, region_id), store_concurrency, shared_by) as table,
-        open_run(find_market(region_id), parameters, esi, table, force=force) as run,
+        open_connection(store_concurrency, len(places)) as connection,
+        open_run(
+            find_market(region_id),
+            [(place, Table(fill_in(table_name, region_id, place.id), connection, place.id, key)) for place in places],
+            Parameters(order_type, price, detail),
+            esi,
+            force=force,
+        ) as run,
     ):
         return complete(keep_table(run))
 
 
 def keep_table(run: Run) -> Summary:
-    """Take a market through the states, in their order."""
+    """Take a region's or structure's pages through the states, in their order."""
     for _ in range(MAX_SNAPSHOTS):  # a snapshot that moves on while it is fetched gives way to the next
         snapshot = get_page_count(run)
         if snapshot.is_stored:
@@ -100,14 +112,23 @@ def keep_table(run: Run) -> Summary:
             break
     else:
         raise moved_on_again()
-    book = aggregate(pages, run)
-    changes = compare_records(book, snapshot, run)
-    store_records.map(split_writes(changes), unmapped(changes), unmapped(run)).result()
-    complete_table(book, snapshot, run)
-    return run.finish(snapshot, book, changes)
+    books = aggregate(pages, snapshot, run)
+    comparison = compare_records(books, snapshot, run)
+    store_records.map(split_writes(comparison), unmapped(comparison), unmapped(run)).result()
+    complete_table(comparison, snapshot, run)
+    return run.finish(snapshot, books, comparison.changes)
+
+
+def check_together(given: dict[str, Any]) -> None:
+    """Raise unless a run's parameters, each valid, go together.
+
+    Raises:
+        ValueError: the markets would share keys, or are not all in the region.
+    """
+    check_markets(given["region_id"], given["markets"], given["table_name"], given["key"])
 
 
 if __name__ == "__main__":
     from flows.command import run_flow
 
-    sys.exit(run_flow(market_data, "python -m flows.market_data"))
+    sys.exit(run_flow(market_data, "python -m flows.market_data", check=check_together))

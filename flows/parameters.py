@@ -1,5 +1,7 @@
 """What the flows' parameters may be; a wrong one is refused before anything is requested, and told what is allowed."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,7 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from tasks.esi.markets import FIRST_STRUCTURE_ID
+from tasks.esi.markets import FIRST_STRUCTURE_ID, Market, find_market, is_market
 from tasks.orders.choices import Detail, Key, OrderType, Price
 from tasks.table.requests import check_table_name
 
@@ -42,17 +44,18 @@ def or_give(allowed: str) -> OrGive:
     return OrGive(check, allowed=allowed)
 
 
-def fill_in(table_name: str, region_id: int = 10000002) -> str:
-    """Return the name of a region's table.
+def fill_in(table_name: str, region_id: int = 10000002, market_id: int = 60003760) -> str:
+    """Return the name of a market's table.
 
     Raises:
-        ValueError: DynamoDB takes no such name.
+        ValueError: DynamoDB accepts no such name.
     """
-    return check_table_name(table_name.replace("{region_id}", str(region_id)))
+    named = table_name.replace("{region_id}", str(region_id)).replace("{market_id}", str(market_id))
+    return check_table_name(named)
 
 
 def check_template(table_name: str) -> str:
-    """Return a table name, not yet filled in, back.
+    """Return a table name that is not filled in yet, unchanged.
 
     Raises:
         ValueError: filled in, it is no table name.
@@ -61,17 +64,46 @@ def check_template(table_name: str) -> str:
     return table_name
 
 
-def check_tables(regions: int, table_name: str, key: str) -> None:
-    """Raise if several regions' records could not be told apart.
+def check_markets(region_id: int, markets: list[int] | None, table_name: str, key: str) -> list[Market]:
+    """Return the markets to keep: the region alone if none are given.
 
     Raises:
-        ValueError: they share a table, and its keys are item types alone.
+        ValueError: another region is among them, or one twice, or several could not be told apart in one table.
     """
-    if regions > 1 and key == "type" and "{region_id}" not in table_name:
+    ids = markets or [region_id]
+    for market_id in ids:
+        if find_market(market_id).kind == "region" and market_id != region_id:
+            raise ValueError(
+                f"markets has {market_id}, which is not in region {region_id}: give the region itself, and systems, "
+                "stations or structures in it"
+            )
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"markets is {ids}: give each once")
+    if len(ids) > 1 and key == "type" and "{market_id}" not in table_name:
         raise ValueError(
-            f"table_name {table_name!r} with key 'type' would put {regions} regions into one table, where their item "
-            'types have the same keys: give table_name="MarketData-{region_id}", or key="region_type"'
+            f"table_name {table_name!r} with key 'type' would put {len(ids)} markets into one table, where their item "
+            'types have the same keys: give key="market_type", or table_name="MarketData-{market_id}"'
         )
+    return [find_market(market_id) for market_id in ids]
+
+
+def check_tables(
+    region_ids: Sequence[int], markets: dict[int, list[int]] | None, table_name: str, key: str
+) -> dict[int, list[Market]]:
+    """Return the markets to keep of each region.
+
+    Raises:
+        ValueError: see `check_markets`; or regions would share a table whose keys do not tell them apart.
+    """
+    if len(region_ids) > 1 and key == "type" and not re.search(r"\{(region|market)_id\}", table_name):
+        raise ValueError(
+            f"table_name {table_name!r} with key 'type' would put {len(region_ids)} regions into one table, where "
+            'their item types have the same keys: give table_name="MarketData-{region_id}", or key="market_type"'
+        )
+    given = markets or {}
+    if missing := [region_id for region_id in given if region_id not in region_ids]:
+        raise ValueError(f"markets has region {missing[0]}, region_ids does not: give both the same regions")
+    return {each: check_markets(each, given.get(each), table_name, key) for each in region_ids}
 
 
 def fill_in_structure(table_name: str, structure_id: int = FIRST_STRUCTURE_ID) -> str:
@@ -96,16 +128,37 @@ def check_structure_table(table_name: str) -> str:
 RegionId = Annotated[int, Field(ge=10_000_000, le=19_999_999), or_give("a region's id, such as 10000002 for The Forge")]
 TableTemplate = Annotated[
     str,
-    Field(pattern=r"^([A-Za-z0-9_.-]|\{region_id\})+$"),
+    Field(pattern=r"^([A-Za-z0-9_.-]|\{region_id\}|\{market_id\})+$"),
     AfterValidator(check_template),
-    or_give("3 to 255 letters, digits and _ . -, {region_id} is filled in"),
+    or_give("3 to 255 letters, digits and _ . -, {region_id} and {market_id} are filled in"),
 ]
 Sides = Annotated[OrderType, or_give("sell, buy or all")]
 PriceChoice = Annotated[Price, or_give("min, max, mean, weighted_mean, median or percentile_5")]
 DetailChoice = Annotated[Detail, or_give("compact, full or fuzzwork")]
 FetchConcurrency = Annotated[int, Field(ge=1, le=500), or_give("1 to 500, the pages in flight at once")]
 StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give("1 to 100, the BatchWriteItem calls in flight at once")]
-KeyChoice = Annotated[Key, or_give("type, or region_type for a table that several regions share")]
+KeyChoice = Annotated[Key, or_give("type, or market_type for a table with any number of markets")]
+
+
+def check_market(market_id: int) -> int:
+    """Return a market's id, unchanged.
+
+    Raises:
+        ValueError: it is no market's.
+    """
+    if not is_market(market_id):
+        raise ValueError(f"{market_id} is no market's id")
+    return market_id
+
+
+MarketId = Annotated[int, AfterValidator(check_market)]
+MARKETS = "ids of markets in the region: itself, systems, stations such as 60003760 for Jita 4-4, or structures"
+Markets = Annotated[list[MarketId] | None, Field(min_length=1), or_give(f"a list of {MARKETS}")]
+RegionsMarkets = Annotated[
+    dict[Annotated[int, Field(ge=10_000_000, le=19_999_999)], Annotated[list[MarketId], Field(min_length=1)]] | None,
+    Field(min_length=1),
+    or_give(f"for each region a list of {MARKETS}"),
+]
 RegionIds = Annotated[
     list[Annotated[int, Field(ge=10_000_000, le=19_999_999)]] | None,
     Field(min_length=1),

@@ -68,11 +68,16 @@ def structure_market(
         EsiError: a page could not be had, or EVE SSO refused; the table is as it was.
         TableError: the table, by its name, refused; the next run repairs what is unfinished.
     """
-    parameters = Parameters(structure_id, order_type, price, detail)
+    market = find_market(structure_id)
     with (
         Esi.from_environment(fetch_concurrency, auth=sign_in(credentials)) as esi,
-        Table(fill_in_structure(table_name, structure_id), store_concurrency) as table,
-        open_run(find_market(structure_id), parameters, esi, table, force=force) as run,
+        open_run(
+            market,
+            [(market, Table(fill_in_structure(table_name, structure_id), store_concurrency, structure_id))],
+            Parameters(order_type, price, detail),
+            esi,
+            force=force,
+        ) as run,
     ):
         return complete(keep_table(run))
 

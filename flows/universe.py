@@ -17,6 +17,7 @@ from flows.parameters import (
     KeyChoice,
     PriceChoice,
     RegionIds,
+    RegionsMarkets,
     Shards,
     Sides,
     StoreConcurrency,
@@ -59,13 +60,14 @@ def universe(
     fetch_concurrency: FetchConcurrency = 20,
     store_concurrency: StoreConcurrency = 8,
     shards: Shards = 1,
+    markets: RegionsMarkets = None,
 ) -> UniverseSummary:
     """Bring many regions' records to their newest snapshots, the largest region first.
 
     Args:
-        region_ids: The regions; all that have a market if not given.
-        table_name: Each region's table, {region_id} is filled in; without it they share one, by key region_type.
-        key: type is 34; region_type is 10000002#34, for a table that several regions share.
+        region_ids: The regions; those of markets if not given, and without these all that have a market.
+        table_name: The tables; {region_id} and {market_id} are filled in; without them all share one, by key market_type.
+        key: type has pk, the item type; market_type has pk, the market, and sk, the item type, for many markets.
         order_type: Which orders are aggregated, and so which item types have a record.
         price: What a record's price is; percentile_5 is the mean of the best 5 % of the volume.
         detail: compact is price and volume; full and fuzzwork add the maps buy and sell.
@@ -73,6 +75,7 @@ def universe(
         fetch_concurrency: Pages in flight at once, of all regions of a shard together.
         store_concurrency: BatchWriteItem calls in flight at once, of all regions of a shard together.
         shards: Runs of universe/shard that share the regions; 1 keeps all in this process.
+        markets: For each region the markets in it to keep; the region alone if not given.
 
     Returns:
         What became of each region, and of all together. A region that fails does not keep the others from theirs.
@@ -82,8 +85,8 @@ def universe(
         RegionError: all of them failed.
     """
     started = time.monotonic()
-    ids = list_regions(region_ids)
-    check_tables(len(ids), table_name, key)
+    ids = list_regions(region_ids or (list(markets) if markets else None))
+    kept = check_tables(ids, markets, table_name, key)
     with Reporter() as report:
         report.rename(name_universe_run())
         if shards > 1 and has_worker():
@@ -94,16 +97,18 @@ def universe(
             with (
                 TokenBucket() as tokens,
                 Esi.from_environment(fetch_concurrency, tokens) as esi,
-                open_connection(store_concurrency, concurrency) as connection,
+                open_connection(store_concurrency, concurrency * max(map(len, kept.values()))) as connection,
             ):
+                parameters = Parameters(order_type, price, detail)
                 regions = [
                     Region(
-                        Parameters(region_id, order_type, price, detail),
-                        fill_in(table_name, region_id),
+                        region_id,
+                        {place: fill_in(table_name, region_id, place.id) for place in places},
+                        key,
+                        parameters,
                         esi,
-                        region_id if key == "region_type" else None,
                     )
-                    for region_id in ids
+                    for region_id, places in kept.items()
                 ]
                 results = keep_regions(regions, connection, concurrency, report)
     return finish(summarize_universe(results, time.monotonic() - started))
@@ -131,7 +136,9 @@ def check_together(parameters: dict[str, Any]) -> None:
     Raises:
         ValueError: several regions would share a table whose keys do not tell them apart.
     """
-    check_tables(len(list_regions(parameters["region_ids"])), parameters["table_name"], parameters["key"])
+    markets = parameters["markets"]
+    ids = list_regions(parameters["region_ids"] or (list(markets) if markets else None))
+    check_tables(ids, markets, parameters["table_name"], parameters["key"])
 
 
 if __name__ == "__main__":

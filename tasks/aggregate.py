@@ -2,38 +2,54 @@
 
 import importlib
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prefect import task
 from prefect.logging import get_run_logger
 
+from tasks.esi.markets import PLACES, Market
 from tasks.retries import NOT_KEPT
 from tasks.run import Run
 from tasks.table.records import Book
-from tasks.table.snapshot import Parameters
+from tasks.table.snapshot import Parameters, Snapshot
 
 if TYPE_CHECKING:
     from tasks.orders.columns import Orders
 
 
 @task(name="Aggregate", task_run_name="Aggregate", **NOT_KEPT)
-def aggregate(pages: "list[Orders]", run: Run) -> Book:
-    """Return one record per item type; it uses the pages up, as `merge_pages` does."""
+def aggregate(pages: "list[Orders]", snapshot: Snapshot, run: Run) -> list[Book]:
+    """Return for each pending market one record per item type; it uses the pages up, as `merge_pages` does."""
     run.report.begin("Aggregate")
-    book = make_book(pages, run.parameters)
-    get_run_logger().info("%d orders: %d records", book.orders, len(book.records))
-    return book
+    markets = [target.market for target in run.list_pending(snapshot)]
+    books = make_books(pages, markets, run.source, run.parameters)
+    for market, book in zip(markets, books, strict=True):
+        get_run_logger().info("%s: %d orders: %d records", str(market), book.orders, len(book.records))
+    return books
 
 
-def make_book(pages: "list[Orders]", parameters: Parameters) -> Book:
-    """Return one record per item type, and the number of orders on both sides; it uses the pages up."""
+def make_books(pages: "list[Orders]", markets: Sequence[Market], source: Market, parameters: Parameters) -> list[Book]:
+    """Return for each market one record per item type, and its number of orders on both sides.
+
+    Args:
+        pages: of the source, whole; it uses them up.
+        markets: the source itself, or places in it, of which the orders then say the place.
+        source: the region or structure whose pages they are.
+        parameters: what the records are made with.
+    """
     # Not above: pandas takes half a second to import, and most runs find nothing to aggregate.
-    from tasks.orders.aggregation import aggregate_orders  # noqa: PLC0415
+    from tasks.orders.aggregation import aggregate_orders, select_place  # noqa: PLC0415
     from tasks.orders.merge import merge_pages  # noqa: PLC0415
 
     side = parameters.order_type if parameters.detail == "compact" else "all"
-    orders, count = merge_pages(pages, side)
-    return Book(aggregate_orders(orders, parameters.order_type, parameters.price, parameters.detail), count)
+    places = [None if market == source else (PLACES[market.kind], market.id) for market in markets]
+    orders, counts = merge_pages(pages, side, places)
+    how = (parameters.order_type, parameters.price, parameters.detail)
+    return [
+        Book(aggregate_orders(select_place(orders, place), *how), count)
+        for place, count in zip(places, counts, strict=True)
+    ]
 
 
 def import_early() -> None:

@@ -72,18 +72,18 @@ def fetch_page(page: int, snapshot: Snapshot, run: Run) -> "Orders":
     """
     from tasks.orders.columns import decode_orders  # noqa: PLC0415 (numpy, see `import_early`)
 
-    what = f"page {page} of {run.market}"
+    what = f"page {page} of {run.source}"
     try:
-        answer = run.esi.get(run.market, page)
+        answer = run.esi.get(run.source, page)
     except NotFoundError as error:
-        check_same_snapshot(run.esi.head(run.market), snapshot, what)
+        check_same_snapshot(run.esi.head(run.source), snapshot, what)
         raise RefusedError(
-            f"{error}, though the {run.market.kind} has {snapshot.pages} pages of the same snapshot; nothing was "
+            f"{error}, though the {run.source.kind} has {snapshot.pages} pages of the same snapshot; nothing was "
             "stored, the next run tries again"
         ) from error
     try:
         check_same_snapshot(answer, snapshot, what)
-        return decode_orders(answer.body, what)
+        return decode_orders(answer.body, what, has_places=run.has_places)
     except TransientError as error:
         run.esi.count_failure(page, error.cause)
         raise

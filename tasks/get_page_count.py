@@ -1,18 +1,20 @@
 """Get Page Count: which snapshot ESI offers, of how many pages, and whether the table has it already."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from prefect import task
 
 from tasks.aggregate import import_early
 from tasks.esi.answers import MAX_AHEAD, Answer
 from tasks.esi.errors import NotFoundError, RefusedError, TransientError
-from tasks.esi.markets import Market
+from tasks.esi.markets import Market, find_market
 from tasks.retries import NOT_KEPT, RETRIED, forget_pages, kept_snapshots
 from tasks.run import Run
-from tasks.table.create import create_missing
-from tasks.table.errors import MissingTableError
+from tasks.table.client import Table
+from tasks.table.create import create_missing, name_keys
+from tasks.table.errors import KeySchemaError, MissingTableError
 from tasks.table.requests import Item
 from tasks.table.snapshot import UNKNOWN, Snapshot, TableSnapshot, is_fresh, is_newer, made_alike, parse_snapshot
 
@@ -34,54 +36,74 @@ def get_page_count(run: Run) -> Snapshot:
     return snapshot
 
 
-def find_snapshot(run: Run, read: Callable[[], Item | None] | None = None) -> Snapshot:
-    """Return the snapshot on offer, and whether the table has it already.
+def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType({})) -> Snapshot:
+    """Return the snapshot on offer, and of which markets the table does not have it yet.
 
     Args:
-        run: of which market, into which table.
-        read: returns the item `#snapshot`; by GetItem if not given.
+        run: whose pages, into which markets' records.
+        known: items `#snapshot` that have been read just now, by market.
 
     Raises:
         EsiError: ESI does not say.
         TableError: the table cannot be read, or is another market's.
     """
-    item = read_item(run, read or run.table.read_snapshot)
-    stored = parse_snapshot(item, run.table.name, run.market, force=run.force)
-    ours = None if run.force else made_alike(stored, run.parameters)
-    if ours and is_fresh(ours, datetime.now(UTC)):
-        run.log.info("not modified: ESI has nothing newer than %s before %s", ours.last_modified, ours.expires)
-        return as_stored(ours, ours.expires)
+    items = {each.market.id: read_item(each.table, known) for each in run.targets}
+    stored = {
+        target.market.id: found
+        for target in run.targets
+        if (found := parse_snapshot(items[target.market.id], target.table.name, target.market, force=run.force))
+    }
+    ours = {} if run.force else {each: found for each, found in stored.items() if made_alike(found, run.parameters)}
+    is_whole = len(ours) == len(run.targets)
+    if is_whole and all(is_fresh(found, datetime.now(UTC)) for found in ours.values()):
+        first = min(ours.values(), key=lambda found: found.expires)
+        run.log.info("not modified: ESI has nothing newer than %s before %s", first.last_modified, first.expires)
+        return as_stored(run.source.id, stored, first.expires)
     answer = ask(run)
-    if ours and (answer.last_modified == ours.last_modified or is_newer(ours, answer)):
-        run.log.info("not modified: the table has the snapshot of %s", ours.last_modified)
-        return as_stored(ours, valid_until(answer))
-    if stored and not run.force:
-        check_not_older(answer, stored, run.market)
+    held = [
+        each for each, found in ours.items() if found.last_modified == answer.last_modified or is_newer(found, answer)
+    ]
+    pending = [target.market.id for target in run.targets if target.market.id not in held]
+    if not pending:
+        run.log.info("not modified: the table has the snapshot of %s", answer.last_modified)
+        return as_stored(run.source.id, stored, valid_until(answer))
+    for market_id in pending:
+        if market_id in stored and not run.force:
+            check_not_older(answer, stored[market_id], find_market(market_id))
     if wait_seconds := seconds_to_wait(answer, run.esi.fetch_concurrency):
         run.log.info(
             "the snapshot of %s ends too soon: waiting %.0f s for the next", answer.last_modified, wait_seconds
         )
         run.esi.waits.sleep(wait_seconds)
         answer = ask(run)
-    run.log.info("%s: %d pages of %s", str(run.market), answer.pages, answer.last_modified)
+        pending = [target.market.id for target in run.targets]
+    run.log.info("%s: %d pages of %s", str(run.source), answer.pages, answer.last_modified)
     import_early()
-    run.lease.start_scan(item, stored.records if stored else 0)
-    return offered(answer, run.market.id, stored)
+    snapshot = offered(answer, run.source.id, stored, pending)
+    for target in run.list_pending(snapshot):
+        found = stored.get(target.market.id)
+        target.lease.start_scan(items[target.market.id], found.records if found else 0)
+    return snapshot
 
 
-def read_item(run: Run, read: Callable[[], Item | None]) -> Item | None:
+def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
     """Return the item `#snapshot`, None if the table has none; a missing table on this machine is created.
 
     Raises:
         MissingTableError: there is no such table, and it is not to be on this machine.
         TransientTableError: it is being created.
+        KeySchemaError: the table has other keys than the parameter `key` asks for.
         TableError: see `tasks.table.client`.
     """
+    if table.market_id in known:
+        return known[table.market_id]
     try:
-        return read()
+        return table.read_snapshot()
     except MissingTableError as error:
-        create_missing(run.table, error)
+        create_missing(table, error)
         return None
+    except KeySchemaError as error:
+        raise name_keys(table, error) from error
 
 
 def ask(run: Run) -> Answer:
@@ -92,9 +114,9 @@ def ask(run: Run) -> Answer:
         TransientError: see `tasks.esi.client`.
     """
     try:
-        return run.esi.head(run.market)
+        return run.esi.head(run.source)
     except NotFoundError as error:
-        raise RefusedError(f"{error}; is there a market {run.market}?") from error
+        raise RefusedError(f"{error}; is there a market {run.source}?") from error
 
 
 def check_not_older(answer: Answer, stored: TableSnapshot, market: Market) -> None:
@@ -120,7 +142,7 @@ def seconds_to_wait(answer: Answer, fetch_concurrency: int) -> float:
     return wait_seconds if 0 < answer.fresh_seconds < fetch_seconds and wait_seconds <= MAX_WAIT_SECONDS else 0.0
 
 
-def offered(answer: Answer, region_id: int, stored: TableSnapshot | None) -> Snapshot:
+def offered(answer: Answer, region_id: int, stored: dict[int, TableSnapshot], pending: list[int]) -> Snapshot:
     """Return the snapshot that ESI offers, for the table to be brought to."""
     return Snapshot(
         region_id=region_id,
@@ -129,7 +151,7 @@ def offered(answer: Answer, region_id: int, stored: TableSnapshot | None) -> Sna
         etag=answer.etag,
         pages=answer.pages,
         stored=stored,
-        is_stored=False,
+        pending=pending,
         answered=answer.answered,
     )
 
@@ -140,14 +162,15 @@ def valid_until(answer: Answer) -> datetime:
     return datetime.now(UTC) + fresh if fresh and fresh <= MAX_AHEAD else UNKNOWN
 
 
-def as_stored(stored: TableSnapshot, expires: datetime) -> Snapshot:
-    """Return the snapshot that the table holds already."""
+def as_stored(region_id: int, stored: dict[int, TableSnapshot], expires: datetime) -> Snapshot:
+    """Return the snapshot that the table holds already; the newest, if markets have several."""
+    newest = max(stored.values(), key=lambda found: found.last_modified)
     return Snapshot(
-        region_id=stored.region_id,
-        last_modified=stored.last_modified,
+        region_id=region_id,
+        last_modified=newest.last_modified,
         expires=expires,
-        etag=stored.etag,
-        pages=stored.pages,
+        etag=newest.etag,
+        pages=newest.pages,
         stored=stored,
-        is_stored=True,
+        pending=[],
     )

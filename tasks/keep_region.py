@@ -2,30 +2,30 @@
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from prefect import task
 from prefect.futures import PrefectFuture
 
-from tasks.aggregate import make_book
+from tasks.aggregate import make_books
 from tasks.build_iterator import Chunk, make_chunk
 from tasks.esi.client import Esi
-from tasks.esi.markets import find_market
+from tasks.esi.markets import Market, find_market
 from tasks.fetch_pages import MAX_SNAPSHOTS, SnapshotMovedOn, fetch_chunk, moved_on_again
 from tasks.get_page_count import find_snapshot
+from tasks.orders.choices import Key
 from tasks.reporting.outcome import complete, send_outcome
 from tasks.reporting.reporter import Reporter
 from tasks.reporting.summary import Summary
 from tasks.reporting.timing import Timing
 from tasks.reporting.universe_summary import RegionResult, list_results
-from tasks.retries import NOT_KEPT, RETRIED, Work
-from tasks.run import Run
-from tasks.store_records import begin_writing, cut_batches, finish_writing, write_part
+from tasks.retries import NOT_KEPT, RETRIED
+from tasks.run import Run, open_targets
+from tasks.store_records import begin_writing, finish_writing, split_writes, write_part
 from tasks.table.batch_get import read_snapshots
 from tasks.table.client import Table
 from tasks.table.connection import Connection
-from tasks.table.lease import Lease
 from tasks.table.records import Book, Changes
 from tasks.table.requests import Item
 from tasks.table.snapshot import Parameters, Snapshot
@@ -37,77 +37,88 @@ class Region:
     """A region in a round, and what its attempts have got so far: a retry goes on from there.
 
     It belongs to the thread of its task run.
+
+    Args:
+        region_id: whose pages are fetched.
+        tables: its markets, and the name of each one's table.
+        key: how the tables are keyed.
+        parameters: of the records.
+        esi: of the round.
     """
 
-    def __init__(self, parameters: Parameters, table_name: str, esi: Esi, shared_by: int | None) -> None:
-        self.parameters = parameters
-        self.table_name = table_name
-        self.shared_by = shared_by  # the region's id, if the table has other regions' records as well
-        self.stored: list[Item | None] = []  # `#snapshot`, if the round has read it; for the first attempt
+    def __init__(self, region_id: int, tables: dict[Market, str], key: Key, parameters: Parameters, esi: Esi) -> None:
+        self.region_id = region_id
+        self.known: dict[int, Item | None] = {}  # `#snapshot` by market, as the round has read it
+        self._tables = tables
+        self._key = key
+        self._parameters = parameters
         self._all_esi = esi
         self._esi: Esi | None = None
-        self._failures: Counter[str] = Counter()  # of the table, in earlier attempts
+        self._failures: dict[int, Counter[str]] = defaultdict(Counter)  # of the tables, in all attempts
         self._snapshot = ""
         self._chunk: Chunk | None = None
-        self._book: Book | None = None
+        self._books: list[Book] = []
 
     def __str__(self) -> str:
-        return str(self.parameters.region_id)
+        return str(self.region_id)
+
+    def open_tables(self, connection: Connection) -> list[tuple[Market, Table]]:
+        """Return the markets and their tables, as one attempt uses them."""
+        return [(market, Table(name, connection, market.id, self._key)) for market, name in self._tables.items()]
 
     def keep(self, connection: Connection) -> Summary:
-        """Bring the table to the newest snapshot.
+        """Bring the markets to the newest snapshot.
 
         Raises:
             EsiError: a page could not be had; the table is as it was.
-            TableError: the table refused; what is unfinished is repaired by the next attempt or run.
+            TableError: the table refused; the next attempt or run repairs what is unfinished.
         """
         self._esi = self._esi or self._all_esi.share()
-        with self.open_table(connection) as table, Lease(table) as lease:
-            table.failures = self._failures
-            market = find_market(self.parameters.region_id)
-            return self._keep(
-                Run(market, self.parameters, self._esi, lease, Timing(), False, time.monotonic(), end_region)
-            )
-
-    def open_table(self, connection: Connection) -> Table:
-        """Return the region's table, as one attempt uses it."""
-        return Table(self.table_name, connection, self.shared_by)
+        with open_targets(self.open_tables(connection)) as targets:
+            for target in targets:
+                target.table.failures = self._failures[target.market.id]
+            source, started = find_market(self.region_id), time.monotonic()
+            return self._keep(Run(source, targets, self._parameters, self._esi, Timing(), False, started, end_region))
 
     def _keep(self, run: Run) -> Summary:
         for _ in range(MAX_SNAPSHOTS):
             run.report.begin("Get Page Count")
-            snapshot = find_snapshot(run, self.stored.pop if self.stored else None)
+            known, self.known = self.known, {}
+            snapshot = find_snapshot(run, known)
             if snapshot.is_stored:
                 return run.finish(snapshot)
             try:
-                book = self._make_book(snapshot, run)
+                books = self._make_books(snapshot, run)
                 break
             except SnapshotMovedOn:
                 continue
         else:
             raise moved_on_again()
         run.report.begin("Store Records")
-        changes = begin_writing(book, snapshot, run)
-        write_part(Work("all", cut_batches(changes.writes)), run)
-        finish_writing(book, snapshot, run)
-        return run.finish(snapshot, book, changes)
+        comparison = begin_writing(books, snapshot, run)
+        for part in split_writes(comparison):
+            write_part(part, run)
+        finish_writing(comparison, snapshot, run)
+        return run.finish(snapshot, books, comparison.changes)
 
-    def _make_book(self, snapshot: Snapshot, run: Run) -> Book:
+    def _make_books(self, snapshot: Snapshot, run: Run) -> list[Book]:
         """Fetch the pages that are still missing, and aggregate all.
 
         Raises:
             SnapshotMovedOn: a page belongs to a newer snapshot.
             EsiError: a page could not be had.
         """
-        if self._snapshot != str(snapshot):
-            self._snapshot, self._chunk, self._book = str(snapshot), make_chunk(1, snapshot.pages), None
-        if self._book is None:
+        named = f"{snapshot} {snapshot.pending}"
+        if self._snapshot != named:
+            self._snapshot, self._chunk, self._books = named, make_chunk(1, snapshot.pages), []
+        if not self._books:
             assert self._chunk
             run.report.begin("Fetch Pages")
             pages = [fetch_chunk(self._chunk, snapshot, run)]
             run.report.begin("Aggregate")
-            self._book = make_book(pages, run.parameters)
-        return self._book
+            markets = [target.market for target in run.list_pending(snapshot)]
+            self._books = make_books(pages, markets, run.source, run.parameters)
+        return self._books
 
 
 @task(name="Keep Region", task_run_name="Keep Region {region}", **RETRIED, **NOT_KEPT)
@@ -125,8 +136,9 @@ def keep_regions(
         TableError: the store refused before any region was asked for.
     """
     report.begin("Keep Region", len(regions), "regions")
-    for region, stored in zip(regions, read_snapshots([each.open_table(connection) for each in regions]), strict=True):
-        region.stored = stored
+    tables = [(region, table) for region in regions for _market, table in region.open_tables(connection)]
+    for (region, table), found in zip(tables, read_snapshots([table for _region, table in tables]), strict=True):
+        region.known |= {table.market_id: item for item in found if table.market_id}
     room = threading.Semaphore(concurrency)
     futures: dict[int, PrefectFuture[Summary]] = {}
 
@@ -138,10 +150,10 @@ def keep_regions(
         room.acquire()
         future = keep_region.submit(region, connection)
         future.add_done_callback(end)
-        futures[region.parameters.region_id] = future
+        futures[region.region_id] = future
     return list_results({region_id: future.result(raise_on_failure=False) for region_id, future in futures.items()})
 
 
-def end_region(summary: Summary, _changes: Changes | None) -> None:
+def end_region(summary: Summary, _changes: list[Changes]) -> None:
     """Send what became of a region as an event; the round's summary has the rest."""
     send_outcome(summary, KEPT_BY)

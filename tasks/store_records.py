@@ -5,87 +5,152 @@ says `complete`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import msgspec
 from prefect import task
 
 from tasks.retries import NOT_KEPT, RETRIED, Work, forget_pages
-from tasks.run import Run
-from tasks.table.guards import refuse_older, refuse_shrunk
+from tasks.run import Run, Target
+from tasks.table.guards import ShrinkError, refuse_older, refuse_shrunk
 from tasks.table.lease import LeaseLostError
 from tasks.table.records import Book, Changes, Record, compare, list_records, to_request
 from tasks.table.requests import BATCH_ITEMS
 from tasks.table.snapshot import Snapshot, TableSnapshot, parse_snapshot
 
 PARTS = 4  # mapped task runs, about
-PART_WRITES = (500, 5000)  # at least and at most in each
+PART_BATCHES = (20, 200)  # at least and at most in each
 
-Batch = list[Record | str]  # at most 25 writes: records to put, keys of types to delete
+
+class Batch(NamedTuple):
+    """At most 25 writes to one market: records to put, keys of types to delete."""
+
+    target: Target
+    writes: list[Record | str]
+
+
 Part = Work[Batch, None]
 
 
+class Comparison(msgspec.Struct, frozen=True):
+    """How the table differs from the records, by market."""
+
+    targets: list[Target]  # that are to be written
+    books: list[Book]  # their records
+    changes: list[Changes]  # theirs
+    refusal: ShrinkError | None  # of a market that is left alone
+
+    @property
+    def writes(self) -> int:
+        """How many writes there are."""
+        return sum(len(each.writes) for each in self.changes)
+
+
 @task(name="Store Records", task_run_name="Store Records: compare", **RETRIED, **NOT_KEPT)
-def compare_records(book: Book, snapshot: Snapshot, run: Run) -> Changes:
-    """Compare the records with the table's, and if they differ take the lease: `#snapshot` says `writing`."""
+def compare_records(books: list[Book], snapshot: Snapshot, run: Run) -> Comparison:
+    """Compare the records with the table's; where they differ, take the lease: `#snapshot` says `writing`."""
     run.report.begin("Store Records: compare")
-    return begin_writing(book, snapshot, run)
+    return begin_writing(books, snapshot, run)
 
 
 @task(name="Store Records", task_run_name="Store Records {part}", **RETRIED, **NOT_KEPT)
-def store_records(part: Part, changes: Changes, run: Run) -> None:
+def store_records(part: Part, comparison: Comparison, run: Run) -> None:
     """Send one part's writes, 25 a call."""
-    run.report.begin("Store Records", len(changes.writes), "writes")
+    run.report.begin("Store Records", comparison.writes, "writes")
     write_part(part, run)
 
 
 @task(name="Store Records", task_run_name="Store Records: complete", **RETRIED, **NOT_KEPT)
-def complete_table(book: Book, snapshot: Snapshot, run: Run) -> None:
-    """Turn `#snapshot` to `complete`, and release the lease: from now on the table is this snapshot."""
+def complete_table(comparison: Comparison, snapshot: Snapshot, run: Run) -> None:
+    """Turn `#snapshot` to `complete`, and release the lease: from now on the table is this snapshot.
+
+    Raises:
+        ShrinkError: a market was left alone; the others are complete.
+    """
     run.report.begin("Store Records")
-    finish_writing(book, snapshot, run)
+    finish_writing(comparison, snapshot, run)
     forget_pages()
 
 
-def begin_writing(book: Book, snapshot: Snapshot, run: Run) -> Changes:
-    """Return how the table differs from the records, with the lease taken if it does.
+def begin_writing(books: list[Book], snapshot: Snapshot, run: Run) -> Comparison:
+    """Return how the table differs from the records, with a lease taken on each market that does.
+
+    Raises:
+        ShrinkError: too few records of the only market would be left, and `force` is not set.
+        TableError: the table has another market's records, or a newer snapshot, and `force` is not set.
+        LeaseHeldError: another run is writing the market, and goes on.
+    """
+    pending = run.list_pending(snapshot)
+    found: list[Changes | ShrinkError] = []
+    for target, book in zip(pending, books, strict=True):
+        try:
+            found.append(compare_market(target, book, snapshot, run))
+        except ShrinkError as refusal:
+            if len(pending) == 1:
+                raise
+            found.append(refusal)
+    kept = [
+        (target, book, changes)
+        for target, book, changes in zip(pending, books, found, strict=True)
+        if isinstance(changes, Changes)
+    ]
+    targets, kept_books, changes = [list(column) for column in zip(*kept, strict=True)] if kept else ([], [], [])
+    return Comparison(targets, kept_books, changes, next((e for e in found if isinstance(e, ShrinkError)), None))
+
+
+def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run) -> Changes:
+    """Return how a market in the table differs from its records, with the lease taken if it does.
 
     If another run has written between the comparison and the lease, compare again.
 
     Raises:
-        ShrinkError: too few of the table's records would be left, and `force` is not set.
-        TableError: the table has another market's records, or a newer snapshot, and `force` is not set.
-        LeaseHeldError: another run is writing the table, and goes on.
+        ShrinkError: too few of the records would be left, and `force` is not set.
+        TableError: see `begin_writing`.
+        LeaseHeldError: another run is writing the market, and goes on.
     """
     records = list_records(book.records)
     while True:
-        stored = parse_snapshot(run.lease.wait(run.log.info), run.table.name, run.market, force=run.force)
+        item = target.lease.wait(run.log.info)
+        stored = parse_snapshot(item, target.table.name, target.market, force=run.force)
         if stored and not run.force:
-            refuse_older(snapshot, stored, run.table.name)
-        changes = compare(records, run.lease.scan(stored.records if stored else 0))
+            refuse_older(snapshot, stored, target.table.name)
+        changes = compare(records, target.lease.scan(stored.records if stored else 0))
         if not run.force:
-            refuse_shrunk(changes, run.market)
-        if not changes.writes:
+            refuse_shrunk(changes, target.market)
+        if not changes.writes or target.lease.take(
+            describe("writing", target, snapshot, run, book.orders, changes.held)
+        ):
             break
-        if run.lease.take(describe("writing", snapshot, run, book.orders, changes.held)):
-            break
-    run.log.info("%d to write, %d to delete, %d unchanged", len(changes.puts), len(changes.deletes), changes.unchanged)
+    run.log.info(
+        "%s: %d to write, %d to delete, %d unchanged",
+        str(target.market),
+        len(changes.puts),
+        len(changes.deletes),
+        changes.unchanged,
+    )
     return changes
 
 
-def split_writes(changes: Changes) -> list[Part]:
-    """Split the writes into about `PARTS` parts, in batches of at most 25."""
-    writes = changes.writes
-    least, most = PART_WRITES
-    size = min(max(least, math.ceil(len(writes) / PARTS)), most)
-    parts = [(start, writes[start : start + size]) for start in range(0, len(writes), size)]
-    return [Work(f"{start + 1}-{start + len(part)}", cut_batches(part)) for start, part in parts]
-
-
-def cut_batches(writes: Batch) -> Iterator[Batch]:
-    """Cut writes into batches of at most 25."""
-    return (writes[start : start + BATCH_ITEMS] for start in range(0, len(writes), BATCH_ITEMS))
+def split_writes(comparison: Comparison) -> list[Part]:
+    """Split the writes of all markets into about `PARTS` parts, in batches of at most 25 of one market."""
+    batches = [
+        Batch(target, changes.writes[start : start + BATCH_ITEMS])
+        for target, changes in zip(comparison.targets, comparison.changes, strict=True)
+        for start in range(0, len(changes.writes), BATCH_ITEMS)
+    ]
+    least, most = PART_BATCHES
+    size = min(max(least, math.ceil(len(batches) / PARTS)), most)
+    parts: list[Part] = []
+    first = 1
+    for start in range(0, len(batches), size):
+        some = batches[start : start + size]
+        last = first + sum(len(batch.writes) for batch in some) - 1
+        parts.append(Work(f"{first}-{last}", some))
+        first = last + 1
+    return parts
 
 
 def write_part(part: Part, run: Run) -> None:
@@ -96,25 +161,34 @@ def write_part(part: Part, run: Run) -> None:
     """
 
     def write(batch: Batch) -> None:
-        run.table.write_batch([to_request(each, run.table.keys) for each in batch], run.lease.check)
-        run.report.count(len(batch))
+        table = batch.target.table
+        table.write_batch([to_request(each, table.keys) for each in batch.writes], batch.target.lease.check)
+        run.report.count(len(batch.writes))
 
-    part.do(write, run.table.submit, run.table.waits)
+    def submit(function: Callable[[Batch], None], batch: Batch) -> Future[None]:
+        return batch.target.table.submit(function, batch)  # which its lease waits for
+
+    part.do(write, submit, run.targets[0].table.waits)
 
 
-def finish_writing(book: Book, snapshot: Snapshot, run: Run) -> None:
-    """Turn `#snapshot` to `complete`; also succeeds if another run already stored this snapshot.
+def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run) -> None:
+    """Turn the markets' `#snapshot` to `complete`; also succeeds if another run already stored this snapshot.
 
     Raises:
         LeaseLostError: another run has written something else.
+        ShrinkError: a market was left alone; the others are complete.
     """
-    wanted = describe("complete", snapshot, run, book.orders, len(book.records))
-    try:
-        run.lease.complete(wanted)
-    except LeaseLostError:
-        stored = parse_snapshot(run.table.read_snapshot(), run.table.name, run.market, force=False)
-        if stored is None or not is_same(stored, wanted):
-            raise
+    for target, book in zip(comparison.targets, comparison.books, strict=True):
+        wanted = describe("complete", target, snapshot, run, book.orders, len(book.records))
+        try:
+            target.lease.complete(wanted)
+        except LeaseLostError:
+            item = target.table.read_snapshot()
+            stored = parse_snapshot(item, target.table.name, target.market, force=False)
+            if stored is None or not is_same(stored, wanted):
+                raise
+    if comparison.refusal:
+        raise comparison.refusal
 
 
 def is_same(stored: TableSnapshot, wanted: TableSnapshot) -> bool:
@@ -124,15 +198,14 @@ def is_same(stored: TableSnapshot, wanted: TableSnapshot) -> bool:
 
 
 def describe(
-    state: Literal["writing", "complete"], snapshot: Snapshot, run: Run, orders: int, records: int
+    state: Literal["writing", "complete"], target: Target, snapshot: Snapshot, run: Run, orders: int, records: int
 ) -> TableSnapshot:
     """Return the item `#snapshot` of a state, as of now."""
     return TableSnapshot(
         state=state,
-        region_id=run.market.id,
-        order_type=run.parameters.order_type,
-        price=run.parameters.price,
-        detail=run.parameters.detail,
+        market_id=target.market.id,
+        region_id=run.source.id,
+        parameters=run.parameters,
         last_modified=snapshot.last_modified,
         expires=snapshot.expires,
         etag=snapshot.etag,

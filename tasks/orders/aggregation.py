@@ -9,7 +9,7 @@ import pandas as pd
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.orders.details import SIDES
 from tasks.orders.exact import sum_exactly
-from tasks.orders.merge import select_side
+from tasks.orders.merge import Place, select_side
 from tasks.orders.prices import PRICES
 
 
@@ -37,3 +37,8 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
         figures = describe(select_side(orders, side), side)
         records[side] = pd.Series([figures.get(type_id, empty) for type_id in records.index], records.index, "object")
     return records
+
+
+def select_place(orders: pd.DataFrame, place: Place | None) -> pd.DataFrame:
+    """Return the orders of a place, or all."""
+    return orders if place is None else orders[orders[place[0]] == place[1]]

@@ -5,4 +5,4 @@ from typing import Literal
 OrderType = Literal["sell", "buy", "all"]
 Price = Literal["min", "max", "mean", "weighted_mean", "median", "percentile_5"]
 Detail = Literal["compact", "full", "fuzzwork"]
-Key = Literal["type", "region_type"]
+Key = Literal["type", "market_type"]

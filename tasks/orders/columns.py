@@ -10,26 +10,41 @@ import numpy as np
 from tasks.esi.answers import decode
 from tasks.esi.errors import RefusedError
 
-Orders = dict[str, np.ndarray]  # columns, by name: see `DTYPES`
+Orders = dict[str, np.ndarray]  # columns, by name: see `DTYPES` and `PLACES`
+
+Id = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class Order(msgspec.Struct, gc=False):
-    """What the records need of an order; ESI's other seven fields are skipped while decoding."""
+    """What the records need of an order; ESI's other fields are skipped while decoding."""
 
-    order_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-    type_id: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    order_id: Id
+    type_id: Id
     price: Annotated[float, msgspec.Meta(ge=0.01, le=1e15)]  # ISK, two decimals; the game's own limit is 9.2e14
     volume_remain: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # units
     is_buy_order: bool
 
 
+class PlacedOrder(Order, gc=False):
+    """An order, and where it is: for markets that are smaller than a region."""
+
+    location_id: Id  # of a station or a player structure
+    system_id: Id
+
+
 COARSE_ISK = 2.0**45  # from here on a float's own digits are no finer than cents
 
 DTYPES = {"order_id": "int64", "type_id": "int64", "price": "float64", "volume_remain": "int64", "is_buy_order": "bool"}
+PLACES = {"location_id": "int64", "system_id": "int64"}
 
 
-def decode_orders(body: bytes, what: str) -> Orders:
+def decode_orders(body: bytes, what: str, *, has_places: bool = False) -> Orders:
     """Decode and validate a page's JSON in one step.
+
+    Args:
+        body: JSON.
+        what: names the page in messages.
+        has_places: whether to decode `PLACES` as well.
 
     Returns:
         Arrays of `DTYPES`, one value an order each, in ESI's order. Empty if the page is `[]`.
@@ -38,8 +53,9 @@ def decode_orders(body: bytes, what: str) -> Orders:
         TransientError: the body is no JSON, or ESI's error.
         RefusedError: an order lacks a field, or a value is of the wrong type or out of bounds.
     """
-    orders = decode(body, list[Order], what)
-    columns = {name: np.fromiter(map(attrgetter(name), orders), dtype, len(orders)) for name, dtype in DTYPES.items()}
+    orders: list[Order] = decode(body, list[PlacedOrder] if has_places else list[Order], what)  # type: ignore[arg-type]
+    dtypes = DTYPES | PLACES if has_places else DTYPES
+    columns = {name: np.fromiter(map(attrgetter(name), orders), dtype, len(orders)) for name, dtype in dtypes.items()}
     price, volume = columns["price"], columns["volume_remain"]
     uneven = price[(np.rint(price * 100) / 100 != price) & (price < COARSE_ISK)]
     if len(uneven):
@@ -50,7 +66,7 @@ def decode_orders(body: bytes, what: str) -> Orders:
 
 def join_pages(pages: list[Orders]) -> Orders:
     """Return the orders of several pages, one after the other."""
-    return {name: concatenate([page[name] for page in pages]) for name in DTYPES}
+    return {name: concatenate([page[name] for page in pages]) for name in pages[0]}
 
 
 def concatenate(arrays: list[np.ndarray]) -> np.ndarray:

@@ -1,28 +1,38 @@
 """Pages put together, each order once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from tasks.orders.choices import OrderType
 from tasks.orders.columns import Orders, concatenate
 
+Place = tuple[str, int]  # a column that says where orders are, and the value that is meant
 
-def merge_pages(chunks: list[Orders], side: OrderType = "all") -> tuple[pd.DataFrame, int]:
+
+def merge_pages(
+    chunks: list[Orders], side: OrderType = "all", places: Sequence[Place | None] = (None,)
+) -> tuple[pd.DataFrame, list[int]]:
     """Put the chunks together, an order that shows up on two pages once: its first one.
 
     Args:
         chunks: in the order of the pages. It takes their columns out of them, so that no order is held twice.
-        side: which orders it gives.
+        side: which orders it returns.
+        places: where orders are counted; None is everywhere.
 
     Returns:
-        Those orders, `fetch_pages.DTYPES` but `order_id`, one row an order; and the number of orders on both sides.
+        The orders of the side, with the chunks' columns but `order_id`, one row an order; and for each place the
+        number of orders on both sides.
     """
     is_wanted = mark_first([chunk.pop("order_id") for chunk in chunks])
-    count = int(is_wanted.sum())
+    columns = {name: concatenate([chunk[name] for chunk in chunks]) for name, _ in filter(None, places)}
+    counts = [int((is_wanted & (columns[place[0]] == place[1]) if place else is_wanted).sum()) for place in places]
+    del columns
     if side != "all":
         is_wanted &= concatenate([chunk["is_buy_order"] for chunk in chunks]) == (side == "buy")
     names = list(chunks[0])
-    return pd.DataFrame({name: take(chunks, name, is_wanted) for name in names}, copy=False), count
+    return pd.DataFrame({name: take(chunks, name, is_wanted) for name in names}, copy=False), counts
 
 
 def mark_first(order_ids: list[np.ndarray]) -> np.ndarray:

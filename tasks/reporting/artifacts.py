@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.runtime import flow_run
 
-from tasks.catalogue.names import name_region, region_name, type_name
+from tasks.catalogue.names import market_name, name_region, region_name, type_name
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine, describe_cost
 from tasks.reporting.summary import Summary, counted, percent
 from tasks.table.records import Changes, Record
@@ -38,14 +39,14 @@ def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[st
     )
 
 
-def write_movers(client: SyncPrefectClient, summary: Summary, changes: Changes) -> None:
+def write_movers(client: SyncPrefectClient, summary: Summary, changes: list[Changes]) -> None:
     """Create the artifact `movers-REGION`: the types whose record differs most from the snapshot before."""
     if movers := find_movers(changes):
         create_artifact(
             client,
             "table",
             json.dumps(movers),
-            f"{region_name(summary.region_id)}: {counted(len(changes.replaced), 'type')} changed until "
+            f"{region_name(summary.region_id)}: {counted(sum(len(each.replaced) for each in changes), 'record')} changed until "
             f"{summary.last_modified:%Y-%m-%d %H:%M} UTC. These moved most: by the ISK that the change of price, or of "
             "volume, makes of what is on offer. Types whose price and volume changed by less than 0.05 % are left out.",
             key=f"movers-{summary.region_id}",
@@ -63,6 +64,7 @@ def describe_run(summary: Summary) -> str:
         "compared with": f"{earlier:%Y-%m-%d %H:%M:%S} UTC" if earlier else "no earlier snapshot of these parameters",
         "orders from": summary.source,
         "region": name_region(summary.region_id),
+        **describe_markets(summary),
         "table": summary.table_name,
         "order_type": str(summary.order_type),
         "price": str(summary.price),
@@ -92,12 +94,27 @@ def describe_run(summary: Summary) -> str:
     )
 
 
+def describe_markets(summary: Summary) -> dict[str, str]:
+    """Return a row for each market of a run that has several, or another one than its region."""
+    if [market.market_id for market in summary.markets] in ([], [summary.region_id]):
+        return {}
+    return {
+        f"… {market_name(market.market_id)}": (
+            f"{counted(market.records, 'record')} of {market.orders:,} orders: {market.written:,} written, "
+            f"{market.deleted:,} deleted, {market.unchanged:,} unchanged"
+            if market.orders
+            else "no order of the region lies there"
+        )
+        for market in summary.markets
+    }
+
+
 def to_data_uri(png: bytes) -> str:
     """Return a picture as an address that holds it: Prefect's UI shows it in markdown, as a browser does."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def find_movers(changes: Changes) -> list[dict[str, Any]]:
+def find_movers(changes: Sequence[Changes]) -> list[dict[str, Any]]:
     """Return the types that moved most: by the ISK that the change of price, or of volume, makes of what is on offer.
 
     A type whose changes both round to 0.0 % has not moved, however much ISK that is.
@@ -105,7 +122,7 @@ def find_movers(changes: Changes) -> list[dict[str, Any]]:
     Returns:
         At most `MOVERS` rows, the most first; empty if nothing that was there has moved.
     """
-    known = [(new, old) for new in changes.puts if (old := changes.replaced.get(str(new.type_id)))]
+    known = [(new, old) for each in changes for new in each.puts if (old := each.replaced.get(str(new.type_id)))]
     numbers = [(new, old) for new, old in known if all("N" in old.get(name, {}) for name in ("price", "volume"))]
     moved = [(new, old) for new, old in numbers if any(percents_moved(new, old))]
     return [describe_mover(new, old) for new, old in sorted(moved, key=lambda pair: -isk_moved(*pair))[:MOVERS]]

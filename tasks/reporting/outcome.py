@@ -18,13 +18,13 @@ class Outcome(NamedTuple):
     """What a flow run has done."""
 
     summary: Summary
-    changes: Changes | None  # None if the table had the snapshot already
+    changes: list[Changes]  # of the markets that it has written; none if the table had the snapshot already
 
 
 _outcome: ContextVar[Outcome] = ContextVar("outcome")  # of this context's flow run: Prefect calls its hooks in it
 
 
-def note_outcome(summary: Summary, changes: Changes | None) -> None:
+def note_outcome(summary: Summary, changes: list[Changes]) -> None:
     """Note what the flow run of this context has done, for its hooks, and send it as an event."""
     _outcome.set(Outcome(summary, changes))
     send_outcome(summary)
@@ -66,7 +66,7 @@ def report_outcome(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
         report_afterwards(report_changes, outcome.summary, outcome.changes)
 
 
-def report_changes(client: SyncPrefectClient, summary: Summary, changes: Changes) -> None:
+def report_changes(client: SyncPrefectClient, summary: Summary, changes: list[Changes]) -> None:
     """Create the artifacts: the types that moved most, and the summary with its pictures."""
     from tasks.reporting.history import draw_history  # noqa: PLC0415 (Pillow: not before the run has ended)
 

@@ -1,19 +1,37 @@
 """What a run did, in figures."""
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import httpx
+import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from tasks.esi.client import Esi
+from tasks.esi.markets import name_market
 from tasks.network import is_this_machine
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.table.client import Table
 from tasks.table.records import Book, Changes
-from tasks.table.snapshot import Parameters, Snapshot, made_alike
+from tasks.table.snapshot import Parameters, Snapshot, TableSnapshot, made_alike
 
 MOST_PERCENT = 25  # changes beyond are counted with those of as much
+
+
+class MarketSummary(BaseModel):
+    """What a run did for one of its markets."""
+
+    model_config = ConfigDict(frozen=True)
+
+    market_id: int
+    table_name: str  # filled in
+    not_modified: bool
+    orders: int
+    records: int
+    written: int
+    deleted: int
+    unchanged: int
 
 
 class Summary(BaseModel):
@@ -47,16 +65,22 @@ class Summary(BaseModel):
     age_seconds: float  # of the snapshot when the run ended, by this machine's clock
     seconds: float
     state_seconds: dict[str, float]  # by state
+    markets: list[MarketSummary] = []  # whose sums the counts above are; empty in an earlier version's
     price_changes: dict[int, int] = {}  # item types whose price is another one now, by the change in percent
 
     @property
     def line(self) -> str:
         """The summary in one line."""
-        stand = f"{self.table_name} has region {self.region_id} of {self.last_modified:%Y-%m-%d %H:%M:%S} UTC"
+        stand = f"{self.table_name} has {self.names} of {self.last_modified:%Y-%m-%d %H:%M:%S} UTC"
         if self.not_modified:
             return f"not modified: {stand}"
         did = f"{self.written:,} written, {self.deleted:,} deleted, {self.unchanged:,} unchanged"
         return f"{stand}: {counted(self.records, 'record')} ({did})"
+
+    @property
+    def names(self) -> str:
+        """The markets in words: `region 10000002`, or `region 10000002, station 60003760`."""
+        return ", ".join(name_market(market.market_id) for market in self.markets) or name_market(self.region_id)
 
     @property
     def is_made_up(self) -> bool:
@@ -73,57 +97,98 @@ class Summary(BaseModel):
 def summarize(
     snapshot: Snapshot,
     parameters: Parameters,
-    table: Table,
+    tables: dict[int, Table],
     esi: Esi,
     state_seconds: dict[str, float],
     seconds: float,
-    book: Book | None = None,
-    changes: Changes | None = None,
+    results: dict[int, tuple[Book, Changes]],
 ) -> Summary:
-    """Return the summary of a run; one that was not modified has no book and no changes."""
-    earlier = made_alike(snapshot.stored, parameters)
-    if earlier and earlier.last_modified >= snapshot.last_modified:
-        earlier = None
-    orders = book.orders if book else snapshot.stored.orders if snapshot.stored else 0
-    records = len(book.records) if book else snapshot.stored.records if snapshot.stored else 0
+    """Return the summary of a run.
+
+    Args:
+        snapshot: that the table holds now.
+        parameters: of the records.
+        tables: by market.
+        esi: that the run asked.
+        state_seconds: by state.
+        seconds: that the run took.
+        results: by market; those that the table had already have none.
+    """
+    markets = [
+        summarize_market(market_id, table.name, snapshot.stored.get(market_id), results.get(market_id))
+        for market_id, table in tables.items()
+    ]
+    changes = [changes for _book, changes in results.values()]
+    causes = sum((table.failures for table in tables.values()), esi.failures)
+    names = list(dict.fromkeys(market.table_name for market in markets))
     return Summary(
         region_id=snapshot.region_id,
-        table_name=table.name,
-        order_type=parameters.order_type,
-        price=parameters.price,
-        detail=parameters.detail,
+        table_name=", ".join(names),
+        **msgspec.structs.asdict(parameters),
         esi_url=esi.url,
         last_modified=snapshot.last_modified,
         expires=snapshot.expires,
-        compared_with=earlier.last_modified if earlier else None,
+        compared_with=find_earlier(snapshot, parameters),
         not_modified=snapshot.is_stored,
         pages=snapshot.pages,
-        orders=orders,
-        records=records,
-        written=len(changes.puts) if changes else 0,
-        deleted=len(changes.deletes) if changes else 0,
-        unchanged=changes.unchanged if changes else records,
-        consumed_write_units=table.write_units,
-        consumed_read_units=table.read_units,
-        foreign=changes.foreign if changes else 0,
-        retries=(esi.failures + table.failures).total(),
-        retry_causes=dict(esi.failures + table.failures),
+        orders=sum(market.orders for market in markets),
+        records=sum(market.records for market in markets),
+        written=sum(market.written for market in markets),
+        deleted=sum(market.deleted for market in markets),
+        unchanged=sum(market.unchanged for market in markets),
+        consumed_write_units=sum(table.write_units for table in tables.values()),
+        consumed_read_units=sum(table.read_units for table in tables.values()),
+        foreign=sum(each.foreign for each in changes),
+        retries=causes.total(),
+        retry_causes=dict(causes),
         pages_retried=len(esi.failed_pages),
-        waiting_seconds=round(esi.waits.seconds + table.waits.seconds, 3),
+        waiting_seconds=round(esi.waits.seconds + sum(table.waits.seconds for table in tables.values()), 3),
         age_seconds=round((datetime.now(UTC) - snapshot.last_modified).total_seconds(), 3),
         seconds=round(seconds, 3),
         state_seconds={name: round(seconds, 3) for name, seconds in state_seconds.items()},
-        price_changes=count_price_changes(changes) if changes else {},
+        markets=markets,
+        price_changes=count_price_changes(changes),
     )
 
 
-def count_price_changes(changes: Changes) -> dict[int, int]:
+def summarize_market(
+    market_id: int, table_name: str, stored: TableSnapshot | None, result: tuple[Book, Changes] | None
+) -> MarketSummary:
+    """Return what a run did for a market: with no result, the table had the snapshot already."""
+    if result is None:
+        orders, records = (stored.orders, stored.records) if stored else (0, 0)
+        puts, deletes, unchanged = 0, 0, records
+    else:
+        book, changes = result
+        orders, records = book.orders, len(book.records)
+        puts, deletes, unchanged = len(changes.puts), len(changes.deletes), changes.unchanged
+    return MarketSummary(
+        market_id=market_id,
+        table_name=table_name,
+        not_modified=result is None,
+        orders=orders,
+        records=records,
+        written=puts,
+        deleted=deletes,
+        unchanged=unchanged,
+    )
+
+
+def find_earlier(snapshot: Snapshot, parameters: Parameters) -> datetime | None:
+    """Return the earlier snapshot of all markets that the table held whole, made with the same parameters, if any."""
+    alike = [found for found in snapshot.stored.values() if made_alike(found, parameters)]
+    earlier = min((found.last_modified for found in alike), default=snapshot.last_modified)
+    return earlier if earlier < snapshot.last_modified else None
+
+
+def count_price_changes(changes: Sequence[Changes]) -> dict[int, int]:
     """Count the item types whose price has changed, by whole percents, at most `MOST_PERCENT` up or down."""
     counts: Counter[int] = Counter()
-    for record in changes.puts:
-        old, new = changes.replaced.get(str(record.type_id), {}).get("price"), record.price
-        if old and "N" in old and (was := float(old["N"])) != new:
-            counts[max(-MOST_PERCENT, min(round(percent(was, new)), MOST_PERCENT))] += 1
+    for each in changes:
+        for record in each.puts:
+            old, new = each.replaced.get(str(record.type_id), {}).get("price"), record.price
+            if old and "N" in old and (was := float(old["N"])) != new:
+                counts[max(-MOST_PERCENT, min(round(percent(was, new)), MOST_PERCENT))] += 1
     return dict(sorted(counts.items()))
 
 

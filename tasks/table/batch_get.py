@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tasks.table.client import Table
 from tasks.table.errors import MissingTableError, ThrottledError
 from tasks.table.pace import Pace
-from tasks.table.requests import Item
+from tasks.table.requests import Item, name_key
 
 MOST_KEYS = 100  # DynamoDB's own limit for BatchGetItem
 
@@ -54,8 +54,3 @@ def get_items(wanted: Sequence[tuple[Table, Item]]) -> list[Item | None]:
         if left and not first.wait_for_capacity(pace):
             raise ThrottledError(f"table {first.name} and others: reads were left unprocessed {pace.stalled} times")
     return [found.get((table.name, name_key(key))) for table, key in wanted]
-
-
-def name_key(item: Item) -> str:
-    """Return an item's key as text."""
-    return " ".join(str(item[name]["S"]) for name in ("pk", "sk") if name in item)

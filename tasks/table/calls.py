@@ -107,7 +107,7 @@ class Calls:
         with self._lock:
             if attempts := answer["ResponseMetadata"].get("RetryAttempts", 0):
                 self.failures["repeated by boto3"] += attempts
-            if operation in {"get_item", "scan"}:
+            if operation in {"get_item", "batch_get_item", "scan", "query"}:
                 self.read_units += units
             else:
                 self.write_units += units

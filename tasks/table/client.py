@@ -5,6 +5,7 @@ TableError                the table, or the way to it, refused
 │   ├── ThrottledError    may pass: the capacity is used up; below Prefect, calls wait for it
 │   └── CredentialsError  may pass: the credentials are late, or not known everywhere yet
 ├── MissingTableError     there is no such table
+├── KeySchemaError        the table has other keys than `key` asks for
 └── ConditionError        the item has changed since it was read
 
 Which error of DynamoDB's is which, and what to do about it, is in `ERRORS`; boto3's own are in `BOTO_ERRORS`.
@@ -14,10 +15,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from decimal import Decimal
 from itertools import chain
-from typing import Any
 
 from boto3.dynamodb.types import TypeSerializer
 
+from tasks.orders.choices import Key
 from tasks.table.calls import Calls
 from tasks.table.connection import Connection
 from tasks.table.errors import ThrottledError, TransientTableError
@@ -35,16 +36,20 @@ class Table(Calls):
     Args:
         name: of the table.
         connection: see `Calls`.
-        region_id: the one whose items are meant, in a table that several share; None if they have a table each.
+        market_id: the one whose items are meant.
+        key: how the table is keyed: see `Keys`.
 
     Raises:
         TableError: boto3's settings are wrong: no region, no credentials, no such profile.
         ValueError: `name` is no table name.
     """
 
-    def __init__(self, name: str, connection: Connection | int = 1, region_id: int | None = None) -> None:
+    def __init__(
+        self, name: str, connection: Connection | int = 1, market_id: int | None = None, key: Key = "type"
+    ) -> None:
         super().__init__(name, connection)
-        self.keys = Keys(region_id)
+        self.market_id = market_id
+        self.keys = Keys(market_id if key == "market_type" else None)
 
     def put(self, item: dict[str, str | float]) -> None:
         """Put an item, with its key `pk`; a float is stored as the decimal that Python shows.
@@ -99,9 +104,9 @@ class Table(Calls):
         )
 
     def scan(self, expected_records: int) -> dict[str, Item]:
-        """Return all items but `#snapshot` by item type, strongly consistent, in as many segments as pay.
+        """Return all items but `#snapshot` by item type, strongly consistent.
 
-        Of a table that several regions share, DynamoDB reads everything and returns this region's items.
+        With key `market_type` by a Query of the market, otherwise by a Scan in as many segments as pay.
 
         Raises:
             TableError: see the module.
@@ -111,7 +116,7 @@ class Table(Calls):
     def start_scan(self, expected_records: int) -> list[Future[list[Item]]]:
         """Start what `scan` does."""
         most = self.connection.store_concurrency
-        segments = most if self.keys.region_id else min(most, 1 + expected_records // SEGMENT_RECORDS)
+        segments = 1 if self.keys.market_id else min(most, 1 + expected_records // SEGMENT_RECORDS)
         pace = Pace(segments)
         return [self.submit(self._scan_segment, segment, segments, pace) for segment in range(segments)]
 
@@ -131,15 +136,16 @@ class Table(Calls):
 
     def _scan_segment(self, segment: int, segments: int, pace: Pace) -> list[Item]:
         items: list[Item] = []
-        more: dict[str, Any] = {}
-        if self.keys.region_id:
-            more["FilterExpression"] = "begins_with(pk, :prefix)"
-            more["ExpressionAttributeValues"] = {":prefix": {"S": self.keys.prefix}}
+        operation, more = "scan", {"Segment": segment, "TotalSegments": segments, "ConsistentRead": True}
+        if self.keys.market_id:
+            values = {":market": {"S": str(self.keys.market_id)}}
+            more = {"KeyConditionExpression": "pk = :market", "ExpressionAttributeValues": values}
+            operation, more = "query", more | {"ConsistentRead": True}
         while True:
-            answer = self.call("scan", pace, ConsistentRead=True, Segment=segment, TotalSegments=segments, **more)
+            answer = self.call(operation, pace, **more)
             if "Items" not in answer:
                 self.count("unreadable answer")
-                raise TransientTableError(f"table {self.name}: the answer to a scan has no Items")
+                raise TransientTableError(f"table {self.name}: the answer to a {operation} has no Items")
             items += answer["Items"]
             if "LastEvaluatedKey" not in answer:
                 return items

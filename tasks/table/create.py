@@ -3,7 +3,8 @@
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tasks.table.client import Table
-from tasks.table.errors import NO_KEY, MissingTableError, TableError, TransientTableError, name_cause
+from tasks.table.errors import NO_KEY, KeySchemaError, MissingTableError, TableError, TransientTableError, name_cause
+from tasks.table.requests import Item
 
 CLOSED = {"INACCESSIBLE_ENCRYPTION_CREDENTIALS", "ARCHIVING", "ARCHIVED"}  # statuses of a table without its KMS key
 
@@ -37,8 +38,8 @@ def create(table: Table) -> None:
             table.name,
             "create_table",
             TableName=table.name,
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=table.keys.attributes,
+            KeySchema=table.keys.schema,
             BillingMode="PAY_PER_REQUEST",
         )
     except TransientTableError as error:
@@ -49,6 +50,18 @@ def create(table: Table) -> None:
         waiter.wait(TableName=table.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
     except (ClientError, BotoCoreError) as error:
         raise TransientTableError(f"table {table.name} is not ready: {error}") from error
+
+
+def name_keys(table: Table, error: KeySchemaError) -> KeySchemaError:
+    """Return the error that names the keys that a table has, and those that it should have."""
+    described = table.connection.ask(table.name, "describe_table", TableName=table.name)["Table"]
+    types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
+    has = " and ".join(f"{part['AttributeName']} ({types[part['AttributeName']]})" for part in described["KeySchema"])
+    key = "market_type" if table.keys.market_id else "type"
+    return KeySchemaError(
+        f"table {table.name} has the key {has}, key={key!r} needs {table.keys}: give the other key, or another "
+        "table_name"
+    ).with_traceback(error.__traceback__)
 
 
 def read_status(table: Table) -> str:
@@ -66,12 +79,17 @@ def read_status(table: Table) -> str:
         return ""
 
 
+def join(parts: list[Item]) -> str:
+    """Return key attributes as the AWS CLI takes them: `AttributeName=pk,KeyType=HASH …`."""
+    return " ".join(",".join(f"{name}={value}" for name, value in part.items()) for part in parts)
+
+
 def create_command(table: Table) -> str:
     """Return the shell command that creates the table."""
     url = table.connection.endpoint_url
     endpoint = "" if url.endswith((".amazonaws.com", ".amazonaws.com.cn")) else f"--endpoint-url {url} "
     return (
         f"aws dynamodb create-table {endpoint}--region {table.connection.aws_region} --table-name {table.name} "
-        "--attribute-definitions AttributeName=pk,AttributeType=S --key-schema AttributeName=pk,KeyType=HASH "
+        f"--attribute-definitions {join(table.keys.attributes)} --key-schema {join(table.keys.schema)} "
         "--billing-mode PAY_PER_REQUEST"
     )

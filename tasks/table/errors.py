@@ -63,6 +63,13 @@ class MissingTableError(TableError):
     advice = "Create the table, with the command in the message."
 
 
+class KeySchemaError(TableError):
+    """The table has other keys than the parameter `key` asks for."""
+
+    tried = "Nothing was fetched."
+    advice = "Give the other `key`, or another `table_name`."
+
+
 class ConditionError(TableError):
     """The item is not as it was when it was read: somebody else has written it."""
 
@@ -220,7 +227,8 @@ PHRASES: dict[str, Fate] = {
         TableError, "AWS_DEFAULT_REGION, or the profile's region, is not the endpoint's: set it to that"
     ),
     "key element does not match|conditions on the keys": Fate(
-        TableError, "its partition key must be pk (S), with no sort key: give another table_name"
+        KeySchemaError,
+        "its keys are not those that the parameter key asks for: give the other key, or another table_name",
     ),
 }
 ADDRESS = "if this goes on, check the network, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_DYNAMODB"

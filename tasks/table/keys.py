@@ -6,27 +6,47 @@ from tasks.table.requests import SNAPSHOT_KEY, Item
 
 
 class Keys(msgspec.Struct, frozen=True):
-    """The keys of one market's items: `34`, or `10000002#34` in a table that several regions share."""
+    """The keys of one market's items.
 
-    region_id: int | None = None  # None: the table has one market
+    With key `type` the table has one market, and partition key `pk` is the item type's id. With `market_type` it has
+    any number: `pk` is the market's id, and the sort key `sk` the item type's.
+    """
+
+    market_id: int | None = None  # None: key `type`
 
     @property
-    def prefix(self) -> str:
-        """What the keys of all records begin with."""
-        return f"{self.region_id}#" if self.region_id else ""
+    def schema(self) -> list[Item]:
+        """The key schema of the table, as DynamoDB has it."""
+        sort = [{"AttributeName": "sk", "KeyType": "RANGE"}] if self.market_id else []
+        return [{"AttributeName": "pk", "KeyType": "HASH"}, *sort]
+
+    @property
+    def attributes(self) -> list[Item]:
+        """The attributes of the schema: strings."""
+        return [{"AttributeName": part["AttributeName"], "AttributeType": "S"} for part in self.schema]
 
     @property
     def snapshot(self) -> Item:
         """The key of the item `#snapshot`."""
-        return {"pk": {"S": f"{SNAPSHOT_KEY}#{self.region_id}" if self.region_id else SNAPSHOT_KEY}}
+        return self.make(SNAPSHOT_KEY)
 
     def make(self, name: str) -> Item:
         """Return the key of an item type's record."""
-        return {"pk": {"S": self.prefix + name}}
+        if self.market_id:
+            return {"pk": {"S": str(self.market_id)}, "sk": {"S": name}}
+        return {"pk": {"S": name}}
 
     def read(self, item: Item) -> str:
         """Return what the item is of: an item type's id, or whatever others have put there."""
-        return str(item["pk"]["S"]).removeprefix(self.prefix)
+        return str(item["sk" if self.market_id else "pk"]["S"])
+
+    def __str__(self) -> str:
+        return describe_schema(self.schema)
 
 
 ONE_MARKET = Keys()
+
+
+def describe_schema(schema: list[Item]) -> str:
+    """Return a key schema in words: `pk (S)`, or `pk (S) and sk (S)`."""
+    return " and ".join(f"{part['AttributeName']} (S)" for part in schema)

@@ -33,5 +33,10 @@ def delete_request(key: Item) -> Item:
 def describe_request(request: Item) -> str:
     """Describe a write request in messages: `put of 34`."""
     if "PutRequest" in request:
-        return f"put of {request['PutRequest']['Item']['pk']['S']}"
-    return f"delete of {request['DeleteRequest']['Key']['pk']['S']}"
+        return f"put of {name_key(request['PutRequest']['Item'])}"
+    return f"delete of {name_key(request['DeleteRequest']['Key'])}"
+
+
+def name_key(item: Item) -> str:
+    """Return an item's key as text: `34`, or `60003760 34`."""
+    return " ".join(str(item[name]["S"]) for name in ("pk", "sk") if name in item)

@@ -1,73 +1,65 @@
-"""The item `#snapshot`, which tells readers and runs where a table stands."""
+"""The item `#snapshot`, which tells readers and runs where a market of a table stands."""
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
 from tasks.esi.answers import MAX_AHEAD, Answer
-from tasks.esi.markets import Market
+from tasks.esi.markets import Market, name_market
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.table.errors import TableError
 from tasks.table.keys import ONE_MARKET, Keys
 from tasks.table.requests import SNAPSHOT_KEY, Item
 
 UNKNOWN = datetime.fromtimestamp(0, UTC)
-FORMAT_VERSION = 1  # of the items; a table of another version is compared and rewritten, never taken as up to date
+FORMAT_VERSION = 2  # of the items; records of another version are compared and rewritten, never taken as up to date
 
 
 class Parameters(msgspec.Struct, frozen=True):
-    """What the records depend on: two runs with the same parameters and snapshot make the same table."""
+    """What records are made with, besides the orders: the same orders and parameters make the same records."""
 
-    region_id: int
     order_type: OrderType
     price: Price
     detail: Detail
 
 
 class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The item `#snapshot`: where the table stands."""
+    """The item `#snapshot`: where a market of the table stands."""
 
     state: Literal["writing", "complete"]  # writing: some records may be of the snapshot before
-    region_id: int
-    order_type: OrderType
-    price: Price
-    detail: Detail
+    market_id: int
+    region_id: int  # whose pages hold the market's orders; a structure's own id
+    parameters: Parameters
     last_modified: datetime  # names the snapshot, UTC
     expires: datetime = UNKNOWN  # until then ESI has no newer one, UTC by this side's clock
     etag: str = ""
-    pages: int = 0
-    orders: int = 0  # each counted once
+    pages: int = 0  # of the region
+    orders: int = 0  # of the market, each counted once
     records: int = 0  # while writing: as many as the table held before
     written_at: datetime = UNKNOWN  # UTC
     owner: str = ""  # of the lease while writing: who writes; when complete: who wrote. Empty: nobody writes any more
     lease: int = 0  # counted up at each change, so that two that are the same are the same
     version: int = FORMAT_VERSION
 
-    @property
-    def parameters(self) -> Parameters:
-        """The parameters that its records were made with."""
-        return Parameters(self.region_id, self.order_type, self.price, self.detail)
-
     def to_item(self, keys: Keys = ONE_MARKET) -> Item:
         """Return the item as DynamoDB takes it: dates as ISO 8601 in UTC."""
-        fields: dict[str, int | str] = msgspec.to_builtins(self)
-        return keys.snapshot | {
-            name: {"N": str(value)} if isinstance(value, int) else {"S": value} for name, value in fields.items()
-        }
+        return keys.snapshot | {name: to_attribute(value) for name, value in msgspec.to_builtins(self).items()}
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read the item.
+        """Read the item, of this format or of format 1, which had a table's one market and its parameters apart.
 
         Raises:
             TableError: an attribute is missing or of the wrong type.
         """
+        fields = {name: from_attribute(value) for name, value in item.items()}
+        if str(fields.get("version")) == "1":
+            parameters = {name: fields.get(name) for name in Parameters.__struct_fields__}
+            fields |= {"market_id": fields.get("region_id"), "parameters": parameters}
         try:
-            return msgspec.convert(
-                {name: next(iter(value.values())) for name, value in item.items()}, cls, strict=False
-            )
+            return msgspec.convert(fields, cls, strict=False)
         except msgspec.ValidationError as error:
             raise TableError(
                 f"the table's item {SNAPSHOT_KEY} is not this program's ({error}): give another table_name, or run "
@@ -76,19 +68,37 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """One generation of a market's order book, on offer."""
+    """One generation of a region's or structure's order book, on offer."""
 
     region_id: int
     last_modified: datetime  # names it, UTC
     expires: datetime  # UTC by this machine's clock; `UNKNOWN` if ESI says nothing that can be believed
     etag: str  # of the first page
     pages: int  # 1 or more
-    stored: TableSnapshot | None  # where the table stands
-    is_stored: bool  # the table holds this snapshot, made with the same parameters
+    stored: dict[int, TableSnapshot]  # where the table stands, by market, of those that it has
+    pending: list[int]  # the markets of which the table does not hold this snapshot, made with the same parameters
     answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # it was on offer, by ESI's clock
 
     def __str__(self) -> str:
         return f"{self.last_modified:%Y%m%dT%H%M%SZ}-{self.pages}p"
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the table holds it of all markets."""
+        return not self.pending
+
+
+def to_attribute(value: Any) -> Item:  # noqa: ANN401 (what a TableSnapshot holds)
+    """Return a value in DynamoDB's notation."""
+    if isinstance(value, dict):
+        return {"M": {name: to_attribute(each) for name, each in value.items()}}
+    return {"N": str(value)} if isinstance(value, int) else {"S": value}
+
+
+def from_attribute(attribute: Item) -> Any:  # noqa: ANN401 (whatever somebody has put there)
+    """Return a value of DynamoDB's notation; numbers as text."""
+    [(kind, value)] = attribute.items()
+    return {name: from_attribute(each) for name, each in value.items()} if kind == "M" else value
 
 
 def parse_snapshot(item: Item | None, table_name: str, market: Market, *, force: bool) -> TableSnapshot | None:
@@ -101,16 +111,17 @@ def parse_snapshot(item: Item | None, table_name: str, market: Market, *, force:
     """
     if item is None:
         return None
-    stored_region = item.get("region_id", {}).get("N", "")
-    if stored_region not in {"", str(market.id)} and not force:
+    stored_id = (item.get("market_id") or item.get("region_id") or {}).get("N", "")
+    if stored_id not in {"", str(market.id)} and not force:
         raise TableError(
-            f"table {table_name} holds region {stored_region}, not {market.id}: give each market its own table, such "
-            f'as table_name="{market.table_template}", or run with force to replace its records'
+            f"table {table_name} holds {name_market(int(stored_id))}, not {market.id}: give each market its own table, such "
+            f'as table_name="{market.table_template}", or several one table with key="market_type", or run with force '
+            "to replace its records"
         )
     try:
         return TableSnapshot.from_item(item)
     except TableError as error:
-        if force or stored_region:
+        if force or stored_id:
             return None
         raise TableError(f"table {table_name}: {error}") from error
 
