@@ -88,13 +88,13 @@ def write_report(table_name: str, count: int, file: Path, *, made_up: bool) -> N
 
 
 def render(
-    table_name: str, records: dict[str, Record], snapshot: TableSnapshot, runs: Sequence[Summary], source: str = UNKNOWN
+    table_name: str, records: dict[int, Record], snapshot: TableSnapshot, runs: Sequence[Summary], source: str = UNKNOWN
 ) -> str:
     """Return the report as HTML.
 
     Args:
         table_name: of the market table.
-        records: all of the table's, by `pk`.
+        records: all of the table's, by item type.
         snapshot: that the records are from.
         runs: newest first; may be empty.
         source: where the orders come from, in words.
@@ -107,7 +107,7 @@ def render(
         region=region_name(snapshot.region_id),
         snapshot=snapshot,
         written_at=datetime.now(UTC),
-        rows=sorted((int(pk), type_name(int(pk)), each["price"], each["volume"]) for pk, each in records.items()),
+        rows=[(type_id, type_name(type_id), each.price, each.volume) for type_id, each in sorted(records.items())],
         source=source,
         runs=runs,
         pictures={title: to_data_uri(png) for title, png in draw_pictures(runs).items()} if runs else {},

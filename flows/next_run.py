@@ -30,6 +30,7 @@ from tasks.reporting.reporter import report_afterwards
 from tasks.reporting.summary import Summary
 
 TAG = "follows-esi"
+AT_EXPIRES = "at-expires"  # of a deployment of the flow universe whose rounds follow each other
 SCHEDULE_LABEL = "market-data.schedule"  # of a run that follows another: the id of their schedule, and its slug
 JITTER_SECONDS = (2.0, 8.0)  # after `Expires`: ESI's makers would rather not see everyone come at once
 MOMENT = timedelta(seconds=15)
@@ -131,6 +132,12 @@ def record_parameters(client: SyncPrefectClient, flow_run: FlowRun) -> None:
 def schedule_next(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
     """Follow a run that has ended well."""
     follow_esi(flow_run, read_outcome().summary)
+
+
+def schedule_next_round(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
+    """Follow a round of a deployment with the tag `at-expires`, for when the first of its regions has something new."""
+    if AT_EXPIRES in flow_run.tags:
+        follow_esi(flow_run, read_outcome().summary)
 
 
 def follow_esi(flow_run: FlowRun, summary: Summary) -> None:

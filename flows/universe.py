@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.next_run import as_deployed
+from flows.next_run import as_deployed, schedule_next_round
 from flows.parameters import (
     Concurrency,
     DetailChoice,
@@ -29,6 +29,7 @@ from tasks.catalogue.names import list_regions
 from tasks.esi.client import Esi
 from tasks.esi.token_bucket import TokenBucket, create_limit
 from tasks.keep_region import Region, keep_regions
+from tasks.reporting.outcome import note_round
 from tasks.reporting.reporter import Reporter, name_universe_run, report_afterwards
 from tasks.reporting.universe_summary import (
     RegionError,
@@ -48,6 +49,7 @@ __all__ = ["UniverseSummary", "universe"]
     name="universe",
     description="Keeps DynamoDB tables equal to the newest snapshots of many regions' markets, or of all.",
     persist_result=False,
+    on_completion=[schedule_next_round],
 )
 def universe(
     region_ids: RegionIds = None,
@@ -66,7 +68,7 @@ def universe(
 
     Args:
         region_ids: The regions; those of markets if not given, and without these all that have a market.
-        table_name: The tables; {region_id} and {market_id} are filled in; without them all share one, by key market_type.
+        table_name: The tables; {region_id} and {market_id} are filled in; without them all markets share one.
         key: type has pk, the item type; market_type has pk, the market, and sk, the item type, for many markets.
         order_type: Which orders are aggregated, and so which item types have a record.
         price: What a record's price is; percentile_5 is the mean of the best 5 % of the volume.
@@ -124,6 +126,7 @@ def finish(summary: UniverseSummary) -> UniverseSummary:
         get_run_logger().warning(failure)
     if SHARD_TAG in flow_run.tags:
         hand_over(summary)
+    note_round([region.summary for region in summary.regions if region.summary])
     report_afterwards(write_universe_summary, summary)
     if summary.failed == len(summary.regions):
         raise RegionError(f"all of {summary.line}; the first: {summary.regions[0].failure}")

@@ -95,7 +95,7 @@ def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
         KeySchemaError: the table has other keys than the parameter `key` asks for.
         TableError: see `tasks.table.client`.
     """
-    if table.market_id in known:
+    if table.market_id and table.market_id in known:
         return known[table.market_id]
     try:
         return table.read_snapshot()

@@ -138,7 +138,8 @@ def keep_regions(
     report.begin("Keep Region", len(regions), "regions")
     tables = [(region, table) for region in regions for _market, table in region.open_tables(connection)]
     for (region, table), found in zip(tables, read_snapshots([table for _region, table in tables]), strict=True):
-        region.known |= {table.market_id: item for item in found if table.market_id}
+        if found and table.market_id:
+            region.known[table.market_id] = found[0]
     room = threading.Semaphore(concurrency)
     futures: dict[int, PrefectFuture[Summary]] = {}
 

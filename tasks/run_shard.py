@@ -39,7 +39,8 @@ def is_server_trouble(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
 )
 def run_shard(number: int, region_ids: list[int], parameters: dict[str, Any], report: Reporter) -> list[RegionResult]:
     """Return what became of a share of the regions: all of them failed if their run did."""
-    run = start_shard(number, parameters | {"region_ids": region_ids, "shards": 1})
+    markets = {each: own for each, own in (parameters.get("markets") or {}).items() if int(each) in region_ids}
+    run = start_shard(number, parameters | {"region_ids": region_ids, "markets": markets or None, "shards": 1})
     report.count(len(region_ids))
     return read_results(run, region_ids)
 

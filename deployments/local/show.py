@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 
 from deployments.local.progress import wrap
 from tasks.catalogue.names import find_type, region_name, type_name
@@ -33,7 +32,7 @@ def show_table(table_name: str, type_wanted: str, rows: int = ROWS) -> None:
     print(title, "", *format_rows(first), "", summary, sep="\n", flush=True)  # noqa: T201 (a command's answer)
 
 
-def pick(records: dict[str, Record], type_wanted: str, table_name: str) -> dict[str, Record]:
+def pick(records: dict[int, Record], type_wanted: str, table_name: str) -> dict[int, Record]:
     """Return one type's record.
 
     Raises:
@@ -42,21 +41,21 @@ def pick(records: dict[str, Record], type_wanted: str, table_name: str) -> dict[
     type_id = int(type_wanted) if type_wanted.isdigit() else find_type(type_wanted)
     if type_id is None:
         raise ValueError(f"TYPE is {type_wanted!r}: give an item type's whole name, such as Tritanium, or its id")
-    if str(type_id) not in records:
+    if type_id not in records:
         raise ValueError(f"{table_name} has no record of {type_name(type_id)} ({type_id}): there is no order for it")
-    return {str(type_id): records[str(type_id)]}
+    return {type_id: records[type_id]}
 
 
-def turnover(row: tuple[str, Any]) -> Decimal:
+def turnover(row: tuple[int, Record]) -> Decimal:
     """Return price times volume (ISK)."""
-    traded: Decimal = row[1]["price"] * row[1]["volume"]
+    traded: Decimal = row[1].price * row[1].volume
     return traded
 
 
-def format_rows(records: Sequence[tuple[str, Record]]) -> Iterator[str]:
+def format_rows(records: Sequence[tuple[int, Record]]) -> Iterator[str]:
     """Yield the lines of a table of records; names come last because they may take several lines."""
     rows = [("type", "price (ISK)", "volume", "name")]
-    rows += [(pk, f"{one['price']:,.2f}", f"{one['volume']:,}", type_name(int(pk))) for pk, one in records]
+    rows += [(str(type_id), f"{one.price:,.2f}", f"{one.volume:,}", type_name(type_id)) for type_id, one in records]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for *numbers, name in rows:
         cells = (f"{number:>{width}}" for number, width in zip(numbers, widths, strict=True))
@@ -68,5 +67,6 @@ def describe(snapshot: TableSnapshot, records: int, shown: int) -> str:
     age_seconds = (datetime.now(UTC) - snapshot.last_modified).total_seconds()
     return (
         f"{shown:,} of {records:,} records, of {snapshot.last_modified:%Y-%m-%d %H:%M:%S} UTC, {age_seconds:,.0f} s "
-        f"old, from {snapshot.orders:,} orders on {snapshot.pages:,} pages ({snapshot.order_type}, {snapshot.price})"
+        f"old, from {snapshot.orders:,} orders on {snapshot.pages:,} pages "
+        f"({snapshot.parameters.order_type}, {snapshot.parameters.price})"
     )

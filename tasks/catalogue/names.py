@@ -17,6 +17,22 @@ class Region(NamedTuple):
     is_empty: bool  # its one page has no order
 
 
+class Hub(NamedTuple):
+    """A station where much of the trade is."""
+
+    name: str
+    region_id: int
+
+
+HUBS = {
+    60003760: Hub("Jita 4-4", 10000002),
+    60008494: Hub("Amarr", 10000043),
+    60011866: Hub("Dodixie", 10000032),
+    60004588: Hub("Rens", 10000030),
+    60005686: Hub("Hek", 10000042),
+}
+
+
 @cache
 def types() -> dict[int, str]:
     """Return the names of the item types by id, ascending."""
@@ -42,6 +58,11 @@ def type_name(type_id: int) -> str:
 def region_name(region_id: int) -> str:
     """Return a region's name, its id if unknown."""
     return regions()[region_id].name if region_id in regions() else str(region_id)
+
+
+def market_name(market_id: int) -> str:
+    """Return a hub's or a region's name, the id of any other market."""
+    return HUBS[market_id].name if market_id in HUBS else region_name(market_id)
 
 
 def region_pages(region_id: int) -> int:

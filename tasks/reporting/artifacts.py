@@ -41,12 +41,13 @@ def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[st
 
 def write_movers(client: SyncPrefectClient, summary: Summary, changes: list[Changes]) -> None:
     """Create the artifact `movers-REGION`: the types whose record differs most from the snapshot before."""
+    changed = sum(len(each.replaced) for each in changes)
     if movers := find_movers(changes):
         create_artifact(
             client,
             "table",
             json.dumps(movers),
-            f"{region_name(summary.region_id)}: {counted(sum(len(each.replaced) for each in changes), 'record')} changed until "
+            f"{region_name(summary.region_id)}: {counted(changed, 'record')} changed until "
             f"{summary.last_modified:%Y-%m-%d %H:%M} UTC. These moved most: by the ISK that the change of price, or of "
             "volume, makes of what is on offer. Types whose price and volume changed by less than 0.05 % are left out.",
             key=f"movers-{summary.region_id}",

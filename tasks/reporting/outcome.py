@@ -1,5 +1,6 @@
 """How a run ends: its final state, and what is reported once that is recorded."""
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, cast
 
@@ -12,6 +13,7 @@ from tasks.reporting.artifacts import write_movers, write_summary
 from tasks.reporting.reporter import attempt, report_afterwards, send_event
 from tasks.reporting.summary import Summary
 from tasks.table.records import Changes
+from tasks.table.snapshot import UNKNOWN
 
 
 class Outcome(NamedTuple):
@@ -30,6 +32,13 @@ def note_outcome(summary: Summary, changes: list[Changes]) -> None:
     send_outcome(summary)
 
 
+def note_round(summaries: Sequence[Summary]) -> None:
+    """Note for the hooks of a round the region that has something new first."""
+    dated = [summary for summary in summaries if summary.expires]
+    if dated:
+        _outcome.set(Outcome(min(dated, key=lambda summary: summary.expires or UNKNOWN), []))
+
+
 def send_outcome(summary: Summary, kept_by: str = "schedule") -> None:
     """Send what a run has done as an event."""
     event = "not-modified" if summary.not_modified else "stored"
@@ -46,7 +55,11 @@ def complete(summary: Summary) -> Summary:
 
 
 def read_outcome() -> Outcome:
-    """Return what the flow run of this context has done, for its hooks."""
+    """Return what the flow run of this context has done, for its hooks.
+
+    Raises:
+        LookupError: nothing has been noted.
+    """
     return _outcome.get()
 
 

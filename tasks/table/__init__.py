@@ -1,5 +1,5 @@
-"""The DynamoDB client for a market table, and `read_records` for programs that read one."""
+"""The DynamoDB client for a market table, and two functions for programs that read one."""
 
-from tasks.table.read import read_records
+from tasks.table.read import read_prices, read_records
 
-__all__ = ["read_records"]
+__all__ = ["read_prices", "read_records"]

@@ -136,13 +136,12 @@ class Table(Calls):
 
     def _scan_segment(self, segment: int, segments: int, pace: Pace) -> list[Item]:
         items: list[Item] = []
-        operation, more = "scan", {"Segment": segment, "TotalSegments": segments, "ConsistentRead": True}
+        operation, more = "scan", dict[str, Any](Segment=segment, TotalSegments=segments)
         if self.keys.market_id:
             values = {":market": {"S": str(self.keys.market_id)}}
-            more = {"KeyConditionExpression": "pk = :market", "ExpressionAttributeValues": values}
-            operation, more = "query", more | {"ConsistentRead": True}
+            operation, more = "query", {"KeyConditionExpression": "pk = :market", "ExpressionAttributeValues": values}
         while True:
-            answer = self.call(operation, pace, **more)
+            answer = self.call(operation, pace, ConsistentRead=True, **more)
             if "Items" not in answer:
                 self.count("unreadable answer")
                 raise TransientTableError(f"table {self.name}: the answer to a {operation} has no Items")

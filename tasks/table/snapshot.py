@@ -114,8 +114,8 @@ def parse_snapshot(item: Item | None, table_name: str, market: Market, *, force:
     stored_id = (item.get("market_id") or item.get("region_id") or {}).get("N", "")
     if stored_id not in {"", str(market.id)} and not force:
         raise TableError(
-            f"table {table_name} holds {name_market(int(stored_id))}, not {market.id}: give each market its own table, such "
-            f'as table_name="{market.table_template}", or several one table with key="market_type", or run with force '
+            f"table {table_name} holds {name_market(int(stored_id))}, not {market.id}: give each market its own table, "
+            f'such as table_name="{market.table_template}", or several one table with key="market_type", or run with force '
             "to replace its records"
         )
     try:
