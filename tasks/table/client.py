@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from decimal import Decimal
 from itertools import chain
+from typing import Any
 
 from boto3.dynamodb.types import TypeSerializer
 

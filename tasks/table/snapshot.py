@@ -115,8 +115,8 @@ def parse_snapshot(item: Item | None, table_name: str, market: Market, *, force:
     if stored_id not in {"", str(market.id)} and not force:
         raise TableError(
             f"table {table_name} holds {name_market(int(stored_id))}, not {market.id}: give each market its own table, "
-            f'such as table_name="{market.table_template}", or several one table with key="market_type", or run with force '
-            "to replace its records"
+            f'such as table_name="{market.table_template}", or use key="market_type", or run with force to replace its '
+            "records"
         )
     try:
         return TableSnapshot.from_item(item)
