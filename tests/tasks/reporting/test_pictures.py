@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -25,6 +25,7 @@ def heights(chart: bytes) -> list[int]:
     return [int(part[0]) for part in np.split(high, edges) if part[0]]
 
 
+@settings(max_examples=40)
 @given(
     st.lists(
         st.builds(
@@ -40,6 +41,7 @@ def heights(chart: bytes) -> list[int]:
         max_size=30,
     )
 )
+@example([make_summary(age_seconds=5e-324, state_seconds={"Fetch Pages": 5e-324})] * 2)
 def test_any_runs_can_be_drawn(runs: list[Summary]) -> None:
     """Whatever runs did, there are pictures as wide as the UI, together far below what an artifact may have."""
     drawn = draw_pictures(runs)
