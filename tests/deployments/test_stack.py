@@ -143,7 +143,7 @@ def test_docs_count_right() -> None:
         assert {number for each in found for number in ([each] if isinstance(each, str) else each)} == expected, name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the checkout as a newcomer has it, with the environments that `make setup` has made."""
     copy = tmp_path_factory.mktemp("clone") / "market-data"
