@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ from deployments.local.stack import read_automations
 from tasks.esi.credentials import load_credentials
 from tasks.table.client import Table
 from tasks.table.create import create_command
-from tests.support.servers import wait_for
+from tests.support.servers import PrefectServer, wait_for
 from tests.support.tables import scan
 
 PAGES = {
@@ -124,7 +125,17 @@ def read_exports(page: str) -> dict[str, str]:
     return dict(shlex.split(command)[1].split("=", 1) for command in commands)
 
 
-def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
+@pytest.fixture
+def empty_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """A server of its own: the limit of ESI's tokens that commands create would hold up the runs of other tests."""
+    server = PrefectServer(tmp_path)
+    for name, value in server.settings.items():
+        monkeypatch.setenv(name, value)
+    yield server.api
+    server.stop()
+
+
+def test_prefect_commands_deploy_and_schedule(empty_api: Api) -> None:
     """The README's way to a Prefect server: pool, deploy, schedule on; the server then schedules runs by itself."""
     assert "prefect work-pool create market-data --type process" in COMMANDS
     run("prefect work-pool create market-data --type process")
@@ -132,9 +143,9 @@ def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
     assert "python -m deployments.automations" in COMMANDS
     assert run("python -m deployments.automations").count(": created, ") == len(read_automations())
     assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
-    found = api.find_deployment("market-data/venal")
+    found = empty_api.find_deployment("market-data/venal")
     run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")
-    wait_for(lambda: bool(scheduled_runs(api, found)), "a scheduled run")
+    wait_for(lambda: bool(scheduled_runs(empty_api, found)), "a scheduled run")
     started = [
         page for page in PAGES for command in find_commands(page) if command.startswith("prefect deployment run")
     ]
