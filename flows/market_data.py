@@ -26,7 +26,7 @@ from tasks.fetch_pages import MAX_SNAPSHOTS, fetch_pages, is_whole, moved_on_aga
 from tasks.get_page_count import get_page_count
 from tasks.reporting import telemetry
 from tasks.reporting.failure import explain_failure
-from tasks.reporting.outcome import keep_summary, report_outcome
+from tasks.reporting.outcome import complete, keep_summary, report_outcome
 from tasks.reporting.reporter import name_run
 from tasks.reporting.summary import Summary
 from tasks.run import Run, open_run
@@ -87,7 +87,7 @@ def market_data(
         Table(fill_in(table_name, region_id), store_concurrency, shared_by) as table,
         open_run(find_market(region_id), parameters, esi, table, force=force) as run,
     ):
-        return keep_table(run)
+        return complete(keep_table(run))
 
 
 def keep_table(run: Run) -> Summary:

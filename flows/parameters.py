@@ -112,6 +112,7 @@ RegionIds = Annotated[
     or_give("a list of regions' ids, such as [10000002, 10000043], or nothing for all that have a market"),
 ]
 Concurrency = Annotated[int, Field(ge=1, le=113), or_give("1 to 113, the regions at once")]
+Shards = Annotated[int, Field(ge=1, le=50), or_give("1 to 50, the runs that share the regions")]
 Force = Annotated[bool, or_give("true or false")]
 TableName = Annotated[str, AfterValidator(check_table_name), or_give("3 to 255 letters, digits and _ . -")]
 KeepDays = Annotated[

@@ -22,7 +22,7 @@ from tasks.esi.client import Esi
 from tasks.esi.credentials import sign_in
 from tasks.esi.markets import find_market
 from tasks.reporting.failure import explain_failure
-from tasks.reporting.outcome import keep_summary, report_outcome
+from tasks.reporting.outcome import complete, keep_summary, report_outcome
 from tasks.reporting.reporter import name_run
 from tasks.reporting.summary import Summary
 from tasks.run import open_run
@@ -76,7 +76,7 @@ def structure_market(
         Table(fill_in_structure(table_name, structure_id), store_concurrency) as table,
         open_run(find_market(structure_id), parameters, esi, table, force=force) as run,
     ):
-        return keep_table(run)
+        return complete(keep_table(run))
 
 
 if __name__ == "__main__":

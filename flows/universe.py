@@ -1,4 +1,4 @@
-"""The flow `universe`: all regions' markets, each by a run of its own of the flow `market-data`."""
+"""The flow `universe`: many regions' markets, or all, in one process, or dealt out to several."""
 
 import sys
 import time
@@ -6,25 +6,38 @@ from typing import Any, cast
 
 from prefect import flow
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.market_data import market_data
 from flows.next_run import as_deployed
 from flows.parameters import (
     Concurrency,
     DetailChoice,
+    FetchConcurrency,
     KeyChoice,
     PriceChoice,
     RegionIds,
+    Shards,
     Sides,
+    StoreConcurrency,
     TableTemplate,
     check_tables,
+    fill_in,
 )
 from tasks.catalogue.names import list_regions
-from tasks.esi.token_bucket import create_limit
+from tasks.esi.client import Esi
+from tasks.esi.token_bucket import TokenBucket, create_limit
+from tasks.keep_region import Region, keep_regions
 from tasks.reporting.reporter import Reporter, name_universe_run, report_afterwards
-from tasks.reporting.universe_summary import UniverseSummary, summarize_universe, write_universe_summary
-from tasks.run_region import RegionError, RegionRun, find_workers, run_regions
+from tasks.reporting.universe_summary import (
+    RegionError,
+    UniverseSummary,
+    summarize_universe,
+    write_universe_summary,
+)
+from tasks.run_shard import SHARD_TAG, deal_out, hand_over, has_worker, run_shards
+from tasks.table.connection import open_connection
+from tasks.table.snapshot import Parameters
 
 __all__ = ["UniverseSummary", "universe"]
 
@@ -44,6 +57,9 @@ def universe(
     price: PriceChoice = "min",
     detail: DetailChoice = "compact",
     concurrency: Concurrency = 8,
+    fetch_concurrency: FetchConcurrency = 20,
+    store_concurrency: StoreConcurrency = 8,
+    shards: Shards = 1,
 ) -> UniverseSummary:
     """Bring many regions' records to their newest snapshots, the largest region first.
 
@@ -54,30 +70,57 @@ def universe(
         order_type: Which orders are aggregated, and so which item types have a record.
         price: What a record's price is; percentile_5 is the mean of the best 5 % of the volume.
         detail: compact is price and volume; full and fuzzwork add the maps buy and sell.
-        concurrency: Regions at once.
+        concurrency: Regions at once, in each shard.
+        fetch_concurrency: Pages in flight at once, of all regions of a shard together.
+        store_concurrency: BatchWriteItem calls in flight at once, of all regions of a shard together.
+        shards: Runs of universe/shard that share the regions; 1 keeps all in this process.
 
     Returns:
         What became of each region, and of all together. A region that fails does not keep the others from theirs.
 
     Raises:
-        ValueError: several regions would share a table whose keys do not tell them apart; or ESI_TOKENS is no number.
+        ValueError: several regions would share a table whose keys do not tell them apart.
         RegionError: all of them failed.
     """
     started = time.monotonic()
-    runs = [RegionRun(region_id) for region_id in list_regions(region_ids)]
-    check_tables(len(runs), table_name, key)
-    parameters = {"table_name": table_name, "key": key, "order_type": order_type, "price": price, "detail": detail}
-    with_workers = find_workers()
-    if with_workers:
-        create_limit()
+    ids = list_regions(region_ids)
+    check_tables(len(ids), table_name, key)
     with Reporter() as report:
-        report.begin("Run Region", len(runs), "regions")
-        results = run_regions(runs, parameters, None if with_workers else market_data, concurrency, report)
-    summary = summarize_universe(results, time.monotonic() - started)
+        if shards > 1 and has_worker():
+            create_limit()
+            given = {name: value for name, value in flow_run.parameters.items() if name not in {"region_ids", "shards"}}
+            results = run_shards(deal_out(ids, shards), given, report)
+        else:
+            with (
+                TokenBucket() as tokens,
+                Esi.from_environment(fetch_concurrency, tokens) as esi,
+                open_connection(store_concurrency) as connection,
+            ):
+                regions = [
+                    Region(
+                        Parameters(region_id, order_type, price, detail),
+                        fill_in(table_name, region_id),
+                        esi,
+                        region_id if key == "region_type" else None,
+                    )
+                    for region_id in ids
+                ]
+                results = keep_regions(regions, connection, concurrency, report)
+    return finish(summarize_universe(results, time.monotonic() - started))
+
+
+def finish(summary: UniverseSummary) -> UniverseSummary:
+    """Report a round, and end its run with the summary's line as its state's message.
+
+    Raises:
+        RegionError: all regions failed.
+    """
     for failure in [result.failure for result in summary.regions if result.failure]:
         get_run_logger().warning(failure)
+    if SHARD_TAG in flow_run.tags:
+        hand_over(summary)
     report_afterwards(write_universe_summary, summary)
-    if summary.failed == len(runs):
+    if summary.failed == len(summary.regions):
         raise RegionError(f"all of {summary.line}; the first: {summary.regions[0].failure}")
     return cast("UniverseSummary", Completed(message=summary.line, data=summary))  # which Prefect unwraps
 

@@ -1,5 +1,6 @@
 """Get Page Count: which snapshot ESI offers, of how many pages, and whether the table has it already."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from prefect import task
@@ -7,10 +8,11 @@ from prefect import task
 from tasks.esi.answers import MAX_AHEAD, Answer
 from tasks.esi.errors import NotFoundError, RefusedError, TransientError
 from tasks.esi.markets import Market
-from tasks.retries import NOT_KEPT, RETRIED, kept_snapshots
+from tasks.retries import NOT_KEPT, RETRIED, forget_pages, kept_snapshots
 from tasks.run import Run
 from tasks.table.create import create_missing
 from tasks.table.errors import MissingTableError
+from tasks.table.requests import Item
 from tasks.table.snapshot import UNKNOWN, Snapshot, TableSnapshot, is_fresh, is_newer, made_alike, parse_snapshot
 
 PAGE_SECONDS = 0.2  # from request to answer; fetch_concurrency pages come at once
@@ -23,20 +25,26 @@ def get_page_count(run: Run) -> Snapshot:
     run.report.begin("Get Page Count")
     snapshot = find_snapshot(run)
     run.report.tag(snapshot.region_id, snapshot.last_modified)
-    if kept := [] if snapshot.is_stored else kept_snapshots():
+    if snapshot.is_stored:
+        forget_pages()
+    elif kept := kept_snapshots():
         news = "still on offer: its pages are not fetched again" if str(snapshot) in kept else "gone: starting over"
         run.log.info("an earlier attempt has kept pages of %s, which is %s", ", ".join(kept), news)
     return snapshot
 
 
-def find_snapshot(run: Run) -> Snapshot:
+def find_snapshot(run: Run, read: Callable[[], Item | None] | None = None) -> Snapshot:
     """Return the snapshot on offer, and whether the table has it already.
+
+    Args:
+        run: of which market, into which table.
+        read: returns the item `#snapshot`; by GetItem if not given.
 
     Raises:
         EsiError: ESI does not say.
         TableError: the table cannot be read, or is another market's.
     """
-    stored = read_stored(run)
+    stored = read_stored(run, read or run.table.read_snapshot)
     ours = None if run.force else made_alike(stored, run.parameters)
     if ours and is_fresh(ours, datetime.now(UTC)):
         run.log.info("not modified: ESI has nothing newer than %s before %s", ours.last_modified, ours.expires)
@@ -57,7 +65,7 @@ def find_snapshot(run: Run) -> Snapshot:
     return offered(answer, run.market.id, stored)
 
 
-def read_stored(run: Run) -> TableSnapshot | None:
+def read_stored(run: Run, read: Callable[[], Item | None]) -> TableSnapshot | None:
     """Return where the table stands, None if it holds nothing of ours; a missing table on this machine is created.
 
     Raises:
@@ -66,7 +74,7 @@ def read_stored(run: Run) -> TableSnapshot | None:
         TableError: the table is another market's, and `force` is not set.
     """
     try:
-        return parse_snapshot(run.table.read_snapshot(), run.table.name, run.market, force=run.force)
+        return parse_snapshot(read(), run.table.name, run.market, force=run.force)
     except MissingTableError as error:
         create_missing(run.table, error)
         return None

@@ -11,10 +11,11 @@ from prefect.logging import get_run_logger
 
 from tasks.esi.client import Esi
 from tasks.esi.markets import Market
-from tasks.reporting.outcome import complete
+from tasks.reporting.outcome import note_outcome
 from tasks.reporting.reporter import Reporter
 from tasks.reporting.summary import Summary, summarize
-from tasks.retries import forget_old_pages, forget_pages
+from tasks.reporting.timing import Timing
+from tasks.retries import forget_old_pages
 from tasks.table.client import Table
 from tasks.table.lease import Lease
 from tasks.table.records import Book, Changes
@@ -28,9 +29,10 @@ class Run(msgspec.Struct, frozen=True):
     parameters: Parameters  # what the records are made with
     esi: Esi
     lease: Lease  # on the table
-    report: Reporter
+    report: Timing
     force: bool  # run even if the snapshot is stored, and accept one that has shrunk
     started: float  # monotonic time
+    end: Callable[[Summary, Changes | None], None]  # is given what the run has done
     get_logger: Callable[[], Logger | LoggerAdapter[Any]] = get_run_logger  # of the state that calls it
 
     @property
@@ -46,13 +48,12 @@ class Run(msgspec.Struct, frozen=True):
     def finish(self, snapshot: Snapshot, book: Book | None = None, changes: Changes | None = None) -> Summary:
         """End the run, and return its summary; without a book and changes the table had the snapshot already."""
         self.report.end()
-        forget_pages()
         seconds = time.monotonic() - self.started
         summary = summarize(
             snapshot, self.parameters, self.table, self.esi, self.report.seconds, seconds, book, changes
         )
-        self.report.hand_up(summary)
-        return complete(summary, changes)
+        self.end(summary, changes)
+        return summary
 
 
 @contextmanager
@@ -60,4 +61,4 @@ def open_run(market: Market, parameters: Parameters, esi: Esi, table: Table, *, 
     """Open a flow run's report and its lease on the table, until the block ends."""
     forget_old_pages()
     with Reporter() as report, Lease(table) as lease:
-        yield Run(market, parameters, esi, lease, report, force, time.monotonic())
+        yield Run(market, parameters, esi, lease, report, force, time.monotonic(), note_outcome)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from prefect import task
 
-from tasks.retries import NOT_KEPT, RETRIED, Work
+from tasks.retries import NOT_KEPT, RETRIED, Work, forget_pages
 from tasks.run import Run
 from tasks.table.guards import refuse_older, refuse_shrunk
 from tasks.table.lease import LeaseLostError
@@ -45,6 +45,7 @@ def complete_table(book: Book, snapshot: Snapshot, run: Run) -> None:
     """Turn `#snapshot` to `complete`, and release the lease: from now on the table is this snapshot."""
     run.report.begin("Store Records")
     finish_writing(book, snapshot, run)
+    forget_pages()
 
 
 def begin_writing(book: Book, snapshot: Snapshot, run: Run) -> Changes:

@@ -25,14 +25,23 @@ class Outcome(NamedTuple):
 _outcome: ContextVar[Outcome] = ContextVar("outcome")  # of this context's flow run: Prefect calls its hooks in it
 
 
-def complete(summary: Summary, changes: Changes | None) -> Summary:
-    """End the flow run with the summary's line as its state's message.
+def note_outcome(summary: Summary, changes: Changes | None) -> None:
+    """Note what the flow run of this context has done, for its hooks, and send it as an event."""
+    _outcome.set(Outcome(summary, changes))
+    send_outcome(summary)
+
+
+def send_outcome(summary: Summary, kept_by: str = "schedule") -> None:
+    """Send what a run has done as an event."""
+    event = "not-modified" if summary.not_modified else "stored"
+    attempt(send_event, event, summary.region_id, summary.model_dump(mode="json"), kept_by)
+
+
+def complete(summary: Summary) -> Summary:
+    """End a flow run, or a task run, with the summary's line as its state's message.
 
     Prefect unwraps the state: a caller gets the summary.
     """
-    _outcome.set(Outcome(summary, changes))
-    event = "not-modified" if summary.not_modified else "stored"
-    attempt(send_event, event, summary.region_id, summary.model_dump(mode="json"))
     name = "NotModified" if summary.not_modified else "Completed"
     return cast("Summary", Completed(name=name, message=summary.line, data=summary))
 

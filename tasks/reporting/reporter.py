@@ -6,7 +6,6 @@ its process does, and what the API refuses is a warning in the run's log.
 
 import contextvars
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,29 +19,24 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from pydantic import BaseModel
 
 from tasks.catalogue.names import name_region, region_name, regions
 from tasks.reporting.progress import Progress, show_progress, watcher
+from tasks.reporting.timing import Timing
 
-UNIVERSE_TAG = "universe"  # of the deployment whose runs the flow universe starts
-SUMMARY_LABEL = "market-data.summary"
 FRESH_SECONDS = 900.0  # data that are older are stale: three snapshots
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Reporter:
+class Reporter(Timing):
     """Reports on one flow run. Use it as a context manager, in the flow; what is not sent by its end is sent later."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}  # by state
+        super().__init__()
         self._logger = get_run_logger()
         self._watch = watcher.get()
-        self._lock = threading.Lock()
-        self._progress: Progress | None = None  # of the present state
-        self._started = 0.0  # monotonic time
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reporter")
         self._stack = ExitStack()
 
@@ -54,53 +48,24 @@ class Reporter:
         self._thread.submit(self._stack.close)
         self._thread.shutdown(wait=False)
 
-    def begin(self, state: str, total: int = 0, unit: str = "") -> None:
-        """Note that a state begins, and so the one before ends; do nothing if this one is under way.
+    def show_begin(self, progress: Progress) -> None:
+        """Log that a state begins, and follow its work with a progress artifact."""
+        of = f": {progress.total:,} {progress.unit}" if progress.total else ""
+        self._logger.info("%s begins%s", progress.name, of)
+        if progress.total:
+            self.later(show_progress, progress)
+            if self._watch:
+                self._watch(progress)
 
-        Args:
-            state: its name.
-            total: how much work it has; with it, a progress artifact follows the work.
-            unit: of the work.
-        """
-        with self._lock:
-            if self._progress and self._progress.name == state:
-                return
-            self._end(well=True)
-            self._progress, self._started = Progress(state, total, unit), time.monotonic()
-            self._logger.info("%s begins%s", state, f": {total:,} {unit}" if total else "")
-            if total:
-                self.later(show_progress, self._progress)
-                if self._watch:
-                    self._watch(self._progress)
-
-    def count(self, number: int) -> None:
-        """Count work of the present state that is done."""
-        if self._progress:
-            self._progress.count(number)
-
-    def end(self, *, well: bool = True) -> None:
-        """Note that the present state ends."""
-        with self._lock:
-            self._end(well=well)
-
-    def _end(self, *, well: bool) -> None:
-        if not self._progress:
-            return
-        progress, seconds = self._progress, time.monotonic() - self._started
-        progress.end(well=well)
-        self.seconds[progress.name] = self.seconds.get(progress.name, 0.0) + seconds
-        self._logger.info("%s ends after %.2f s%s", progress.name, seconds, f": {progress}" if progress.total else "")
-        self._progress = None
+    def show_end(self, progress: Progress, seconds: float) -> None:
+        """Log that a state ends."""
+        of = f": {progress}" if progress.total else ""
+        self._logger.info("%s ends after %.2f s%s", progress.name, seconds, of)
 
     def tag(self, region_id: int, last_modified: datetime) -> None:
         """Tag the flow run with its region and its snapshot."""
         news = [f"region:{region_id}", f"snapshot:{last_modified:%Y-%m-%dT%H:%M:%SZ}"]
         self.later(add_tags, str(flow_run.id), [*flow_run.tags, *news])
-
-    def hand_up(self, summary: BaseModel) -> None:
-        """Leave the summary of a run that the flow `universe` started where that flow finds it."""
-        if UNIVERSE_TAG in flow_run.tags:
-            self.later(add_label, str(flow_run.id), SUMMARY_LABEL, summary.model_dump_json())
 
     def later(
         self, function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
@@ -166,20 +131,21 @@ def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> No
     client.update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
 
 
-def add_label(client: SyncPrefectClient, flow_run_id: str, name: str, value: str) -> None:
-    """Add a label to a flow run."""
-    client.update_flow_run_labels(UUID(flow_run_id), {name: value})
+def send_event(event: str, region_id: int, payload: dict[str, Any], kept_by: str = "schedule") -> None:
+    """Emit `market.snapshot.EVENT` for a region, and with a run's summary `market-data.fresh` or `.stale`.
 
+    A run may end well while the table's data stay old.
 
-def send_event(event: str, region_id: int, payload: dict[str, Any]) -> None:
-    """Send the event `market.snapshot.EVENT` of a region, and with a run's summary `market-data.fresh` or `.stale`.
-
-    A run that ends well is no news of a table whose data stay old.
+    Args:
+        event: such as `stored`.
+        region_id: of the market.
+        payload: of the event.
+        kept_by: `schedule`, or `universe`, whose regions are stale later.
     """
     resource = {
         "prefect.resource.id": f"market.region.{region_id}",
         "prefect.resource.name": region_name(region_id),
-        "market.kept-by": UNIVERSE_TAG if UNIVERSE_TAG in flow_run.tags else "schedule",  # stale sooner or later
+        "market.kept-by": kept_by,
     }
     emit_event(f"market.snapshot.{event}", resource, payload=payload)
     if (age_seconds := payload.get("age_seconds")) is not None:

@@ -1,4 +1,4 @@
-"""What a run of many regions did: each one's result, and all together."""
+"""What a round of many regions did: each one's result, and all together."""
 
 from collections import Counter
 from typing import Literal
@@ -12,6 +12,10 @@ from tasks.reporting.costs import cost_of_run
 from tasks.reporting.summary import Summary, counted
 
 KEY = "summary-universe"
+
+
+class RegionError(Exception):
+    """No region could be kept."""
 
 
 class RegionResult(BaseModel):
@@ -60,9 +64,25 @@ class UniverseSummary(BaseModel):
         )
 
 
-def summarize_universe(results: dict[int, Summary | Exception], seconds: float) -> UniverseSummary:
-    """Return the summary of a run of many regions, from each one's own or why it has none."""
-    regions = [describe_result(region_id, result) for region_id, result in results.items()]
+def list_results(results: dict[int, Summary | Exception]) -> list[RegionResult]:
+    """Return what became of regions, from each one's summary, or why it has none."""
+    return [describe_result(region_id, result) for region_id, result in results.items()]
+
+
+def describe_result(region_id: int, result: Summary | Exception) -> RegionResult:
+    """Return what became of a region."""
+    if isinstance(result, Exception):
+        return fail_region(region_id, str(result) or type(result).__name__)
+    return RegionResult(region_id=region_id, state="not modified" if result.not_modified else "stored", summary=result)
+
+
+def fail_region(region_id: int, why: str) -> RegionResult:
+    """Return the result of a region that failed."""
+    return RegionResult(region_id=region_id, state="failed", summary=None, failure=f"region {region_id}: {why}")
+
+
+def summarize_universe(regions: list[RegionResult], seconds: float) -> UniverseSummary:
+    """Return the summary of a round, from each region's result."""
     summaries = [region.summary for region in regions if region.summary]
     states = Counter(region.state for region in regions)
     write_units = sum(summary.consumed_write_units for summary in summaries)
@@ -87,14 +107,6 @@ def summarize_universe(results: dict[int, Summary | Exception], seconds: float) 
         slowest_seconds=slowest.seconds if slowest else 0.0,
         seconds=round(seconds, 3),
     )
-
-
-def describe_result(region_id: int, result: Summary | Exception) -> RegionResult:
-    """Return what became of a region."""
-    if isinstance(result, Exception):
-        return RegionResult(region_id=region_id, state="failed", summary=None, failure=str(result))
-    state: Literal["stored", "not modified"] = "not modified" if result.not_modified else "stored"
-    return RegionResult(region_id=region_id, state=state, summary=result)
 
 
 def write_universe_summary(client: SyncPrefectClient, summary: UniverseSummary) -> None:

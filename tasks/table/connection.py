@@ -3,8 +3,9 @@
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -120,6 +121,16 @@ class Connection:
         except CredentialsError:
             self._opened = None  # the next call gets new ones, if there are any
             raise
+
+
+@contextmanager
+def open_connection(store_concurrency: int) -> Iterator[Connection]:
+    """Open a connection that several tables share, until the block ends."""
+    connection = Connection(store_concurrency)
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 def translate(error: ClientError | BotoCoreError, what: str, opened: Opened) -> TableError:

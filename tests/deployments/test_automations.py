@@ -19,7 +19,6 @@ from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.stack import read_automations
 from flows.next_run import TAG
-from tasks.reporting.reporter import UNIVERSE_TAG
 from tests.support.faults.server import serve_changed
 from tests.support.receiver import receive
 from tests.support.runs import ask, deploy, make_run, read_events, run_command, schedule
@@ -96,7 +95,7 @@ def store_in_universe(own_api: Api) -> None:
         "id": str(uuid.uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
         "event": "market.snapshot.stored",
-        "resource": {"prefect.resource.id": "market.region.10000006", "market.kept-by": UNIVERSE_TAG},
+        "resource": {"prefect.resource.id": "market.region.10000006", "market.kept-by": "universe"},
         "payload": {},
     }
     httpx.post(f"{own_api.url}/events", json=[event], trust_env=False).raise_for_status()

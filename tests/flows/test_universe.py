@@ -12,7 +12,7 @@ from deployments.local.market.market import Market
 from flows.command import run_flow
 from flows.universe import universe
 from tasks.catalogue.names import list_regions, regions
-from tasks.run_region import RegionError
+from tasks.reporting.universe_summary import RegionError
 from tasks.table.read import read_records
 from tasks.table.requests import Item
 from tests.support.runs import read_task_runs
@@ -132,8 +132,8 @@ def test_run_graph_shows_the_regions(api: Api, template: str) -> None:
     """Each region is a task run of its own in Prefect, and the artifact has a row for it."""
     state = universe([VENAL, SMALL], template, return_state=True)
     flow_run_id = str(state.state_details.flow_run_id)
-    names = read_task_runs(api, flow_run_id, last=f"Run Region {SMALL}")
-    assert {f"Run Region {VENAL}", f"Run Region {SMALL}"} <= set(names)
+    names = read_task_runs(api, flow_run_id, last=f"Keep Region {SMALL}")
+    assert {f"Keep Region {VENAL}", f"Keep Region {SMALL}"} <= set(names)
     summary = api.read_summary(flow_run_id)
     assert f"| Venal | {VENAL} | stored | 7 |" in summary
 

@@ -1,0 +1,134 @@
+"""Run Shard: a share of the regions, kept by a run of its own, which any worker takes."""
+
+from typing import Any
+
+import httpx
+from prefect import Task, task, unmapped
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
+from prefect.client.schemas.objects import FlowRun, State, TaskRun, WorkPoolStatus
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled, Cancelling
+
+from tasks.catalogue.names import regions
+from tasks.reporting.artifacts import create_artifact
+from tasks.reporting.reporter import Reporter
+from tasks.reporting.universe_summary import RegionResult, UniverseSummary, fail_region
+from tasks.retries import NOT_KEPT, RETRIED
+
+DEPLOYMENT = "universe/shard"
+SHARD_TAG = "shard"  # of its runs
+RESULT = "universe-shard"  # the type of the artifact that hands a shard's summary to the run that started it
+POLL_SECONDS = 2.0
+SHARD_SECONDS = 2400.0  # a region's requests end after 1,200 s, and so long it may wait for a worker
+
+
+def is_server_trouble(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Tell Prefect to retry when its own server could not be reached; the shard's run goes on meanwhile."""
+    return isinstance(state.data, httpx.TransportError | PrefectHTTPStatusError)
+
+
+@task(
+    name="Run Shard",
+    task_run_name="Run Shard {number}",
+    **RETRIED | NOT_KEPT | {"retry_condition_fn": is_server_trouble},
+)
+def run_shard(number: int, region_ids: list[int], parameters: dict[str, Any], report: Reporter) -> list[RegionResult]:
+    """Return what became of a share of the regions: all of them failed if their run did."""
+    run = start_shard(number, parameters | {"region_ids": region_ids, "shards": 1})
+    report.count(len(region_ids))
+    return read_results(run, region_ids)
+
+
+def run_shards(shares: list[list[int]], parameters: dict[str, Any], report: Reporter) -> list[RegionResult]:
+    """Run each share of the regions by a run of the deployment, all at once, and return every region's result."""
+    report.begin("Run Shard", sum(map(len, shares)), "regions")
+    found = run_shard.map(range(1, len(shares) + 1), shares, unmapped(parameters), unmapped(report)).result()
+    return [result for results in found for result in results]
+
+
+def deal_out(region_ids: list[int], shards: int) -> list[list[int]]:
+    """Deal regions out to at most `shards` shares of about as many pages each.
+
+    Args:
+        region_ids: the largest first.
+        shards: 1 or more.
+    """
+    shares: list[list[int]] = [[] for _ in range(min(shards, len(region_ids)))]
+    loads = [0] * len(shares)
+    pages = regions().pages
+    for region_id in region_ids:
+        smallest = loads.index(min(loads))
+        shares[smallest].append(region_id)
+        loads[smallest] += int(pages.get(region_id, 1))
+    return shares
+
+
+def start_shard(number: int, parameters: dict[str, Any]) -> FlowRun:
+    """Create a shard's run, once however often it is called in an attempt of this flow run, and wait for its end."""
+    return run_deployment(  # type: ignore[return-value] # no coroutine: this is no async context
+        DEPLOYMENT,
+        parameters=parameters,
+        timeout=SHARD_SECONDS,
+        poll_interval=POLL_SECONDS,
+        idempotency_key=f"{flow_run.id}-{flow_run.run_count}-{number}",
+    )
+
+
+def read_results(run: FlowRun, region_ids: list[int]) -> list[RegionResult]:
+    """Return what became of the regions of a shard's run that has ended, or has run out of time."""
+    state = run.state
+    if state is None or not state.is_final():
+        cancel(run)
+        why = f"run {run.name} had not ended after {SHARD_SECONDS:.0f} s: cancelled"
+    elif summary := read_summary(run):
+        return summary.regions
+    else:
+        why = f"run {run.name} ended as {state.name}: {state.message}"
+    return [fail_region(region_id, why) for region_id in region_ids]
+
+
+def hand_over(summary: UniverseSummary) -> None:
+    """Leave a shard's summary where the run that started it finds it.
+
+    Raises:
+        httpx.HTTPError: Prefect's server could not be reached.
+    """
+    with get_client(sync_client=True) as client:
+        create_artifact(client, RESULT, summary.model_dump(mode="json"), summary.line)
+
+
+def read_summary(run: FlowRun) -> UniverseSummary | None:
+    """Return the summary that a shard's run has handed over, None if it has not."""
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), type=ArtifactFilterType(any_=[RESULT]))
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=wanted)
+    return UniverseSummary.model_validate(found[0].data) if found else None
+
+
+def cancel(run: FlowRun) -> None:
+    """Cancel a run: at once if no worker has taken it, by its worker otherwise."""
+    is_under_way = run.state is not None and run.state.is_running()
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Cancelling() if is_under_way else Cancelled(), force=True)
+
+
+def has_worker() -> bool:
+    """Return whether the server has the deployment, and a worker to run it."""
+    if not PREFECT_API_URL.value():
+        return False
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name(DEPLOYMENT)
+            pool = client.read_work_pool(deployment.work_pool_name or "")
+        except ObjectNotFound:
+            get_run_logger().info("the server has no deployment %s: all regions run in this process", DEPLOYMENT)
+            return False
+    if pool.status != WorkPoolStatus.READY:
+        get_run_logger().info("no worker is ready in the pool %s: all regions run in this process", pool.name)
+        return False
+    return True

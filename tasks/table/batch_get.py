@@ -1,0 +1,61 @@
+"""Reads items of many tables at once."""
+
+from collections.abc import Sequence
+
+from tasks.table.client import Table
+from tasks.table.errors import MissingTableError, ThrottledError
+from tasks.table.pace import Pace
+from tasks.table.requests import Item
+
+MOST_KEYS = 100  # DynamoDB's own limit for BatchGetItem
+
+
+def read_snapshots(tables: Sequence[Table]) -> list[list[Item | None]]:
+    """Return the item `#snapshot` of each table by BatchGetItem, strongly consistent.
+
+    Returns:
+        For each table a list of one item, or of None if it has no such item. Nothing for the tables of a call in which
+        one was missing: DynamoDB then answers none of its keys.
+
+    Raises:
+        TableError: see `tasks.table.client`.
+    """
+    found: list[list[Item | None]] = []
+    for start in range(0, len(tables), MOST_KEYS):
+        some = tables[start : start + MOST_KEYS]
+        try:
+            items = get_items([(table, table.keys.snapshot) for table in some])
+        except MissingTableError:
+            found += [[] for _ in some]
+        else:
+            found += [[item] for item in items]
+    return found
+
+
+def get_items(wanted: Sequence[tuple[Table, Item]]) -> list[Item | None]:
+    """Return the items of up to 100 keys, None for those that are not there; units and waits count for the first table.
+
+    Raises:
+        ThrottledError: too many calls in a row got nothing.
+        TableError: see `tasks.table.client`.
+    """
+    first, pace = wanted[0][0], Pace()
+    found: dict[tuple[str, str], Item] = {}
+    left: dict[str, Item] = {}
+    for table, key in wanted:
+        left.setdefault(table.name, {"Keys": [], "ConsistentRead": True})["Keys"].append(key)
+    while left:
+        answer = first.call("batch_get_item", Pace(), RequestItems=left)
+        responses = answer.get("Responses") or {}
+        for name, items in responses.items():
+            found.update({(name, name_key(item)): item for item in items})
+        left = answer.get("UnprocessedKeys") or {}
+        pace.note(progress=any(responses.values()))
+        if left and not first.wait_for_capacity(pace):
+            raise ThrottledError(f"table {first.name} and others: reads were left unprocessed {pace.stalled} times")
+    return [found.get((table.name, name_key(key))) for table, key in wanted]
+
+
+def name_key(item: Item) -> str:
+    """Return an item's key as text."""
+    return " ".join(str(item[name]["S"]) for name in ("pk", "sk") if name in item)
