@@ -190,7 +190,6 @@ def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.outage
-@pytest.mark.xdist_group("scale")
 @needs(not missing_programs(), "; ".join(missing_programs()))
 def test_tables_are_exact_after_kills() -> None:
     """A worker, the API servers and Redis die while two workers run three regions; nothing is left running."""
@@ -203,7 +202,6 @@ def test_tables_are_exact_after_kills() -> None:
 
 
 @pytest.mark.outage
-@pytest.mark.xdist_group("scale")
 @needs(not missing_programs(), "; ".join(missing_programs()))
 def test_nothing_is_left_when_it_is_stopped() -> None:
     """Ctrl-C while everything is up ends every process and removes the databases' folder."""

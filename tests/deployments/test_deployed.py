@@ -29,7 +29,7 @@ SMALL, STRUCTURE = 10000003, 1_000_000_000_002
 SAVE = "from prefect.blocks.system import Secret; Secret"
 NAMES = ["all", "universe", "tranquility", "structure", "region"]
 
-pytestmark = [pytest.mark.outage, pytest.mark.xdist_group("deployed"), pytest.mark.usefixtures("store_url")]
+pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 
 
 @pytest.fixture

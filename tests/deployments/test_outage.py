@@ -67,7 +67,6 @@ def worker(start_worker: Callable[[], Child]) -> Child:
     return start_worker()
 
 
-@pytest.mark.xdist_group("killed runs")
 def test_retry_goes_on_from_the_failed_state(
     own_api: Api,
     worker: Child,
@@ -117,7 +116,6 @@ def read_log(own_api: Api, run_id: str) -> list[str]:
     return [line["message"] for line in found]
 
 
-@pytest.mark.xdist_group("killed runs")
 @pytest.mark.parametrize(
     ("automation", "deployment", "state", "heartbeat_seconds"),
     [
@@ -158,7 +156,6 @@ def test_killed_run_is_crashed(
     httpx.delete(f"{own_api.url}/automations/{known}", trust_env=False).raise_for_status()
 
 
-@pytest.mark.xdist_group("killed server")
 def test_run_outlives_an_outage_of_the_server(
     own_server: PrefectServer, worker: Child, market: Faulty, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
@@ -177,7 +174,6 @@ def test_run_outlives_an_outage_of_the_server(
     assert worker.is_running()
 
 
-@pytest.mark.xdist_group("killed server")
 def test_slot_comes_back_after_worker_and_server_died(
     own_server: PrefectServer, worker: Child, start_worker: Callable[[], Child], table_name: str
 ) -> None:

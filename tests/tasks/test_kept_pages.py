@@ -23,7 +23,7 @@ from tests.support.tables import expire, records, scan
 from tests.support.truth import truth
 from tests.support.worlds import VENAL, Clock, Faulty
 
-pytestmark = [pytest.mark.outage, pytest.mark.xdist_group("kept pages"), pytest.mark.usefixtures("served", "store_url")]
+pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("served", "store_url")]
 
 Execute = Callable[[FlowRun], None]
 
