@@ -29,7 +29,8 @@ PAGES = {
 }
 # What runs the commands of the pages, by how these begin.
 RUN_BY = {
-    "make (run|up|status)": "tests/deployments/test_stack.py",
+    "make run": "tests/deployments/test_make_run.py",
+    "make (up|status)": "tests/deployments/test_make_up.py",
     "make report": "tests/deployments/test_report.py",
     "make lint test outages": ".ci/run",
     "make chaos": "tests/support/chaos/test_chaos.py",
