@@ -12,7 +12,6 @@ import httpx
 import msgspec
 
 from benchmarks.tables import SEED
-from deployments.local.api import Api
 from deployments.local.environment import (
     POOL,
     STATE,
@@ -25,6 +24,7 @@ from deployments.local.environment import (
 )
 from deployments.local.processes import Child, ChildError, adopt_orphans, free_port, stop_orphans
 from deployments.local.stack import answers, prefect, rest_of_line, server_command
+from tests.support.api import Api
 
 T = TypeVar("T")
 FOLDER = STATE / "bench"

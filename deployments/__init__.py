@@ -1,1 +1,1 @@
-"""What it takes to run the flows somewhere."""
+"""Run the flows: the embedded stack, Docker, Kubernetes, AWS, and commands for operators."""

@@ -1,21 +1,25 @@
-"""Creates what deployments need on the server: the automations of automations.yaml, and the limit of ESI's tokens.
+"""Create or update what deployments need on a Prefect server: automations, and the limit on ESI's tokens.
 
-Those that are there are brought up to date; whom automations tell, and `ESI_TOKENS`, are settings.
+The automations are those of automations.yaml; ESI_TOKENS sets the limit.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
-from prefect.client.orchestration import get_client
+import msgspec
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectException
 
-from deployments.local.stack import read_automations
+from deployments.local.progress import fail
 from tasks.esi.token_bucket import LIMIT, create_limit
 
+FILE = Path(__file__).with_name("automations.yaml")
+DO_NOTHING = {"type": "do-nothing"}
 SUBJECT = "{{ automation.name }}"
 BODY = (
     "{{ automation.description.splitlines()[0] }}\n\n"
@@ -24,63 +28,71 @@ BODY = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit code."""
+    """Run the command line and return the exit code."""
     parser = argparse.ArgumentParser("python -m deployments.automations", description=__doc__)
     parser.add_argument(
         "--notify",
         metavar="TYPE/NAME",
-        help="a notification block, as `prefect block ls` shows it, such as slack-webhook/market; without it what "
-        "happens shows in the event feed alone, as prefect.automation.triggered",
+        help="send messages through this notification block, such as slack-webhook/market (see `prefect block ls`); "
+        "without it, alerts appear only in the event feed, as prefect.automation.triggered",
     )
+    notify = parser.parse_args(arguments).notify
     try:
-        apply(parser.parse_args(arguments).notify)
+        with get_client(sync_client=True) as client:
+            action = find_notification(client, notify) if notify else DO_NOTHING
+            print(*apply_automations(client, read_automations(), action), sep="\n")  # noqa: T201 (a command's answer)
         print(f"{LIMIT}: {create_limit():,} tokens in 15 minutes")  # noqa: T201 (a command's answer)
     except (PrefectException, ValueError, httpx.HTTPError) as error:
-        print(f"no automations: {error}", file=sys.stderr)  # noqa: T201 (a command's answer)
-        return 1
+        return fail(f"no automations: {error}")
     return 0
 
 
-def apply(notify: str | None) -> None:
-    """Bring the automations of the server that PREFECT_API_URL names up to date, and say what was done.
+def read_automations() -> list[dict[str, Any]]:
+    """Return the automations that ship with the deployments, as Prefect's API takes them."""
+    return msgspec.yaml.decode(FILE.read_bytes(), type=dict[str, list[dict[str, Any]]])["automations"]
 
-    Args:
-        notify: the slug of a notification block, with its type's.
+
+def find_notification(client: SyncPrefectClient, block: str) -> dict[str, str]:
+    """Return the action that sends a message through a block, given as `slack-webhook/market`.
 
     Raises:
-        ValueError: there is no such block.
-        PrefectException: the server refused.
+        ValueError: the server has no such block.
     """
-    with get_client(sync_client=True) as client:
-        action = {"type": "do-nothing"}
-        if notify:
-            kind, _, name = notify.partition("/")
-            try:
-                block = client.read_block_document_by_name(name, kind)
-            except ObjectNotFound as error:
-                raise ValueError(f"{notify!r} is no block of this server: see `prefect block ls`") from error
-            action = {
-                "type": "send-notification",
-                "block_document_id": str(block.id),
-                "subject": SUBJECT,
-                "body": BODY,
-            }
-        for wanted in with_action(read_automations(), action):
-            automation = AutomationCore.model_validate(wanted)
-            present = client.read_automations_by_name(automation.name)
-            if present:
-                client.update_automation(present[0].id, automation)
-            else:
-                client.create_automation(automation)
-            print(f"{automation.name}: {'updated' if present else 'created'}, {automation.actions[0].type}")  # noqa: T201
+    kind, _, name = block.partition("/")
+    try:
+        found = client.read_block_document_by_name(name, kind)
+    except ObjectNotFound as error:
+        raise ValueError(f"{block!r} is no block of this server: see `prefect block ls`") from error
+    return {"type": "send-notification", "block_document_id": str(found.id), "subject": SUBJECT, "body": BODY}
 
 
-def with_action(automations: list[dict[str, Any]], action: dict[str, str]) -> list[dict[str, Any]]:
-    """Return automations with an action in place of each that does nothing."""
-    return [
-        automation | {"actions": [action if each["type"] == "do-nothing" else each for each in automation["actions"]]}
-        for automation in automations
-    ]
+def apply_automations(
+    client: SyncPrefectClient, automations: list[dict[str, Any]], action: dict[str, str] | None = None
+) -> list[str]:
+    """Create automations, or update those of the same name.
+
+    Args:
+        client: of the server.
+        automations: as `read_automations` returns them.
+        action: replaces the action of those that do nothing; if None, they keep the action that the server has.
+
+    Returns:
+        A line for each that says what was done.
+    """
+    lines = []
+    for wanted in automations:
+        automation = AutomationCore.model_validate(wanted)
+        present = client.read_automations_by_name(automation.name)
+        if wanted["actions"] == [DO_NOTHING] and action:
+            automation = AutomationCore.model_validate(wanted | {"actions": [action]})
+        elif wanted["actions"] == [DO_NOTHING] and present:
+            automation.actions = present[0].actions
+        if present:
+            client.update_automation(present[0].id, automation)
+        else:
+            client.create_automation(automation)
+        lines.append(f"{automation.name}: {'updated' if present else 'created'}, {automation.actions[0].type}")
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write a report of a table, to be sent to somebody: one HTML file that needs nothing but a browser."""
+"""Write a report on a table as one self-contained HTML file."""
 
 import argparse
 import sys
@@ -10,6 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
+from deployments.local.progress import fail
+from deployments.status import make_parser
 from tasks.catalogue.names import region_name, type_name
 from tasks.reporting.artifacts import to_data_uri
 from tasks.reporting.costs import cost_of_run
@@ -22,36 +24,29 @@ from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 
 TEMPLATE = "report.html.jinja"
-MADE_UP = "this project's stand-in for the market: they are made up"
-UNKNOWN = "a market that is not known, since Prefect has no run of this snapshot"
+MADE_UP = "this project's market stand-in: they are made up"
+UNKNOWN = "an unknown market: Prefect has no run for this snapshot"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says and return the exit code."""
-    parser = argparse.ArgumentParser(
-        "python -m deployments.report",
-        description="Writes a report of a market table and its last runs as one HTML file. The table is read where "
-        "boto3's settings say, the runs where PREFECT_API_URL says.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--table-name", default="MarketData", metavar="NAME", help="the table")
-    parser.add_argument("--runs", type=read_runs, default=RUNS, metavar="N", help="of the last runs, 1 to 200")
+    """Run the command line and return the exit code."""
+    parser = make_parser("report", "Write a report on a market table and its last runs as one HTML file.")
+    parser.add_argument("--runs", type=read_runs, default=RUNS, metavar="N", help="how many runs to show, 1 to 200")
     parser.add_argument("--made-up", action="store_true", help="say that the orders are the stand-in's, as make does")
-    parser.add_argument("--file", type=Path, default=Path("report.html"), metavar="FILE", help="what to write")
+    parser.add_argument("--file", type=Path, default=Path("report.html"), metavar="FILE", help="the file to write")
     given = parser.parse_args(arguments)
     try:
         write_report(given.table_name, given.runs, given.file, made_up=given.made_up)
     except (TableError, OSError, ValueError, PrefectException) as error:
-        print(f"no report: {error}", file=sys.stderr)  # noqa: T201 (a command's answer)
-        return 1
+        return fail(f"no report: {error}")
     return 0
 
 
 def read_runs(value: str) -> int:
-    """Read a number of runs.
+    """Return a number of runs.
 
     Raises:
-        argparse.ArgumentTypeError: it is none that the report can show.
+        argparse.ArgumentTypeError: it is not 1 to 200.
     """
     if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 200):
         raise argparse.ArgumentTypeError(f"{value!r}: give 1 to 200")
@@ -59,18 +54,18 @@ def read_runs(value: str) -> int:
 
 
 def write_report(table_name: str, count: int, file: Path, *, made_up: bool) -> None:
-    """Write the report of a table, and print where it is.
+    """Write the report on a table and print where it is.
 
     Args:
-        table_name: of the table.
+        table_name: of a market table.
         count: of the last runs, at most.
-        file: to write; a file that is there is replaced once the new one is whole.
-        made_up: the orders are the stand-in's; what real ones did to a table of this name elsewhere is left out.
+        file: is replaced if it exists, once the report is complete.
+        made_up: whether the orders are the stand-in's; runs with other orders are then left out.
 
     Raises:
-        TableError: the table holds no whole snapshot, or cannot be read.
+        TableError: the table holds no complete snapshot, or cannot be read.
         OSError: the file cannot be written.
-        ValueError: there is something else of that name, such as a folder or a device.
+        ValueError: `file` is a folder, a device or a pipe.
         PrefectException: Prefect's server refused.
     """
     if file.exists() and not file.is_file():
@@ -88,8 +83,7 @@ def write_report(table_name: str, count: int, file: Path, *, made_up: bool) -> N
     unfinished = file.with_name(f"{file.name}.part")
     unfinished.write_text(render(table_name, records, snapshot, runs, source), encoding="utf-8")
     unfinished.replace(file)
-    size_kib = file.stat().st_size / 1024
-    size = f"{counted(len(records), 'record')}, {counted(len(runs), 'run')}, {size_kib:,.0f} KiB"
+    size = f"{counted(len(records), 'record')}, {counted(len(runs), 'run')}, {file.stat().st_size / 1024:,.0f} KiB"
     print(f"{file}: {size}")  # noqa: T201 (a command's answer)
 
 
@@ -99,10 +93,10 @@ def render(
     """Return the report as HTML.
 
     Args:
-        table_name: of the table.
+        table_name: of the market table.
         records: all of the table's, by `pk`.
-        snapshot: what they are of.
-        runs: the newest first; with none, what runs did is left out.
+        snapshot: that the records are from.
+        runs: newest first; may be empty.
         source: where the orders come from, in words.
     """
     files = FileSystemLoader(Path(__file__).parent)
@@ -113,10 +107,7 @@ def render(
         region=region_name(snapshot.region_id),
         snapshot=snapshot,
         written_at=datetime.now(UTC),
-        rows=sorted(
-            (type_id, type_name(type_id), record["price"], record["volume"])
-            for type_id, record in ((int(pk), record) for pk, record in records.items())
-        ),
+        rows=sorted((int(pk), type_name(int(pk)), each["price"], each["volume"]) for pk, each in records.items()),
         source=source,
         runs=runs,
         pictures={title: to_data_uri(png) for title, png in draw_pictures(runs).items()} if runs else {},

@@ -27,7 +27,6 @@ from tasks.get_page_count import get_page_count
 from tasks.reporting import telemetry
 from tasks.reporting.failure import explain_failure
 from tasks.reporting.outcome import complete, keep_summary, report_outcome
-from tasks.reporting.reporter import name_run
 from tasks.reporting.summary import Summary
 from tasks.run import Run, open_run
 from tasks.store_records import compare_records, complete_table, split_writes, store_records
@@ -44,7 +43,6 @@ telemetry.set_up()
     name="market-data",
     description="Keeps a DynamoDB table equal to the newest snapshot of a region's market.",
     persist_result=False,
-    flow_run_name=name_run,
     on_completion=[keep_summary, schedule_next, report_outcome],
     on_failure=[explain_failure],
 )

@@ -74,8 +74,6 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
             return body(*args, **kwargs)
         get_run_logger().info("the deployment was changed after this run was created: using its parameters of now")
         context.parameters = flow_run.parameters = parameters  # for the hooks, too
-        if callable(flow.flow_run_name):
-            flow_run.name = flow.flow_run_name()
         report_afterwards(record_parameters, flow_run)
         return body(**flow.validate_parameters(parameters))  # type: ignore[call-arg] # ParamSpec knows no names
 
@@ -126,8 +124,8 @@ def is_on(deployment: DeploymentResponse | None, schedule: DeploymentSchedule | 
 
 
 def record_parameters(client: SyncPrefectClient, flow_run: FlowRun) -> None:
-    """Show in Prefect the name and the parameters that a run has now."""
-    client.update_flow_run(flow_run.id, parameters=flow_run.parameters, name=flow_run.name)
+    """Show in Prefect the parameters that a run has now."""
+    client.update_flow_run(flow_run.id, parameters=flow_run.parameters)
 
 
 def schedule_next(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)

@@ -23,7 +23,6 @@ from tasks.esi.credentials import sign_in
 from tasks.esi.markets import find_market
 from tasks.reporting.failure import explain_failure
 from tasks.reporting.outcome import complete, keep_summary, report_outcome
-from tasks.reporting.reporter import name_run
 from tasks.reporting.summary import Summary
 from tasks.run import open_run
 from tasks.table.client import Table
@@ -35,7 +34,6 @@ from tasks.table.snapshot import Parameters
     name="structure-market",
     description="Keeps a DynamoDB table equal to the newest snapshot of a player structure's market.",
     persist_result=False,
-    flow_run_name=name_run,
     on_completion=[keep_summary, schedule_next, report_outcome],
     on_failure=[explain_failure],
 )

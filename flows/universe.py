@@ -47,7 +47,6 @@ __all__ = ["UniverseSummary", "universe"]
     name="universe",
     description="Keeps DynamoDB tables equal to the newest snapshots of many regions' markets, or of all.",
     persist_result=False,
-    flow_run_name=name_universe_run,
 )
 def universe(
     region_ids: RegionIds = None,
@@ -86,6 +85,7 @@ def universe(
     ids = list_regions(region_ids)
     check_tables(len(ids), table_name, key)
     with Reporter() as report:
+        report.rename(name_universe_run())
         if shards > 1 and has_worker():
             create_limit()
             given = {name: value for name, value in flow_run.parameters.items() if name not in {"region_ids", "shards"}}
@@ -94,7 +94,7 @@ def universe(
             with (
                 TokenBucket() as tokens,
                 Esi.from_environment(fetch_concurrency, tokens) as esi,
-                open_connection(store_concurrency) as connection,
+                open_connection(store_concurrency, concurrency) as connection,
             ):
                 regions = [
                     Region(

@@ -1,27 +1,23 @@
-"""Aggregate: one record per item type, from all orders of one snapshot, exact to the last digit.
+"""Aggregate: one record per item type, from all orders of one snapshot."""
 
-Prices are whole hundredths of an ISK (cents), so sums and products are done in integers, and a figure is rounded
-once, by the division that ends its formula.
-"""
+import importlib
+import threading
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from prefect import task
 from prefect.logging import get_run_logger
 
-from tasks.orders.choices import Detail, OrderType, Price
-from tasks.orders.columns import Orders
-from tasks.orders.details import SIDES
-from tasks.orders.exact import sum_exactly
-from tasks.orders.merge import merge_pages, select_side
-from tasks.orders.prices import PRICES
 from tasks.retries import NOT_KEPT
 from tasks.run import Run
 from tasks.table.records import Book
 from tasks.table.snapshot import Parameters
 
+if TYPE_CHECKING:
+    from tasks.orders.columns import Orders
+
 
 @task(name="Aggregate", task_run_name="Aggregate", **NOT_KEPT)
-def aggregate(pages: list[Orders], run: Run) -> Book:
+def aggregate(pages: "list[Orders]", run: Run) -> Book:
     """Return one record per item type; it uses the pages up, as `merge_pages` does."""
     run.report.begin("Aggregate")
     book = make_book(pages, run.parameters)
@@ -29,34 +25,17 @@ def aggregate(pages: list[Orders], run: Run) -> Book:
     return book
 
 
-def make_book(pages: list[Orders], parameters: Parameters) -> Book:
+def make_book(pages: "list[Orders]", parameters: Parameters) -> Book:
     """Return one record per item type, and the number of orders on both sides; it uses the pages up."""
+    # Not above: pandas takes half a second to import, and most runs find nothing to aggregate.
+    from tasks.orders.aggregation import aggregate_orders  # noqa: PLC0415
+    from tasks.orders.merge import merge_pages  # noqa: PLC0415
+
     side = parameters.order_type if parameters.detail == "compact" else "all"
     orders, count = merge_pages(pages, side)
     return Book(aggregate_orders(orders, parameters.order_type, parameters.price, parameters.detail), count)
 
 
-def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, detail: Detail) -> pd.DataFrame:
-    """Return each item type's record.
-
-    Args:
-        orders: as `merge_pages` gives them.
-        order_type: which orders decide about `price` and `volume`, and which types have a record.
-        price: what `price` is; see the function of that name in `PRICES`.
-        detail: `full` and `fuzzwork` add the columns `buy` and `sell`, of both sides whatever `order_type` is.
-
-    Returns:
-        One row per type, index `type_id` ascending; `price` float64 (ISK), `volume` object (int, units), and with
-        details `buy` and `sell`, dicts of figures by name. Empty if no order is of `order_type`.
-    """
-    chosen = select_side(orders, order_type)
-    volumes = sum_exactly(chosen.volume_remain, chosen.type_id)
-    prices = PRICES[price](chosen, order_type)
-    records = pd.DataFrame({"price": prices, "volume": pd.Series(volumes.tolist(), volumes.index, "object")})
-    if detail == "compact":
-        return records
-    describe, empty = SIDES[detail]
-    for side in ("buy", "sell"):
-        figures = describe(select_side(orders, side), side)
-        records[side] = pd.Series([figures.get(type_id, empty) for type_id in records.index], records.index, "object")
-    return records
+def import_early() -> None:
+    """Import what `make_book` needs while pages are on their way."""
+    threading.Thread(target=importlib.import_module, args=["tasks.orders.aggregation"], daemon=True).start()

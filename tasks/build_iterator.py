@@ -1,17 +1,21 @@
 """Build Iterator: page numbers to chunks, one mapped task run each."""
 
 import math
+from typing import TYPE_CHECKING, TypeAlias
 
 from prefect import task
 
-from tasks.orders.columns import Orders
 from tasks.retries import NOT_KEPT, Work
 from tasks.run import Run
 
-CHUNKS = 8  # enough to see the work move, few enough for the UI
-MAX_CHUNK_PAGES = 60  # a task run, with what Prefect's server does for it, costs as much as 10 pages
+if TYPE_CHECKING:
+    from tasks.orders.columns import Orders
 
-Chunk = Work[int, Orders]  # consecutive page numbers, 1 or more
+CHUNKS = 4  # a task run, with what Prefect's server does for it, costs as much as 10 pages
+MAX_CHUNK_PAGES = 120  # more chunks for a larger market
+ALONE_PAGES = 8  # a market of so many pages gets a chunk for each
+
+Chunk: TypeAlias = "Work[int, Orders]"  # consecutive page numbers, 1 or more
 
 
 @task(name="Build Iterator", task_run_name="Build Iterator", **NOT_KEPT)
@@ -22,8 +26,8 @@ def build_iterator(pages: int, run: Run) -> list[Chunk]:
 
 
 def split_pages(pages: int) -> list[Chunk]:
-    """Split pages 1 to `pages` into about `CHUNKS` chunks: one page each up to 8 pages, at most 60 pages each."""
-    size = min(max(1, math.ceil(pages / CHUNKS)), MAX_CHUNK_PAGES)
+    """Split pages 1 to `pages` into chunks: of one page each up to 8 pages, beyond into 4 or more, of 120 at most."""
+    size = 1 if pages <= ALONE_PAGES else min(math.ceil(pages / CHUNKS), MAX_CHUNK_PAGES)
     return [make_chunk(first, min(first + size - 1, pages)) for first in range(1, pages + 1, size)]
 
 

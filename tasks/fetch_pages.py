@@ -1,7 +1,7 @@
 """Fetch Pages: a chunk's pages, downloaded side by side, decoded straight into the columns that count."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -11,10 +11,12 @@ from prefect.transactions import get_transaction
 from tasks.build_iterator import Chunk
 from tasks.esi.answers import Answer
 from tasks.esi.errors import NotFoundError, RefusedError, TransientError
-from tasks.orders.columns import Orders, decode_orders, join_pages
 from tasks.retries import RETRIED, keep_pages
 from tasks.run import Run
 from tasks.table.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from tasks.orders.columns import Orders
 
 MAX_SNAPSHOTS = 3
 
@@ -24,7 +26,7 @@ class SnapshotMovedOn(Exception):  # noqa: N818 (no error: the run starts over)
 
 
 @task(name="Fetch Pages", task_run_name="Fetch Pages {chunk}", **RETRIED, **keep_pages())
-def fetch_pages(chunk: Chunk, snapshot: Snapshot, run: Run) -> Orders:
+def fetch_pages(chunk: Chunk, snapshot: Snapshot, run: Run) -> "Orders":
     """Return a chunk's orders; nothing, in a state named `MovedOn`, if the snapshot has moved on."""
     run.report.begin("Fetch Pages", snapshot.pages, "pages")
     try:
@@ -37,7 +39,7 @@ def fetch_pages(chunk: Chunk, snapshot: Snapshot, run: Run) -> Orders:
     return orders
 
 
-def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run) -> Orders:
+def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run) -> "Orders":
     """Return a chunk's orders; keep the pages that came even if another fails.
 
     Raises:
@@ -45,8 +47,9 @@ def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run) -> Orders:
         RefusedError: a page was refused for good.
         TransientError: a page failed this time.
     """
+    from tasks.orders.columns import join_pages  # noqa: PLC0415 (numpy, see `import_early`)
 
-    def fetch(page: int) -> Orders:
+    def fetch(page: int) -> "Orders":
         orders = fetch_page(page, snapshot, run)
         run.report.count(1)
         return orders
@@ -59,7 +62,7 @@ def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run) -> Orders:
         raise
 
 
-def fetch_page(page: int, snapshot: Snapshot, run: Run) -> Orders:
+def fetch_page(page: int, snapshot: Snapshot, run: Run) -> "Orders":
     """Download one page of a snapshot and return its orders, as `decode_orders` does.
 
     Raises:
@@ -67,6 +70,8 @@ def fetch_page(page: int, snapshot: Snapshot, run: Run) -> Orders:
         RefusedError: the answer is wrong and will stay so.
         TransientError: the answer may be right next time.
     """
+    from tasks.orders.columns import decode_orders  # noqa: PLC0415 (numpy, see `import_early`)
+
     what = f"page {page} of {run.market}"
     try:
         answer = run.esi.get(run.market, page)
@@ -103,7 +108,7 @@ def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
         )
 
 
-def is_whole(chunks: Sequence[Orders | None]) -> bool:
+def is_whole(chunks: Sequence["Orders | None"]) -> bool:
     """Return whether all chunks are there; one that found the snapshot to have moved on is None."""
     return all(orders is not None for orders in chunks)
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from prefect import task
 
+from tasks.aggregate import import_early
 from tasks.esi.answers import MAX_AHEAD, Answer
 from tasks.esi.errors import NotFoundError, RefusedError, TransientError
 from tasks.esi.markets import Market
@@ -44,7 +45,8 @@ def find_snapshot(run: Run, read: Callable[[], Item | None] | None = None) -> Sn
         EsiError: ESI does not say.
         TableError: the table cannot be read, or is another market's.
     """
-    stored = read_stored(run, read or run.table.read_snapshot)
+    item = read_item(run, read or run.table.read_snapshot)
+    stored = parse_snapshot(item, run.table.name, run.market, force=run.force)
     ours = None if run.force else made_alike(stored, run.parameters)
     if ours and is_fresh(ours, datetime.now(UTC)):
         run.log.info("not modified: ESI has nothing newer than %s before %s", ours.last_modified, ours.expires)
@@ -62,19 +64,21 @@ def find_snapshot(run: Run, read: Callable[[], Item | None] | None = None) -> Sn
         run.esi.waits.sleep(wait_seconds)
         answer = ask(run)
     run.log.info("%s: %d pages of %s", str(run.market), answer.pages, answer.last_modified)
+    import_early()
+    run.lease.start_scan(item, stored.records if stored else 0)
     return offered(answer, run.market.id, stored)
 
 
-def read_stored(run: Run, read: Callable[[], Item | None]) -> TableSnapshot | None:
-    """Return where the table stands, None if it holds nothing of ours; a missing table on this machine is created.
+def read_item(run: Run, read: Callable[[], Item | None]) -> Item | None:
+    """Return the item `#snapshot`, None if the table has none; a missing table on this machine is created.
 
     Raises:
         MissingTableError: there is no such table, and it is not to be on this machine.
         TransientTableError: it is being created.
-        TableError: the table is another market's, and `force` is not set.
+        TableError: see `tasks.table.client`.
     """
     try:
-        return parse_snapshot(read(), run.table.name, run.market, force=run.force)
+        return read()
     except MissingTableError as error:
         create_missing(run.table, error)
         return None

@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from tasks.esi.client import Esi
 from tasks.esi.markets import Market
 from tasks.reporting.outcome import note_outcome
-from tasks.reporting.reporter import Reporter
+from tasks.reporting.reporter import Reporter, name_run
 from tasks.reporting.summary import Summary, summarize
 from tasks.reporting.timing import Timing
 from tasks.retries import forget_old_pages
@@ -61,4 +61,5 @@ def open_run(market: Market, parameters: Parameters, esi: Esi, table: Table, *, 
     """Open a flow run's report and its lease on the table, until the block ends."""
     forget_old_pages()
     with Reporter() as report, Lease(table) as lease:
+        report.rename(name_run())
         yield Run(market, parameters, esi, lease, report, force, time.monotonic(), note_outcome)

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Cancelling
 
-from tasks.catalogue.names import regions
+from tasks.catalogue.names import region_pages
 from tasks.reporting.artifacts import create_artifact
 from tasks.reporting.reporter import Reporter
 from tasks.reporting.universe_summary import RegionResult, UniverseSummary, fail_region
@@ -60,11 +60,10 @@ def deal_out(region_ids: list[int], shards: int) -> list[list[int]]:
     """
     shares: list[list[int]] = [[] for _ in range(min(shards, len(region_ids)))]
     loads = [0] * len(shares)
-    pages = regions().pages
     for region_id in region_ids:
         smallest = loads.index(min(loads))
         shares[smallest].append(region_id)
-        loads[smallest] += int(pages.get(region_id, 1))
+        loads[smallest] += region_pages(region_id)
     return shares
 
 

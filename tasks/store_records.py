@@ -19,8 +19,8 @@ from tasks.table.records import Book, Changes, Record, compare, list_records, to
 from tasks.table.requests import BATCH_ITEMS
 from tasks.table.snapshot import Snapshot, TableSnapshot, parse_snapshot
 
-PARTS = 8  # mapped task runs, about
-PART_WRITES = (500, 2500)  # at least and at most in each
+PARTS = 4  # mapped task runs, about
+PART_WRITES = (500, 5000)  # at least and at most in each
 
 Batch = list[Record | str]  # at most 25 writes: records to put, keys of types to delete
 Part = Work[Batch, None]
@@ -63,7 +63,7 @@ def begin_writing(book: Book, snapshot: Snapshot, run: Run) -> Changes:
         stored = parse_snapshot(run.lease.wait(run.log.info), run.table.name, run.market, force=run.force)
         if stored and not run.force:
             refuse_older(snapshot, stored, run.table.name)
-        changes = compare(records, run.table.scan(stored.records if stored else 0))
+        changes = compare(records, run.lease.scan(stored.records if stored else 0))
         if not run.force:
             refuse_shrunk(changes, run.market)
         if not changes.writes:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deployments.local.api import Api
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
+from tests.support.api import Api
 from tests.support.servers import PrefectServer, prepare_servers, wait_for, wait_for_store
 from tests.support.worlds import Clock
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from deployments.local.api import Api
+from deployments.automations import read_automations
 from deployments.local.environment import CHECKOUT
-from deployments.local.stack import read_automations
 from flows.market_data import market_data
 from tasks.build_iterator import split_pages
 from tasks.catalogue.names import regions, types
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine
 from tasks.store_records import split_writes
 from tasks.table.records import Changes, Record
+from tests.support.api import Api
 from tests.support.deployed import DEPLOYED, FLOWS
 from tests.support.runs import read_task_runs
 from tests.support.worlds import VENAL
@@ -48,8 +48,8 @@ def test_task_runs_are_those_of_a_run(api: Api, table_name: str) -> None:
 
 def test_task_runs_are_told() -> None:
     """Pages that say how many task runs a run has all say the same."""
-    forge = count_task_runs(int(regions().pages[THE_FORGE]), len(types()))
-    everything = count_task_runs(int(regions().pages.sum()), len(types()))
+    forge = count_task_runs(regions()[THE_FORGE].pages, len(types()))
+    everything = count_task_runs(sum(region.pages for region in regions().values()), len(types()))
     (told,) = re.findall(r"up to (\d+) task runs, .* up to (\d+) \|", PAGES["docs/from-step-functions.md"])
     assert told == (str(forge), str(everything))
     assert re.findall(r"up to (\d+) task runs each", PAGES["docs/machines.md"]) == [str(forge)]
@@ -90,10 +90,10 @@ def test_automations_are_counted() -> None:
 
 def test_regions_and_pages_are_counted() -> None:
     """Where a page says how many regions or pages ESI has, it is as many as the catalogue has."""
-    whole, pages = "\n".join(PAGES.values()), regions().pages
+    whole, pages = "\n".join(PAGES.values()), {region_id: region.pages for region_id, region in regions().items()}
     for pattern, counted in (
         (r"\b(?:[Aa]ll|the) ([\d,]+) regions", len(regions())),
-        (r"regions'?[^.|]*?, ([\d,]+) pages", pages.sum()),
+        (r"regions'?[^.|]*?, ([\d,]+) pages", sum(pages.values())),
         (r"The Forge,? ([\d,]+) pages", pages[THE_FORGE]),
         (r"Venal,? ([\d,]+) pages", pages[VENAL]),
     ):
@@ -103,7 +103,7 @@ def test_regions_and_pages_are_counted() -> None:
 
 def test_costs_are_computed() -> None:
     """What pages say that a run or a month costs is what the code computes for as many pages and records."""
-    machine = cost_of_state_machine(int(regions().pages[THE_FORGE]), RECORDS)
+    machine = cost_of_state_machine(regions()[THE_FORGE].pages, RECORDS)
     tenth = cost_of_run(RECORDS / 10, 0)
     assert f"${machine:.3f}: 15,438 transitions" in PAGES["docs/from-step-functions.md"]
     assert f"${tenth:.3f} if a tenth of the records differs" in PAGES["docs/from-step-functions.md"]

@@ -13,13 +13,13 @@ import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api, Deployment
+from deployments.automations import read_automations
 from deployments.local.environment import CHECKOUT, VENV, prefect_environment
 from deployments.local.market.market import Market, make_incursions
-from deployments.local.stack import read_automations
 from tasks.esi.credentials import load_credentials
 from tasks.table.client import Table
 from tasks.table.create import create_command
+from tests.support.api import Api, Deployment
 from tests.support.servers import PrefectServer, wait_for
 from tests.support.tables import scan
 

@@ -14,10 +14,10 @@ import httpx
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
-from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from deployments.local.processes import Child
+from tests.support.api import Api
 
 SECRET = "planted-secret-77c1"
 POLICY = json.loads(Path(CHECKOUT, "deployments/aws/iam-policy.json").read_text())
@@ -43,8 +43,8 @@ def test_policy_allows_what_runs_call_and_no_more(
         target = request.headers["X-Amz-Target"]
         called.add((target.decode() if isinstance(target, bytes) else target).rsplit(".", 1)[1])
 
-    def connect_and_note(store_concurrency: int) -> object:
-        connection = connect(store_concurrency)
+    def connect_and_note(connections: int) -> object:
+        connection = connect(connections)
         connection.client.meta.events.register("before-send.dynamodb", note)
         return connection
 

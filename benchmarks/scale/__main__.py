@@ -49,7 +49,7 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--workers", type=int, default=4, help="how many (default %(default)s)")
     parser.add_argument("--no-kills", dest="kills", action="store_false", help="only measure")
-    all_regions = [int(region_id) for region_id in regions().index]
+    all_regions = list(regions())
     parser.add_argument("--regions", type=int, nargs="+", metavar="ID", default=all_regions, help="instead of all")
     return parser.parse_args()
 

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 from benchmarks.scale.process_tree import kill_all, stop_tree, tree_seconds
 from benchmarks.scale.services import Postgres, Redis, data_folder
 from benchmarks.servers import SNAPSHOT_INDEX, Market, wait_for_pages
-from deployments.local.api import Api
+from deployments.automations import read_automations
 from deployments.local.environment import (
     POOL,
     STATE,
@@ -29,10 +29,10 @@ from deployments.local.stack import (
     lock_state,
     prefect,
     raise_interrupt,
-    read_automations,
     rest_of_line,
     server_command,
 )
+from tests.support.api import Api
 
 T = TypeVar("T")
 FOLDER = STATE / "scale"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prefect reads its settings from the environment alone. Where NAME_FILE names a file, such as a Compose secret, this
-# makes NAME of what is in it, for the command and its children only: no secret stands in a compose file or an image.
+# Prefect reads settings only from the environment. If NAME_FILE names a file, such as a Compose secret, export NAME
+# with the file's content to the command and its children, so that no compose file or image contains a secret.
 set -eu
 for name in PREFECT_SERVER_DATABASE_PASSWORD PREFECT_SERVER_API_AUTH_STRING PREFECT_API_AUTH_STRING PREFECT_API_KEY; do
   eval "file=\${${name}_FILE:-}"

@@ -1,1 +1,1 @@
-"""The embedded stack: everything that the flow needs, on this machine, with no account."""
+"""The embedded stack: everything the flows need, on this machine, without an account."""

@@ -1,4 +1,4 @@
-"""The embedded stack's commands, which `make run`, `make up`, `make table` and so on call."""
+"""The embedded stack's commands: `make run`, `make up`, `make table` and so on."""
 
 import argparse
 import os
@@ -14,34 +14,18 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from deployments.local.environment import (
-    CHECKOUT,
-    DEPLOYMENTS,
-    STATE,
-    VENV,
-    Options,
-    aws_environment,
-    read_options,
-)
+from deployments.local.environment import CHECKOUT, DEPLOYMENTS, STATE, VENV, Options, aws_environment, read_options
 from deployments.local.processes import ChildError
 from deployments.local.progress import WIDTH, Progress, fail
-from deployments.local.run import FlowRunError, run_deployment
 from deployments.local.show import show_table
-from deployments.local.stack import (
-    Addresses,
-    BusyError,
-    FullDiskError,
-    Stack,
-    make_environment,
-    read_addresses,
-)
+from deployments.local.stack import Addresses, Stack, StackError, make_environment, read_addresses
 from tasks.network import is_this_machine
 from tasks.table.errors import TableError
 
 INTERRUPTED = 130
-# Of a user's own settings those that would lead boto3 away from the store that the exports name.
-LEADING_AWAY = ["AWS_PROFILE AWS_DEFAULT_PROFILE AWS_SESSION_TOKEN", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"]
-# What a user may type next, by what it is for.
+# Settings of the user that would lead boto3 away from the store that the exports name.
+MISLEADING = ["AWS_PROFILE AWS_DEFAULT_PROFILE AWS_SESSION_TOKEN", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"]
+# Commands to try next, by what they do.
 AFTER_RUN = {
     "More of the table": "{given}make table",
     "One item type": "{given}make table TYPE=Tritanium",
@@ -64,43 +48,39 @@ IN_SHELL = {
 
 
 def main() -> int:
-    """Do what the command line says; return the exit code."""
+    """Run the command line and return the exit code."""
     commands: dict[str, Callable[[Options], int | None]] = {
-        "run": run,
-        "up": up,
-        "shell": shell,
-        "table": table,
-        "status": status,
-        "report": report,
+        command.__name__: command for command in (run, up, shell, table, status, report)
     }
     parser = argparse.ArgumentParser(
         "python -m deployments.local",
-        description="The embedded stack. REGION, STORE, ESI_URL, TYPE, RUNS and VERBOSE in the environment say what.",
+        description="Run the embedded stack. The environment variables REGION, STORE, ESI_URL, TYPE, RUNS and VERBOSE "
+        "are its options.",
     )
     parser.add_argument(
         "command",
         choices=commands,
-        help="fill once, stay up, open a shell, show the table, how it stands, write a report",
+        help="fill a table once; stay up; open a shell; show the table; show its status; write a report",
     )
-    command = commands[parser.parse_args().command]
+    name = parser.parse_args().command
     try:
-        return command(read_options(os.environ, fills=command in {run, up, shell})) or 0
-    except (BusyError, ChildError, FlowRunError, FullDiskError, TableError, ValueError) as error:
-        fail(str(error))
-        return 1
+        return commands[name](read_options(os.environ, fills=name in {"run", "up", "shell"})) or 0
+    except (ChildError, StackError, TableError, ValueError) as error:
+        return fail(str(error))
     except httpx.HTTPError as error:
-        fail(f"the stack's Prefect server gave no answer ({error}): see {STATE / 'logs' / 'server.log'}")
-        return 1
+        return fail(f"the stack's Prefect server does not respond ({error}): see {STATE / 'logs' / 'server.log'}")
     except KeyboardInterrupt:
         fail("stopped; nothing is left running")
         return INTERRUPTED
 
 
 def run(options: Options) -> None:
-    """Fill the region's table once, and show its first rows."""
+    """Fill the region's table once and show its first rows."""
     with Progress() as progress:
         with Stack(options, progress) as stack:
             stack.start()
+            from deployments.local.run import run_deployment  # noqa: PLC0415 (imports Prefect)
+
             progress.begin(f"running {options.deployment}")
             run_deployment(stack, verbose=bool(os.environ.get("VERBOSE")))
             progress.begin("showing the table")
@@ -112,10 +92,12 @@ def run(options: Options) -> None:
 
 
 def up(options: Options) -> None:
-    """Keep the stack up until Ctrl-C, with the region's schedule on."""
+    """Keep the stack up, with the region's schedule active, until Ctrl-C."""
     with Progress() as progress, Stack(options, progress) as stack:
         stack.start()
-        stack.api.start_schedule(options.deployment, {"region_id": options.region_id})
+        from deployments.local.prepare import start_schedule  # noqa: PLC0415 (imports Prefect)
+
+        start_schedule(stack.client, options.deployment, {"region_id": options.region_id})
         progress.end()
         print_commands(WHILE_UP, given=options.given, ui=stack.addresses.ui_url)
         print("  Or, to use it from another shell in this folder:\n", *make_exports(stack), "", sep="\n", flush=True)  # noqa: T201
@@ -125,10 +107,7 @@ def up(options: Options) -> None:
 
 
 def shell(options: Options) -> None:
-    """Open the user's shell where Prefect, the market and the store are found, and stop them when it is left.
-
-    A stack that is up already is used, and stays up.
-    """
+    """Open the user's shell with the settings of the stack; one that is up already is used, and stays up."""
     running = find_running(options)
     if running and running.api_url:
         open_shell(options, running)
@@ -140,16 +119,16 @@ def shell(options: Options) -> None:
 
 
 def open_shell(options: Options, addresses: Addresses) -> None:
-    """Run the user's shell until it is left, with the environment of flow runs and the project's `.venv`.
+    """Run the user's shell in the environment of flow runs, with the project's `.venv`.
 
     Raises:
-        ValueError: SHELL is no program.
+        ValueError: SHELL is not a program.
     """
     param = "" if options.region_id in DEPLOYMENTS else f" --param region_id={options.region_id}"
     print_commands(IN_SHELL, deployment=options.deployment, param=param)
     program = os.environ.get("SHELL") or "/bin/sh"
     environ = make_environment(options, addresses) | {"VIRTUAL_ENV": str(VENV)}
-    handler = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for what runs in the shell
+    handler = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the program that runs in the shell
     try:
         subprocess.run([program], cwd=CHECKOUT, env=environ, check=False)  # noqa: S603 (theirs)
     except OSError as error:
@@ -159,18 +138,18 @@ def open_shell(options: Options, addresses: Addresses) -> None:
 
 
 def make_exports(stack: Stack) -> Iterator[str]:
-    """Yield the lines that make a shell use a stack; with `STORE=aws` boto3's settings are the user's own."""
+    """Yield the lines that make a shell use a stack; with `STORE=aws`, boto3's settings stay the user's own."""
     addresses, local = stack.addresses, stack.options.store == "local"
     yield "source .venv/bin/activate"
     if local:
-        yield from (f"unset {names}" for names in LEADING_AWAY)
+        yield from (f"unset {names}" for names in MISLEADING)
     settings = aws_environment(stack.options, addresses.store_url, {}) if local else {}
     for name, value in ({"PREFECT_API_URL": addresses.api_url, "ESI_URL": addresses.esi_url} | settings).items():
         yield f"export {name}={shlex.quote(value)}"
 
 
 def print_commands(commands: dict[str, str], **values: str) -> None:
-    """Print what a user may type next, ready to paste: a command too long for its line continues on the next."""
+    """Print commands to try next, ready to paste; one that is too long for its line continues on the next."""
     lines = []
     for what, command in commands.items():
         line = f"  {what:<26}{command.format(**values)}"
@@ -186,13 +165,13 @@ def table(options: Options) -> None:
 
 
 def status(options: Options) -> int:
-    """Print how tables stand; return 1 if one of them is stale, or its last run failed."""
+    """Print the status of tables; return 1 if one is stale or its last run failed."""
     with find_store(options) as addresses:
         return call("deployments.status", ["--table-name", options.table_name], options, addresses)
 
 
 def report(options: Options) -> int:
-    """Write a report of the region's table and its last runs; return the exit code."""
+    """Write a report on the region's table and its last runs; return the exit code."""
     runs, file = os.environ.get("RUNS", "").strip(), STATE / f"report-{options.region_id}.html"
     with find_store(options, with_server=True) as addresses:
         given = ["--table-name", options.table_name, "--file", str(file.relative_to(CHECKOUT))]
@@ -202,14 +181,14 @@ def report(options: Options) -> int:
 
 
 def is_made_up(options: Options, addresses: Addresses) -> bool:
-    """Return whether a local table's orders are the stand-in's: those of the stack that is up, or else as asked for."""
+    """Return whether a local table's orders are the stand-in's, by the market of the stack that is up, or as given."""
     if options.store == "aws":
         return False
     return is_this_machine(urlsplit(addresses.esi_url).hostname or "") if addresses.esi_url else not options.esi_url
 
 
 def call(module: str, given: list[str], options: Options, addresses: Addresses) -> int:
-    """Run a command that reads tables and runs where the stack has them, with `STORE=aws` where the user has them."""
+    """Run a command with the settings of the stack, or the user's own with `STORE=aws`; return its exit code."""
     environ = make_environment(options, addresses) if options.store == "local" else dict(os.environ)
     command = [sys.executable, "-m", module, *given]
     return subprocess.run(command, cwd=CHECKOUT, env=environ, check=False).returncode  # noqa: S603 (ours)
@@ -217,9 +196,9 @@ def call(module: str, given: list[str], options: Options, addresses: Addresses) 
 
 @contextmanager
 def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addresses]:
-    """Yield where the running stack is, or where a store, and a Prefect server, are that run until the block ends.
+    """Yield the addresses of the stack that is up; without one, of a store and a Prefect server until the block ends.
 
-    With `STORE=aws` the user's own settings say where both are, even if a stack is up.
+    With `STORE=aws`, the user's own settings apply, even if a stack is up.
     """
     if found := Addresses(os.getpid(), options.esi_url, "") if options.store == "aws" else find_running(options):
         yield found
@@ -235,7 +214,7 @@ def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addre
 
 
 def find_running(options: Options) -> Addresses | None:
-    """Return where the stack is that is up, None if there is none with a store of this kind and this market."""
+    """Return the addresses of the stack that is up, None if none is up with this kind of store and this market."""
     running = read_addresses()
     if running is None or bool(running.store_url) != (options.store == "local"):
         return None
@@ -243,14 +222,9 @@ def find_running(options: Options) -> Addresses | None:
 
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:
-    """Show the table with boto3 set up as the worker's is."""
-    set_up_aws(options, store_url)
-    show_table(options.table_name, type_wanted, rows)
-
-
-def set_up_aws(options: Options, store_url: str) -> None:
-    """Set boto3 up as the worker's is."""
+    """Show the table, after giving boto3 the worker's settings."""
     wanted = aws_environment(options, store_url, os.environ)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(wanted)
+    show_table(options.table_name, type_wanted, rows)

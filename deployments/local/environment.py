@@ -1,4 +1,4 @@
-"""What the embedded stack is asked for, and the environment that its processes get: made up here, not inherited."""
+"""The embedded stack's options, and the environment of its processes, which is set here and not inherited."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -16,7 +16,7 @@ from tasks.esi.pool import DEFAULT_URL
 from tasks.network import check_url, is_this_machine
 
 CHECKOUT = Path(__file__).parents[2]
-STATE = CHECKOUT / ".local"  # all that the stack leaves behind
+STATE = CHECKOUT / ".local"  # everything that the stack writes
 VENV = CHECKOUT / ".venv"
 STORE_VENV = CHECKOUT / ".venv-store"
 POOL = "market-data"
@@ -27,12 +27,12 @@ BULKY_EVENTS = [
     "prefect.artifact-collection.updated",
     "prefect.flow-run.heartbeat",
 ]
-# A user's own settings of these must not reach the stack: an AWS_PROFILE lying around must not fill a real account.
-PRIVATE = re.compile(r"(PREFECT_|PYTHONPATH$|PYTHONHOME$|VIRTUAL_ENV$|MAKE|MFLAGS$)")
+# The user's settings of these must not reach the stack: a stray AWS_PROFILE must not fill a real account.
+PRIVATE = re.compile(r"(AWS_|PREFECT_|PYTHONPATH$|PYTHONHOME$|VIRTUAL_ENV$|MAKE|MFLAGS$)")
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What `make` was given."""
+    """The options of `make`."""
 
     region_id: int
     store: Literal["local", "aws"]
@@ -40,7 +40,7 @@ class Options(msgspec.Struct, frozen=True):
 
     @property
     def deployment(self) -> str:
-        """The deployment that runs the region."""
+        """The region's deployment."""
         return f"market-data/{DEPLOYMENTS.get(self.region_id, 'region')}"
 
     @property
@@ -50,12 +50,12 @@ class Options(msgspec.Struct, frozen=True):
 
     @property
     def store_folder(self) -> Path:
-        """Where the local store keeps its tables: made-up and real orders never meet in one."""
+        """The local store's folder, one for each market: made-up and real orders never share a table."""
         return STATE / "store" / (re.sub(r"[^A-Za-z0-9.-]+", "-", self.esi_url) or "made-up")
 
     @property
     def given(self) -> str:
-        """What stands before `make` to ask for the same again, with a blank at its end if it is anything."""
+        """The variables to put before `make` for the same options, with a blank at the end; empty for the defaults."""
         given = {
             "REGION": "" if self.region_id == DEFAULT_REGION else str(self.region_id),
             "STORE": "" if self.store == "local" else self.store,
@@ -65,44 +65,37 @@ class Options(msgspec.Struct, frozen=True):
 
 
 def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
-    """Read REGION, STORE and ESI_URL, for a command that fills tables, or one that only reads them.
+    """Return the options that REGION, STORE and ESI_URL give.
+
+    Args:
+        environ: the environment.
+        fills: whether the command fills tables, or only reads them.
 
     Raises:
-        ValueError: one of them is not to be had, or they would fill a real account with made-up orders.
+        ValueError: a value is invalid, or the options would fill a real account with made-up orders.
     """
     region, store, url = (environ.get(name, "").strip() for name in ("REGION", "STORE", "ESI_URL"))
     region_id = int(region) if region.isascii() and region.isdigit() else DEFAULT_REGION if not region else 0
-    if not url and region_id not in regions().index:
+    if not url and region_id not in regions():
         raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
     if not 10_000_000 <= region_id <= 19_999_999:
         raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
     if store not in {"", "local", "aws"}:
         raise ValueError(f"STORE is {store!r}: give local, which is the default, or aws for your own account")
+    endpoint = environ.get("AWS_ENDPOINT_URL_DYNAMODB") or environ.get("AWS_ENDPOINT_URL") or ""
     if url:
         check_url(url, "ESI_URL", DEFAULT_URL)
-    elif fills and store == "aws" and not is_this_machine(endpoint_host(environ)):
+    elif fills and store == "aws" and not is_this_machine(urlsplit(endpoint).hostname or ""):
         raise ValueError("STORE=aws without ESI_URL would fill your account with made-up orders: give ESI_URL as well")
     return Options(region_id, "aws" if store == "aws" else "local", url)
 
 
-def endpoint_host(environ: Mapping[str, str]) -> str:
-    """Return the host that boto3 would take for DynamoDB's if the environment names one, or nothing."""
-    url = environ.get("AWS_ENDPOINT_URL_DYNAMODB") or environ.get("AWS_ENDPOINT_URL") or ""
-    return url.split("//")[-1].split("/")[0].rsplit(":", 1)[0]
-
-
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a user's environment without what would change the stack: Prefect's settings, AWS's, Python's paths."""
-    kept = {name: value for name, value in environ.items() if not PRIVATE.match(name) and not name.startswith("AWS_")}
+    """Return a user's environment without the settings of Prefect, AWS and Python that would change the stack."""
+    kept = {name: value for name, value in environ.items() if not PRIVATE.match(name)}
     bare = ",".join(filter(None, [environ.get("NO_PROXY") or environ.get("no_proxy", ""), "127.0.0.1", "localhost"]))
-    path = f"{VENV / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"
-    return kept | {
-        "NO_PROXY": bare,
-        "no_proxy": bare,
-        "PATH": path,
-        "PYTHONUNBUFFERED": "1",
-        "TMPDIR": str(STATE / "tmp"),
-    }
+    own = {"NO_PROXY": bare, "no_proxy": bare, "PYTHONUNBUFFERED": "1", "TMPDIR": str(STATE / "tmp")}
+    return kept | own | {"PATH": f"{VENV / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"}
 
 
 def store_environment(port: int, folder: Path) -> dict[str, str]:
@@ -118,7 +111,7 @@ def store_environment(port: int, folder: Path) -> dict[str, str]:
 
 
 def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what boto3 is to find: for `STORE=aws` the user's own settings, else the local store and nothing else."""
+    """Return boto3's settings: the user's own with `STORE=aws`, otherwise only the local store."""
     if options.store == "aws":
         return {name: value for name, value in environ.items() if name.startswith("AWS_")}
     return {
@@ -133,22 +126,22 @@ def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]
 
 
 def prefect_environment(api_url: str, home: Path = STATE / "prefect") -> dict[str, str]:
-    """Return the settings of Prefect's server, worker and commands, all of whose files are in `home`."""
+    """Return the settings of Prefect's server, worker and commands, which keep their files in `home`."""
     return {
         "PREFECT_API_URL": api_url,
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-        # Prefect gives SQLite a single connection if this word is in its address. With several it refuses writes as
-        # locked, and can then stand still for a minute: the event loop frees a refused write's cursor, and waits for a
-        # connection that waits for a lock that the event loop is to give back (3.8.8).
+        # Prefect opens a single SQLite connection if `:memory:` is in its address. With several, writes are refused
+        # because the database is locked, and the server can then hang for a minute: to free the refused write's cursor,
+        # the event loop waits for a connection that waits for a lock held by the event loop (3.8.8).
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
             f"sqlite+aiosqlite:///file:{quote(str(home / 'prefect.db'))}?uri=true&connections=:memory:"
         ),
-        # Task runs are written down together, once a second (whole seconds alone), and not one event at a time.
+        # Task runs are recorded in batches, once a second (a whole number of seconds), and not one event at a time.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-        # Runs, their logs and artifacts are removed after a week, as events are by default; after a day those events
-        # that are most of the database, and that nobody looks at.
+        # Runs, their logs and artifacts are removed after a week, as events are by default; the bulkiest events, which
+        # nobody reads, after a day.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "604800",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": json.dumps(dict.fromkeys(BULKY_EVENTS, 86_400)),
@@ -156,9 +149,9 @@ def prefect_environment(api_url: str, home: Path = STATE / "prefect") -> dict[st
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "1",
-        # A run whose worker and server died frees its deployment's slot, because the lease outlives the server.
+        # The lease on a deployment's slot outlives the server, so the slot is freed if worker and server both die.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",  # the pages of a run that failed, for `prefect flow-run retry`
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",  # keeps a failed run's pages for `prefect flow-run retry`
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api_url.removesuffix("/api"),
     }

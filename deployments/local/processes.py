@@ -1,4 +1,4 @@
-"""Child processes that never outlive this one, whatever ends it."""
+"""Child processes that never outlive this one, however it ends."""
 
 import ctypes
 import os
@@ -13,11 +13,11 @@ from pathlib import Path
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 STOP_SECONDS = 10.0
 LOG_LINES = 15
-_libc = ctypes.CDLL(None)
+_prctl = getattr(ctypes.CDLL(None), "prctl", lambda *_: None)
 
 
 class ChildError(Exception):
-    """A child process ended that should not have."""
+    """A child process ended unexpectedly."""
 
 
 class Child:
@@ -26,9 +26,9 @@ class Child:
     Args:
         name: for messages.
         command: program and arguments.
-        environ: all of its environment.
-        log: where its output goes; begun anew.
-        is_task: whether it is to end by itself.
+        environ: its whole environment.
+        log: where its output goes; overwritten.
+        is_task: whether it is expected to end by itself.
     """
 
     def __init__(
@@ -45,23 +45,23 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches this program alone, which then stops them in order
+                start_new_session=True,  # Ctrl-C reaches only this program, which stops its children in order
                 preexec_fn=die_with_parent,  # noqa: PLW1509 (the only other thread prints)
             )
 
     def is_running(self) -> bool:
-        """Return whether the child has not ended."""
+        """Return whether the child is running."""
         return self.process.poll() is None
 
     def has_succeeded(self) -> bool:
-        """Return whether the child has ended as it should."""
+        """Return whether the child has ended with exit code 0."""
         return self.process.poll() == 0
 
     def check(self) -> None:
-        """Raise if the child has ended, unless it is a task that has succeeded.
+        """Check that the child is running, or is a task that has succeeded.
 
         Raises:
-            ChildError: with the last lines of its log.
+            ChildError: it is not; with the last lines of its log.
         """
         code = self.process.poll()
         if code is not None and not (self._is_task and code == 0):
@@ -69,12 +69,12 @@ class Child:
             raise ChildError("\n".join([f"{self.name} ended with exit code {code}; the end of {self.log}:", *lines]))
 
     def stop(self) -> None:
-        """Ask the child to stop, and kill it if it does not."""
+        """Terminate the child, and kill it if it does not end in time."""
         stop_all([self])
 
 
 def stop_all(children: Sequence[Child]) -> None:
-    """Ask children to stop, all at the same time, and kill those that do not."""
+    """Terminate children, all at once, and kill those that do not end in time."""
     running = [child.process for child in children if child.is_running()]
     for process in running:
         process.terminate()
@@ -88,48 +88,44 @@ def stop_all(children: Sequence[Child]) -> None:
 
 
 def die_with_parent() -> None:
-    """Have the kernel stop this process when its parent is gone, even if that was killed (Linux; elsewhere nothing)."""
-    prctl = getattr(_libc, "prctl", None)
-    if prctl:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    """Have the kernel terminate this process when its parent ends, even if the parent is killed (Linux only)."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of its descendants' orphans, so that `stop_orphans` finds them (Linux)."""
-    prctl = getattr(_libc, "prctl", None)
-    if prctl:
-        prctl(PR_SET_CHILD_SUBREAPER, 1)
+    """Make this process the parent of its descendants' orphans, so that `stop_orphans` finds them (Linux only)."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def stop_orphans(known: set[int]) -> None:
-    """Stop the descendants whose parent is gone, such as flow runs of a worker.
+    """Stop adopted processes, such as flow runs of a worker that has ended.
 
     Args:
-        known: children that somebody else stops.
+        known: children to leave alone.
     """
     deadline = time.monotonic() + STOP_SECONDS
-    told: set[int] = set()
+    terminated: set[int] = set()
     while orphans := child_pids() - known:
         late = time.monotonic() > deadline
-        for pid in orphans if late else orphans - told:
+        for pid in orphans if late else orphans - terminated:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
-        told |= orphans
+        terminated |= orphans
         for pid in orphans:
             os.waitpid(pid, os.WNOHANG)
         time.sleep(0.05)
 
 
 def child_pids() -> set[int]:
-    """Return the processes whose parent is this one (Linux; elsewhere none)."""
+    """Return the ids of this process's children (Linux; elsewhere none)."""
     files = Path("/proc/self/task").glob("*/children")
     return {int(pid) for file in files for pid in file.read_text().split()}
 
 
 def free_port(preferred: int = 0) -> int:
-    """Return a free port of 127.0.0.1, the preferred one if nobody has it."""
+    """Return a free port of 127.0.0.1, the preferred one if it is free."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignores closed connections
         try:
             probe.bind(("127.0.0.1", preferred))
         except OSError:

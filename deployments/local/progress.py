@@ -1,5 +1,6 @@
-"""Lines that say what is going on, and that it still is."""
+"""Lines in the terminal that say what is going on, and that it still is."""
 
+import re
 import sys
 import textwrap
 import threading
@@ -7,35 +8,37 @@ import time
 from typing import Self
 
 SILENT_SECONDS = 2.0
-WIDTH = 80  # columns, whatever the terminal has: what is piped looks the same
+WIDTH = 80  # columns, however wide the terminal is, so that piped output looks the same
+PREFIX = re.compile(r"^(Flow run encountered an exception|Validation of flow parameters failed with error): *(\w+: )?")
 
 
 def wrap(text: str, prefix: str = "", indent: str | None = None) -> str:
-    """Return text in lines of at most 80 columns, never broken within a word, even if one is longer than that.
+    """Return text in lines of at most 80 columns; words stay whole, even longer ones.
 
     Args:
-        text: what is said.
-        prefix: before its first line.
-        indent: before the others; as wide as `prefix` if not given.
+        text: any.
+        prefix: starts the first line.
+        indent: starts the other lines; blanks as wide as `prefix` by default.
     """
+    rest = " " * len(prefix) if indent is None else indent
     return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=prefix,
-        subsequent_indent=" " * len(prefix) if indent is None else indent,
-        break_long_words=False,
-        break_on_hyphens=False,
+        text, WIDTH, initial_indent=prefix, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
 
 
+def strip_prefix(message: str) -> str:
+    """Return the message of a failed state in one line, without Prefect's prefix and the error's class."""
+    return " ".join(PREFIX.sub("", message).split())
+
+
 class Progress:
-    """Prints lines with the seconds since the start, and a sign of life where nothing happens for two seconds."""
+    """Prints lines with the seconds since the start, and a sign of life after two seconds of silence."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.parts: dict[str, float] = {}  # seconds by name
         self._part = ""
-        self._begun = self._last = self.started
+        self._part_started = self._last = self.started
         self._stop = threading.Event()
         self._lock = threading.Lock()
 
@@ -47,23 +50,23 @@ class Progress:
         self._stop.set()
 
     def say(self, text: str) -> None:
-        """Print what happens, with the seconds since the start."""
+        """Print text after the seconds since the start."""
         with self._lock:
             self._last = time.monotonic()
             print(wrap(text, f"{self._last - self.started:5.1f} s  "), flush=True)  # noqa: T201 (what it is for)
 
     def begin(self, part: str) -> None:
-        """End the part before, and say that another begins."""
+        """End the current part and start another."""
         self.end()
         self._part = part
         self.say(part)
 
     def end(self) -> None:
-        """End the part, and keep how long it took."""
+        """End the current part and record how long it took."""
         now = time.monotonic()
         if self._part:
-            self.parts[self._part] = now - self._begun
-        self._part, self._begun = "", now
+            self.parts[self._part] = now - self._part_started
+        self._part, self._part_started = "", now
 
     def _breathe(self) -> None:
         while not self._stop.wait(0.25):
@@ -71,6 +74,7 @@ class Progress:
                 self.say(f"… still {self._part}")
 
 
-def fail(message: str) -> None:
-    """Print why it did not work."""
+def fail(message: str) -> int:
+    """Print an error and return the exit code 1."""
     print(message, file=sys.stderr, flush=True)  # noqa: T201 (what it is for)
+    return 1

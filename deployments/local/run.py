@@ -1,95 +1,118 @@
-"""Run the deployment of a region, show it at work, and say how it ended."""
+"""Run a region's deployment, show its progress and its summary."""
 
-import re
 import time
-from contextlib import nullcontext
+from collections import defaultdict
+from uuid import UUID
 
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    ArtifactFilterType,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.client.schemas.objects import Artifact, State
+from prefect.client.schemas.sorting import ArtifactSort
+from prefect.exceptions import ObjectNotFound
 from rich.console import Console
-from rich.progress import Progress as Bars
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from deployments.local.api import State
 from deployments.local.environment import DEPLOYMENTS
-from deployments.local.progress import wrap
-from deployments.local.stack import Stack
-from tasks.reporting.bars import make_bars
+from deployments.local.progress import strip_prefix, wrap
+from deployments.local.stack import Stack, StackError
 
 SUMMARY_SECONDS = 10.0
-LOOK_SECONDS = 0.25
-ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-WORDS = re.compile(r"(.+): ([\d,]+) of ([\d,]+) (.+)")
-LOGGED = re.compile(r"[\d:.]+ \| (?P<level>\w+) +\| (Flow|Task) run '.*?' - (?P<message>.*)")
-STATE_ENDED = re.compile(r".* ends after [\d.,]+ s")
-
-
-class FlowRunError(Exception):
-    """The flow run did not complete."""
+POLL_SECONDS = 0.25
 
 
 def run_deployment(stack: Stack, *, verbose: bool) -> None:
-    """Run the deployment of the region that was asked for, show it at work, and print its summary.
+    """Run the deployment of the stack's region, show its progress and print its summary.
 
     Args:
         stack: started.
-        verbose: whether to show all of the worker's log, not only when states end, and warnings.
+        verbose: whether to show all of the worker's log, not only warnings and the end of each state.
 
     Raises:
-        FlowRunError: it did not complete; the reason, in one line.
+        StackError: the run did not complete, or was deleted.
     """
-    options = stack.options
+    options, client = stack.options, stack.client
     given = {} if options.region_id in DEPLOYMENTS else {"region_id": options.region_id}
-    run_id = stack.api.create_run(options.deployment, given)
-    state = watch(stack, run_id, verbose=verbose)
-    if state.type != "COMPLETED":
-        raise FlowRunError(f"the flow run ended as {state.name}: {state.reason}")
+    try:
+        deployment = client.read_deployment_by_name(options.deployment)
+        run_id = client.create_flow_run_from_deployment(deployment.id, parameters=given).id
+        state = watch(stack, run_id, verbose=verbose)
+    except ObjectNotFound as error:
+        raise StackError(f"the flow run or its deployment was deleted: {error}") from error
+    reason = strip_prefix(state.message or str(state.name))
+    if not state.is_completed():
+        raise StackError(f"the flow run ended as {state.name}: {reason}")
     if state.name == "Completed":
-        print_summary(read_summary(stack, run_id))
-    stack.progress.say(state.reason)
+        print_summary(read_summary(client, run_id))
+    stack.progress.say(reason)
 
 
-def watch(stack: Stack, run_id: str, *, verbose: bool) -> State:
-    """Show how far a run's states have come, as bars in a terminal, until it has ended; return its last state."""
+def watch(stack: Stack, run_id: UUID, *, verbose: bool) -> State:
+    """Show the progress of a run's states until it ends, as bars in a terminal; return the final state."""
     console = Console()
+    columns = TextColumn(" "), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    said: set[str] = set()
+    rest = ""
     with (
         stack.children["worker"].log.open(errors="replace") as log,
-        make_bars(console) if console.is_terminal else nullcontext() as bars,
+        Progress(*columns, console=console, disable=not console.is_terminal) as bars,
     ):
-        shown: set[str] = set()
-        rest = ""
+        tasks: defaultdict[UUID, TaskID] = defaultdict(lambda: bars.add_task(""))
         while True:
-            state = stack.api.read_state(run_id)
-            for words in stack.api.read_progress(run_id):
-                if bars:
-                    move_bar(bars, words)
-                elif words not in shown:
+            state = stack.client.read_flow_run(run_id).state
+            for artifact in read_progress(stack.client, run_id):
+                words = str(artifact.description)
+                bars.update(tasks[artifact.id], completed=float(str(artifact.data)), description=words)
+                if bars.disable and words not in said:
                     stack.progress.say(f"  {words}")
-                shown.add(words)
+                said.add(words)
             *lines, rest = (rest + log.read()).split("\n")
             for line in lines:
-                if said := line.strip() if verbose else pick(line):
-                    stack.progress.say(f"  {said}")
-            if state.type in ENDED:
+                if found := line.strip() if verbose else pick(line):
+                    stack.progress.say(f"  {found}")
+            if state and state.is_final():
                 return state
             stack.check()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
 
 def pick(line: str) -> str:
-    """Return what is to be seen of a line of the worker's log: that a state has ended, a warning; else nothing."""
-    found = LOGGED.match(line)
-    is_shown = found and (found["level"] == "WARNING" or STATE_ENDED.match(found["message"]))
-    return found["message"] if found and is_shown else ""
+    """Return the message of a line of the worker's log if it is a warning or the end of a state, else nothing."""
+    head, _, message = line.partition("' - ")  # 12:34:56.789 | WARNING | Task run 'name' - message
+    is_of_run = " | Flow run '" in head or " | Task run '" in head
+    return message if is_of_run and (" | WARNING | " in head or " ends after " in message) else ""
 
 
-def read_summary(stack: Stack, run_id: str) -> str:
-    """Return a run's summary without its pictures; wait for it, since a run leaves it after it has ended."""
+def read_progress(client: SyncPrefectClient, run_id: UUID) -> list[Artifact]:
+    """Return the progress artifacts of a run, oldest first: `data` is the percentage, `description` has the counts."""
+    wanted = ArtifactFilter(type=ArtifactFilterType(any_=["progress"]))
+    newest_first = ArtifactSort.CREATED_DESC
+    return client.read_artifacts(artifact_filter=wanted, flow_run_filter=of_run(run_id), sort=newest_first)[::-1]
+
+
+def read_summary(client: SyncPrefectClient, run_id: UUID) -> str:
+    """Return a run's summary without its pictures; wait for it, since a run writes it after it has ended."""
+    wanted = ArtifactFilter(key=ArtifactFilterKey(like_="summary-"))
     deadline = time.monotonic() + SUMMARY_SECONDS
-    while not (summary := stack.api.read_summary(run_id)) and time.monotonic() < deadline:
+    while not (found := client.read_artifacts(artifact_filter=wanted, flow_run_filter=of_run(run_id))):
+        if time.monotonic() > deadline:
+            return ""
         time.sleep(0.1)
-    return "\n".join(line for line in summary.splitlines() if not line.startswith("!["))
+    return "\n".join(line for line in str(found[0].data).splitlines() if not line.startswith("!["))
+
+
+def of_run(run_id: UUID) -> FlowRunFilter:
+    """Return a filter for one flow run."""
+    return FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
 
 
 def print_summary(markdown: str) -> None:
-    """Print a run's summary: the rows of its table, then what it says below."""
+    """Print a run's summary: the rows of its table, then the text below it."""
     print()  # noqa: T201 (a command's answer)
     for line in markdown.strip().splitlines():
         name, *values = [cell.strip() for cell in line.strip("|").split("|")]
@@ -98,13 +121,3 @@ def print_summary(markdown: str) -> None:
         elif any(values) and set("".join(values)) != {"-"}:
             print(wrap("  ".join(values), f"  {name:<24}  "))  # noqa: T201 (a command's answer)
     print()  # noqa: T201 (a command's answer)
-
-
-def move_bar(bars: Bars, words: str) -> None:
-    """Move the bar of a state to where its words say it is: `Fetch Pages: 21 of 433 pages`."""
-    if found := WORDS.fullmatch(words):
-        state, done, total, unit = found.groups()
-        description = f"  {state}, {unit}"
-        known = [task.id for task in bars.tasks if task.description == description]
-        number = known[0] if known else bars.add_task(description, total=int(total.replace(",", "")))
-        bars.update(number, completed=int(done.replace(",", "")))

@@ -1,4 +1,4 @@
-"""Shows a market table in the terminal."""
+"""Show a market table in the terminal."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -14,23 +14,23 @@ ROWS = 20
 
 
 def show_table(table_name: str, type_wanted: str, rows: int = ROWS) -> None:
-    """Print a table's records, the most traded first: those whose price times volume is the highest.
+    """Print a table's records, those with the highest price times volume first.
 
     Args:
         table_name: of a market table.
-        type_wanted: an item type's name or id, to show its record alone; empty for all.
-        rows: at most.
+        type_wanted: name or id of the only item type to show; empty for all.
+        rows: the number of records, at most.
 
     Raises:
         ValueError: there is no such type, or it has no record.
-        TableError: the table refused, or holds no whole snapshot.
+        TableError: the table cannot be read, or holds no complete snapshot.
     """
     records, snapshot = read_records(table_name)
     chosen = pick(records, type_wanted, table_name) if type_wanted else records
     first = sorted(chosen.items(), key=turnover, reverse=True)[:rows]
     title = wrap(f"{region_name(snapshot.region_id)} ({snapshot.region_id})", f"{table_name}: ", "  ")
-    told = wrap(describe(snapshot, len(records), len(first)))
-    print(title, "", *make_lines(first), "", told, sep="\n", flush=True)  # noqa: T201 (a command's answer)
+    summary = wrap(describe(snapshot, len(records), len(first)))
+    print(title, "", *format_rows(first), "", summary, sep="\n", flush=True)  # noqa: T201 (a command's answer)
 
 
 def pick(records: dict[str, Record], type_wanted: str, table_name: str) -> dict[str, Record]:
@@ -43,19 +43,18 @@ def pick(records: dict[str, Record], type_wanted: str, table_name: str) -> dict[
     if type_id is None:
         raise ValueError(f"TYPE is {type_wanted!r}: give an item type's whole name, such as Tritanium, or its id")
     if str(type_id) not in records:
-        raise ValueError(f"{table_name} has no record of {type_name(type_id)} ({type_id}): nobody offers it")
+        raise ValueError(f"{table_name} has no record of {type_name(type_id)} ({type_id}): there is no order for it")
     return {str(type_id): records[str(type_id)]}
 
 
 def turnover(row: tuple[str, Any]) -> Decimal:
     """Return price times volume (ISK)."""
-    _pk, record = row
-    traded: Decimal = record["price"] * record["volume"]
+    traded: Decimal = row[1]["price"] * row[1]["volume"]
     return traded
 
 
-def make_lines(records: Sequence[tuple[str, Record]]) -> Iterator[str]:
-    """Yield the lines of a table of records; the names come last, because they may need several lines."""
+def format_rows(records: Sequence[tuple[str, Record]]) -> Iterator[str]:
+    """Yield the lines of a table of records; names come last because they may take several lines."""
     rows = [("type", "price (ISK)", "volume", "name")]
     rows += [(pk, f"{one['price']:,.2f}", f"{one['volume']:,}", type_name(int(pk))) for pk, one in records]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -65,7 +64,7 @@ def make_lines(records: Sequence[tuple[str, Record]]) -> Iterator[str]:
 
 
 def describe(snapshot: TableSnapshot, records: int, shown: int) -> str:
-    """Say how much is shown, and of when it is."""
+    """Describe what is shown: number of records, time and age of the snapshot, size of the market."""
     age_seconds = (datetime.now(UTC) - snapshot.last_modified).total_seconds()
     return (
         f"{shown:,} of {records:,} records, of {snapshot.last_modified:%Y-%m-%d %H:%M:%S} UTC, {age_seconds:,.0f} s "

@@ -1,51 +1,63 @@
 """Names of item types and regions, as of 2026, and what else is known of them."""
 
+import csv
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import Any, NamedTuple
 
 DATA = Path(__file__).parent / "data"
+UNKNOWN_PAGES = 10_000  # more than any region has
+
+
+class Region(NamedTuple):
+    """What is known of a region with a market."""
+
+    name: str  # its id if unknown
+    pages: int  # as of December 2025
+    is_empty: bool  # its one page has no order
 
 
 @cache
-def types() -> pd.DataFrame:
-    """Return the item types: index `type_id` ascending; `name`, `best_buy` and `best_sell` (ISK), `popularity`."""
-    return pd.read_csv(DATA / "types.csv", index_col="type_id")
+def types() -> dict[int, str]:
+    """Return the names of the item types by id, ascending."""
+    with (DATA / "types.csv").open(encoding="utf-8") as file:
+        return {int(row["type_id"]): row["name"] for row in csv.DictReader(file)}
 
 
 @cache
-def regions() -> pd.DataFrame:
-    """Return the regions with a market: index `region_id`; `name` (of some unknown), `pages`, `is_empty` (0 or 1)."""
-    return pd.read_csv(DATA / "regions.csv", index_col="region_id").rename(columns={"empty": "is_empty"})
+def regions() -> dict[int, Region]:
+    """Return the regions with a market by id, ascending."""
+    with (DATA / "regions.csv").open(encoding="utf-8") as file:
+        return {
+            int(row["region_id"]): Region(row["name"] or row["region_id"], int(row["pages"]), row["empty"] == "1")
+            for row in csv.DictReader(file)
+        }
 
 
 def type_name(type_id: int) -> str:
     """Return an item type's name, its id if unknown."""
-    return str(types().name.get(type_id, type_id))
+    return types().get(type_id, str(type_id))
 
 
 def region_name(region_id: int) -> str:
     """Return a region's name, its id if unknown."""
-    name = regions().name.get(region_id)
-    return name if isinstance(name, str) else str(region_id)
+    return regions()[region_id].name if region_id in regions() else str(region_id)
+
+
+def region_pages(region_id: int) -> int:
+    """Return how many pages a region has, more than any other if unknown."""
+    return regions()[region_id].pages if region_id in regions() else UNKNOWN_PAGES
 
 
 def find_type(name: str) -> int | None:
     """Return the id of the item type of a name, whatever its case; None if there is none."""
-    found = types().index[types().name.str.casefold() == name.casefold()]
-    return int(found[0]) if len(found) else None
+    return next((type_id for type_id, known in types().items() if known.casefold() == name.casefold()), None)
 
 
 def list_regions(region_ids: list[int] | None) -> list[int]:
-    """Return regions, each once, the largest first, so that none of the long ones begins last; all if given None.
-
-    How large they are is as of December 2025; those that are unknown come first.
-    """
-    pages = regions().pages
-    wanted = pages.index.tolist() if region_ids is None else list(dict.fromkeys(region_ids))
-    return sorted(wanted, key=lambda region_id: -pages.get(region_id, 10_000))
+    """Return regions, each once, the largest first, so that no long one starts last; all if given None."""
+    wanted = list(regions()) if region_ids is None else list(dict.fromkeys(region_ids))
+    return sorted(wanted, key=lambda region_id: -region_pages(region_id))
 
 
 def name_region(region_id: Any) -> str:  # noqa: ANN401 (as it was given, perhaps wrong)

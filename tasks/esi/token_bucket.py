@@ -9,11 +9,13 @@ Some servers report the slots that are taken now, others those at the last chang
 has decayed since it first saw that change, before it reserves: a refusal makes Prefect forget the decay.
 """
 
+import contextvars
 import math
 import os
 import re
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -84,6 +86,10 @@ class SharedLimit:
         self._seen: tuple[object, ...] = ()  # the limit's last change …
         self._seen_at = 0.0  # … and when it was seen first, monotonic time
         self.read_at = 0.0  # monotonic time of the last read
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
+        self._first: Future[GlobalConcurrencyLimitResponse | None] | None = self._thread.submit(
+            contextvars.copy_context().run, self._read
+        )
 
     def read(self) -> GlobalConcurrencyLimitResponse | None:
         """Return the limit as it stands, with the slots that are taken now; None if there is none.
@@ -91,6 +97,19 @@ class SharedLimit:
         Raises:
             TransientError: Prefect's server could not be asked.
         """
+        self._first = None
+        return self._read()
+
+    def read_early(self) -> GlobalConcurrencyLimitResponse | None:
+        """Do what `read` does, at the first call with an answer that was requested when the run began.
+
+        Raises:
+            TransientError: Prefect's server could not be asked.
+        """
+        first, self._first = self._first, None
+        return first.result() if first else self._read()
+
+    def _read(self) -> GlobalConcurrencyLimitResponse | None:
         if not self._counts:
             return None
         self.read_at = time.monotonic()
@@ -100,7 +119,7 @@ class SharedLimit:
         try:
             limit = self._client.read_global_concurrency_limit_by_name(LIMIT)
         except ObjectNotFound:
-            self.stop()
+            self._disconnect()
             return None
         except (PrefectHTTPStatusError, httpx.HTTPError) as error:
             raise unreachable(error) from error
@@ -148,6 +167,10 @@ class SharedLimit:
 
     def stop(self) -> None:
         """Do without the limit from now on."""
+        self._thread.shutdown()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         self._counts = False
         if self._client:
             self._client.__exit__(None, None, None)
@@ -231,7 +254,7 @@ class TokenBucket:
             RefusedError: the limit is too small for a single request.
             TransientError: Prefect's server could not be asked.
         """
-        if limit := self._limit.read():
+        if limit := self._limit.read_early():
             if limit.limit < REQUEST_TOKENS:
                 raise RefusedError(
                     f"the limit {LIMIT} on Prefect's server has {limit.limit} slots, a request takes {REQUEST_TOKENS}: "

@@ -12,7 +12,7 @@ from prefect.exceptions import ParameterTypeError
 
 from tasks.esi.errors import EsiError
 from tasks.reporting.artifacts import create_artifact
-from tasks.reporting.reporter import attempt, report_afterwards, send_event
+from tasks.reporting.reporter import attempt, name_run, report_afterwards, send_event
 from tasks.table.errors import TableError
 from tasks.table.guards import ShrinkError
 
@@ -68,12 +68,12 @@ def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     if isinstance(error, ShrinkError):
         attempt(send_event, "refused", region_id, {"reason": str(error)})
     if not isinstance(error, ParameterTypeError):
-        report_afterwards(write_failure, flow_run, state, region_id)
+        report_afterwards(write_failure, state, region_id)
 
 
-def write_failure(client: SyncPrefectClient, flow_run: FlowRun, state: State[Any], region_id: int) -> None:
+def write_failure(client: SyncPrefectClient, state: State[Any], region_id: int) -> None:
     """Create the artifact `failure-REGION`."""
-    create_artifact(client, "markdown", describe_failure(state), f"{flow_run.name} failed", key=f"failure-{region_id}")
+    create_artifact(client, "markdown", describe_failure(state), f"{name_run()} failed", key=f"failure-{region_id}")
 
 
 def find_error(state: State[Any]) -> BaseException | None:

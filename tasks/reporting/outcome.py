@@ -9,7 +9,6 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed
 
 from tasks.reporting.artifacts import write_movers, write_summary
-from tasks.reporting.history import draw_history
 from tasks.reporting.reporter import attempt, report_afterwards, send_event
 from tasks.reporting.summary import Summary
 from tasks.table.records import Changes
@@ -69,5 +68,7 @@ def report_outcome(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
 
 def report_changes(client: SyncPrefectClient, summary: Summary, changes: Changes) -> None:
     """Create the artifacts: the types that moved most, and the summary with its pictures."""
+    from tasks.reporting.history import draw_history  # noqa: PLC0415 (Pillow: not before the run has ended)
+
     attempt(write_movers, client, summary, changes)
     attempt(write_summary, client, summary, attempt(draw_history, client, summary) or {})

@@ -48,6 +48,10 @@ class Reporter(Timing):
         self._thread.submit(self._stack.close)
         self._thread.shutdown(wait=False)
 
+    def rename(self, name: str) -> None:
+        """Give the flow run a name. Prefect's own option does so before the flow begins, and has it wait for that."""
+        self.later(rename_run, str(flow_run.id), name)
+
     def show_begin(self, progress: Progress) -> None:
         """Log that a state begins, and follow its work with a progress artifact."""
         of = f": {progress.total:,} {progress.unit}" if progress.total else ""
@@ -117,13 +121,18 @@ def name_run() -> str:
 
 def name_universe_run() -> str:
     """Name a flow run that is many regions': `113 regions · 2026-11-24 03:05`."""
-    number = len(flow_run.parameters.get("region_ids") or regions().index)
+    number = len(flow_run.parameters.get("region_ids") or regions())
     return f"{number} {'region' if number == 1 else 'regions'} · {scheduled_time()}"
 
 
 def scheduled_time() -> str:
     """Return when the flow run was to begin, UTC."""
     return f"{flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+
+
+def rename_run(client: SyncPrefectClient, flow_run_id: str, name: str) -> None:
+    """Give a flow run a name."""
+    client.update_flow_run(UUID(flow_run_id), name=name)
 
 
 def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> None:

@@ -78,7 +78,12 @@ def describe_result(region_id: int, result: Summary | Exception) -> RegionResult
 
 def fail_region(region_id: int, why: str) -> RegionResult:
     """Return the result of a region that failed."""
-    return RegionResult(region_id=region_id, state="failed", summary=None, failure=f"region {region_id}: {why}")
+    return RegionResult(
+        region_id=region_id,
+        state="failed",
+        summary=None,
+        failure=why if str(region_id) in why else f"region {region_id}: {why}",
+    )
 
 
 def summarize_universe(regions: list[RegionResult], seconds: float) -> UniverseSummary:

@@ -11,6 +11,7 @@ Which error of DynamoDB's is which, and what to do about it, is in `ERRORS`; bot
 """
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from decimal import Decimal
 from itertools import chain
 from typing import Any
@@ -105,10 +106,21 @@ class Table(Calls):
         Raises:
             TableError: see the module.
         """
+        return self.collect(self.start_scan(expected_records))
+
+    def start_scan(self, expected_records: int) -> list[Future[list[Item]]]:
+        """Start what `scan` does."""
         most = self.connection.store_concurrency
         segments = most if self.keys.region_id else min(most, 1 + expected_records // SEGMENT_RECORDS)
         pace = Pace(segments)
-        futures = [self.submit(self._scan_segment, segment, segments, pace) for segment in range(segments)]
+        return [self.submit(self._scan_segment, segment, segments, pace) for segment in range(segments)]
+
+    def collect(self, futures: list[Future[list[Item]]]) -> dict[str, Item]:
+        """Return the items of a scan that was started.
+
+        Raises:
+            TableError: see the module.
+        """
         try:
             items = {self.keys.read(item): item for item in chain.from_iterable(future.result() for future in futures)}
         finally:

@@ -63,11 +63,13 @@ class Connection:
     It opens with the first call, and again with new credentials after an error of theirs.
 
     Args:
-        store_concurrency: calls in flight at once.
+        store_concurrency: calls in flight at once, of those that are submitted.
+        runs: that share it; each makes a few calls of its own, and its lease does.
     """
 
-    def __init__(self, store_concurrency: int) -> None:
+    def __init__(self, store_concurrency: int, runs: int = 1) -> None:
         self.store_concurrency = store_concurrency
+        self._connections = store_concurrency + 2 * runs
         self.threads = ThreadPoolExecutor(store_concurrency, thread_name_prefix="table")
         self._lock = threading.Lock()
         self._opened: Opened | None = None
@@ -81,7 +83,7 @@ class Connection:
         """
         with self._lock:
             if self._opened is None:
-                self._opened = connect(self.store_concurrency)
+                self._opened = connect(self._connections)
             return self._opened
 
     def close(self) -> None:
@@ -124,9 +126,9 @@ class Connection:
 
 
 @contextmanager
-def open_connection(store_concurrency: int) -> Iterator[Connection]:
-    """Open a connection that several tables share, until the block ends."""
-    connection = Connection(store_concurrency)
+def open_connection(store_concurrency: int, runs: int) -> Iterator[Connection]:
+    """Open a connection that several runs share, until the block ends."""
+    connection = Connection(store_concurrency, runs)
     try:
         yield connection
     finally:
@@ -182,7 +184,7 @@ class Parser:
         return given | {"ResponseMetadata": {"HTTPStatusCode": response["status_code"]}}
 
 
-def connect(store_concurrency: int) -> Opened:
+def connect(connections: int) -> Opened:
     """Open a client as boto3 finds its settings.
 
     Raises:
@@ -191,7 +193,7 @@ def connect(store_concurrency: int) -> Opened:
     """
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 2},  # more of them are Prefect's, where they can be seen
-        max_pool_connections=store_concurrency + 2,  # the flow's own calls, and the lease's
+        max_pool_connections=connections,
         parameter_validation=False,  # a third of a write's CPU, for shapes that are made here
         connect_timeout=3,  # a write that begins at a lease's last safe moment ends before the lease: see `lease`
         read_timeout=8,

@@ -13,8 +13,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -47,6 +48,13 @@ class LeaseHeldError(TableError):
     advice = "Nothing, or run one schedule a table."
 
 
+class EarlyScan(NamedTuple):
+    """A scan that was started before its result was needed; it counts as long as `#snapshot` stays the same."""
+
+    seen: Item | None  # `#snapshot` before it started
+    segments: list[Future[list[Item]]]
+
+
 class Lease:
     """A lease on one table. Use it as a context manager: it is released at the end, even on failure."""
 
@@ -54,6 +62,7 @@ class Lease:
         self.table = table
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._seen: Item | None = None  # `#snapshot` as it was read last
+        self._early: EarlyScan | None = None
         self._put: TableSnapshot | None = None  # as this run put it last, in state `writing`
         self._count = 0  # of the last change
         self._renewed = 0.0  # monotonic time at which the last change that came through was sent
@@ -106,6 +115,27 @@ class Lease:
                     f"{WAIT_SECONDS:.0f} s: this run wrote nothing, the next one tries again"
                 )
             self.table.waits.sleep(POLL_SECONDS)
+
+    def start_scan(self, seen: Item | None, expected_records: int) -> None:
+        """Start reading the table while pages are on their way.
+
+        Args:
+            seen: `#snapshot` as it was read just before.
+            expected_records: see `Table.scan`.
+        """
+        if not read_holder(seen):
+            self._early = EarlyScan(seen, self.table.start_scan(expected_records))
+
+    def scan(self, expected_records: int) -> dict[str, Item]:
+        """Return the table's items, with no write since `wait` returned `#snapshot`.
+
+        Raises:
+            TableError: see `tasks.table.client`.
+        """
+        early, self._early = self._early, None
+        if early and early.seen == self._seen:
+            return self.table.collect(early.segments)
+        return self.table.scan(expected_records)
 
     def take(self, snapshot: TableSnapshot) -> bool:
         """Put `#snapshot` in state `writing`, and renew it from now on; return False if another run came first.

@@ -1,13 +1,15 @@
 """Records as items of the table, and how they differ from those that it holds."""
 
 from decimal import Decimal
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-import pandas as pd
 
 from tasks.table.keys import Keys
 from tasks.table.requests import Item, delete_request, put_request
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAMES = ("price", "volume", "buy", "sell")  # a record's attributes; others on its item are somebody else's
 
@@ -27,7 +29,7 @@ class Record(NamedTuple):
 class Book(msgspec.Struct, frozen=True):
     """What the table is to hold, and how many orders it was made of."""
 
-    records: pd.DataFrame  # see `aggregate_orders`
+    records: "pd.DataFrame"  # see `aggregate_orders`
     orders: int  # of all types and both sides, each counted once
 
 
@@ -61,7 +63,7 @@ def is_type_id(name: str) -> bool:
     return name.isascii() and name.isdigit()
 
 
-def list_records(records: pd.DataFrame) -> list[Record]:
+def list_records(records: "pd.DataFrame") -> list[Record]:
     """Return the rows of a frame as records.
 
     Args:

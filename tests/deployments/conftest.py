@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.processes import Child
 from deployments.local.stack import prefect
+from tests.support.api import Api
 from tests.support.servers import PrefectServer
 
 POOL = "outage"

@@ -9,16 +9,17 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.automations import main
-from deployments.local.api import Api
+from deployments.automations import apply_automations, main, read_automations
 from deployments.local.environment import CHECKOUT
-from deployments.local.stack import read_automations
+from deployments.local.prepare import open_client
 from flows.next_run import TAG
+from tests.support.api import Api
 from tests.support.faults.server import serve_changed
 from tests.support.receiver import receive
 from tests.support.runs import ask, deploy, make_run, read_events, run_command, schedule
@@ -42,7 +43,7 @@ def automations(own_api: Api) -> Iterator[dict[str, str]]:
             named[what] = f"{automation['name']} {uuid.uuid4()}"
             within = min(10, automation["trigger"]["within"])
             quick = {"name": named[what], "trigger": automation["trigger"] | {"within": within}}
-            own_api.apply_automations([automation | quick])
+            apply(own_api, [automation | quick])
     yield named
     for found in ask(own_api, "/automations/filter", {"limit": 200}):
         if found["name"] in named.values():
@@ -204,6 +205,12 @@ def deploy_automations(notify: str | None) -> str:
     """Deploy the automations by their command, and return what it says."""
     command = [sys.executable, "-m", "deployments.automations", *(["--notify", notify] if notify else [])]
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+
+
+def apply(own_api: Api, wanted: list[dict[str, Any]]) -> None:
+    """Apply automations as the stack does."""
+    with open_client(own_api.url) as client:
+        apply_automations(client, wanted)
 
 
 def read_summaries(own_api: Api) -> list[str]:

@@ -12,13 +12,13 @@ import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT, POOL
 from deployments.local.market.market import Market
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from deployments.local.processes import Child
 from deployments.local.stack import prefect
 from tasks.esi.token_bucket import LIMIT
+from tests.support.api import Api
 from tests.support.runs import ask
 from tests.support.servers import wait_for
 from tests.support.tables import records, scan

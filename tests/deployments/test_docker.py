@@ -80,7 +80,7 @@ def test_images_are_pinned() -> None:
     )
     assert all(re.fullmatch(r"[a-z-]+:\d+\.\d+[\w.-]*", image) for image in images), images
     assert f"market-data:{IMAGE_TAG}" in images
-    assert f"tag is Prefect's version and the project's, as {IMAGE_TAG}" in DOCKERFILE
+    assert f"tag is Prefect's version and the project's, such as {IMAGE_TAG}" in DOCKERFILE
 
 
 def test_no_secret_is_in_a_file() -> None:

@@ -69,6 +69,6 @@ def test_make_run_shows_bars_in_a_terminal(clone: Path, monkeypatch: pytest.Monk
     code = pty.spawn(["make", "run"], read, lambda _: b"")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(said).decode())
     assert os.waitstatus_to_exitcode(code) == 0, shown
-    assert re.findall(r"Fetch Pages, pages ━+ .*?433/433", shown)
-    assert re.findall(r"Store Records, writes ━+ ", shown)
+    assert re.findall(r"━+ [\d:]+ Fetch Pages: 433 of 433 pages", shown)
+    assert re.findall(r"━+ [\d:]+ Store Records: ([\d,]+) of \1 writes", shown)
     assert not processes_of(clone)

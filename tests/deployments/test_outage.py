@@ -10,10 +10,12 @@ import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api
+from deployments.automations import apply_automations, read_automations
 from deployments.local.market.market import refuse
+from deployments.local.prepare import open_client
 from deployments.local.processes import Child
-from deployments.local.stack import prefect, read_automations
+from deployments.local.stack import prefect
+from tests.support.api import Api
 from tests.support.chaos.kills import FINAL, running_below
 from tests.support.servers import wait_for
 from tests.support.tables import records, scan
@@ -102,8 +104,9 @@ def test_killed_run_is_crashed(
     """A run that was killed together with its worker is not shown as Running or Pending for ever; here for seconds."""
     (wanted,) = [each for each in read_automations() if each["name"] == f"market-data crashes {automation}"]
     quick = {"name": table_name, "trigger": wanted["trigger"] | {"within": 10}}  # the shortest that Prefect takes
-    own_api.apply_automations([wanted | quick])
-    own_api.apply_automations([wanted | quick])  # as a second `make up` does
+    with open_client(own_api.url) as client:
+        apply_automations(client, [wanted | quick])
+        apply_automations(client, [wanted | quick])  # as a second `make up` does
     market.latency_seconds = 30.0
     run_id = own_api.create_run(deployment, {"region_id": VENAL, "table_name": table_name})
     while own_api.read_state(run_id).type != state:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from deployments.automations import read_automations
 from deployments.local.environment import CHECKOUT, DEPLOYMENTS
-from deployments.local.stack import read_automations
 from flows.parameters import fill_in
 from tests.support.deployed import DEPLOYED, FLOWS, PREFECT_YAML
 

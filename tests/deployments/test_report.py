@@ -139,7 +139,7 @@ def test_report_is_written(table_name: str, tmp_path: Path, capsys: pytest.Captu
     assert main(["--table-name", table_name, "--file", str(file)]) == 0
     assert re.match(rf"{file}: [\d,]+ records, 0 runs, [\d,]+ KiB", capsys.readouterr().out)
     assert "that stored something" not in file.read_text(encoding="utf-8")
-    assert "Orders from a market that is not known" in file.read_text(encoding="utf-8")
+    assert "Orders from an unknown market" in file.read_text(encoding="utf-8")
     assert list(tmp_path.iterdir()) == [file]
     assert main(["--table-name", table_name, "--file", str(file), "--made-up"]) == 0
     assert "they are made up" in file.read_text(encoding="utf-8")

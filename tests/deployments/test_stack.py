@@ -11,6 +11,7 @@ from typing import Literal
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from deployments.automations import read_automations
 from deployments.local import stack
 from deployments.local.commands import is_made_up
 from deployments.local.environment import (
@@ -20,7 +21,7 @@ from deployments.local.environment import (
 )
 from deployments.local.run import print_summary
 from deployments.local.show import show_table
-from deployments.local.stack import Addresses, FullDiskError, check_disk, read_automations
+from deployments.local.stack import Addresses, StackError, check_disk
 from deployments.status import ROUNDS, SNAPSHOTS
 from flows.market_data import market_data
 from tasks.catalogue.names import regions
@@ -69,7 +70,7 @@ def test_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatc
     """A disk with too little room is refused, with how much there is and what to do."""
     check_disk(tmp_path)
     monkeypatch.setattr(stack, "FREE_BYTES", 2**60)
-    with pytest.raises(FullDiskError, match=r"has \d+ MiB left, the stack needs \d+ MiB: make room, or `make clean`"):
+    with pytest.raises(StackError, match=r"has \d+ MiB left, the stack needs \d+ MiB: make room, or `make clean`"):
         check_disk(tmp_path)
 
 
@@ -109,7 +110,7 @@ def test_docs_count_right() -> None:
     started = set(re.findall(r'self\._start\("(\w+)"', Path(CHECKOUT, "deployments/local/stack.py").read_text()))
     counted = {
         ("Makefile", r"each of the stack's (\w+) processes"): {numbers[len(started | {"flow run"})]},
-        ("README.md", r"The Forge, (\d+) pages"): {str(regions().pages[10000002])},
+        ("README.md", r"The Forge, (\d+) pages"): {str(regions()[10000002].pages)},
         ("docs/operating.md", r"older than (\d+) minutes, or (\d+) if the universe"): set(minutes),
         ("docs/operating.md", r"fresh data for (\d+) minutes, or (\d+) if the universe"): set(minutes),
         ("docs/machines.md", rf"and ({'|'.join(numbers)}) automations"): {numbers[len(read_automations())]},

@@ -16,7 +16,6 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.local import stack
-from deployments.local.api import Api
 from deployments.local.commands import status
 from deployments.local.environment import CHECKOUT, Options
 from deployments.status import DEFAULTS, main
@@ -24,6 +23,7 @@ from flows.market_data import market_data
 from flows.next_run import TAG
 from flows.structure_market import structure_market
 from flows.universe import universe
+from tests.support.api import Api
 from tests.support.runs import ask
 from tests.support.servers import PrefectServer
 from tests.support.tables import scan
@@ -263,7 +263,7 @@ def test_silent_server_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr()
     assert not said.out
     assert re.fullmatch(
-        r"no status: the Prefect server at PREFECT_API_URL, http://127.0.0.1:9/api, gave no answer \(.*\): "
+        r"no status: the Prefect server at PREFECT_API_URL, http://127.0.0.1:9/api, does not respond \(.*\): "
         r"start it, or correct the address\n",
         said.err,
     )

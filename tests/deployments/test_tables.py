@@ -112,7 +112,7 @@ def check_settings(dynamodb: DynamoDBClient, name: str) -> None:
 def test_tables_of_all_regions(dynamodb: DynamoDBClient, table_name: str) -> None:
     """One command creates the tables of all regions as the template would, and finds them there the next time."""
     command = [sys.executable, "-m", "deployments.tables", table_name, table_name + "-{region_id}", "--regions", "all"]
-    names = [table_name, *(f"{table_name}-{region_id}" for region_id in regions().index)]
+    names = [table_name, *(f"{table_name}-{region_id}" for region_id in regions())]
     for state in ("created; " + SWITCHED, "there already"):
         done = subprocess.run(command, cwd=CHECKOUT, env=os.environ, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
@@ -187,7 +187,7 @@ def test_other_keys_are_told(dynamodb: DynamoDBClient, table_name: str, capsys: 
     )
     assert main([table_name, f"{table_name}-2"]) == 1
     said = capsys.readouterr().out
-    assert f"{table_name}: unfit; its keys are id (N) and at (S), expected pk (S) alone: give another name" in said
+    assert f"{table_name}: unfit; its keys are id (N) and at (S), expected only pk (S): give another name" in said
     assert "2 asked for in us-east-1: 1 created, 1 unfit" in said
     assert dynamodb.describe_time_to_live(TableName=table_name)["TimeToLiveDescription"] == {
         "TimeToLiveStatus": "DISABLED"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from tests.support.browser import CHROMIUM, find_run, look_at_run
 from tests.support.programs import needs
 from tests.support.runs import read_events, run_command

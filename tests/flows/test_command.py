@@ -11,7 +11,6 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect import Flow
 
-from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from flows.command import read_allowed, run_flow
@@ -19,6 +18,7 @@ from flows.market_data import market_data
 from flows.player_count import player_count
 from flows.structure_market import structure_market
 from flows.universe import universe
+from tests.support.api import Api
 from tests.support.faults.plan import Fault, Plan
 from tests.support.faults.store import serve_faulty_store
 from tests.support.runs import ask

@@ -7,7 +7,6 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
-from deployments.local.api import Api
 from deployments.local.market.book import make_orders
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
@@ -15,6 +14,7 @@ from tasks.esi.errors import RefusedError
 from tasks.table.errors import TableError
 from tasks.table.guards import ShrinkError
 from tasks.table.requests import Item
+from tests.support.api import Api
 from tests.support.chaos.play import hurry
 from tests.support.faults.issuer import serve_issuer
 from tests.support.runs import read_task_runs

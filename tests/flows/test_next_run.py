@@ -16,13 +16,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from deployments.local.api import Api
 from deployments.local.market.market import Market
 from flows.market_data import market_data
 from flows.next_run import JITTER_SECONDS, MAX_AHEAD, MOMENT, TAG, follow_esi, next_start
 from flows.player_count import player_count
 from flows.universe import universe
 from tasks.reporting.summary import Summary
+from tests.support.api import Api
 from tests.support.faults.server import serve_changed
 from tests.support.freshness import measure
 from tests.support.runs import ask, deploy, find_runs, make_run, read_run, schedule, scheduled_runs

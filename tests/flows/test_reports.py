@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
+from tests.support.api import Api
 from tests.support.faults.server import Reports, serve_stopping
 from tests.support.runs import ask
 from tests.support.servers import wait_for

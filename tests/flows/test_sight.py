@@ -14,11 +14,11 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect import State
 
-from deployments.local.api import Api
 from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
 from tasks.catalogue.names import type_name
 from tasks.esi.errors import RefusedError
+from tests.support.api import Api
 from tests.support.runs import ask, read_artifacts
 from tests.support.servers import finish_reports
 from tests.support.tables import expire, inflate, records, scan
@@ -204,7 +204,7 @@ def test_shrunk_snapshot_is_explained(api: Api, dynamodb: DynamoDBClient, clock:
 
 def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
     """A run that failed leaves what failed, what was tried and what to do."""
-    monkeypatch.setattr("tasks.fetch_pages.decode_orders", refuse)
+    monkeypatch.setattr("tasks.orders.columns.decode_orders", refuse)
     run_id, _ = run(VENAL, table_name)
     (failure,) = [artifact for artifact in read_artifacts(api, run_id) if artifact["key"]]
     assert failure["key"] == f"failure-{VENAL}"
@@ -232,7 +232,8 @@ def test_artifact_that_fails_is_a_warning(
         raise OSError("planned")
 
     fail.__name__ = broken
-    monkeypatch.setattr(f"tasks.reporting.outcome.{broken}", fail)
+    home = "history" if broken == "draw_history" else "outcome"
+    monkeypatch.setattr(f"tasks.reporting.{home}.{broken}", fail)
     assert market_data(VENAL, table_name).written
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
     finish_reports()

@@ -12,7 +12,6 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.blocks.system import Secret
 from prefect.exceptions import ParameterTypeError
 
-from deployments.local.api import Api
 from deployments.local.market.market import Market, Reply, Request, refuse
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from flows.structure_market import structure_market
@@ -20,6 +19,7 @@ from tasks.esi import credentials
 from tasks.esi.credentials import load_credentials
 from tasks.esi.errors import RefusedError, TransientError
 from tasks.esi.sso import Credentials
+from tests.support.api import Api
 from tests.support.chaos.play import hurry
 from tests.support.tables import expire, records, scan
 from tests.support.truth import truth

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.local.api import Api
 from deployments.local.market.market import Request, refuse
 from tasks.esi.answers import MAX_AHEAD
 from tasks.esi.errors import RateLimitedError, RefusedError, TransientError
 from tasks.table.snapshot import TableSnapshot
+from tests.support.api import Api
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.faults import market as faults
 from tests.support.faults.plan import Fault, Plan

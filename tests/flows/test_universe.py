@@ -7,7 +7,6 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
-from deployments.local.api import Api
 from deployments.local.market.market import Market
 from flows.command import run_flow
 from flows.universe import universe
@@ -15,6 +14,7 @@ from tasks.catalogue.names import list_regions, regions
 from tasks.reporting.universe_summary import RegionError
 from tasks.table.read import read_records
 from tasks.table.requests import Item
+from tests.support.api import Api
 from tests.support.runs import read_task_runs
 from tests.support.tables import expire, records, scan
 from tests.support.truth import truth
@@ -123,7 +123,7 @@ def test_regions_need_keys_that_tell_them_apart(market: Market) -> None:
 def test_all_regions_largest_first() -> None:
     """Without a list all regions are meant, each once, those with the most pages first; unknown ones before them."""
     listed = list_regions(None)
-    assert sorted(listed) == regions().index.tolist()
+    assert sorted(listed) == list(regions())
     assert listed[:2] == [10000002, 10000043]
     assert list_regions([VENAL, 19000400, 10000002, VENAL]) == [19000400, 10000002, VENAL]
 

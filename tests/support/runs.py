@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 from prefect.client.schemas.objects import FlowRun
 
-from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
+from tests.support.api import Api
 from tests.support.servers import finish_reports, wait_for
 
 ANCHOR = "2026-01-01T00:00:00+00:00"

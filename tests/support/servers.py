@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from deployments.local.api import Api
 from deployments.local.environment import (
     STORE_VENV,
     Options,
@@ -22,6 +21,7 @@ from deployments.local.environment import (
 )
 from deployments.local.processes import Child, free_port
 from deployments.local.stack import answers, server_command
+from tests.support.api import Api
 
 START_SECONDS = 120.0
 # The shared server does without what no test of it asks for, and what is a third of its work.

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.aggregate import aggregate_orders
+from tasks.orders.aggregation import aggregate_orders
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.orders.columns import DTYPES, Orders
 from tasks.orders.merge import merge_pages
 from tests.support import reference
 from tests.support.reference import Figures, Order, Record
 
-EXAMPLES = settings.default.max_examples
+EXAMPLES = settings().max_examples
 CHOICES = list(product(get_args(OrderType), get_args(Price), get_args(Detail)))
 TYPES = [18, 34, 35, 2**31, 2**63 - 1]
 CENTS = st.one_of(st.sampled_from([1, 100, 570, 10**15, 9 * 10**16]), st.integers(1, 10_000), st.integers(1, 10**15))

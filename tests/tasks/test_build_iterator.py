@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tasks.build_iterator import CHUNKS, MAX_CHUNK_PAGES, Chunk, make_chunk, split_pages
+from tasks.build_iterator import ALONE_PAGES, MAX_CHUNK_PAGES, Chunk, make_chunk, split_pages
 from tasks.esi.answers import MAX_PAGES
 from tasks.esi.errors import TransientError
 from tasks.network import Waits
@@ -14,7 +14,7 @@ from tasks.orders.columns import Orders, decode_orders
 
 
 @example(pages=1)
-@example(pages=CHUNKS + 1)
+@example(pages=ALONE_PAGES + 1)
 @example(pages=MAX_PAGES)
 @given(pages=st.integers(1, MAX_PAGES))
 def test_split_gives_every_page_once_in_order(pages: int) -> None:
@@ -28,19 +28,19 @@ def test_split_bounds_size_and_number(pages: int) -> None:
     """No chunk is over 60 pages, and there are no more than 8 chunks unless 60 pages each need more."""
     chunks = split_pages(pages)
     assert max(len(chunk.left) for chunk in chunks) <= MAX_CHUNK_PAGES
-    assert len(chunks) <= max(CHUNKS, -(-pages // MAX_CHUNK_PAGES))
+    assert len(chunks) <= max(ALONE_PAGES, -(-pages // MAX_CHUNK_PAGES))
 
 
-@pytest.mark.parametrize("pages", [1, 2, 7, CHUNKS])
+@pytest.mark.parametrize("pages", [1, 2, 7, ALONE_PAGES])
 def test_small_region_gets_a_chunk_a_page(pages: int) -> None:
     """A small region shows each page as a task run of its own, as the state machine did."""
     assert [chunk.left for chunk in split_pages(pages)] == [[page] for page in range(1, pages + 1)]
 
 
 def test_the_forge_is_not_drowned_in_task_runs() -> None:
-    """The 433 pages of The Forge are 8 chunks, all but the last of 55 pages."""
+    """The 433 pages of The Forge are 4 chunks, all but the last of 109 pages."""
     sizes = [len(chunk.left) for chunk in split_pages(433)]
-    assert sizes == [55] * 7 + [48]
+    assert sizes == [109] * 3 + [106]
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.filesystems import LocalFileSystem
 
-from deployments.local.api import Api
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import refuse
 from tasks.retries import KEEP_SECONDS
+from tests.support.api import Api
 from tests.support.runs import deploy, make_run, read_run, schedule, scheduled_runs
 from tests.support.tables import expire, records, scan
 from tests.support.truth import truth

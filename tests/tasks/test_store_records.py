@@ -9,7 +9,7 @@ from tasks.table.records import Changes, Record
 
 @given(puts=st.integers(0, 9000), deletes=st.integers(0, 40))
 def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
-    """The parts have each request once, in order, at most 25 a batch and 2,500 a part, and are numbered through."""
+    """The parts have each request once, in order, at most 25 a batch and 5,000 a part, and are numbered through."""
     changes = Changes([Record(n, 1.0, 1) for n in range(puts)], {}, [f"d{n}" for n in range(deletes)], 0, 0)
     parts = split_writes(changes)
     batches = [batch for part in parts for batch in part.left]
@@ -17,6 +17,6 @@ def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
     assert all(0 < len(batch) <= 25 for batch in batches)
     assert [write for batch in batches for write in batch] == [*changes.puts, *changes.deletes]
     assert [first for first, _last in bounds] == [1, *(last + 1 for _first, last in bounds)][: len(parts)]
-    assert all(last - first < 2500 for first, last in bounds)
+    assert all(last - first < 5000 for first, last in bounds)
     assert [last - first + 1 for first, last in bounds] == [sum(map(len, part.left)) for part in parts]
-    assert len(parts) <= 8
+    assert len(parts) <= 4

@@ -1,1 +1,1 @@
-"""A stand-in for ESI's market orders, from a seed: real item types, prices and page counts; orders made up."""
+"""A stand-in for ESI's market: real item types, price levels and page counts; orders are made up from a seed."""

@@ -1,4 +1,4 @@
-"""Runs the market stand-in: `python -m deployments.local.market --help`."""
+"""Run the market stand-in: `python -m deployments.local.market --help`."""
 
 import argparse
 import asyncio
@@ -11,17 +11,15 @@ from deployments.local.market.server import listen
 
 
 def main() -> int:
-    """Serve until SIGINT or SIGTERM; return the exit code, 1 if the port is taken."""
-    parser = argparse.ArgumentParser("python -m deployments.local.market", description="Plays ESI's market orders.")
-    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; a free one unless told")
-    parser.add_argument("--seed", type=int, default=1, help="of all orders (default %(default)s)")
+    """Serve until SIGINT or SIGTERM; exit with 1 if the port is taken."""
+    parser = argparse.ArgumentParser("python -m deployments.local.market", description="Stand in for ESI's market.")
+    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--seed", type=int, default=1, help="of the random orders (default %(default)s)")
     parser.add_argument("--every", type=int, default=300, help="seconds between two snapshots (default %(default)s)")
-    parser.add_argument("--at", type=float, metavar="UNIX_TIME", help="stop the clock at this time")
-    parser.add_argument("--latency-ms", type=float, default=0, help="added to each answer (default %(default)s)")
+    parser.add_argument("--at", type=float, metavar="UNIX_TIME", help="freeze the clock at this time")
+    parser.add_argument("--latency-ms", type=float, default=0, help="added to each response (default %(default)s)")
     parser.add_argument("--enforce-limit", action="store_true", help="answer 429 when the tokens are used up")
-    parser.add_argument(
-        "--prepare", type=int, nargs="*", default=[], metavar="REGION", help="make their pages at start"
-    )
+    parser.add_argument("--prepare", type=int, nargs="*", default=[], metavar="REGION", help="prepare pages at start")
     options = parser.parse_args()
     market = Market(
         options.seed,
@@ -40,12 +38,12 @@ def main() -> int:
 
 
 async def run(market: Market, port: int) -> None:
-    """Serve until told to stop."""
+    """Serve until SIGINT or SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with listen(market, port) as url:
-        print(f"market stand-in on {url}", flush=True)  # noqa: T201 (what a caller waits for)
+        print(f"market stand-in on {url}", flush=True)  # noqa: T201 (callers wait for it)
         await stop.wait()
 
 

@@ -1,11 +1,11 @@
-"""A region's order book, made up from (seed, region, snapshot time) alone: no snapshot needs the one before.
+"""A region's order book as a pure function of seed, region and snapshot number.
 
-From one snapshot to the next every tenth item type changes some of its orders, a few orders appear and a few vanish.
+From one snapshot to the next, one in ten item types changes some of its orders, and a few orders appear or vanish.
 """
 
 import gzip
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import msgspec
 import numpy as np
@@ -13,15 +13,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from deployments.local.market.sizes import region_pages
-from tasks.catalogue.names import types
+from tasks.catalogue.names import DATA
 
 PAGE_ORDERS = 1000
 TYPE_PERIOD = 10  # snapshots between two changes of a type
-ORDER_PERIOD = 3  # changes of its type between two changes of an order; a type's first order follows each
-PRESENCE_PERIOD = 50  # snapshots after which it is drawn anew whether an order is there
-ABSENT = 0.02  # of the orders
-GZIP_LEVEL = 5  # ESI's pages shrink to a tenth; higher levels take twice as long for 3 % more
-ORDER_ISK = 100_000_000  # a middling order's worth
+ORDER_PERIOD = 3  # changes of the type for one change of an order; a type's first order changes each time
+PRESENCE_PERIOD = 50  # snapshots until an order may appear or vanish
+ABSENT = 0.02  # share of the orders that are absent
+GZIP_LEVEL = 5  # a tenth of the size, as ESI's pages; higher levels take twice as long for 3 %
+ORDER_ISK = 100_000_000  # value of a typical order
 FIRST_ORDER_ID = 6_000_000_000
 FIRST_ISSUED = 1_700_000_000  # unix time
 RANGES = ["station", "region", "solarsystem", "1", "2", "3", "4", "5", "10", "20", "30", "40"]
@@ -37,7 +37,7 @@ Bits = npt.NDArray[np.uint64]
 
 
 class Order(msgspec.Struct):
-    """An order as ESI gives it."""
+    """An order as in ESI's responses."""
 
     duration: int
     is_buy_order: bool
@@ -58,11 +58,11 @@ def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
 
     Args:
         seed: of the whole market.
-        region_id: one that has `region_pages`.
+        region_id: of a region that has `region_pages`.
         index: number of the snapshot: its unix time divided by the seconds between two.
 
     Returns:
-        One row an order, in the order of the pages; a column for each field of `Order`. Empty for an empty region.
+        One row per order, in the order of the pages, with the fields of `Order`; empty if the region has none.
     """
     slots = make_slots(seed, region_id)
     orders = slots[is_present(slots.noise.to_numpy("uint64"), index)]
@@ -71,7 +71,7 @@ def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
     lag = np.where(orders.is_first, 0, (change + noise) % ORDER_PERIOD)
     version = (change - lag).astype("uint64")
     draw = mix(noise ^ mix(version))
-    away = 0.5 * uniform(draw) ** 3  # most orders stand close to the best
+    away = 0.5 * uniform(draw) ** 3  # most prices are close to the best
     factor = np.where(orders.is_buy_order, 1 - away, 1 + away)
     total = orders.volume_total.to_numpy()
     remain = np.maximum(1, np.ceil(total * uniform(mix(draw)))).astype("int64")
@@ -94,16 +94,22 @@ def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
+@cache
+def read_types() -> pd.DataFrame:
+    """Return the item types by id: `best_buy` and `best_sell` (ISK) and `popularity`, some of them unknown."""
+    return pd.read_csv(DATA / "types.csv", index_col="type_id")
+
+
 @lru_cache(maxsize=128)
 def make_slots(seed: int, region_id: int) -> pd.DataFrame:
-    """Return all orders that a region ever has, with what never changes of them."""
+    """Return all orders that a region ever has, with their constant properties."""
     pages = region_pages(region_id)
     size = round((pages * PAGE_ORDERS - 400) / (1 - ABSENT)) if pages else 0
     random = np.random.default_rng([seed, region_id])
-    known = types()
+    known = read_types()
     weights = known.popularity.fillna(0.5).to_numpy()
     likely = np.argsort(random.gumbel(size=len(known)) + np.log(weights))[::-1]
-    first = likely[: round(0.45 * size)]  # one order of each
+    first = likely[: round(0.45 * size)]  # one order of each of these types
     share = weights[first] ** 0.7
     rest = random.choice(first, size - len(first), p=share / share.sum()) if len(first) else first
     slots = known.iloc[np.concatenate([first, rest])].reset_index()
@@ -128,13 +134,13 @@ def make_slots(seed: int, region_id: int) -> pd.DataFrame:
 
 
 def is_present(noise: Bits, index: int) -> npt.NDArray[np.bool_]:
-    """Tell which orders are there: each anew every `PRESENCE_PERIOD` snapshots, at its own phase."""
+    """Return which orders are present; drawn every `PRESENCE_PERIOD` snapshots, for each order at a different one."""
     epoch = (np.uint64(index) + noise % PRESENCE_PERIOD) // PRESENCE_PERIOD
     return uniform(mix(noise + mix(epoch))) >= ABSENT
 
 
 def mix(bits: Bits) -> Bits:
-    """Return bits that look random, always the same for the same input: splitmix64's finalizer."""
+    """Return pseudorandom bits, by splitmix64's finalizer."""
     with np.errstate(over="ignore"):
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -142,12 +148,12 @@ def mix(bits: Bits) -> Bits:
 
 
 def uniform(bits: Bits) -> npt.NDArray[np.float64]:
-    """Return numbers in [0, 1) from bits."""
+    """Return bits as numbers in [0, 1)."""
     return (bits >> np.uint64(11)) / 2.0**53
 
 
 def make_bodies(orders: pd.DataFrame) -> Iterator[bytes]:
-    """Return the pages as ESI sends them, JSON gzipped; a region without orders has one page, `[]`."""
+    """Yield pages as ESI sends them, as gzipped JSON; a region without orders has one page, `[]`."""
     columns = [orders[name].tolist() for name in Order.__struct_fields__]
     rows = [Order(*values) for values in zip(*columns, strict=True)]
     for start in range(0, max(1, len(rows)), PAGE_ORDERS):

@@ -1,4 +1,4 @@
-"""What the market stand-in answers: ESI's order route, from books prepared ahead."""
+"""The market stand-in's responses: ESI's order route, from order books that are prepared ahead."""
 
 import gzip
 import hashlib
@@ -9,6 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate, parsedate_to_datetime
 
@@ -22,7 +23,7 @@ ROUTE = re.compile(r"/markets/(\d+)/orders/?")
 TOKENS, WINDOW_SECONDS = 12_000, 900
 COSTS = {2: 2, 3: 1, 4: 5, 5: 0}  # tokens by the status's first digit
 ERROR_LIMIT, ERROR_SECONDS = 100, 60
-LEAD = 0.2  # of the time between two snapshots: so long before it is due, the next one is prepared
+LEAD = 0.2  # share of the interval: so long before it is due, the next snapshot is prepared
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 
 
@@ -37,7 +38,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer, but for what all answers have."""
+    """A response, without the headers that all responses have."""
 
     status: int
     headers: dict[str, str]
@@ -45,24 +46,23 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Generation(msgspec.Struct, frozen=True):
-    """A snapshot of a region, prepared."""
+    """A prepared snapshot of a region."""
 
     modified: int  # unix time
     pages: list[bytes]  # JSON, gzipped
     etags: list[str]
 
 
+@dataclass
 class Limit:
-    """A sum over the last seconds, as ESI's limits are."""
+    """A sum over a sliding window, like ESI's limits."""
 
-    def __init__(self, most: int, window_seconds: int) -> None:
-        self.most = most
-        self.window_seconds = window_seconds
-        self.used = 0
-        self._events: deque[tuple[float, int]] = deque()
+    window_seconds: int
+    used: int = 0
+    _events: deque[tuple[float, int]] = field(default_factory=deque)
 
     def add(self, now: float, amount: int) -> None:
-        """Add an amount, and drop what is older than the window."""
+        """Add an amount, and drop amounts that have left the window."""
         self._events.append((now, amount))
         self.used += amount
         while self._events[0][0] <= now - self.window_seconds:
@@ -73,36 +73,22 @@ class Limit:
         return max(1, round(self._events[0][0] + self.window_seconds - now)) if self._events else 0
 
 
+@dataclass(eq=False)
 class Market:
-    """Books by region and time, and counts of what was asked.
+    """The stand-in's state: snapshots by region and time, and counts of requests."""
 
-    Args:
-        seed: of all orders.
-        every: seconds between two snapshots.
-        clock: gives the unix time; its own, so that a test can stop or move it.
-        latency_seconds: is added to each answer.
-        enforce_limit: whether 429 follows when the tokens are used up.
-    """
+    seed: int = 1  # of all orders
+    every: int = 300  # seconds between two snapshots
+    clock: Callable[[], float] = time.time  # returns the unix time
+    latency_seconds: float = 0.0  # added to each response
+    enforce_limit: bool = field(default=False, kw_only=True)  # respond with 420 and 429 beyond ESI's limits
 
-    def __init__(
-        self,
-        seed: int = 1,
-        every: int = 300,
-        clock: Callable[[], float] = time.time,
-        latency_seconds: float = 0.0,
-        *,
-        enforce_limit: bool = False,
-    ) -> None:
-        self.seed = seed
-        self.every = every
-        self.clock = clock
-        self.latency_seconds = latency_seconds
-        self.enforce_limit = enforce_limit
+    def __post_init__(self) -> None:
         self.requests: Counter[str] = Counter()  # by "GET 200"
         self.pages: Counter[str] = Counter()  # GETs by page
         self.in_flight = self.most_in_flight = 0
-        self.tokens = Limit(TOKENS, WINDOW_SECONDS)
-        self.errors = Limit(ERROR_LIMIT, ERROR_SECONDS)
+        self.tokens = Limit(WINDOW_SECONDS)
+        self.errors = Limit(ERROR_SECONDS)
         self.sso = structures.Sso()
         self._generations: dict[tuple[int, int], Future[Generation]] = {}
         self._lock = threading.Lock()
@@ -110,11 +96,11 @@ class Market:
 
     @property
     def index(self) -> int:
-        """The number of the present snapshot."""
+        """The number of the current snapshot."""
         return int(self.clock() // self.every)
 
     def prepare(self, region_id: int, index: int) -> Future[Generation]:
-        """Begin to prepare a region's snapshot, unless it has begun, and drop the one before the last."""
+        """Start to prepare a region's snapshot, unless that has started, and drop the one before the last."""
         with self._lock:
             if (region_id, index) not in self._generations:
                 self._generations.pop((region_id, index - 2), None)
@@ -129,7 +115,7 @@ class Market:
                     self.prepare(region_id, index + 1)
 
     def reset_counts(self) -> None:
-        """Forget the requests so far."""
+        """Reset the counts of requests."""
         self.requests.clear()
         self.pages.clear()
         self.most_in_flight = self.in_flight
@@ -143,7 +129,7 @@ class Market:
         return Generation(index * self.every, pages, [f'W/"{hashlib.sha256(page).hexdigest()[:32]}"' for page in pages])
 
     def find_region(self, request: Request) -> int | Reply:
-        """Return the region, or structure, whose page is asked for, or the reply to any other request."""
+        """Return the region or structure whose page is requested, or the response to any other request."""
         structure = structures.ROUTE.fullmatch(request.path)
         match = structure or ROUTE.fullmatch(request.path)
         if not match:
@@ -158,7 +144,7 @@ class Market:
         return self.ban() or region_id
 
     def ban(self) -> Reply | None:
-        """Return the reply to who has asked for too much, or too often for what there is not; None to all others."""
+        """Return the 420 or 429 response if a limit is exceeded, else None."""
         if self.enforce_limit and self.errors.used >= ERROR_LIMIT:
             return refuse(420, "This software has exceeded the error limit for ESI.")
         if self.enforce_limit and self.tokens.used >= TOKENS:
@@ -166,21 +152,20 @@ class Market:
         return None
 
     def answer_other(self, request: Request) -> Reply:
-        """Return the reply to what asks for no orders."""
-        if request.path == "/_stats":
-            stats = {"requests": self.requests, "pages": self.pages, "most_in_flight": self.most_in_flight}
-            return Reply(200, JSON, msgspec.json.encode(stats))
-        if request.path.rstrip("/") == "/status":
-            return Reply(200, JSON, msgspec.json.encode(make_status(self.clock())))
-        if request.path.rstrip("/") == "/incursions":
-            return Reply(200, JSON, msgspec.json.encode(make_incursions(self.clock())))
+        """Return the response to a request for anything but orders."""
         if request.path == structures.TOKEN_ROUTE and request.method == "POST":
             status, body = self.sso.answer(request.body, self.clock())
             return Reply(status, JSON, body)
+        if request.path == "/_stats":
+            counts = {"requests": self.requests, "pages": self.pages, "most_in_flight": self.most_in_flight}
+            return Reply(200, JSON, msgspec.json.encode(counts))
+        answers = {"/status": make_status, "/incursions": make_incursions}
+        if answer := answers.get(request.path.rstrip("/")):
+            return Reply(200, JSON, msgspec.json.encode(answer(self.clock())))
         return refuse(404, "Not found")
 
     def give_page(self, request: Request, generation: Generation) -> Reply:
-        """Return a page of a generation, or why not."""
+        """Return a page of a snapshot, or an error response."""
         page, pages = int(request.query.get("page", "1")), generation.pages
         if "type_id" in request.query:
             pages = filter_type(pages, request.query["type_id"], request.query["order_type"])
@@ -201,14 +186,14 @@ class Market:
         return Reply(200, headers, gzip.decompress(pages[page - 1]))
 
     def count(self, request: Request, status: int) -> dict[str, str]:
-        """Count a request that is answered, and return the headers that tell how much is left."""
+        """Count a request, and return the headers with ESI's limits."""
         if request.path == "/_stats":
             return {}
         now = self.clock()
         self.requests[f"{request.method} {status}"] += 1
         if request.method == "GET":
             self.pages[request.query.get("page", "1")] += 1
-        if request.path.startswith("/markets/"):  # others have tokens of their own
+        if request.path.startswith("/markets/"):  # other routes have other token buckets
             self.tokens.add(now, COSTS.get(status // 100, 0))
         self.errors.add(now, int(status >= 400))
         return {
@@ -223,7 +208,7 @@ class Market:
 
 
 def make_status(now: float) -> dict[str, int | str]:
-    """Return the game server's status: its players come and go within a day, and it starts anew at 11:05 UTC."""
+    """Return the game server's status: players vary over a day, and it restarts at 11:05 UTC."""
     day_seconds = 86_400
     started = (now - 39_900) // day_seconds * day_seconds + 39_900
     players = round(24_000 + 8_000 * math.sin(2 * math.pi * now / day_seconds))
@@ -250,7 +235,7 @@ def make_incursions(now: float) -> list[dict[str, int | str | bool | float | lis
 
 
 def find_mistake(request: Request, *, is_structure: bool) -> Reply | None:
-    """Return the refusal of a request that makes no sense, None if it does."""
+    """Return the error response to an invalid request, None if it is valid."""
     page = request.query.get("page", "1")
     if request.method not in {"GET", "HEAD"}:
         return refuse(405, "Method not allowed")
@@ -264,12 +249,12 @@ def find_mistake(request: Request, *, is_structure: bool) -> Reply | None:
 
 
 def refuse(status: int, error: str, headers: dict[str, str] | None = None) -> Reply:
-    """Return an error as ESI words it."""
+    """Return an error response in ESI's format."""
     return Reply(status, JSON | (headers or {}), msgspec.json.encode({"error": error}))
 
 
 def is_unchanged(request: Request, modified: int, etag: str) -> bool:
-    """Return whether the one who asks has the page already (RFC 9110, 13.1)."""
+    """Return whether the client already has the page (RFC 9110, 13.1)."""
     if known := request.headers.get("if-none-match"):
         return known == "*" or etag.removeprefix("W/") in known
     try:
@@ -280,7 +265,7 @@ def is_unchanged(request: Request, modified: int, etag: str) -> bool:
 
 
 def filter_type(pages: list[bytes], type_id: str, order_type: str) -> list[bytes]:
-    """Return one page with the orders of one item type; only here does `order_type` have an effect."""
+    """Return the orders of one item type as one page; `order_type` has an effect only here."""
     orders = [order for page in pages for order in msgspec.json.decode(gzip.decompress(page), type=list[Order])]
     sides = {"buy": {True}, "sell": {False}}.get(order_type, {True, False})
     chosen = [order for order in orders if str(order.type_id) == type_id and order.is_buy_order in sides]

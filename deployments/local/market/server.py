@@ -1,4 +1,4 @@
-"""The market stand-in's HTTP/1.1 server: asyncio's streams, because a web framework takes longer over a request."""
+"""The market stand-in's HTTP/1.1 server, on asyncio's streams: a web framework needs more CPU time for a request."""
 
 import asyncio
 import threading
@@ -12,11 +12,11 @@ import msgspec
 
 from deployments.local.market.market import Market, Reply, Request
 
-MAX_BODY_BYTES = 65_536  # of a request; an answer has no such bound
+MAX_BODY_BYTES = 65_536  # of a request
 
 
 async def answer(market: Market, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer one connection's requests, one after the other, until it is closed."""
+    """Answer the requests of a connection, one at a time, until it is closed."""
     try:
         while True:
             request = parse_head(await reader.readuntil(b"\r\n\r\n"))
@@ -33,13 +33,13 @@ async def answer(market: Market, reader: asyncio.StreamReader, writer: asyncio.S
             writer.write(format_reply(request, reply, market.count(request, reply.status)))
             await writer.drain()
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
-        pass  # the other side has closed, or does not speak HTTP
+        pass  # the client has closed the connection, or does not speak HTTP
     finally:
         writer.close()
 
 
 async def find_reply(market: Market, request: Request) -> Reply:
-    """Return the reply to a request, as soon as what it asks for is prepared."""
+    """Return the response to a request, once its page is prepared."""
     region_id = market.find_region(request)
     if isinstance(region_id, Reply):
         return region_id
@@ -50,7 +50,7 @@ async def find_reply(market: Market, request: Request) -> Reply:
 
 
 def parse_head(head: bytes) -> Request:
-    """Read a request's first line and headers; what cannot be read becomes a request that is refused."""
+    """Parse a request's first line and headers; if they are invalid, return a request that is refused."""
     first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     method, target = ([*first.split(" "), "", ""])[:2]
     parts = urlsplit(target)
@@ -60,7 +60,7 @@ def parse_head(head: bytes) -> Request:
 
 
 def format_reply(request: Request, reply: Reply, counts: dict[str, str]) -> bytes:
-    """Return a reply as it goes over the wire; a HEAD's and a 304's without a body."""
+    """Return a response as bytes, without a body for HEAD and 304."""
     headers = {**counts, **reply.headers}
     if reply.status != HTTPStatus.NOT_MODIFIED:
         headers["Content-Length"] = str(len(reply.body))
@@ -75,11 +75,7 @@ def format_reply(request: Request, reply: Reply, counts: dict[str, str]) -> byte
 
 @asynccontextmanager
 async def listen(market: Market, port: int = 0) -> AsyncIterator[str]:
-    """Serve a market on 127.0.0.1, and return its address.
-
-    Args:
-        market: what is served.
-        port: 0 for a free one.
+    """Serve a market on a port of 127.0.0.1, a free one by default; yield its address.
 
     Raises:
         OSError: the port is taken.
@@ -95,7 +91,7 @@ async def listen(market: Market, port: int = 0) -> AsyncIterator[str]:
 
 
 async def prepare_ahead(market: Market) -> None:
-    """Prepare each next snapshot before it is due."""
+    """Prepare each snapshot before it is due."""
     while True:
         await asyncio.sleep(min(5.0, market.every / 20))
         market.prepare_next()
@@ -103,7 +99,7 @@ async def prepare_ahead(market: Market) -> None:
 
 @contextmanager
 def serve(market: Market) -> Iterator[str]:
-    """Serve a market from a thread of this process, and return its address."""
+    """Serve a market from a thread of this process; yield its address."""
     started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:

@@ -1,15 +1,14 @@
-"""How many pages of orders the stand-in's regions have."""
+"""The number of pages of the stand-in's regions and structures."""
 
 from deployments.local.market import structures
 from tasks.catalogue.names import regions
 
-MADE_UP = range(19_000_001, 19_010_000)  # regions that ESI does not have, of as many pages as the last four digits say
+MADE_UP = range(19_000_001, 19_010_000)  # not in ESI; the last four digits are the number of pages
 
 
 def region_pages(region_id: int) -> int | None:
-    """Return how many pages of orders a region or structure has, 0 if it is empty, None if there is none such."""
+    """Return the number of pages of a region or structure, 0 if it has no orders, None if it does not exist."""
     if region_id in MADE_UP or region_id in structures.OPEN:
         return region_id % 10_000
-    if region_id not in regions().index:
-        return None
-    return 0 if regions().is_empty[region_id] else int(regions().pages[region_id])
+    region = regions().get(region_id)
+    return None if region is None else 0 if region.is_empty else region.pages

@@ -1,33 +1,30 @@
-"""Player structures' markets and the token endpoint, as the stand-in has them."""
+"""The stand-in's player structures, and the endpoint that issues access tokens for them."""
 
 import re
 import secrets
+from dataclasses import dataclass, field
 from urllib.parse import parse_qs
 
 import msgspec
 
-TOKEN_ROUTE = "/v2/oauth/token"  # noqa: S105 (no password)
+TOKEN_ROUTE = "/v2/oauth/token"  # noqa: S105 (no secret)
 ROUTE = re.compile(r"/markets/structures/(\d+)/?")
-REFRESH_TOKEN = "made-up-refresh-token"  # noqa: S105 (the one that is taken)
-OPEN = range(1_000_000_000_001, 1_000_000_010_000)  # of as many pages as the last four digits say
-LOCKED = range(1_000_000_010_000, 1_000_000_020_000)  # where the character may not dock
+REFRESH_TOKEN = "made-up-refresh-token"  # noqa: S105 (the only valid one)
+OPEN = range(1_000_000_000_001, 1_000_000_010_000)  # the last four digits are the number of pages
+LOCKED = range(1_000_000_010_000, 1_000_000_020_000)  # the character has no docking access
 
 
+@dataclass
 class Sso:
-    """An issuer of access tokens, which knows which of them still count.
+    """An issuer of access tokens."""
 
-    Args:
-        access_seconds: for which a token counts.
-    """
-
-    def __init__(self, access_seconds: float = 1199.0) -> None:
-        self.access_seconds = access_seconds
-        self.refresh_token = REFRESH_TOKEN
-        self.given = 0  # access tokens so far
-        self._ends: dict[str, float] = {}  # unix time, by access token
+    access_seconds: float = 1199.0  # how long a token is valid
+    refresh_token: str = REFRESH_TOKEN
+    given: int = 0  # access tokens issued so far
+    _ends: dict[str, float] = field(default_factory=dict)  # expiry (unix time) by access token
 
     def answer(self, body: bytes, now: float) -> tuple[int, bytes]:
-        """Return status and body of the answer to a form that asks for an access token."""
+        """Return status and body of the response to a form that requests an access token."""
         form = {name: values[0] for name, values in parse_qs(body.decode("latin-1")).items()}
         if form.get("grant_type") != "refresh_token":
             return 400, b'{"error":"unsupported_grant_type"}'
@@ -40,7 +37,7 @@ class Sso:
         return 200, msgspec.json.encode(answer | {"refresh_token": self.refresh_token})
 
     def refuse(self, structure_id: int, authorization: str, now: float) -> tuple[int, str] | None:
-        """Return status and error of the refusal to show a structure's market, None if it is shown."""
+        """Return status and error if a structure's market is refused, else None."""
         ends = self._ends.get(authorization.removeprefix("Bearer "))
         if ends is None or not authorization.startswith("Bearer "):
             return 401, "Unauthorized - Invalid token"
@@ -51,5 +48,5 @@ class Sso:
         return None if structure_id in OPEN else (404, "Structure not found")
 
     def expire_all(self) -> None:
-        """Make all access tokens end now."""
+        """Expire all access tokens."""
         self._ends.clear()

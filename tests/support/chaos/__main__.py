@@ -6,7 +6,7 @@ import os
 import random
 import sys
 
-from deployments.local.api import Api
+from tests.support.api import Api
 from tests.support.chaos.kills import kill_often
 from tests.support.chaos.many import play_many
 from tests.support.servers import start_servers, wait_for, wait_for_store

@@ -12,12 +12,12 @@ from tempfile import TemporaryDirectory
 import boto3
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.api import Api
 from deployments.local.environment import POOL
 from deployments.local.market.server import serve
 from deployments.local.processes import Child
 from deployments.local.stack import prefect
 from flows.market_data import market_data
+from tests.support.api import Api
 from tests.support.chaos.check import Truth, WrongTableError, check_table, differences
 from tests.support.chaos.many import say
 from tests.support.chaos.market import REGION, SmallMarket

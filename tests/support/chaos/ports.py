@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from tasks.aggregate import aggregate_orders
 from tasks.esi.answers import Answer
 from tasks.esi.client import Esi
 from tasks.esi.errors import EsiError
 from tasks.esi.markets import find_market
+from tasks.orders.aggregation import aggregate_orders
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.orders.columns import decode_orders
 from tasks.orders.merge import merge_pages

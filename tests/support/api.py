@@ -172,10 +172,10 @@ class Api:
     def _switch(self, deployment_id: str, schedule_id: str, *, active: bool) -> None:
         self._send("PATCH", f"/deployments/{deployment_id}/schedules/{schedule_id}", {"active": active})
 
-    def _ask(self, method: str, path: str, body: Any, kind: type[T]) -> T:  # noqa: ANN401 (JSON)
+    def _ask(self, method: str, path: str, body: Any, kind: type[T]) -> T:
         return msgspec.json.decode(self._send(method, path, body).content, type=kind)
 
-    def _send(self, method: str, path: str, body: Any = None, passing: int = 0) -> httpx.Response:  # noqa: ANN401 (JSON)
+    def _send(self, method: str, path: str, body: Any = None, passing: int = 0) -> httpx.Response:
         """Send a request, and again where the server asks for it by 503: its SQLite was busy."""
         for attempt in range(ATTEMPTS):
             answer = self._http.request(method, path, json=body)

@@ -1,0 +1,59 @@
+"""Prepare the stack's Prefect server. Imports Prefect, which takes two seconds: import this while the server starts."""
+
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType, WorkerStatus
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.states import Crashed
+
+from deployments.local.environment import POOL
+
+UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+
+
+def open_client(api_url: str) -> SyncPrefectClient:
+    """Return a client of the stack's server."""
+    return SyncPrefectClient(api_url, httpx_settings={"trust_env": False})
+
+
+def prepare_server(client: SyncPrefectClient) -> None:
+    """Create the work pool, and clean up after a stack that was killed: active schedules, unfinished runs, workers."""
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    for deployment in client.read_deployments():
+        for schedule in deployment.schedules:
+            if schedule.active:
+                client.update_deployment_schedule(deployment.id, schedule.id, active=False)
+    unfinished = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED)))
+    for run in client.read_flow_runs(flow_run_filter=unfinished):
+        client.set_flow_run_state(run.id, Crashed(message="The stack was stopped while it ran."))
+    for worker in client.read_workers_for_work_pool(POOL):
+        names = {"work_pool_name": POOL, "name": worker.name}
+        client.request("DELETE", "/work_pools/{work_pool_name}/workers/{name}", path_params=names)
+
+
+def has_worker(client: SyncPrefectClient) -> bool:
+    """Return whether a worker polls the pool."""
+    return any(worker.status == WorkerStatus.ONLINE for worker in client.read_workers_for_work_pool(POOL))
+
+
+def start_schedule(client: SyncPrefectClient, name: str, parameters: dict[str, Any]) -> None:
+    """Activate the schedules of a deployment that have these parameters, or create one that runs every 300 s."""
+    deployment = client.read_deployment_by_name(name)
+    fitting = [
+        schedule
+        for schedule in deployment.schedules
+        if parameters.items() <= (deployment.parameters | schedule.parameters).items()
+    ]
+    for schedule in fitting:
+        client.update_deployment_schedule(deployment.id, schedule.id, active=True)
+    if not fitting:
+        every = IntervalSchedule(interval=timedelta(seconds=300))
+        new = DeploymentScheduleCreate(schedule=every, active=True, parameters=parameters)
+        client.create_deployment_schedules(deployment.id, [new])
