@@ -216,9 +216,9 @@ def test_secret_example_stores_credentials() -> None:
     assert load_credentials(name).client_id == "…"
 
 
-@pytest.mark.usefixtures("store_url", "api")
+@pytest.mark.usefixtures("store_url", "served")
 def test_another_endpoint_is_written_as_told(
-    market: Market, served: str, dynamodb: DynamoDBClient, tmp_path: Path
+    api: Api, market: Market, dynamodb: DynamoDBClient, tmp_path: Path
 ) -> None:
     """Whoever follows the page word by word, in a checkout of their own, has a flow that stores an item."""
     (code,), (entry,), (shell, create) = (
@@ -229,14 +229,13 @@ def test_another_endpoint_is_written_as_told(
         shutil.copytree(CHECKOUT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (checkout / "flows" / "incursions.py").write_text(code)
     (checkout / "prefect.yaml").write_text(Path(CHECKOUT, "prefect.yaml").read_text() + entry)
-    assert served
+    api.create_pool("market-data")
     for command in shell.splitlines():
         run(command.replace("prefect deploy ", "prefect --no-prompt deploy "), checkout)
     assert "Incursions: " in run(create, checkout)
     (item,) = scan(dynamodb, "Incursions").values()
     assert item["incursions"] == {"N": str(len(make_incursions(market.clock())))}
-    with Api(os.environ["PREFECT_API_URL"]) as api:
-        assert api.find_deployment("incursions/hourly").parameters == {"table_name": "Incursions"}
+    assert api.find_deployment("incursions/hourly").parameters == {"table_name": "Incursions"}
 
 
 def test_aws_command_is_the_one_that_a_failed_run_names(store_url: str) -> None:
