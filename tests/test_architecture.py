@@ -1,6 +1,7 @@
 """The arrows between the tree's rooms run one way."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ ROOMS = ["deployments", "flows", "tasks", "tasks.reporting", "tasks.table", "tas
 GROUND = ["tasks.catalogue", "tasks.network"]
 MODULES = {
     ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path
-    for folder in ("deployments", "flows", "tasks")
+    for folder in ("benchmarks", "deployments", "flows", "tasks", "tests")
     for path in Path(CHECKOUT, folder).rglob("*.py")
 }
 
@@ -28,7 +29,9 @@ def find_imports(module: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-            yield from sorted(name for name in names if name in MODULES or name.startswith(("benchmarks", "tests")))
+            yield from sorted(names & MODULES.keys())
+        if isinstance(node, ast.Import):
+            yield from sorted({alias.name for alias in node.names} & MODULES.keys())
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if find_room(module)])
@@ -64,3 +67,11 @@ def test_product_does_without_tests_and_benchmarks() -> None:
         if find_room(module):
             for imported in find_imports(module):
                 assert not imported.startswith(("benchmarks", "tests")), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("tests.")])
+def test_tests_share_only_what_is_in_support(module: str) -> None:
+    """No test imports another test or a conftest, and only the benchmarks' own tests import benchmarks."""
+    for imported in find_imports(module):
+        assert not re.match(r"tests\.(.*\.)?(test_\w+|conftest)$", imported), f"{module} imports {imported}"
+        assert not imported.startswith("benchmarks") or module.startswith("tests.benchmarks."), module

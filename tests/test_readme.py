@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ from tasks.esi.credentials import load_credentials
 from tasks.table.client import Table
 from tasks.table.create import create_command
 from tests.support.api import Api, Deployment
-from tests.support.servers import wait_for
+from tests.support.servers import PrefectServer, wait_for
 from tests.support.tables import scan
 
 PAGES = {
@@ -28,7 +29,8 @@ PAGES = {
 }
 # What runs the commands of the pages, by how these begin.
 RUN_BY = {
-    "make (run|up|status)": "tests/deployments/test_stack.py",
+    "make run": "tests/deployments/test_make_run.py",
+    "make (up|status)": "tests/deployments/test_make_up.py",
     "make report": "tests/deployments/test_report.py",
     "make lint test outages": ".ci/run",
     "make chaos": "tests/support/chaos/test_chaos.py",
@@ -124,7 +126,17 @@ def read_exports(page: str) -> dict[str, str]:
     return dict(shlex.split(command)[1].split("=", 1) for command in commands)
 
 
-def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
+@pytest.fixture
+def empty_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """A server of its own: the limit of ESI's tokens that commands create would hold up the runs of other tests."""
+    server = PrefectServer(tmp_path)
+    for name, value in server.settings.items():
+        monkeypatch.setenv(name, value)
+    yield server.api
+    server.stop()
+
+
+def test_prefect_commands_deploy_and_schedule(empty_api: Api) -> None:
     """The README's way to a Prefect server: pool, deploy, schedule on; the server then schedules runs by itself."""
     assert "prefect work-pool create market-data --type process" in COMMANDS
     run("prefect work-pool create market-data --type process")
@@ -132,9 +144,9 @@ def test_prefect_commands_deploy_and_schedule(api: Api) -> None:
     assert "python -m deployments.automations" in COMMANDS
     assert run("python -m deployments.automations").count(": created, ") == len(read_automations())
     assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
-    found = api.find_deployment("market-data/venal")
+    found = empty_api.find_deployment("market-data/venal")
     run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")
-    wait_for(lambda: bool(scheduled_runs(api, found)), "a scheduled run")
+    wait_for(lambda: bool(scheduled_runs(empty_api, found)), "a scheduled run")
     started = [
         page for page in PAGES for command in find_commands(page) if command.startswith("prefect deployment run")
     ]
@@ -204,9 +216,9 @@ def test_secret_example_stores_credentials() -> None:
     assert load_credentials(name).client_id == "…"
 
 
-@pytest.mark.usefixtures("store_url", "api")
+@pytest.mark.usefixtures("store_url", "served")
 def test_another_endpoint_is_written_as_told(
-    market: Market, served: str, dynamodb: DynamoDBClient, tmp_path: Path
+    api: Api, market: Market, dynamodb: DynamoDBClient, tmp_path: Path
 ) -> None:
     """Whoever follows the page word by word, in a checkout of their own, has a flow that stores an item."""
     (code,), (entry,), (shell, create) = (
@@ -217,14 +229,13 @@ def test_another_endpoint_is_written_as_told(
         shutil.copytree(CHECKOUT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (checkout / "flows" / "incursions.py").write_text(code)
     (checkout / "prefect.yaml").write_text(Path(CHECKOUT, "prefect.yaml").read_text() + entry)
-    assert served
+    api.create_pool("market-data")
     for command in shell.splitlines():
         run(command.replace("prefect deploy ", "prefect --no-prompt deploy "), checkout)
     assert "Incursions: " in run(create, checkout)
     (item,) = scan(dynamodb, "Incursions").values()
     assert item["incursions"] == {"N": str(len(make_incursions(market.clock())))}
-    with Api(os.environ["PREFECT_API_URL"]) as api:
-        assert api.find_deployment("incursions/hourly").parameters == {"table_name": "Incursions"}
+    assert api.find_deployment("incursions/hourly").parameters == {"table_name": "Incursions"}
 
 
 def test_aws_command_is_the_one_that_a_failed_run_names(store_url: str) -> None:

@@ -173,8 +173,8 @@ def draw_price_changes(price_changes: dict[int, int]) -> Chart:
 
 
 def find_ticks(most: float) -> list[float]:
-    """Return about five round values from 0 up to `most`."""
-    if most <= 0:
+    """Return about five round values from 0 up to `most`, only 0 if that is less than a thousandth."""
+    if most < 1e-3:
         return [0.0]
     rough = most / 5
     magnitude = 10.0 ** math.floor(math.log10(rough))

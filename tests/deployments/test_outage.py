@@ -1,10 +1,9 @@
-"""Runs that end without a word, runs that are retried, and Prefect's server gone: a real worker, real kills."""
+"""Runs that end without a word, and runs that are retried: a real worker, real kills."""
 
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -18,15 +17,13 @@ from deployments.local.processes import Child
 from deployments.local.servers import prefect
 from tests.support.api import Api
 from tests.support.chaos.kills import FINAL, running_below
-from tests.support.servers import PrefectServer, wait_for
+from tests.support.servers import wait_for
 from tests.support.tables import records, scan
 from tests.support.truth import truth
 from tests.support.worlds import VENAL, Clock, Faulty
 
-POOL = "outage"
 DEPLOYMENT = "market-data/outage"
 LIMITED_DEPLOYMENT = "market-data/venal"  # with the concurrency limit of prefect.yaml
-OUTAGE_SECONDS = 20.0
 
 pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 
@@ -35,38 +32,6 @@ pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 def market(clock: Clock) -> Faulty:
     """The market of these tests."""
     return Faulty(clock)
-
-
-@pytest.fixture(scope="module")
-def deployed(own_server: PrefectServer) -> None:
-    """A pool, and the two deployments in it."""
-    own_server.api.create_pool(POOL)
-    for what in (["flows/market_data.py:market_data", "--name", "outage"], ["--name", "venal"]):
-        command = [prefect(), "--no-prompt", "deploy", *what, "--pool", POOL]
-        subprocess.run(command, env=os.environ | own_server.settings, check=True, capture_output=True)
-
-
-@pytest.fixture
-def start_worker(deployed: None, own_api: Api, served: str, tmp_path: Path) -> Iterator[Callable[[], Child]]:
-    """Start a worker, whose runs see the market and keep their pages; it is stopped in the end."""
-    kept = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "kept")}
-    environ = os.environ | kept | {"ESI_URL": served, "PREFECT_LOGGING_LEVEL": "INFO"}
-    workers: list[Child] = []
-
-    def start() -> Child:
-        command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
-        workers.append(Child("worker", command, environ, tmp_path / "worker.log"))
-        return workers[-1]
-
-    yield start
-    for worker in workers:
-        worker.stop()
-
-
-@pytest.fixture
-def worker(start_worker: Callable[[], Child]) -> Child:
-    """A worker."""
-    return start_worker()
 
 
 def test_retry_goes_on_from_the_failed_state(
@@ -157,47 +122,3 @@ def test_killed_run_is_crashed(
     present = httpx.post(f"{own_api.url}/automations/filter", json={}, trust_env=False).json()
     (known,) = [found["id"] for found in present if found["name"] == table_name]
     httpx.delete(f"{own_api.url}/automations/{known}", trust_env=False).raise_for_status()
-
-
-def test_run_outlives_an_outage_of_the_server(
-    own_server: PrefectServer, worker: Child, market: Faulty, dynamodb: DynamoDBClient, table_name: str
-) -> None:
-    """A run whose Prefect server is gone for 20 s in its middle completes all the same, and so does the worker."""
-    api = own_server.api
-    market.latency_seconds = 2.0
-    run_id = api.create_run(LIMITED_DEPLOYMENT, {"table_name": table_name})
-    wait_for(lambda: market.in_flight > 1, "the pages' requests")
-    own_server.kill()
-    time.sleep(OUTAGE_SECONDS)
-    market.latency_seconds = 0.0
-    own_server.start()
-    wait_for(lambda: api.read_state(run_id).type in FINAL, "the run's end")
-    assert api.read_state(run_id).type == "COMPLETED"
-    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
-    assert worker.is_running()
-
-
-def test_slot_comes_back_after_worker_and_server_died(
-    own_server: PrefectServer, worker: Child, start_worker: Callable[[], Child], table_name: str
-) -> None:
-    """Worker and server are killed while a run is Pending and has the only slot: in two minutes another completes."""
-    api = own_server.api
-    run_id = api.create_run(LIMITED_DEPLOYMENT, {"table_name": table_name})
-    while api.read_state(run_id).type != "PENDING":
-        time.sleep(0.02)
-    children = running_below(worker.process.pid)
-    worker.process.kill()
-    own_server.kill()
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
-    killed = time.monotonic()
-    own_server.start()
-    start_worker()
-    while True:
-        run_id = api.create_run(LIMITED_DEPLOYMENT, {"table_name": table_name})
-        wait_for(lambda: api.read_state(run_id).type in FINAL, "the run's end")  # noqa: B023 (waited for here)
-        if api.read_state(run_id).type == "COMPLETED":
-            break
-        assert api.read_state(run_id).type == "CANCELLED"
-        assert time.monotonic() - killed < 120.0
-        time.sleep(5)

@@ -57,12 +57,17 @@ def terminal(shell: str, environ: dict[str, str], log: Path) -> Iterator[None]:
     lines = "\n".join([*before, f"exec {last}"])
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["bash", "-ec", lines], cwd=CHECKOUT, env=environ, stdout=output, stderr=subprocess.STDOUT
+            ["bash", "-ec", lines],
+            cwd=CHECKOUT,
+            env=environ,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         yield
     finally:
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, whichever line is being run
         process.wait()
 
 

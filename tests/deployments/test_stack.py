@@ -1,19 +1,9 @@
 """The embedded stack: what it is given, what it starts, and that nothing of it stays."""
 
-import fcntl
 import os
-import pty
 import re
-import shutil
-import signal
-import struct
 import subprocess
 import sys
-import termios
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -28,91 +18,13 @@ from deployments.local.environment import (
     CHECKOUT,
     DEFAULT_REGION,
     Options,
-    aws_environment,
-    base_environment,
-    read_options,
 )
-from deployments.local.market.market import refuse
-from deployments.local.market.server import serve
-from deployments.local.processes import Child, ChildError, free_port, stop_all
 from deployments.local.run import print_summary
 from deployments.local.show import show_table
 from deployments.local.stack import Addresses, StackError, check_disk
 from deployments.status import ROUNDS, SNAPSHOTS
 from flows.market_data import market_data
 from tasks.catalogue.names import regions
-from tests.support.servers import wait_for
-from tests.support.worlds import Clock, Faulty
-
-USER = {
-    "AWS_PROFILE": "production",
-    "AWS_SECRET_ACCESS_KEY": "planted",
-    "AWS_ENDPOINT_URL": "https://dynamodb.eu-west-1.amazonaws.com",
-    "PREFECT_API_URL": "https://api.prefect.cloud/api",
-    "PREFECT_API_KEY": "planted",
-    "PYTHONPATH": "/elsewhere",
-    "HTTP_PROXY": "http://proxy:3128",
-    "NO_PROXY": "intranet",
-    "HOME": "/home/user",
-    "PATH": "/usr/bin",
-}
-
-
-STATES = ["Get Page Count", "Build Iterator", "Fetch Pages", "Aggregate", "Store Records: compare", "Store Records"]
-TYPED = """python -m flows.market_data --region-id 10000003 --table-name 'MarketData-{region_id}'
-python - <<'PY'
-from tasks.catalogue.names import region_name
-from tasks.table import read_records
-records, snapshot = read_records("MarketData-10000003")
-print(f"{region_name(snapshot.region_id)}: {snapshot.region_id}")
-PY
-"""
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        pytest.param({}, Options(10000015, "local", ""), id="defaults"),
-        pytest.param({"REGION": "10000002"}, Options(10000002, "local", ""), id="region"),
-        pytest.param({"STORE": "local", "REGION": " "}, Options(10000015, "local", ""), id="blank"),
-        pytest.param(
-            {"ESI_URL": "https://esi.evetech.net", "STORE": "aws"},
-            Options(10000015, "aws", "https://esi.evetech.net"),
-            id="real market, real account",
-        ),
-        pytest.param(
-            {"STORE": "aws", "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:8000"},
-            Options(10000015, "aws", ""),
-            id="an emulator of one's own",
-        ),
-    ],
-)
-def test_options_are_read(environ: dict[str, str], expected: Options) -> None:
-    """REGION, STORE and ESI_URL say what is run, with Venal and the local store by default."""
-    assert read_options(environ) == expected
-
-
-@pytest.mark.parametrize(
-    ("environ", "message"),
-    [
-        pytest.param({"REGION": "Jita"}, "REGION is 'Jita': give a region's id", id="name"),
-        pytest.param({"REGION": "10999999"}, "REGION is '10999999': give a region's id", id="unknown"),
-        pytest.param({"REGION": "5", "ESI_URL": "https://esi.evetech.net"}, "REGION is '5'", id="no region"),
-        pytest.param({"STORE": "gcp"}, "STORE is 'gcp': give local, .* or aws", id="store"),
-        pytest.param({"ESI_URL": "esi.evetech.net"}, "ESI_URL is 'esi.evetech.net': give an http", id="url"),
-        pytest.param({"ESI_URL": "http://esi.evetech.net"}, "plain http is for this machine only", id="plain http"),
-        pytest.param({"STORE": "aws"}, "would fill your account with made-up orders", id="made-up orders"),
-    ],
-)
-def test_bad_options_are_refused(environ: dict[str, str], message: str) -> None:
-    """A bad value is refused in one line that names it and what to give."""
-    with pytest.raises(ValueError, match=message):
-        read_options(environ)
-
-
-def test_account_is_read_without_a_market() -> None:
-    """Only commands that fill tables ask for ESI_URL with STORE=aws: what is in the account can be looked at."""
-    assert read_options({"STORE": "aws"}, fills=False) == Options(DEFAULT_REGION, "aws", "")
 
 
 @pytest.mark.parametrize(
@@ -154,113 +66,12 @@ def test_help_explains(name: str, options: str) -> None:
     assert options in done.stdout
 
 
-def test_user_settings_do_not_reach_the_stack() -> None:
-    """No AWS, Prefect or Python setting of the user's is inherited; a proxy is, but not for this machine."""
-    environ = base_environment(USER) | aws_environment(Options(1, "local", ""), "http://127.0.0.1:1", USER)
-    assert "planted" not in environ.values()
-    assert not {"AWS_PROFILE", "AWS_ENDPOINT_URL", "PREFECT_API_URL", "PYTHONPATH"} & environ.keys()
-    assert environ["AWS_ENDPOINT_URL_DYNAMODB"] == "http://127.0.0.1:1"
-    assert environ["AWS_SHARED_CREDENTIALS_FILE"] == environ["AWS_CONFIG_FILE"] == os.devnull
-    assert (environ["HTTP_PROXY"], environ["NO_PROXY"]) == ("http://proxy:3128", "intranet,127.0.0.1,localhost")
-
-
-def test_own_account_is_left_as_it_is() -> None:
-    """With STORE=aws boto3 finds just what the user has set."""
-    environ = aws_environment(Options(1, "aws", ""), "", USER)
-    assert environ == {name: value for name, value in USER.items() if name.startswith("AWS_")}
-
-
-def test_made_up_and_real_orders_never_meet() -> None:
-    """Each market has a store of its own, so that a table is never up to date with another market's orders."""
-    made_up, real = Options(10000015, "local", ""), Options(10000015, "local", "https://esi.evetech.net")
-    assert (made_up.store_folder.name, real.store_folder.name) == ("made-up", "https-esi.evetech.net")
-
-
-def test_what_was_asked_for_is_told_again() -> None:
-    """The commands that are told for next have the same settings."""
-    assert not Options(10000015, "local", "").given
-    given = Options(10000002, "aws", "https://esi.evetech.net").given
-    assert given == "REGION=10000002 STORE=aws ESI_URL=https://esi.evetech.net "
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    """Where a child's output goes."""
-    return tmp_path / "child.log"
-
-
-def test_dead_child_is_reported_with_its_last_words(log: Path) -> None:
-    """A child that ends is named, with its exit code and the end of its log."""
-    child = Child("store", [sys.executable, "-c", "print('no disk'); raise SystemExit(3)"], os.environ, log)
-    child.process.wait()
-    with pytest.raises(ChildError, match=r"(?s)store ended with exit code 3; .*no disk"):
-        child.check()
-
-
-def test_task_may_end_with_success(log: Path) -> None:
-    """A child that is a task ends well with exit code 0; a server does not."""
-    task = Child("deploy", [sys.executable, "-c", ""], os.environ, log, is_task=True)
-    server = Child("server", [sys.executable, "-c", ""], os.environ, log)
-    task.process.wait()
-    server.process.wait()
-    task.check()
-    with pytest.raises(ChildError, match="server ended with exit code 0"):
-        server.check()
-
-
-def test_children_stop_together(tmp_path: Path) -> None:
-    """Children are asked to stop at the same time: here each ends only once the other has been asked as well."""
-    wait = "trap 'touch {0}; until [ -e {1} ]; do sleep 0.05; done; exit 0' TERM; echo up; while :; do sleep 0.05; done"
-    programs = [wait.format(*names) for names in (("a", "b"), ("b", "a"))]
-    children = [
-        Child(str(number), ["sh", "-c", f"cd {tmp_path}; {program}"], os.environ, tmp_path / f"{number}.log")
-        for number, program in enumerate(programs)
-    ]
-    wait_for(lambda: all(child.log.read_text() for child in children), "both children")
-    stop_all(children)
-    assert [child.process.returncode for child in children] == [0, 0]
-
-
-def test_children_die_with_their_parent(tmp_path: Path) -> None:
-    """A child stops even if its parent is killed outright."""
-    parent = f"""
-import os, sys
-from pathlib import Path
-from deployments.local.processes import Child
-child = Child("sleeper", ["sleep", "600"], os.environ, Path({str(tmp_path)!r}, "log"))
-print(child.process.pid, flush=True)
-sys.stdin.read()
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", parent], cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        pid = int(process.stdout.readline())
-        gone = os.pidfd_open(pid)
-        process.kill()
-    assert is_readable(gone), "the child outlived its parent"
-    os.close(gone)
-
-
-def is_readable(pidfd: int) -> bool:
-    """Return whether a process ends within ten seconds."""
-    import select  # noqa: PLC0415
-
-    return bool(select.select([pidfd], [], [], 10.0)[0])
-
-
 def test_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A disk with too little room is refused, with how much there is and what to do."""
     check_disk(tmp_path)
     monkeypatch.setattr(stack, "FREE_BYTES", 2**60)
     with pytest.raises(StackError, match=r"has \d+ MiB left, the stack needs \d+ MiB: make room, or `make clean`"):
         check_disk(tmp_path)
-
-
-def test_taken_port_is_passed_over(store_url: str) -> None:
-    """A port that somebody has is not the one that is given."""
-    taken = int(store_url.rsplit(":", 1)[1])
-    assert free_port(taken) != taken
 
 
 @pytest.mark.usefixtures("api", "served", "store_url")
@@ -308,161 +119,3 @@ def test_docs_count_right() -> None:
     for (name, pattern), expected in counted.items():
         found = re.findall(pattern, Path(CHECKOUT, name).read_text())
         assert {number for each in found for number in ([each] if isinstance(each, str) else each)} == expected, name
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the checkout as a newcomer has it, with the environments that `make setup` has made."""
-    copy = tmp_path_factory.mktemp("clone") / "market-data"
-    files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    for name in files:
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(CHECKOUT / name, copy / name)
-    for name in (".venv", ".venv-store"):
-        (copy / name).symlink_to(CHECKOUT / name)
-    yield copy
-    shutil.rmtree(copy / ".local", ignore_errors=True)
-
-
-def run_make(clone: Path, target: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a make target of the clone, in an empty home directory."""
-    home = clone.parent / "home"
-    home.mkdir(exist_ok=True)
-    path = os.environ["PATH"]
-    return subprocess.run(
-        ["make", target],
-        cwd=clone,
-        env={"HOME": str(home), "PATH": path} | environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.mark.outage
-def test_make_run_twice_and_table(clone: Path) -> None:
-    """`make run` fills the table through the deployment, a second one finds it not modified, `make table` shows it."""
-    region = "10000003"  # one page
-    first = run_make(clone, "run", REGION=region)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "Fetch Pages: 1 of 1 pages" in first.stdout
-    ended = re.findall(r"^ *[\d.]+ s    (.*) ends after [\d.]+ s", first.stdout, re.MULTILINE)
-    assert ended == STATES
-    assert "Finished in state" not in first.stdout
-    assert "by a state machine" in first.stdout
-    assert "base64" not in first.stdout
-    assert "MarketData-10000003: Vale of the Silent (10000003)" in first.stdout
-    second = run_make(clone, "run", REGION=region, VERBOSE="1")
-    assert second.returncode == 0, second.stdout + second.stderr
-    assert "Task run 'Get Page Count' - Finished in state" in re.sub(r"\n +", " ", second.stdout)
-    assert "not modified: MarketData-10000003 has region 10000003" in second.stdout or "records (" in second.stdout
-    table = run_make(clone, "table", REGION=region)
-    assert table.returncode == 0, table.stdout + table.stderr
-    assert "price (ISK)" in table.stdout
-    for done in (first, second, table):
-        assert not [line for line in done.stdout.splitlines() if len(line) > 80 and len(line.split()) > 1]
-    assert not list((clone.parent / "home").iterdir()), "something was left in the home directory"
-    assert not processes_of(clone)
-
-
-@pytest.mark.outage
-def test_failed_make_run_says_why(clone: Path, clock: Clock) -> None:
-    """A run that did not complete ends `make run` with its one-line reason and a non-zero exit code."""
-    market = Faulty(clock)
-    market.plan = {"HEAD": [refuse(403, "go away")], "1": [refuse(403, "go away")]}
-    with serve(market) as url:
-        done = run_make(clone, "run", ESI_URL=url)
-    assert done.returncode != 0
-    reason = 'region 10000015: ESI answered 403 Forbidden: "go away"; not retried'
-    assert done.stderr.splitlines()[0] == f"the flow run ended as Failed: {reason}"
-    assert not processes_of(clone)
-
-
-@pytest.mark.outage
-def test_make_run_shows_bars_in_a_terminal(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a terminal the work of the states shows as bars."""
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("REGION", "10000002")
-    monkeypatch.chdir(clone)
-    said: list[bytes] = []
-
-    def read(terminal: int) -> bytes:
-        said.append(os.read(terminal, 4096))
-        return said[-1]
-
-    code = pty.spawn(["make", "run"], read, lambda _: b"")
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(said).decode())
-    assert os.waitstatus_to_exitcode(code) == 0, shown
-    assert re.findall(r"━+ [\d:]+ Fetch Pages: 433 of 433 pages", shown)
-    assert re.findall(r"━+ [\d:]+ Store Records: ([\d,]+) of \1 writes", shown)
-    assert not processes_of(clone)
-
-
-@pytest.mark.outage
-def test_shell_finds_all(clone: Path, tmp_path: Path) -> None:
-    """In `make shell` the README's commands find table, market, Prefect's server and its worker; then all stops."""
-    typed = tmp_path / "typed"
-    typed.write_text(f"#!/bin/sh\nset -e\n{TYPED}prefect deployment run market-data/venal --watch\n")
-    typed.chmod(0o755)
-    done = run_make(
-        clone, "shell", SHELL=str(typed), AWS_PROFILE="production", PREFECT_API_URL="http://127.0.0.1:9/api"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "MarketData-10000003 has region 10000003 of " in done.stdout
-    assert "Vale of the Silent: 10000003" in done.stdout
-    assert "Flow run finished successfully" in done.stdout
-    assert not processes_of(clone)
-    refused = run_make(clone, "shell", SHELL="/nowhere/sh")
-    assert "SHELL is '/nowhere/sh', which does not run (No such file or directory): set it to a shell" in refused.stderr
-
-
-@pytest.mark.outage
-def test_up_is_used_from_another_shell_and_stops_at_once(clone: Path, tmp_path: Path) -> None:
-    """What `make up` prints makes another shell use it; Ctrl-C ends it within five seconds, with nothing left."""
-    terminal, own = pty.openpty()
-    fcntl.ioctl(own, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
-    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    made = subprocess.Popen(
-        ["make", "up"], cwd=clone, env=home, stdin=own, stdout=own, stderr=own, start_new_session=True
-    )
-    os.close(own)
-    said = ""
-    while "export AWS_ENDPOINT_URL_DYNAMODB=" not in said or not said.endswith("\n\r\n"):
-        said += os.read(terminal, 4096).decode()
-    threading.Thread(target=drain, args=[terminal], daemon=True).start()
-    assert re.search(r"Stop it +Ctrl-C", said)
-    lines = re.sub(r"\r|\x1b\[[0-9;?]*[A-Za-z]", "", said).splitlines()
-    assert not [line for line in lines if len(line) > 80]
-    pasted = "\n".join(line for line in lines if re.match(r"(source|unset|export) ", line))
-    typed = f"set -e\n{pasted}\n{TYPED}make status\n"
-    other = home | {"AWS_PROFILE": "production"}
-    done = subprocess.run(["bash", "-c", typed], cwd=clone, env=other, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Vale of the Silent: 10000003" in done.stdout
-    assert re.search(r"^MarketData-10000003: .*\n.*; run (Completed|NotModified); by hand$", done.stdout, re.MULTILINE)
-    attached = run_make(clone, "shell", SHELL="/usr/bin/env")
-    assert f"{pasted.splitlines()[-1].removeprefix('export ')}\n" in attached.stdout
-    os.killpg(made.pid, signal.SIGINT)  # as Ctrl-C does
-    stopped_at = time.monotonic()
-    made.wait()
-    assert time.monotonic() - stopped_at < 5.0
-    assert not processes_of(clone)
-
-
-def drain(terminal: int) -> None:
-    """Read what a terminal shows until its other side is closed."""
-    with suppress(OSError):
-        while os.read(terminal, 4096):
-            pass
-
-
-def processes_of(clone: Path) -> list[str]:
-    """Return the command lines of processes that run from the clone."""
-    out = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in out.splitlines() if str(clone) in line]

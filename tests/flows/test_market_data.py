@@ -15,6 +15,7 @@ from tasks.table.errors import TableError
 from tasks.table.guards import ShrinkError
 from tasks.table.requests import Item
 from tests.support.api import Api
+from tests.support.chaos.play import hurry
 from tests.support.faults.issuer import serve_issuer
 from tests.support.runs import read_task_runs
 from tests.support.tables import expire, records, scan
@@ -266,7 +267,8 @@ def test_late_credentials_do_not_end_a_run(
     """A container's endpoint for credentials that is busy when a run begins is asked again, as the summary tells."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    with serve_issuer([(status, b"busy")] * 7) as issuer:
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0.01)
+    with hurry(), serve_issuer([(status, b"busy")] * 7) as issuer:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{issuer.url}/credentials")
         summary = market_data(10000003, table_name)
     assert summary.retry_causes["CredentialRetrievalError"] == 2

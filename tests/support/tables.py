@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from tasks.table.records import Record
 from tasks.table.requests import Item
 from tasks.table.snapshot import TableSnapshot
 
@@ -53,3 +54,13 @@ STORED = TableSnapshot(
     records=16_853,
     written_at=NOON,
 )
+
+
+def items(table: dict[str, int]) -> dict[str, Item]:
+    """Return a small table as DynamoDB holds it."""
+    return {pk: {"pk": {"S": pk}, "price": {"N": str(price)}, "volume": {"N": "1"}} for pk, price in table.items()}
+
+
+def rows(records: dict[int, int]) -> list[Record]:
+    """Return records as `list_records` does."""
+    return [Record(type_id, float(price), 1) for type_id, price in records.items()]

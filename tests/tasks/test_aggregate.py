@@ -17,6 +17,7 @@ from tasks.orders.merge import merge_pages
 from tests.support import reference
 from tests.support.reference import Figures, Order, Record
 
+EXAMPLES = settings().max_examples
 CHOICES = list(product(get_args(OrderType), get_args(Price), get_args(Detail)))
 TYPES = [18, 34, 35, 2**31, 2**63 - 1]
 CENTS = st.one_of(st.sampled_from([1, 100, 570, 10**15, 9 * 10**16]), st.integers(1, 10_000), st.integers(1, 10**15))
@@ -75,47 +76,45 @@ def assert_same_figures(given: Figures | None, expected: Figures | None) -> None
     assert given == expected | {"stddev": pytest.approx(expected["stddev"], rel=1e-12, abs=0)}
 
 
-@pytest.mark.parametrize(("order_type", "price", "detail"), CHOICES, ids=["-".join(choice) for choice in CHOICES])
-@settings(max_examples=10)
-@given(orders=ORDERS)
-def test_records_are_what_fractions_give(
-    order_type: OrderType, price: Price, detail: Detail, orders: list[Order]
-) -> None:
+@settings(max_examples=3 * EXAMPLES)
+@given(orders=ORDERS, choice=st.sampled_from(CHOICES))
+def test_records_are_what_fractions_give(orders: list[Order], choice: tuple[OrderType, Price, Detail]) -> None:
     """Every choice gives the exact figure, rounded once, whatever the orders are."""
-    expected = reference.aggregate(orders, order_type, price, detail)
-    assert_same(aggregate(orders, order_type, price, detail), expected)
+    assert_same(aggregate(orders, *choice), reference.aggregate(orders, *choice))
 
 
 SELL = Order(1, 34, 5.7, 10, is_buy_order=False)
 BUY = SELL._replace(is_buy_order=True)
-MANY = [SELL._replace(order_id=n, price=float(n), volume_remain=n) for n in range(1, 101)]
-NAMED = {
+HUNDRED = [SELL._replace(order_id=n, price=float(n), volume_remain=n) for n in range(1, 101)]
+SMALL = {  # whose sums fit into 64 bits, so that they may stand together
     "one-sell": [SELL],
     "one-buy": [BUY],
-    "equal-prices": [SELL._replace(order_id=n, volume_remain=n) for n in range(1, 30)],
-    "least-price": [SELL._replace(price=0.01), SELL._replace(order_id=2, price=0.02)],
-    "greatest-price": [SELL._replace(price=1e13), SELL._replace(order_id=2, price=1e13 - 0.01)],
-    "past-2^53": [SELL._replace(order_id=n, volume_remain=2**52 + n) for n in range(1, 9)],
-    "past-2^63": [SELL._replace(order_id=n, volume_remain=2**63 - n, price=n / 100) for n in range(1, 41)],
-    "greatest-of-all": [SELL._replace(order_id=n, volume_remain=2**63 - n, price=1e13 - n) for n in range(1, 9)],
-    "boundary-within-an-order": [SELL._replace(volume_remain=19), SELL._replace(order_id=2, price=9.9)],
-    "hundred-sells": MANY,
-    "hundred-buys": [order._replace(is_buy_order=True) for order in MANY],
-    "sells-at-100-times": [SELL._replace(order_id=n, price=p) for n, p in enumerate((1.0, 100.0, 100.01), 1)],
-    "buys-at-a-100th": [BUY._replace(order_id=n, price=p) for n, p in enumerate((100.0, 1.0, 0.99), 1)],
-    "two-types": [SELL, BUY._replace(order_id=2, type_id=35)],
+    "both-sides": [SELL, BUY],
+    "equal-prices": [SELL._replace(volume_remain=n) for n in range(1, 30)],
+    "least-price": [SELL._replace(price=0.01), SELL._replace(price=0.02)],
+    "boundary-within-an-order": [SELL._replace(volume_remain=19), SELL._replace(price=9.9)],
+    "hundred-sells": HUNDRED,
+    "hundred-buys": [order._replace(is_buy_order=True) for order in HUNDRED],
+    "sells-at-100-times": [SELL._replace(price=price) for price in (1.0, 100.0, 100.01)],
+    "buys-at-a-100th": [BUY._replace(price=price) for price in (100.0, 1.0, 0.99)],
+}
+NAMED = {
+    "small": [order._replace(type_id=n) for n, orders in enumerate(SMALL.values(), 1) for order in orders],
+    "greatest-price": [SELL._replace(price=1e13), SELL._replace(price=1e13 - 0.01)],
+    "past-2^53": [SELL._replace(volume_remain=2**52 + n) for n in range(1, 9)],
+    "past-2^63": [SELL._replace(volume_remain=2**63 - n, price=n / 100) for n in range(1, 41)],
+    "greatest-of-all": [SELL._replace(volume_remain=2**63 - n, price=1e13 - n) for n in range(1, 9)],
 }
 
 
-@pytest.mark.parametrize("orders", [pytest.param(orders, id=name) for name, orders in NAMED.items()])
-def test_records_of_named_books(orders: list[Order]) -> None:
+@pytest.mark.parametrize("name", NAMED)
+def test_records_of_named_books(name: str) -> None:
     """The books that a random search seldom finds give the exact figures too, under every price and every detail."""
-    for order_type, price, detail in [c for c in CHOICES if "compact" in c or "min" in c]:
-        expected = reference.aggregate(orders, order_type, price, detail)
-        assert_same(aggregate(orders, order_type, price, detail), expected)
+    orders = [order._replace(order_id=number) for number, order in enumerate(NAMED[name], 1)]
+    for choice in [choice for choice in CHOICES if "compact" in choice or "min" in choice]:
+        assert_same(aggregate(orders, *choice), reference.aggregate(orders, *choice))
 
 
-@settings(max_examples=40)
 @given(orders=ORDERS, choice=st.sampled_from(CHOICES), seed=st.integers(), pages=st.integers(1, 5))
 def test_order_of_orders_and_pages_changes_nothing(
     orders: list[Order], choice: tuple[OrderType, Price, Detail], seed: int, pages: int
@@ -126,7 +125,6 @@ def test_order_of_orders_and_pages_changes_nothing(
     assert to_records(aggregate_orders(merge_pages(chunks)[0], *choice)) == aggregate(orders, *choice)
 
 
-@settings(max_examples=40)
 @given(orders=ORDERS, twice=st.lists(st.integers(0, 1000), max_size=10), side=st.sampled_from(get_args(OrderType)))
 def test_order_on_two_pages_counts_once(orders: list[Order], twice: list[int], side: OrderType) -> None:
     """Orders that show up on a later page again leave the book as it was; orders of a side not wanted count too."""
@@ -174,7 +172,7 @@ def test_columns(orders: list[Order], order_type: OrderType, types: list[int], d
 @pytest.mark.parametrize("price", get_args(Price))
 def test_numbers_are_pythons_own(price: Price) -> None:
     """Volumes and figures are Python's int and float, which the table can write digit by digit."""
-    for record in aggregate(NAMED["hundred-sells"], "all", price, "full").values():
+    for record in aggregate(HUNDRED, "all", price, "full").values():
         assert type(record.volume) is int
         assert {type(figure) for figure in (record.sell or {}).values()} == {int, float}
 

@@ -75,12 +75,13 @@ async def pass_on(
     upstream: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
 ) -> None:
-    """Pass on what comes from either side until the client closes."""
-    back = asyncio.ensure_future(pipe(upstream, writer))
+    """Pass on what comes from either side until one of them closes, for which the other may be waiting."""
+    ways = [asyncio.ensure_future(way) for way in (pipe(reader, server), pipe(upstream, writer))]
     try:
-        await pipe(reader, server)
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        back.cancel()
+        for way in ways:
+            way.cancel()
 
 
 async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

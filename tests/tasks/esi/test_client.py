@@ -12,17 +12,14 @@ from datetime import UTC, datetime
 from email.utils import formatdate
 from typing import NamedTuple
 
-import httpx
 import pytest
 
 from tasks.esi import answers, pool
-from tasks.esi.answers import MAX_BODY_BYTES, find_class, limit_seconds, parse_date
+from tasks.esi.answers import MAX_BODY_BYTES
 from tasks.esi.client import Esi
 from tasks.esi.errors import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
 from tasks.esi.markets import find_market
 from tasks.esi.pause import find_pause
-from tasks.esi.pool import DEFAULT_URL
-from tasks.network import check_url, is_this_machine
 
 GOOD = "Last-Modified: Tue, 24 Nov 2026 14:00:00 GMT\r\nX-Pages: 7\r\n"
 PAGE = gzip.compress(b"[]")
@@ -246,15 +243,6 @@ def test_head_gives_way_to_get(esi: Esi, name: str) -> None:
     assert methods == wanted[case.error].split()
 
 
-def test_each_class_of_status_has_its_error() -> None:
-    """No status is without a class: each of 100 to 999 is read, may pass, or is refused."""
-    request = httpx.Request("GET", "https://esi.evetech.net/")
-    kinds = {status: find_class(httpx.Response(status, request=request)) for status in range(100, 1000)}
-    assert [status for status, kind in kinds.items() if kind is None] == [200]
-    refused = {status for status, kind in kinds.items() if kind and issubclass(kind, RefusedError)}
-    assert refused == {*range(300, 500)} - {304, 408, 420, 421, 425, 429}
-
-
 def test_request_says_what_esi_asks_for(esi: Esi) -> None:
     """A request names the compatibility date, its sender, and gzip; `order_type` is all."""
     esi.get(find_market(FINE), 5)
@@ -296,81 +284,11 @@ def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.Monkey
         assert esi.url == "https://esi.evetech.net"
 
 
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [
-        ("", "ESI_URL is '': give an http"),
-        ("esi.evetech.net", "give an http"),
-        ("ftp://esi.evetech.net", "give an http"),
-        ("file:///etc/passwd", "give an http"),
-        ("http://[::1", "give an http"),
-        ("https://x\0", "give an http"),
-        ("http://esi.evetech.net", "plain http is for this machine only, use https"),
-        ("http://10.0.0.1", "plain http is for this machine only"),
-        ("https://esi.evetech.net/?datasource=tranquility", "with no query, such as https://esi"),
-        ("https://me:planted@esi.evetech.net", "has a user name or password in it.*: give it without"),
-    ],
-)
-def test_bad_address_is_refused(url: str, message: str) -> None:
-    """An address that is none, or sends in the clear to another machine, is refused by its name, but for a password."""
-    with pytest.raises(ValueError, match=message) as caught:
-        check_url(url, "ESI_URL", DEFAULT_URL)
-    assert "planted" not in str(caught.value)
-
-
-def test_good_address_is_taken() -> None:
-    """Blanks around an address and its last slash do not count; a path before the route does."""
-    assert check_url(" https://proxy.example/esi/ ", "ESI_URL", DEFAULT_URL) == "https://proxy.example/esi"
-
-
 @pytest.mark.parametrize("user_agent", ["José <a@b>", "me\r\nCookie: a=b"])
 def test_sender_that_fits_in_no_header_is_refused(url: str, user_agent: str) -> None:
     """An `ESI_USER_AGENT` that cannot be sent is refused at once, by its value."""
     with pytest.raises(ValueError, match="ESI_USER_AGENT is '.*': give printable ASCII"):
         Esi(url, user_agent, 1)
-
-
-def test_dates_are_in_utc() -> None:
-    """A date of another zone is the same instant, in UTC."""
-    assert parse_date("Tue, 24 Nov 2026 14:00:00 +0200") == datetime(2026, 11, 24, 12, tzinfo=UTC)
-    assert str(parse_date("Tue, 24 Nov 2026 14:00:00 +0200")) == "2026-11-24 12:00:00+00:00"
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("a.b", False)],
-)
-def test_this_machine_is_known(host: str, expected: bool) -> None:
-    """Loopback addresses and localhost are this machine, and nothing else."""
-    assert is_this_machine(host) is expected
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"Retry-After": "17"}, 17.0),
-        ({"X-Esi-Error-Limit-Reset": "42"}, 42.0),
-        ({"Retry-After": "17", "X-Esi-Error-Limit-Reset": "42"}, 17.0),
-        ({"Retry-After": "Tue, 24 Nov 2026 14:01:40 GMT", "Date": "Tue, 24 Nov 2026 14:00:00 GMT"}, 100.0),
-        ({"Retry-After": "Tue, 24 Nov 2020 14:01:40 GMT"}, 0.0),
-        ({"Retry-After": "17.5"}, 17.5),
-        ({"Retry-After": "soon"}, 60.0),
-        ({"Retry-After": "²"}, 60.0),
-        ({"Retry-After": "9" * 400}, 60.0),
-        ({}, 60.0),
-    ],
-)
-def test_limit_names_its_wait(headers: dict[str, str], seconds: float) -> None:
-    """The wait is the one that ESI names, in seconds or as a date by its own clock; a minute if it names none."""
-    assert limit_seconds(httpx.Headers(headers, encoding="utf-8")) == seconds
-
-
-@pytest.mark.parametrize(
-    "value", ["", "now", "Tue, 99 Nov 2026 14:00:00 GMT", "2026", "Tue, 24 Nov 2026 14:00:00 +" + "9" * 25]
-)
-def test_no_date_is_none(value: str) -> None:
-    """What is no HTTP date is none, and no error."""
-    assert parse_date(value) is None
 
 
 def test_threads_bound_the_requests(url: str) -> None:

@@ -4,13 +4,12 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from tasks.reporting.pictures import BLUE, HEIGHT, LEFT, RIGHT, STATE_COLOURS, TOP, WIDTH, draw_pictures, find_ticks
-from tasks.reporting.summary import MOST_PERCENT, Summary, count_price_changes, percent
-from tasks.table.records import Changes, Record
+from tasks.reporting.summary import MOST_PERCENT, Summary
 from tests.support.pixels import find_pixels
 from tests.support.summaries import make_summary
 
@@ -25,6 +24,7 @@ def heights(chart: bytes) -> list[int]:
     return [int(part[0]) for part in np.split(high, edges) if part[0]]
 
 
+@settings(max_examples=40)
 @given(
     st.lists(
         st.builds(
@@ -40,6 +40,7 @@ def heights(chart: bytes) -> list[int]:
         max_size=30,
     )
 )
+@example([make_summary(age_seconds=5e-324, state_seconds={"Fetch Pages": 5e-324})] * 2)
 def test_any_runs_can_be_drawn(runs: list[Summary]) -> None:
     """Whatever runs did, there are pictures as wide as the UI, together far below what an artifact may have."""
     drawn = draw_pictures(runs)
@@ -62,27 +63,6 @@ def test_columns_are_as_high_as_counts() -> None:
     _states, _ages, written, changes = draw_pictures([last, first]).values()
     assert heights(written)[0] / heights(written)[1] == pytest.approx(2.0, rel=0.05)
     assert heights(changes)[0] / heights(changes)[1] == pytest.approx(2.0, rel=0.05)
-
-
-def test_price_changes_are_counted() -> None:
-    """Types whose price is another one are counted by whole percents, far ones with the last; new types are not."""
-    old = {"1": 100.0, "2": 100.0, "3": 100.0, "4": 100.0, "5": 7.0}
-    new = {1: 103.2, 2: 102.9, 3: 900.0, 4: 1.0, 5: 7.0, 6: 5.0}
-    replaced = {pk: {"pk": {"S": pk}, "price": {"N": str(price)}, "volume": {"N": "1"}} for pk, price in old.items()}
-    changes = Changes([Record(type_id, price, 2) for type_id, price in new.items()], replaced, [], 0, 0)
-    assert count_price_changes(changes) == {-25: 1, 3: 2, 25: 1}
-
-
-def test_item_without_a_price_has_no_change() -> None:
-    """What somebody else has put into the table is replaced, and not compared."""
-    changes = Changes([Record(1, 5.0, 2)], {"1": {"pk": {"S": "1"}}}, [], 0, 0)
-    assert count_price_changes(changes) == {}
-
-
-@pytest.mark.parametrize(("old", "new", "expected"), [(100.0, 125.0, 25.0), (8.0, 6.0, -25.0), (0.0, 5.0, 0.0)])
-def test_percent(old: float, new: float, expected: float) -> None:
-    """Growth in percent; of nothing there is none."""
-    assert percent(old, new) == expected
 
 
 @given(st.floats(1e-3, 1e12))

@@ -1,7 +1,6 @@
 """The DynamoDB client, against a store that is as strict as DynamoDB, and against one that misbehaves on purpose."""
 
 import json
-import re
 import socket
 import socketserver
 import threading
@@ -10,72 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import botocore.session
 import msgspec
 import pytest
-from botocore.exceptions import ClientError
 from botocore.retries.standard import ExponentialBackoff
-from hypothesis import given
-from hypothesis import strategies as st
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.environment import CHECKOUT
-from tasks.orders.choices import Detail, OrderType, Price
 from tasks.table.client import Table
-from tasks.table.create import create, create_command
 from tasks.table.errors import (
-    ERRORS,
-    ConditionError,
-    CredentialsError,
     MissingTableError,
     TableError,
     ThrottledError,
     TransientTableError,
-    judge,
 )
 from tasks.table.lease import Lease, LeaseLostError
 from tasks.table.pace import STALLED_CALLS
 from tasks.table.read import read_whole
-from tasks.table.requests import Item, check_table_name, delete_request, put_request
+from tasks.table.requests import Item, delete_request, put_request
 from tasks.table.snapshot import TableSnapshot
-from tests.support.faults.issuer import Issuer, format_credentials, serve_issuer
-from tests.support.faults.plan import Fault, Plan
-from tests.support.faults.store import ERRORS as ERRORS_OF_STORE
+from tests.support.faults.plan import Plan
 from tests.support.faults.store import Capacity, serve_faulty_store
 from tests.support.tables import scan
-
-instants = st.datetimes(datetime(2003, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 (bounds)
-counts = st.integers(0, 10**9)
-snapshots = st.builds(
-    TableSnapshot,
-    state=st.sampled_from(["writing", "complete"]),
-    region_id=counts,
-    order_type=st.sampled_from(get_args(OrderType)),
-    price=st.sampled_from(get_args(Price)),
-    detail=st.sampled_from(get_args(Detail)),
-    last_modified=instants,
-    expires=instants,
-    etag=st.text(max_size=40),
-    pages=counts,
-    orders=counts,
-    records=counts,
-    written_at=instants,
-    owner=st.text(max_size=40),
-    lease=counts,
-    version=counts,
-)
-
-
-@pytest.fixture
-def table(store_url: str, table_name: str) -> Iterator[Table]:
-    """A new table."""
-    assert store_url
-    with Table(table_name, 4) as opened:
-        create(opened)
-        yield opened
 
 
 def unguarded() -> None:
@@ -95,29 +50,6 @@ def test_missing_table_is_told(store_url: str, table_name: str) -> None:
         pytest.raises(MissingTableError, match=f"{table_name} does not exist in us-east"),
     ):
         table.read_snapshot()
-
-
-def test_table_is_created_once(table: Table, dynamodb: DynamoDBClient) -> None:
-    """A table is created with on-demand billing and the key `pk`; to create it again does no harm."""
-    create(table)
-    described = dynamodb.describe_table(TableName=table.name)["Table"]
-    assert described["KeySchema"] == [{"AttributeName": "pk", "KeyType": "HASH"}]
-    assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
-    assert table.read_snapshot() is None
-
-
-def test_create_command_makes_the_same(table: Table) -> None:
-    """The command for one's own account has the region, the name and the key."""
-    command = create_command(table)
-    assert command.startswith("aws dynamodb create-table --endpoint-url http://127.0.0.1:")
-    assert f" --region us-east-1 --table-name {table.name} " in command
-    assert "AttributeName=pk,KeyType=HASH --billing-mode PAY_PER_REQUEST" in command
-
-
-@given(snapshot=snapshots)
-def test_snapshot_item_comes_back(snapshot: TableSnapshot) -> None:
-    """Any `#snapshot` is read as it was written."""
-    assert TableSnapshot.from_item(snapshot.to_item()) == snapshot
 
 
 def test_snapshot_is_stored(table: Table, dynamodb: DynamoDBClient) -> None:
@@ -145,14 +77,6 @@ def test_snapshot_is_stored(table: Table, dynamodb: DynamoDBClient) -> None:
     assert item
     assert (item["pages"], item["last_modified"]) == ({"N": "433"}, {"S": "2026-11-24T12:00:00Z"})
     assert (table.read_units, table.write_units) == (2, 1)
-
-
-def test_foreign_snapshot_is_told() -> None:
-    """A `#snapshot` that is not this program's says so, and what to do."""
-    with pytest.raises(
-        TableError, match="#snapshot is not this program's .*: give another table_name, or run with force"
-    ):
-        TableSnapshot.from_item({"pk": {"S": "#snapshot"}})
 
 
 @pytest.mark.parametrize("expected_records", [0, 30_000])
@@ -336,44 +260,6 @@ def test_failed_call_is_judged(name: str, error: type[TableError]) -> None:
     assert type(caught.value) is error
 
 
-def test_nobody_there_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused connection is worth another try."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9")
-    with Table("MarketData", 1) as table, pytest.raises(TransientTableError, match="Could not connect to the endpoint"):
-        table.read_snapshot()
-
-
-@pytest.mark.parametrize("name", ["Abc", "MarketData-10000002", "a.b_c-d", "x" * 255])
-def test_good_name_passes(name: str) -> None:
-    """Names that DynamoDB takes pass."""
-    assert check_table_name(name) == name
-
-
-@pytest.mark.parametrize("name", ["", "ab", "a b", "Markt/Daten", "Märkte", "x" * 256, "MarketData\n"])
-def test_bad_name_is_refused(name: str) -> None:
-    """Names that DynamoDB does not take are refused before any call."""
-    with pytest.raises(ValueError, match="table_name is .*: give 3 to 255 letters"):
-        check_table_name(name)
-
-
-def test_no_region_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an AWS region the message says what boto3 reads."""
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
-    with pytest.raises(TableError, match="must specify a region.*AWS_DEFAULT_REGION"):
-        Table("MarketData", 1)
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [("http://127.0.0.1:1", True), ("http://localhost:1", True), ("https://dynamodb.us-east-1.amazonaws.com", False)],
-)
-def test_this_machine_is_known(monkeypatch: pytest.MonkeyPatch, url: str, expected: bool) -> None:
-    """Only a table on this machine may be created without asking."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
-    with Table("MarketData", 1) as table:
-        assert table.connection.is_local is expected
-
-
 @contextmanager
 def provisioned(
     store_url: str, table: Table, units: float, monkeypatch: pytest.MonkeyPatch
@@ -442,243 +328,3 @@ def test_throttled_lease_and_readers(
             opened.read_snapshot()
     assert capacity.refused > 0
     assert scan(dynamodb, table.name)["#snapshot"]["state"] == {"S": "complete"}
-
-
-KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret"}
-
-
-@pytest.fixture
-def keyless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An environment without any credentials of its own, and the file in which profiles are found."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0.01)
-    return tmp_path / "config"
-
-
-@pytest.fixture
-def issuer(request: pytest.FixtureRequest, keyless: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
-    """Whoever issues credentials, to a container or a machine, as this process's only source of them."""
-    assert not keyless.exists()
-    with serve_issuer([]) as server:
-        if request.param == "container":
-            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{server.url}/credentials")
-        else:
-            monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
-            monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
-        yield server
-
-
-def attempt(table: Table, times: int = 6) -> int:
-    """Read `#snapshot` as a task that Prefect retries does, and return how many attempts failed."""
-    for failed in range(times):
-        try:
-            table.read_snapshot()
-        except TransientTableError:
-            continue
-        except MissingTableError:
-            return failed
-    return times
-
-
-LATE = {
-    "429": (429, b"slow down"),
-    "500": (500, b"broken"),
-    "503": (503, b""),
-    "404": (404, b"no role yet"),
-    "no JSON": (200, b"<html>"),
-    "no keys": (200, b'{"Code": "Failed", "Message": "later"}'),
-    "no date": (200, b'{"AccessKeyId": "a", "SecretAccessKey": "b", "Token": "c", "Expiration": "soon"}'),
-    "a list": (200, b"[]"),
-    "expired": (200, format_credentials("OLD", -60)),
-}
-
-
-@pytest.mark.usefixtures("store_url")
-@pytest.mark.parametrize(
-    ("issuer", "kind"),
-    [*(("container", kind) for kind in LATE), *(("machine", kind) for kind in LATE if kind != "expired")],
-    indirect=["issuer"],
-)
-def test_late_credentials_are_waited_for(issuer: Issuer, kind: str, table_name: str) -> None:
-    """Whoever issues credentials may answer wrongly for a while: the table is there when they come."""
-    issuer.plan = [LATE[kind]] * 4
-    with Table(table_name, 1) as table:
-        assert attempt(table) < 6
-    assert not issuer.plan
-    assert issuer.issued
-    assert table.failures.total() > 0
-
-
-@pytest.mark.parametrize("issuer", ["container", "machine"], indirect=True)
-def test_credentials_that_never_come_are_given_up(issuer: Issuer, table_name: str) -> None:
-    """They may pass as far as can be told, and the message says whom to ask."""
-    issuer.plan = [(500, b"broken")] * 99
-    with Table(table_name, 1) as table, pytest.raises(CredentialsError, match="credentials.* is its role still there"):
-        table.read_snapshot()
-
-
-@pytest.mark.parametrize("issuer", ["container"], indirect=True)
-@pytest.mark.parametrize("code", ["ExpiredTokenException", "UnrecognizedClientException"])
-def test_credentials_that_are_not_accepted_are_asked_for_again(
-    issuer: Issuer, store_url: str, table_name: str, monkeypatch: pytest.MonkeyPatch, code: str
-) -> None:
-    """What DynamoDB does not accept, or no longer, is replaced by what the issuer gives next."""
-    monkeypatch.setitem(ERRORS_OF_STORE, "denied", (400, code))
-    with serve_faulty_store(store_url, Plan([Fault("denied", times=2)])) as url:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
-        with Table(table_name, 1) as table:
-            assert attempt(table) == 2
-    assert issuer.issued == 3
-
-
-CONFIGURED: dict[str, tuple[dict[str, str], str, str]] = {  # what is set, the profile's file, what is said
-    "nothing": ({}, "", "Unable to locate credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"),
-    "no such profile": ({"AWS_PROFILE": "x"}, "", r"profile \(x\) could not be found; .*`aws configure list-profiles`"),
-    "half a key": ({"AWS_ACCESS_KEY_ID": "AKIA"}, "", "missing: AWS_SECRET_ACCESS_KEY; give both"),
-    "odd region": ({**KEYS, "AWS_DEFAULT_REGION": "us east"}, "", "'us east'.*; set AWS_DEFAULT_REGION to AWS"),
-    "no scheme": (
-        {**KEYS, "AWS_ENDPOINT_URL_DYNAMODB": "127.0.0.1:8000"},
-        "",
-        "127.0.0.1:8000; AWS_ENDPOINT_URL_DYNAMODB must be an address such as http://127.0.0.1:8000",
-    ),
-    "session over": (
-        {},
-        "[default]\nsso_start_url = https://x\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r\n",
-        "; log in again, by `aws sso login`",
-    ),
-    "no such program": ({}, "[default]\ncredential_process = /none/there\n", "FileNotFoundError.*/none/there"),
-    "issuer elsewhere": (
-        {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/"},
-        "",
-        "Unsupported host 'example.com'",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", CONFIGURED)
-def test_wrong_settings_are_told_at_once(
-    keyless: Path, monkeypatch: pytest.MonkeyPatch, store_url: str, kind: str
-) -> None:
-    """What no waiting mends is final, and the message says which setting it is."""
-    assert store_url
-    variables, file, message = CONFIGURED[kind]
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    keyless.write_text(file)
-    with pytest.raises(TableError, match=message) as caught, Table("MarketData", 1) as table:
-        table.read_snapshot()
-    assert type(caught.value) is TableError
-
-
-def answer_with(status: int, code: str, message: str) -> ClientError:
-    """Return boto3's error for an answer of DynamoDB."""
-    answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(answer, "GetItem")
-
-
-MAY_PASS = {
-    *("ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"),
-    *("InternalServerError", "InternalFailure", "ServiceUnavailable", "RequestTimeoutException"),
-    *("ReplicatedWriteConflictException", "TransactionConflictException", "TransactionInProgressException"),
-    *("ResourceInUseException", "TableInUseException", "BackupInUseException", "LimitExceededException"),
-    *("UnrecognizedClientException", "ExpiredTokenException", "RequestExpired"),
-}
-
-
-def test_all_documented_errors_are_judged() -> None:
-    """Each error of DynamoDB's service model, as boto3 has it, is in the table; those that may pass are these."""
-    model = botocore.session.get_session().get_service_model("dynamodb")
-    assert {shape.name for shape in model.error_shapes} <= ERRORS.keys()
-    found = {code for code, fate in ERRORS.items() if issubclass(fate.error, TransientTableError)}
-    assert found >= MAY_PASS
-    of_model = {shape.name for shape in model.error_shapes}
-    assert found & of_model <= MAY_PASS
-    assert (ERRORS["ResourceNotFoundException"].error, ERRORS["ConditionalCheckFailedException"].error) == (
-        MissingTableError,
-        ConditionError,
-    )
-
-
-@pytest.mark.parametrize("status", [400, 409])
-@pytest.mark.parametrize("code", ERRORS)
-def test_errors_are_raised_as_the_table_says(
-    store_url: str, table: Table, monkeypatch: pytest.MonkeyPatch, code: str, status: int
-) -> None:
-    """Over a socket, each has the class that the table gives it, its code and its advice.
-
-    But keys that stand in the environment expire for good.
-    """
-    monkeypatch.setitem(ERRORS_OF_STORE, "denied", (status, code))
-    monkeypatch.setattr("tasks.table.pace.STALLED_CALLS", 0)
-    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)
-    with serve_faulty_store(store_url, Plan([Fault("denied", times=99)])) as url:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
-        with Table(table.name, 1) as opened, pytest.raises(TableError, match=f"table {table.name}") as caught:
-            opened.read_snapshot()
-    expected = TableError if code.startswith("ExpiredToken") else ERRORS[code].error
-    assert type(caught.value) is expected
-    if expected not in {MissingTableError, ConditionError}:
-        assert f"({code}) " in str(caught.value)
-        assert str(caught.value).endswith(f"planned; {ERRORS[code].advice}")
-    assert bool(opened.failures) == issubclass(expected, TransientTableError)
-
-
-KEY = (
-    "User: arn:aws:sts::1:assumed-role/r/s is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:a:1:key/k"
-)
-TABLE = (
-    "User: arn:aws:sts::1:assumed-role/r/s is not authorized to perform: dynamodb:Scan on resource: table/kms-prices"
-)
-ADVICE: list[tuple[int, str, str, type[TableError], str]] = [
-    (400, "AccessDeniedException", KEY, TableError, "allow the role kms:Decrypt .*, in the key's own policy too"),
-    (400, "AccessDeniedException", TABLE, TableError, "iam-policy.json has what the role needs: is this table among"),
-    (400, "ValidationException", "The AWS KMS key is disabled", TableError, "enable the key, and allow the role kms:"),
-    (
-        400,
-        "InvalidSignatureException",
-        "Signature expired: 1 is now earlier",
-        TransientTableError,
-        "this machine's clock",
-    ),
-    (400, "InvalidSignatureException", "The request signature we", TableError, "AWS_SECRET_ACCESS_KEY does not belong"),
-    (
-        400,
-        "InvalidSignatureException",
-        "Credential should be scoped to a valid region, not 'us-east-1'.",
-        TableError,
-        "AWS_DEFAULT_REGION, or the profile's region, is not the endpoint's",
-    ),
-    (400, "ValidationException", "The provided key element does not match", TableError, r"must be pk \(S\)"),
-    (
-        400,
-        "ValidationException",
-        "1 validation error detected",
-        TableError,
-        "is the address in AWS_ENDPOINT_URL_DYNAMODB",
-    ),
-    (404, "404", "Not Found", TableError, "is the address in AWS_ENDPOINT_URL_DYNAMODB DynamoDB's"),
-    (429, "429", "", ThrottledError, "more capacity"),
-    (408, "408", "", TransientTableError, "DynamoDB's own failure"),
-    (503, "Unheard", "", TransientTableError, "DynamoDB's own failure"),
-    (500, "AccessDeniedException", "", TransientTableError, "DynamoDB's own failure"),
-]
-
-
-@pytest.mark.parametrize(("status", "code", "message", "error", "advice"), ADVICE)
-def test_advice_fits_what_was_said(status: int, code: str, message: str, error: type[TableError], advice: str) -> None:
-    """What one code is used for several things is told apart by its message; an unknown code by its status."""
-    fate = judge(answer_with(status, code, message))
-    assert fate.error is error
-    assert re.search(advice, fate.advice)
-
-
-def test_policy_has_what_the_advice_names() -> None:
-    """The policy that a denied role is sent to has the actions that the message names."""
-    policy = Path(CHECKOUT, "deployments/aws/iam-policy.json").read_text()
-    for fate in ERRORS.values():
-        for action in re.findall(r"kms:\w+|dynamodb:\w+", fate.advice if "iam-policy" in fate.advice else ""):
-            assert f'"{action}"' in policy

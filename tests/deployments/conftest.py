@@ -1,0 +1,69 @@
+"""What the tests of whole stacks share."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.local.environment import CHECKOUT
+from deployments.local.processes import Child
+from deployments.local.stack import prefect
+from tests.support.api import Api
+from tests.support.servers import PrefectServer
+
+POOL = "outage"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the checkout as a newcomer has it, with the environments that `make setup` has made."""
+    copy = tmp_path_factory.mktemp("clone") / "market-data"
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    for name in files:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(CHECKOUT / name, copy / name)
+    for name in (".venv", ".venv-store"):
+        (copy / name).symlink_to(CHECKOUT / name)
+    yield copy
+    shutil.rmtree(copy / ".local", ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def deployed(own_server: PrefectServer) -> None:
+    """A pool, and the two deployments in it."""
+    own_server.api.create_pool(POOL)
+    for what in (["flows/market_data.py:market_data", "--name", "outage"], ["--name", "venal"]):
+        command = [prefect(), "--no-prompt", "deploy", *what, "--pool", POOL]
+        subprocess.run(command, env=os.environ | own_server.settings, check=True, capture_output=True)
+
+
+@pytest.fixture
+def start_worker(deployed: None, own_api: Api, served: str, tmp_path: Path) -> Iterator[Callable[[], Child]]:
+    """Start a worker, whose runs see the market and keep their pages; it is stopped in the end."""
+    kept = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "kept")}
+    environ = os.environ | kept | {"ESI_URL": served, "PREFECT_LOGGING_LEVEL": "INFO"}
+    workers: list[Child] = []
+
+    def start() -> Child:
+        command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
+        workers.append(Child("worker", command, environ, tmp_path / "worker.log"))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.stop()
+
+
+@pytest.fixture
+def worker(start_worker: Callable[[], Child]) -> Child:
+    """A worker."""
+    return start_worker()

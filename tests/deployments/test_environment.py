@@ -1,0 +1,101 @@
+"""What the embedded stack is given: options, and an environment without the user's settings."""
+
+import os
+
+import pytest
+
+from deployments.local.environment import (
+    DEFAULT_REGION,
+    Options,
+    aws_environment,
+    base_environment,
+    read_options,
+)
+
+USER = {
+    "AWS_PROFILE": "production",
+    "AWS_SECRET_ACCESS_KEY": "planted",
+    "AWS_ENDPOINT_URL": "https://dynamodb.eu-west-1.amazonaws.com",
+    "PREFECT_API_URL": "https://api.prefect.cloud/api",
+    "PREFECT_API_KEY": "planted",
+    "PYTHONPATH": "/elsewhere",
+    "HTTP_PROXY": "http://proxy:3128",
+    "NO_PROXY": "intranet",
+    "HOME": "/home/user",
+    "PATH": "/usr/bin",
+}
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        pytest.param({}, Options(10000015, "local", ""), id="defaults"),
+        pytest.param({"REGION": "10000002"}, Options(10000002, "local", ""), id="region"),
+        pytest.param({"STORE": "local", "REGION": " "}, Options(10000015, "local", ""), id="blank"),
+        pytest.param(
+            {"ESI_URL": "https://esi.evetech.net", "STORE": "aws"},
+            Options(10000015, "aws", "https://esi.evetech.net"),
+            id="real market, real account",
+        ),
+        pytest.param(
+            {"STORE": "aws", "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:8000"},
+            Options(10000015, "aws", ""),
+            id="an emulator of one's own",
+        ),
+    ],
+)
+def test_options_are_read(environ: dict[str, str], expected: Options) -> None:
+    """REGION, STORE and ESI_URL say what is run, with Venal and the local store by default."""
+    assert read_options(environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        pytest.param({"REGION": "Jita"}, "REGION is 'Jita': give a region's id", id="name"),
+        pytest.param({"REGION": "10999999"}, "REGION is '10999999': give a region's id", id="unknown"),
+        pytest.param({"REGION": "5", "ESI_URL": "https://esi.evetech.net"}, "REGION is '5'", id="no region"),
+        pytest.param({"STORE": "gcp"}, "STORE is 'gcp': give local, .* or aws", id="store"),
+        pytest.param({"ESI_URL": "esi.evetech.net"}, "ESI_URL is 'esi.evetech.net': give an http", id="url"),
+        pytest.param({"ESI_URL": "http://esi.evetech.net"}, "plain http is for this machine only", id="plain http"),
+        pytest.param({"STORE": "aws"}, "would fill your account with made-up orders", id="made-up orders"),
+    ],
+)
+def test_bad_options_are_refused(environ: dict[str, str], message: str) -> None:
+    """A bad value is refused in one line that names it and what to give."""
+    with pytest.raises(ValueError, match=message):
+        read_options(environ)
+
+
+def test_account_is_read_without_a_market() -> None:
+    """Only commands that fill tables ask for ESI_URL with STORE=aws: what is in the account can be looked at."""
+    assert read_options({"STORE": "aws"}, fills=False) == Options(DEFAULT_REGION, "aws", "")
+
+
+def test_user_settings_do_not_reach_the_stack() -> None:
+    """No AWS, Prefect or Python setting of the user's is inherited; a proxy is, but not for this machine."""
+    environ = base_environment(USER) | aws_environment(Options(1, "local", ""), "http://127.0.0.1:1", USER)
+    assert "planted" not in environ.values()
+    assert not {"AWS_PROFILE", "AWS_ENDPOINT_URL", "PREFECT_API_URL", "PYTHONPATH"} & environ.keys()
+    assert environ["AWS_ENDPOINT_URL_DYNAMODB"] == "http://127.0.0.1:1"
+    assert environ["AWS_SHARED_CREDENTIALS_FILE"] == environ["AWS_CONFIG_FILE"] == os.devnull
+    assert (environ["HTTP_PROXY"], environ["NO_PROXY"]) == ("http://proxy:3128", "intranet,127.0.0.1,localhost")
+
+
+def test_own_account_is_left_as_it_is() -> None:
+    """With STORE=aws boto3 finds just what the user has set."""
+    environ = aws_environment(Options(1, "aws", ""), "", USER)
+    assert environ == {name: value for name, value in USER.items() if name.startswith("AWS_")}
+
+
+def test_made_up_and_real_orders_never_meet() -> None:
+    """Each market has a store of its own, so that a table is never up to date with another market's orders."""
+    made_up, real = Options(10000015, "local", ""), Options(10000015, "local", "https://esi.evetech.net")
+    assert (made_up.store_folder.name, real.store_folder.name) == ("made-up", "https-esi.evetech.net")
+
+
+def test_what_was_asked_for_is_told_again() -> None:
+    """The commands that are told for next have the same settings."""
+    assert not Options(10000015, "local", "").given
+    given = Options(10000002, "aws", "https://esi.evetech.net").given
+    assert given == "REGION=10000002 STORE=aws ESI_URL=https://esi.evetech.net "

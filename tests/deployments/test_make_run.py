@@ -1,0 +1,74 @@
+"""`make run` and `make table`, as a newcomer types them."""
+
+import os
+import pty
+import re
+from pathlib import Path
+
+import pytest
+
+from deployments.local.market.market import refuse
+from deployments.local.market.server import serve
+from tests.support.clone import processes_of, run_make
+from tests.support.worlds import Clock, Faulty
+
+STATES = ["Get Page Count", "Build Iterator", "Fetch Pages", "Aggregate", "Store Records: compare", "Store Records"]
+
+
+@pytest.mark.outage
+def test_make_run_twice_and_table(clone: Path) -> None:
+    """`make run` fills the table through the deployment, a second one finds it not modified, `make table` shows it."""
+    region = "10000003"  # one page
+    first = run_make(clone, "run", REGION=region)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "Fetch Pages: 1 of 1 pages" in first.stdout
+    ended = re.findall(r"^ *[\d.]+ s    (.*) ends after [\d.]+ s", first.stdout, re.MULTILINE)
+    assert ended == STATES
+    assert "Finished in state" not in first.stdout
+    assert "by a state machine" in first.stdout
+    assert "base64" not in first.stdout
+    assert "MarketData-10000003: Vale of the Silent (10000003)" in first.stdout
+    second = run_make(clone, "run", REGION=region, VERBOSE="1")
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "Task run 'Get Page Count' - Finished in state" in re.sub(r"\n +", " ", second.stdout)
+    assert "not modified: MarketData-10000003 has region 10000003" in second.stdout or "records (" in second.stdout
+    table = run_make(clone, "table", REGION=region)
+    assert table.returncode == 0, table.stdout + table.stderr
+    assert "price (ISK)" in table.stdout
+    for done in (first, second, table):
+        assert not [line for line in done.stdout.splitlines() if len(line) > 80 and len(line.split()) > 1]
+    assert not list((clone.parent / "home").iterdir()), "something was left in the home directory"
+    assert not processes_of(clone)
+
+
+@pytest.mark.outage
+def test_failed_make_run_says_why(clone: Path, clock: Clock) -> None:
+    """A run that did not complete ends `make run` with its one-line reason and a non-zero exit code."""
+    market = Faulty(clock)
+    market.plan = {"HEAD": [refuse(403, "go away")], "1": [refuse(403, "go away")]}
+    with serve(market) as url:
+        done = run_make(clone, "run", ESI_URL=url)
+    assert done.returncode != 0
+    reason = 'region 10000015: ESI answered 403 Forbidden: "go away"; not retried'
+    assert done.stderr.splitlines()[0] == f"the flow run ended as Failed: {reason}"
+    assert not processes_of(clone)
+
+
+@pytest.mark.outage
+def test_make_run_shows_bars_in_a_terminal(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal the work of the states shows as bars."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("REGION", "10000002")
+    monkeypatch.chdir(clone)
+    said: list[bytes] = []
+
+    def read(terminal: int) -> bytes:
+        said.append(os.read(terminal, 4096))
+        return said[-1]
+
+    code = pty.spawn(["make", "run"], read, lambda _: b"")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(said).decode())
+    assert os.waitstatus_to_exitcode(code) == 0, shown
+    assert re.findall(r"━+ [\d:]+ Fetch Pages: 433 of 433 pages", shown)
+    assert re.findall(r"━+ [\d:]+ Store Records: ([\d,]+) of \1 writes", shown)
+    assert not processes_of(clone)

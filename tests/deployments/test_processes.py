@@ -1,0 +1,86 @@
+"""Processes that are started, watched and stopped."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployments.local.environment import (
+    CHECKOUT,
+)
+from deployments.local.processes import Child, ChildError, free_port, stop_all
+from tests.support.servers import wait_for
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Where a child's output goes."""
+    return tmp_path / "child.log"
+
+
+def test_dead_child_is_reported_with_its_last_words(log: Path) -> None:
+    """A child that ends is named, with its exit code and the end of its log."""
+    child = Child("store", [sys.executable, "-c", "print('no disk'); raise SystemExit(3)"], os.environ, log)
+    child.process.wait()
+    with pytest.raises(ChildError, match=r"(?s)store ended with exit code 3; .*no disk"):
+        child.check()
+
+
+def test_task_may_end_with_success(log: Path) -> None:
+    """A child that is a task ends well with exit code 0; a server does not."""
+    task = Child("deploy", [sys.executable, "-c", ""], os.environ, log, is_task=True)
+    server = Child("server", [sys.executable, "-c", ""], os.environ, log)
+    task.process.wait()
+    server.process.wait()
+    task.check()
+    with pytest.raises(ChildError, match="server ended with exit code 0"):
+        server.check()
+
+
+def test_children_stop_together(tmp_path: Path) -> None:
+    """Children are asked to stop at the same time: here each ends only once the other has been asked as well."""
+    wait = "trap 'touch {0}; until [ -e {1} ]; do sleep 0.05; done; exit 0' TERM; echo up; while :; do sleep 0.05; done"
+    programs = [wait.format(*names) for names in (("a", "b"), ("b", "a"))]
+    children = [
+        Child(str(number), ["sh", "-c", f"cd {tmp_path}; {program}"], os.environ, tmp_path / f"{number}.log")
+        for number, program in enumerate(programs)
+    ]
+    wait_for(lambda: all(child.log.read_text() for child in children), "both children")
+    stop_all(children)
+    assert [child.process.returncode for child in children] == [0, 0]
+
+
+def test_children_die_with_their_parent(tmp_path: Path) -> None:
+    """A child stops even if its parent is killed outright."""
+    parent = f"""
+import os, sys
+from pathlib import Path
+from deployments.local.processes import Child
+child = Child("sleeper", ["sleep", "600"], os.environ, Path({str(tmp_path)!r}, "log"))
+print(child.process.pid, flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        pid = int(process.stdout.readline())
+        gone = os.pidfd_open(pid)
+        process.kill()
+    assert is_readable(gone), "the child outlived its parent"
+    os.close(gone)
+
+
+def is_readable(pidfd: int) -> bool:
+    """Return whether a process ends within ten seconds."""
+    import select  # noqa: PLC0415
+
+    return bool(select.select([pidfd], [], [], 10.0)[0])
+
+
+def test_taken_port_is_passed_over(store_url: str) -> None:
+    """A port that somebody has is not the one that is given."""
+    taken = int(store_url.rsplit(":", 1)[1])
+    assert free_port(taken) != taken

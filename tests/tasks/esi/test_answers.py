@@ -1,0 +1,52 @@
+"""ESI's answers: which class a status has, and what headers say."""
+
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+
+from tasks.esi.answers import find_class, limit_seconds, parse_date
+from tasks.esi.errors import RefusedError
+
+
+def test_each_class_of_status_has_its_error() -> None:
+    """No status is without a class: each of 100 to 999 is read, may pass, or is refused."""
+    request = httpx.Request("GET", "https://esi.evetech.net/")
+    kinds = {status: find_class(httpx.Response(status, request=request)) for status in range(100, 1000)}
+    assert [status for status, kind in kinds.items() if kind is None] == [200]
+    refused = {status for status, kind in kinds.items() if kind and issubclass(kind, RefusedError)}
+    assert refused == {*range(300, 500)} - {304, 408, 420, 421, 425, 429}
+
+
+def test_dates_are_in_utc() -> None:
+    """A date of another zone is the same instant, in UTC."""
+    assert parse_date("Tue, 24 Nov 2026 14:00:00 +0200") == datetime(2026, 11, 24, 12, tzinfo=UTC)
+    assert str(parse_date("Tue, 24 Nov 2026 14:00:00 +0200")) == "2026-11-24 12:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "17"}, 17.0),
+        ({"X-Esi-Error-Limit-Reset": "42"}, 42.0),
+        ({"Retry-After": "17", "X-Esi-Error-Limit-Reset": "42"}, 17.0),
+        ({"Retry-After": "Tue, 24 Nov 2026 14:01:40 GMT", "Date": "Tue, 24 Nov 2026 14:00:00 GMT"}, 100.0),
+        ({"Retry-After": "Tue, 24 Nov 2020 14:01:40 GMT"}, 0.0),
+        ({"Retry-After": "17.5"}, 17.5),
+        ({"Retry-After": "soon"}, 60.0),
+        ({"Retry-After": "²"}, 60.0),
+        ({"Retry-After": "9" * 400}, 60.0),
+        ({}, 60.0),
+    ],
+)
+def test_limit_names_its_wait(headers: dict[str, str], seconds: float) -> None:
+    """The wait is the one that ESI names, in seconds or as a date by its own clock; a minute if it names none."""
+    assert limit_seconds(httpx.Headers(headers, encoding="utf-8")) == seconds
+
+
+@pytest.mark.parametrize(
+    "value", ["", "now", "Tue, 99 Nov 2026 14:00:00 GMT", "2026", "Tue, 24 Nov 2026 14:00:00 +" + "9" * 25]
+)
+def test_no_date_is_none(value: str) -> None:
+    """What is no HTTP date is none, and no error."""
+    assert parse_date(value) is None

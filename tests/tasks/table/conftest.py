@@ -1,0 +1,17 @@
+"""What the tests of the DynamoDB client share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tasks.table.client import Table
+from tasks.table.create import create
+
+
+@pytest.fixture
+def table(store_url: str, table_name: str) -> Iterator[Table]:
+    """A new table."""
+    assert store_url
+    with Table(table_name, 4) as opened:
+        create(opened)
+        yield opened

@@ -1,0 +1,113 @@
+"""`#snapshot`: what is stored of a snapshot, and whether it is believed."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.esi.markets import find_market
+from tasks.orders.choices import Detail, OrderType, Price
+from tasks.table.errors import (
+    TableError,
+)
+from tasks.table.snapshot import Parameters, TableSnapshot, is_fresh, made_alike, parse_snapshot
+from tests.support.tables import NOON, STORED
+
+instants = st.datetimes(datetime(2003, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 (bounds)
+
+
+counts = st.integers(0, 10**9)
+
+
+snapshots = st.builds(
+    TableSnapshot,
+    state=st.sampled_from(["writing", "complete"]),
+    region_id=counts,
+    order_type=st.sampled_from(get_args(OrderType)),
+    price=st.sampled_from(get_args(Price)),
+    detail=st.sampled_from(get_args(Detail)),
+    last_modified=instants,
+    expires=instants,
+    etag=st.text(max_size=40),
+    pages=counts,
+    orders=counts,
+    records=counts,
+    written_at=instants,
+    owner=st.text(max_size=40),
+    lease=counts,
+    version=counts,
+)
+
+
+@given(snapshot=snapshots)
+def test_snapshot_item_comes_back(snapshot: TableSnapshot) -> None:
+    """Any `#snapshot` is read as it was written."""
+    assert TableSnapshot.from_item(snapshot.to_item()) == snapshot
+
+
+def test_foreign_snapshot_is_told() -> None:
+    """A `#snapshot` that is not this program's says so, and what to do."""
+    with pytest.raises(
+        TableError, match="#snapshot is not this program's .*: give another table_name, or run with force"
+    ):
+        TableSnapshot.from_item({"pk": {"S": "#snapshot"}})
+
+
+PARAMETERS = Parameters(10000002, "sell", "min", "compact")
+
+
+def test_same_parameters_are_alike() -> None:
+    """A complete snapshot of the same parameters and format can end a run as not modified."""
+    assert made_alike(STORED, PARAMETERS) is STORED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "writing"},
+        {"region_id": 10000015},
+        {"order_type": "all"},
+        {"price": "max"},
+        {"detail": "full"},
+        {"version": 99},
+    ],
+)
+def test_other_snapshot_is_not_alike(change: dict[str, Any]) -> None:
+    """An unfinished snapshot, or one of other parameters or format, never ends a run."""
+    assert made_alike(msgspec.structs.replace(STORED, **change), PARAMETERS) is None
+
+
+def test_no_snapshot_is_not_alike() -> None:
+    """A table without `#snapshot` never ends a run."""
+    assert made_alike(None, PARAMETERS) is None
+
+
+@pytest.mark.parametrize(
+    ("expires", "written", "expected"),
+    [
+        pytest.param(4, -1, True, id="minutes ahead"),
+        pytest.param(15, 0, True, id="just believed"),
+        pytest.param(-1, -6, False, id="over"),
+        pytest.param(0, -5, False, id="over now"),
+        pytest.param(23 * 60, 0, False, id="hours ahead"),
+        pytest.param(5, -23 * 60, False, id="was hours ahead"),
+        pytest.param(10, -6, False, id="was 16 minutes ahead"),
+        pytest.param(23 * 60, 23 * 60, False, id="by a clock that was ahead"),
+    ],
+)
+def test_stored_expires_is_believed_for_15_minutes(expires: int, written: int, expected: bool) -> None:
+    """A stored `Expires` keeps a run from asking if it lies ahead, by at most 15 minutes of now and of its writing."""
+    dates = {"expires": NOON + timedelta(minutes=expires), "written_at": NOON + timedelta(minutes=written)}
+    assert is_fresh(msgspec.structs.replace(STORED, **dates), NOON) is expected
+
+
+@pytest.mark.parametrize(
+    ("region_id", "own"), [(10000015, "MarketData-{region_id}"), (10**12 + 1, "StructureMarket-{structure_id}")]
+)
+def test_another_market_s_table_is_told(region_id: int, own: str) -> None:
+    """Who gives another market's table is told a name that the flow of this market can fill in."""
+    with pytest.raises(TableError, match=f"table Market holds region 10000002, not {region_id}: .*{own}.* with force"):
+        parse_snapshot(STORED.to_item(), "Market", find_market(region_id), force=False)
