@@ -114,7 +114,7 @@ def keep_table(run: Run) -> Summary:
         raise moved_on_again()
     books = aggregate(pages, snapshot, run)
     comparison = compare_records(books, snapshot, run)
-    store_records.map(split_writes(comparison), unmapped(comparison), unmapped(run)).result()
+    store_records.map(split_writes(comparison.changed), unmapped(comparison), unmapped(run)).result()
     complete_table(comparison, snapshot, run)
     return run.finish(snapshot, books, comparison.changes)
 

@@ -96,7 +96,7 @@ class Region:
             raise moved_on_again()
         run.report.begin("Store Records")
         comparison = begin_writing(books, snapshot, run)
-        for part in split_writes(comparison):
+        for part in split_writes(comparison.changed):
             write_part(part, run)
         finish_writing(comparison, snapshot, run)
         return run.finish(snapshot, books, comparison.changes)

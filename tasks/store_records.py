@@ -5,7 +5,7 @@ says `complete`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
@@ -42,6 +42,11 @@ class Comparison(msgspec.Struct, frozen=True):
     books: list[Book]  # their records
     changes: list[Changes]  # theirs
     refusal: ShrinkError | None  # of a market that is left alone
+
+    @property
+    def changed(self) -> list[tuple[Target, Changes]]:
+        """Each market with its changes."""
+        return list(zip(self.targets, self.changes, strict=True))
 
     @property
     def writes(self) -> int:
@@ -134,11 +139,11 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run) -> 
     return changes
 
 
-def split_writes(comparison: Comparison) -> list[Part]:
+def split_writes(changed: Sequence[tuple[Target, Changes]]) -> list[Part]:
     """Split the writes of all markets into about `PARTS` parts, in batches of at most 25 of one market."""
     batches = [
         Batch(target, changes.writes[start : start + BATCH_ITEMS])
-        for target, changes in zip(comparison.targets, comparison.changes, strict=True)
+        for target, changes in changed
         for start in range(0, len(changes.writes), BATCH_ITEMS)
     ]
     least, most = PART_BATCHES

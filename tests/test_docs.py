@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +12,7 @@ from flows.market_data import market_data
 from tasks.build_iterator import split_pages
 from tasks.catalogue.names import regions, types
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine
+from tasks.run import Target
 from tasks.store_records import split_writes
 from tasks.table.records import Changes, Record
 from tests.support.api import Api
@@ -33,7 +34,7 @@ WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 def count_task_runs(pages: int, writes: int) -> int:
     """Return how many task runs a run has: Build Iterator, Fetch Pages and Store Records, and four that are alone."""
-    parts = split_writes(Changes([Record(type_id, 1.0, 1) for type_id in range(writes)], {}, [], 0, 0))
+    parts = split_writes([(cast("Target", None), Changes([Record(n, 1.0, 1) for n in range(writes)], {}, [], 0, 0))])
     return 5 + len(split_pages(pages)) + len(parts)
 
 

@@ -55,7 +55,7 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             TableError: an attribute is missing or of the wrong type.
         """
         fields = {name: from_attribute(value) for name, value in item.items()}
-        if str(fields.get("version")) == "1":
+        if "parameters" not in fields:
             parameters = {name: fields.get(name) for name in Parameters.__struct_fields__}
             fields |= {"market_id": fields.get("region_id"), "parameters": parameters}
         try:

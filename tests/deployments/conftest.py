@@ -10,7 +10,7 @@ import pytest
 
 from deployments.local.environment import CHECKOUT
 from deployments.local.processes import Child
-from deployments.local.stack import prefect
+from deployments.local.servers import prefect
 from tests.support.api import Api
 from tests.support.servers import PrefectServer
 

@@ -13,7 +13,7 @@ from deployments.report import main, render
 from flows.market_data import market_data
 from tasks.catalogue.names import type_name
 from tasks.table.read import Record, read_records
-from tasks.table.snapshot import TableSnapshot
+from tasks.table.snapshot import Parameters, TableSnapshot
 from tests.support.browser import CHROMIUM, WIDTH, open_page
 from tests.support.programs import needs
 from tests.support.summaries import BEGUN, make_summary
@@ -76,10 +76,9 @@ def test_report_shows_the_table(report: Path, market: Market, width: int) -> Non
 
 SNAPSHOT = TableSnapshot(
     state="complete",
+    market_id=VENAL,
     region_id=VENAL,
-    order_type="sell",
-    price="min",
-    detail="compact",
+    parameters=Parameters("sell", "min", "compact"),
     last_modified=BEGUN,
     pages=1,
     orders=1,

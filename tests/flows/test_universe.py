@@ -16,7 +16,7 @@ from tasks.table.read import read_records
 from tasks.table.requests import Item
 from tests.support.api import Api
 from tests.support.runs import read_task_runs
-from tests.support.tables import expire, records, scan
+from tests.support.tables import expire, records, scan, scan_markets
 from tests.support.truth import truth
 from tests.support.worlds import Clock
 
@@ -32,10 +32,10 @@ def template() -> str:
     return f"Universe-{random.getrandbits(64)}-{{region_id}}"
 
 
-def shared_truth(market: Market, region_ids: list[int]) -> dict[str, Item]:
-    """Return the exact table that regions share, without `#snapshot`."""
+def shared_truth(market: Market, region_ids: list[int]) -> dict[tuple[str, str], Item]:
+    """Return the exact table that regions share, by its two keys, without `#snapshot`."""
     return {
-        f"{region_id}#{pk}": item | {"pk": {"S": f"{region_id}#{pk}"}}
+        (str(region_id), pk): item | {"pk": {"S": str(region_id)}, "sk": {"S": pk}}
         for region_id in region_ids
         for pk, item in truth(market, region_id).items()
     }
@@ -57,20 +57,21 @@ def test_each_region_has_its_table(dynamodb: DynamoDBClient, market: Market, tem
 
 
 def test_regions_share_a_table(dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str) -> None:
-    """With the region in the key one table holds all, exact over two snapshots, and each region reads its own part."""
+    """With the market for partition key one table holds all, exact over two snapshots, and each is read by itself."""
     for _ in range(2):
-        assert universe(THREE, table_name, key="region_type").failed == 0
-        items = scan(dynamodb, table_name)
-        assert records(items) == shared_truth(market, THREE)
-        assert items.keys() - records(items).keys() == {f"#snapshot#{region_id}" for region_id in THREE}
+        assert universe(THREE, table_name, key="market_type").failed == 0
+        items = scan_markets(dynamodb, table_name)
+        snapshots = {key: items.pop(key) for key in list(items) if key[1] == "#snapshot"}
+        assert items == shared_truth(market, THREE)
+        assert {pk for pk, _sk in snapshots} == set(map(str, THREE))
         for region_id in THREE:
-            expire(dynamodb, table_name, f"#snapshot#{region_id}")
+            expire(dynamodb, table_name, str(region_id), "#snapshot")
         clock.now += 300
     found, snapshot = read_records(table_name, VENAL)
-    assert snapshot.region_id == VENAL
-    assert len(found) == sum(pk.startswith(f"{VENAL}#") for pk in items)
-    pk, record = next(iter(found.items()))
-    assert str(record["price"]) == items[f"{VENAL}#{pk}"]["price"]["N"]
+    assert (snapshot.market_id, snapshot.region_id) == (VENAL, VENAL)
+    assert len(found) == sum(pk == str(VENAL) for pk, _sk in items)
+    type_id, record = next(iter(found.items()))
+    assert str(record.price) == items[str(VENAL), str(type_id)]["price"]["N"]
 
 
 def test_one_region_fails_alone(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
@@ -115,7 +116,7 @@ def test_wrong_parameter_is_refused(market: Market, given: dict[str, Any]) -> No
 
 def test_regions_need_keys_that_tell_them_apart(market: Market) -> None:
     """Several regions in one table with item types for keys are refused, with both ways out."""
-    with pytest.raises(ValueError, match=r'"MarketData-\{region_id\}", or key="region_type"'):
+    with pytest.raises(ValueError, match=r'"MarketData-\{region_id\}", or key="market_type"'):
         universe(THREE, "MarketData")
     assert not market.requests
 

@@ -6,7 +6,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from tasks.table.records import Record
 from tasks.table.requests import Item
-from tasks.table.snapshot import TableSnapshot
+from tasks.table.snapshot import Parameters, TableSnapshot
 
 
 def scan(dynamodb: DynamoDBClient, table_name: str) -> dict[str, Item]:
@@ -20,11 +20,17 @@ def records(items: dict[str, Item]) -> dict[str, Item]:
     return {pk: item for pk, item in items.items() if not pk.startswith("#")}
 
 
-def expire(dynamodb: DynamoDBClient, table_name: str, pk: str = "#snapshot") -> None:
+def scan_markets(dynamodb: DynamoDBClient, table_name: str) -> dict[tuple[str, str], Item]:
+    """Return all of a table of many markets by `pk` and `sk`, as a reader sees it."""
+    pages = dynamodb.get_paginator("scan").paginate(TableName=table_name, ConsistentRead=True)
+    return {(item["pk"]["S"], item["sk"]["S"]): dict(item) for page in pages for item in page["Items"]}
+
+
+def expire(dynamodb: DynamoDBClient, table_name: str, pk: str = "#snapshot", sk: str = "") -> None:
     """Let time pass: the stored snapshot's `expires` is over."""
     dynamodb.update_item(
         TableName=table_name,
-        Key={"pk": {"S": pk}},
+        Key={"pk": {"S": pk}} | ({"sk": {"S": sk}} if sk else {}),
         UpdateExpression="SET expires = :past",
         ExpressionAttributeValues={":past": {"S": "2020-01-01T00:00:00Z"}},
     )
@@ -42,10 +48,9 @@ def inflate(dynamodb: DynamoDBClient, table_name: str) -> None:
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 STORED = TableSnapshot(
     state="complete",
+    market_id=10000002,
     region_id=10000002,
-    order_type="sell",
-    price="min",
-    detail="compact",
+    parameters=Parameters("sell", "min", "compact"),
     last_modified=NOON,
     expires=NOON + timedelta(minutes=5),
     etag='"a"',

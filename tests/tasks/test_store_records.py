@@ -1,8 +1,11 @@
 """What is written, and what is not."""
 
+from typing import cast
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.run import Target
 from tasks.store_records import split_writes
 from tasks.table.records import Changes, Record
 
@@ -11,12 +14,15 @@ from tasks.table.records import Changes, Record
 def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
     """The parts have each request once, in order, at most 25 a batch and 5,000 a part, and are numbered through."""
     changes = Changes([Record(n, 1.0, 1) for n in range(puts)], {}, [f"d{n}" for n in range(deletes)], 0, 0)
-    parts = split_writes(changes)
-    batches = [batch for part in parts for batch in part.left]
+    target = cast("Target", None)
+    parts = split_writes([(target, changes)])
+    batches = [batch.writes for part in parts for batch in part.left]
     bounds = [tuple(map(int, part.name.split("-"))) for part in parts]
     assert all(0 < len(batch) <= 25 for batch in batches)
     assert [write for batch in batches for write in batch] == [*changes.puts, *changes.deletes]
     assert [first for first, _last in bounds] == [1, *(last + 1 for _first, last in bounds)][: len(parts)]
     assert all(last - first < 5000 for first, last in bounds)
-    assert [last - first + 1 for first, last in bounds] == [sum(map(len, part.left)) for part in parts]
+    assert [last - first + 1 for first, last in bounds] == [
+        sum(len(batch.writes) for batch in part.left) for part in parts
+    ]
     assert len(parts) <= 4

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import msgspec
+
 from tasks.table.requests import SNAPSHOT_KEY, Item
 from tasks.table.snapshot import TableSnapshot
 from tests.support.chaos.market import SmallMarket
@@ -39,7 +41,7 @@ class Truth:
     def named(self, snapshot: TableSnapshot) -> dict[str, Item]:
         """Return the exact table that `#snapshot` says it is."""
         index = int(snapshot.last_modified.timestamp()) // self._market.every
-        return self.table(index, snapshot.order_type, snapshot.price, snapshot.detail)
+        return self.table(index, *msgspec.structs.astuple(snapshot.parameters))
 
 
 def comparable(item: Item) -> Item:

@@ -31,7 +31,7 @@ from tasks.table.create import create
 from tasks.table.errors import TableError
 from tasks.table.read import read_whole
 from tasks.table.requests import Item
-from tasks.table.snapshot import TableSnapshot
+from tasks.table.snapshot import Parameters, TableSnapshot
 from tests.support.chaos.check import FOREIGN, Truth, WrongTableError, check_table, comparable, differences
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.chaos.schedule import Schedule
@@ -168,13 +168,11 @@ def prepare(schedule: Schedule, truth: Truth, index: int, name: str, dynamodb: D
 def describe(index: int, state: str, parameters: tuple[OrderType, Price, Detail], records: int, owner: str) -> Item:
     """Return an item `#snapshot`."""
     modified = datetime.fromtimestamp(index * 300, UTC)
-    order_type, price, detail = parameters
     return TableSnapshot(
         state="complete" if state == "complete" else "writing",
+        market_id=REGION,
         region_id=REGION,
-        order_type=order_type,
-        price=price,
-        detail=detail,
+        parameters=Parameters(*parameters),
         last_modified=modified,
         expires=modified,
         etag="",
@@ -238,7 +236,7 @@ def reading(read_from: Table, truth: Truth, outcome: Outcome) -> Iterator[None]:
             except TableError:
                 continue
             outcome.reads += 1
-            items = {pk: comparable(to_item(pk, record)) for pk, record in records.items()}
+            items = {str(type_id): comparable(to_item(type_id, record)) for type_id, record in records.items()}
             if differing := differences(items, truth.named(snapshot)):
                 wrong.append(f"a reader was told of {snapshot.last_modified}, but {differing}")
 
@@ -253,14 +251,13 @@ def reading(read_from: Table, truth: Truth, outcome: Outcome) -> Iterator[None]:
         raise WrongTableError(wrong[0])
 
 
-def to_item(pk: str, record: read_records.Record) -> Item:
+def to_item(type_id: int, record: read_records.Record) -> Item:
     """Return a record that was read as DynamoDB holds it."""
-    item: Item = {"pk": {"S": pk}}
-    for name, value in record.items():
-        if isinstance(value, Decimal):
-            item[name] = plain(value)
-        else:
-            item[name] = {"M": {key: plain(number) for key, number in value.items()}}
+    item: Item = {"pk": {"S": str(type_id)}}
+    item |= {"price": plain(record.price), "volume": plain(Decimal(record.volume))}
+    for name, figures in (("buy", record.buy), ("sell", record.sell)):
+        if figures is not None:
+            item[name] = {"M": {key: plain(number) for key, number in figures.items()}}
     return item
 
 

@@ -74,7 +74,7 @@ def port(loop: Callable[[Esi, Answer, int], Iterable[bytes]]) -> Callable[..., N
             first = esi.head(find_market(region_id))
             pages = [decode_orders(body, "a page") for body in loop(esi, first, region_id)]
             orders, _count = merge_pages(pages or [decode_orders(b"[]", "no page")])
-            store(orders, first, lease, Parameters(region_id, order_type, price, detail))
+            store(orders, first, lease, region_id, Parameters(order_type, price, detail))
 
     return run
 
@@ -88,7 +88,7 @@ def table_is_there(table: Table) -> bool:
     return True
 
 
-def store(orders: pd.DataFrame, first: Answer, lease: Lease, given: Parameters) -> None:
+def store(orders: pd.DataFrame, first: Answer, lease: Lease, region_id: int, given: Parameters) -> None:
     """Write what differs, and call it complete."""
     records = aggregate_orders(orders, given.order_type, given.price, given.detail)
     lease.wait()
@@ -98,10 +98,9 @@ def store(orders: pd.DataFrame, first: Answer, lease: Lease, given: Parameters) 
     lease.complete(
         TableSnapshot(
             state="complete",
-            region_id=given.region_id,
-            order_type=given.order_type,
-            price=given.price,
-            detail=given.detail,
+            market_id=region_id,
+            region_id=region_id,
+            parameters=given,
             last_modified=first.last_modified,
             expires=first.last_modified,
             etag="",

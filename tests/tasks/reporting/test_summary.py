@@ -12,13 +12,13 @@ def test_price_changes_are_counted() -> None:
     new = {1: 103.2, 2: 102.9, 3: 900.0, 4: 1.0, 5: 7.0, 6: 5.0}
     replaced = {pk: {"pk": {"S": pk}, "price": {"N": str(price)}, "volume": {"N": "1"}} for pk, price in old.items()}
     changes = Changes([Record(type_id, price, 2) for type_id, price in new.items()], replaced, [], 0, 0)
-    assert count_price_changes(changes) == {-25: 1, 3: 2, 25: 1}
+    assert count_price_changes([changes]) == {-25: 1, 3: 2, 25: 1}
 
 
 def test_item_without_a_price_has_no_change() -> None:
     """What somebody else has put into the table is replaced, and not compared."""
     changes = Changes([Record(1, 5.0, 2)], {"1": {"pk": {"S": "1"}}}, [], 0, 0)
-    assert count_price_changes(changes) == {}
+    assert count_price_changes([changes]) == {}
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), [(100.0, 125.0, 25.0), (8.0, 6.0, -25.0), (0.0, 5.0, 0.0)])

@@ -27,7 +27,7 @@ from tasks.table.lease import Lease, LeaseLostError
 from tasks.table.pace import STALLED_CALLS
 from tasks.table.read import read_whole
 from tasks.table.requests import Item, delete_request, put_request
-from tasks.table.snapshot import TableSnapshot
+from tasks.table.snapshot import Parameters, TableSnapshot
 from tests.support.faults.plan import Plan
 from tests.support.faults.store import Capacity, serve_faulty_store
 from tests.support.tables import scan
@@ -57,10 +57,9 @@ def test_snapshot_is_stored(table: Table, dynamodb: DynamoDBClient) -> None:
     now = datetime(2026, 11, 24, 12, tzinfo=UTC)
     snapshot = TableSnapshot(
         state="complete",
+        market_id=10000002,
         region_id=10000002,
-        order_type="sell",
-        price="min",
-        detail="compact",
+        parameters=Parameters("sell", "min", "compact"),
         last_modified=now,
         expires=now,
         etag="",
@@ -309,10 +308,9 @@ def test_throttled_lease_and_readers(
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)  # between the SDK's own attempts
     snapshot = TableSnapshot(
         state="writing",
+        market_id=10000002,
         region_id=10000002,
-        order_type="sell",
-        price="min",
-        detail="compact",
+        parameters=Parameters("sell", "min", "compact"),
         last_modified=datetime(2026, 11, 24, 12, tzinfo=UTC),
     )
     requests = [put_request(record(number)) for number in range(60)]

@@ -10,7 +10,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from tasks.table import read as module
 from tasks.table.client import Table
 from tasks.table.create import create
-from tasks.table.read import UnreadableError, read_records
+from tasks.table.read import Record, UnreadableError, read_records
 from tasks.table.requests import Item
 from tests.support.tables import STORED
 
@@ -49,8 +49,8 @@ def test_records_come_with_their_snapshot(name: str) -> None:
     records, snapshot = read_records(name)
     assert snapshot == STORED
     assert records == {
-        "34": {"price": Decimal("4.08"), "volume": Decimal(29713104352)},
-        "35": {"price": Decimal(9), "volume": Decimal(1), "buy": {"max": Decimal("8.5")}},
+        34: Record(Decimal("4.08"), 29713104352),
+        35: Record(Decimal(9), 1, {"max": Decimal("8.5")}),
     }
 
 
@@ -104,4 +104,4 @@ def test_scan_across_a_change_is_done_again(
 
     monkeypatch.setattr(Table, "scan", change_while_scanning)
     records, snapshot = read_records(name)
-    assert (set(records), snapshot.lease, len(scans)) == ({"34"}, 8, 2)
+    assert (set(records), snapshot.lease, len(scans)) == ({34}, 8, 2)

@@ -25,10 +25,14 @@ counts = st.integers(0, 10**9)
 snapshots = st.builds(
     TableSnapshot,
     state=st.sampled_from(["writing", "complete"]),
+    market_id=counts,
     region_id=counts,
-    order_type=st.sampled_from(get_args(OrderType)),
-    price=st.sampled_from(get_args(Price)),
-    detail=st.sampled_from(get_args(Detail)),
+    parameters=st.builds(
+        Parameters,
+        order_type=st.sampled_from(get_args(OrderType)),
+        price=st.sampled_from(get_args(Price)),
+        detail=st.sampled_from(get_args(Detail)),
+    ),
     last_modified=instants,
     expires=instants,
     etag=st.text(max_size=40),
@@ -56,7 +60,7 @@ def test_foreign_snapshot_is_told() -> None:
         TableSnapshot.from_item({"pk": {"S": "#snapshot"}})
 
 
-PARAMETERS = Parameters(10000002, "sell", "min", "compact")
+PARAMETERS = Parameters("sell", "min", "compact")
 
 
 def test_same_parameters_are_alike() -> None:
@@ -68,10 +72,9 @@ def test_same_parameters_are_alike() -> None:
     "change",
     [
         {"state": "writing"},
-        {"region_id": 10000015},
-        {"order_type": "all"},
-        {"price": "max"},
-        {"detail": "full"},
+        {"parameters": Parameters("all", "min", "compact")},
+        {"parameters": Parameters("sell", "max", "compact")},
+        {"parameters": Parameters("sell", "min", "full")},
         {"version": 99},
     ],
 )
