@@ -1,4 +1,4 @@
-"""Names of item types and regions, as of 2026, and what else is known of them."""
+"""Names of item types, regions and trade hubs, as of 2026, and what else is known of them."""
 
 import csv
 from functools import cache
@@ -15,6 +15,22 @@ class Region(NamedTuple):
     name: str  # its id if unknown
     pages: int  # as of December 2025
     is_empty: bool  # its one page has no order
+
+
+class Hub(NamedTuple):
+    """A station where most of its region's trade takes place."""
+
+    name: str
+    region_id: int
+
+
+HUBS = {
+    60003760: Hub("Jita 4-4", 10000002),
+    60008494: Hub("Amarr", 10000043),
+    60011866: Hub("Dodixie", 10000032),
+    60004588: Hub("Rens", 10000030),
+    60005686: Hub("Hek", 10000042),
+}
 
 
 @cache
@@ -42,6 +58,11 @@ def type_name(type_id: int) -> str:
 def region_name(region_id: int) -> str:
     """Return a region's name, its id if unknown."""
     return regions()[region_id].name if region_id in regions() else str(region_id)
+
+
+def market_name(market_id: int) -> str:
+    """Return a hub's or a region's name, the id of any other market."""
+    return HUBS[market_id].name if market_id in HUBS else region_name(market_id)
 
 
 def region_pages(region_id: int) -> int:
