@@ -16,7 +16,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectException
 
 from deployments.local.progress import fail
-from tasks.esi.token_bucket import LIMIT, create_limit
+from tasks.esi.shared_limit import LIMIT, create_limit
 
 FILE = Path(__file__).with_name("automations.yaml")
 DO_NOTHING = {"type": "do-nothing"}

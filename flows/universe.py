@@ -27,7 +27,8 @@ from flows.parameters import (
 )
 from tasks.catalogue.names import list_regions
 from tasks.esi.client import Esi
-from tasks.esi.token_bucket import TokenBucket, create_limit
+from tasks.esi.shared_limit import create_limit
+from tasks.esi.token_bucket import TokenBucket
 from tasks.keep_region import Region, keep_regions
 from tasks.reporting.outcome import note_round
 from tasks.reporting.reporter import Reporter, name_universe_run, report_afterwards

@@ -97,8 +97,7 @@ class Esi:
     def head(self, market: Market) -> Answer:
         """Return which snapshot of a market is on offer, without its orders.
 
-        Some proxies refuse HEAD: after a refusal, or `HEADS` failures in a row, this run sends GET for the first page
-        instead, and reads only its headers.
+        After a refusal, or `HEADS` failures in a row, this run sends GET for the first page instead.
 
         Raises:
             EsiError: see the module.

@@ -105,9 +105,7 @@ class Table(Calls):
         )
 
     def scan(self, expected_records: int) -> dict[str, Item]:
-        """Return all items but `#snapshot` by item type, strongly consistent.
-
-        With key `market_type` by a Query of the market, otherwise by a Scan in as many segments as pay.
+        """Return all items but `#snapshot` by item type, strongly consistent, by a Query of the market or a Scan.
 
         Raises:
             TableError: see the module.

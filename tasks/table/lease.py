@@ -30,6 +30,7 @@ RENEW_SECONDS = 10.0  # a tenth of it after a renewal that did not come through
 SAFE_SECONDS = 35.0  # since the last renewal: later than this nothing is written, whether or not somebody took over
 WAIT_SECONDS = 120.0  # for another run's lease
 POLL_SECONDS = 2.0
+NAMES = {"#owner": "owner", "#lease": "lease"}  # attributes by their placeholders in conditions
 
 log = logging.getLogger(__name__)
 
@@ -186,21 +187,9 @@ class Lease:
         self._put = None
 
     def _write(self, snapshot: TableSnapshot, *, owner: str, only_own: bool = False, is_patient: bool = True) -> None:
-        """Put `#snapshot`, counted up, if it is already this run's or, unless `only_own`, unchanged since it was read.
-
-        A run may put its own again, so a lost answer does no harm.
-        """
+        """Put `#snapshot`, counted up; a run may put its own again, so a lost answer does no harm."""
         self._count += 1
-        condition = "(#owner = :me AND #lease <= :count)"  # a late renewal must not undo a later put
-        names = {"#owner": "owner", "#lease": "lease"}
-        values: Item = {":me": {"S": self.owner}, ":count": {"N": str(self._count)}}
-        if not only_own and self._seen is None:
-            condition += " OR attribute_not_exists(pk)"
-        elif not only_own and self._seen is not None and "lease" in self._seen:
-            condition += " OR #lease = :seen"
-            values[":seen"] = self._seen["lease"]
-        elif not only_own:  # written by another program, or by this one before it had leases
-            condition += " OR attribute_not_exists(#lease)"
+        condition, values = make_condition(self.owner, self._count, self._seen, only_own=only_own)
         item = msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item(self.table.keys)
         sent = 0.0
 
@@ -208,7 +197,7 @@ class Lease:
             nonlocal sent
             sent = time.monotonic()
 
-        self.table.write_snapshot(item, condition, names, values, note_time, Pace() if is_patient else None)
+        self.table.write_snapshot(item, condition, NAMES, values, note_time, Pace() if is_patient else None)
         self._renewed = sent
 
     def _renew(self) -> None:
@@ -229,6 +218,27 @@ class Lease:
         self._done.set()
         if self._renewing.is_alive():
             self._renewing.join()
+
+
+def make_condition(owner: str, count: int, seen: Item | None, *, only_own: bool) -> tuple[str, Item]:
+    """Return when `#snapshot` may be put, in DynamoDB's notation, and the values in it.
+
+    Args:
+        owner: who puts it.
+        count: the lease's, counted up.
+        seen: the item as it was read last.
+        only_own: only if it is the owner's already; otherwise also if it is as it was read.
+    """
+    condition = "(#owner = :me AND #lease <= :count)"  # a late renewal must not undo a later put
+    values: Item = {":me": {"S": owner}, ":count": {"N": str(count)}}
+    if not only_own and seen is None:
+        condition += " OR attribute_not_exists(pk)"
+    elif not only_own and seen is not None and "lease" in seen:
+        condition += " OR #lease = :seen"
+        values[":seen"] = seen["lease"]
+    elif not only_own:  # written by another program, or by this one before it had leases
+        condition += " OR attribute_not_exists(#lease)"
+    return condition, values
 
 
 def read_holder(item: Item | None) -> str:

@@ -17,7 +17,7 @@ from deployments.local.market.market import Market
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
 from deployments.local.processes import Child
 from deployments.local.servers import prefect
-from tasks.esi.token_bucket import LIMIT
+from tasks.esi.shared_limit import LIMIT
 from tests.support.api import Api
 from tests.support.runs import ask
 from tests.support.servers import wait_for

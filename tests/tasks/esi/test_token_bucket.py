@@ -18,12 +18,13 @@ from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import TOKENS, Market
 from deployments.local.market.server import serve
 from flows.market_data import market_data
-from tasks.esi import token_bucket
+from tasks.esi import shared_limit, token_bucket
 from tasks.esi.client import Esi
 from tasks.esi.errors import RateLimitedError, RefusedError
 from tasks.esi.markets import find_market
 from tasks.esi.pause import find_pause
-from tasks.esi.token_bucket import Allowance, TokenBucket, create_limit, retry_seconds
+from tasks.esi.shared_limit import create_limit, retry_seconds
+from tasks.esi.token_bucket import Allowance, TokenBucket
 from tests.support.api import Api
 from tests.support.faults.server import serve_changed
 from tests.support.runs import ask
@@ -36,7 +37,7 @@ REGION_ID, VENAL = 19_000_002, 10_000_015
 def limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The limit, made for one test, under a name of its own."""
     name = f"esi-{time.monotonic_ns()}"
-    monkeypatch.setattr(token_bucket, "LIMIT", name)
+    monkeypatch.setattr(shared_limit, "LIMIT", name)
     create_limit()
     yield
     with get_client(sync_client=True) as client:
@@ -46,13 +47,13 @@ def limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def read_taken() -> int:
     """Return how many slots of the limit are taken now."""
     with get_client(sync_client=True) as client:
-        return client.read_global_concurrency_limit_by_name(token_bucket.LIMIT).active_slots
+        return client.read_global_concurrency_limit_by_name(shared_limit.LIMIT).active_slots
 
 
 def set_taken(slots: int) -> None:
     """Have so many slots of the limit taken."""
     with get_client(sync_client=True) as client:
-        client.update_global_concurrency_limit(token_bucket.LIMIT, GlobalConcurrencyLimitUpdate(active_slots=slots))
+        client.update_global_concurrency_limit(shared_limit.LIMIT, GlobalConcurrencyLimitUpdate(active_slots=slots))
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_limit_is_as_large_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ESI_TOKENS", setting)
         assert create_limit() == tokens
         with get_client(sync_client=True) as client:
-            made = client.read_global_concurrency_limit_by_name(token_bucket.LIMIT)
+            made = client.read_global_concurrency_limit_by_name(shared_limit.LIMIT)
         assert made.limit == tokens
         assert made.slot_decay_per_second == pytest.approx(tokens / 900)
 
@@ -149,7 +150,7 @@ def test_limit_becomes_esi_s_if_that_is_smaller(market: Market, monkeypatch: pyt
         esi.head(find_market(REGION_ID))
         esi.head(find_market(REGION_ID))
     with get_client(sync_client=True) as client:
-        now = client.read_global_concurrency_limit_by_name(token_bucket.LIMIT)
+        now = client.read_global_concurrency_limit_by_name(shared_limit.LIMIT)
     assert (now.limit, now.slot_decay_per_second) == (1200, 10.0)
     assert market.requests == {"HEAD 200": 2}
     assert [Allowance(left, 1200).batch for left in (1200, 200)] == [12, 2]
@@ -187,7 +188,7 @@ def change_limit(**values: float) -> None:
     """Change the limit, as an operator does."""
     with get_client(sync_client=True) as client:
         update = GlobalConcurrencyLimitUpdate.model_validate(values)
-        client.update_global_concurrency_limit(token_bucket.LIMIT, update)
+        client.update_global_concurrency_limit(shared_limit.LIMIT, update)
 
 
 def spend_within(tokens: TokenBucket, seconds: float, requests: int = 1) -> float:
@@ -206,10 +207,10 @@ def serve_undecayed(api: Api) -> Iterator[None]:
     written = [read_taken()]
 
     def change(request: str, answer: httpx.Response) -> httpx.Response:
-        if request == f"GET /v2/concurrency_limits/{token_bucket.LIMIT}":
+        if request == f"GET /v2/concurrency_limits/{shared_limit.LIMIT}":
             return httpx.Response(200, json=answer.json() | {"active_slots": written[-1]})
         if "/v2/concurrency_limits" in request:
-            found = httpx.get(f"{api.url}/v2/concurrency_limits/{token_bucket.LIMIT}", trust_env=False)
+            found = httpx.get(f"{api.url}/v2/concurrency_limits/{shared_limit.LIMIT}", trust_env=False)
             written.append(found.json()["active_slots"])
         return answer
 
@@ -324,7 +325,7 @@ def test_limit_deleted_meanwhile_is_none(api: Api) -> None:
 
     def delete(request: str, answer: httpx.Response) -> httpx.Response:
         if request.startswith("GET /v2/concurrency_limits/") and next(reads) == 1:  # not the one at the run's begin
-            httpx.delete(f"{api.url}/v2/concurrency_limits/{token_bucket.LIMIT}", trust_env=False)
+            httpx.delete(f"{api.url}/v2/concurrency_limits/{shared_limit.LIMIT}", trust_env=False)
         return answer
 
     with TokenBucket() as waiting:
@@ -349,8 +350,8 @@ def test_four_workers_never_overdraw(own_api: Api) -> None:
     market = Market(clock=lambda: begun + (time.time() - begun) * SPEED, enforce_limit=True, every=10**9)
     for age_seconds in range(899, 0, -15):
         market.tokens.add(begun - age_seconds, 133)
-    httpx.delete(f"{own_api.url}/v2/concurrency_limits/{token_bucket.LIMIT}", trust_env=False)  # another test's
-    limit = {"name": token_bucket.LIMIT, "limit": TOKENS, "slot_decay_per_second": SPEED * TOKENS / 900}
+    httpx.delete(f"{own_api.url}/v2/concurrency_limits/{shared_limit.LIMIT}", trust_env=False)  # another test's
+    limit = {"name": shared_limit.LIMIT, "limit": TOKENS, "slot_decay_per_second": SPEED * TOKENS / 900}
     ask(own_api, "/v2/concurrency_limits/", limit)
     with serve(market) as url:
         command = [sys.executable, "-m", "tests.tasks.esi.spend_tokens", "60"]

@@ -1,0 +1,179 @@
+"""The limit for ESI's tokens on Prefect's server: a global concurrency limit with slot decay.
+
+Some servers report the slots that are taken now, others those at the last change. So a worker itself subtracts what
+has decayed since it first saw that change, before it reserves: a refusal makes Prefect forget the decay.
+"""
+
+import contextvars
+import math
+import os
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL
+
+from tasks.esi.errors import TransientError
+
+LIMIT = "esi-market-order"
+TOKENS, WINDOW_SECONDS = 12_000, 900.0
+LEAST_TOKENS = 1_600  # twice the margin of the token bucket
+MIN_WAIT_SECONDS = 0.2
+MAX_RETRY_SECONDS = 60.0  # a longer `Retry-After` is not waited for
+
+
+class SharedLimit:
+    """The limit on Prefect's server, as one run sees it. Use it from one thread at a time.
+
+    Without a server, or without the limit on it, tokens are not counted.
+    """
+
+    def __init__(self) -> None:
+        self._client: SyncPrefectClient | None = None
+        self._counts = bool(PREFECT_API_URL.value())
+        self._seen: tuple[object, ...] = ()  # the limit's last change …
+        self._seen_at = 0.0  # … and when it was seen first, monotonic time
+        self.read_at = 0.0  # monotonic time of the last read
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
+        self._first: Future[GlobalConcurrencyLimitResponse | None] | None = self._thread.submit(
+            contextvars.copy_context().run, self._read
+        )
+
+    def read(self) -> GlobalConcurrencyLimitResponse | None:
+        """Return the limit as it stands, with the slots that are taken now; None if there is none.
+
+        Raises:
+            TransientError: Prefect's server could not be asked.
+        """
+        first, self._first = self._first, None
+        if first:
+            wait([first])
+        return self._read()
+
+    def read_early(self) -> GlobalConcurrencyLimitResponse | None:
+        """Do what `read` does, at the first call with an answer that was requested when the run began.
+
+        Raises:
+            TransientError: Prefect's server could not be asked.
+        """
+        first, self._first = self._first, None
+        return first.result() if first else self._read()
+
+    def _read(self) -> GlobalConcurrencyLimitResponse | None:
+        if not self._counts:
+            return None
+        self.read_at = time.monotonic()
+        if not self._client:
+            self._client = get_client(sync_client=True)
+            self._client.__enter__()
+        try:
+            limit = self._client.read_global_concurrency_limit_by_name(LIMIT)
+        except ObjectNotFound:
+            self._disconnect()
+            return None
+        except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+            raise unreachable(error) from error
+        if not limit.active or limit.slot_decay_per_second <= 0:
+            return None
+        seen = (limit.updated, limit.active_slots, limit.limit, limit.slot_decay_per_second)
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, time.monotonic()
+        seconds = max(0.0, self.read_at - self._seen_at)  # at least so long: from an answer to a question
+        limit.active_slots = max(0, limit.active_slots - int(seconds * limit.slot_decay_per_second))
+        return limit
+
+    def reserve(self, tokens: int) -> float:
+        """Take slots of a limit that has just been read and return 0; if it refuses, return the seconds to wait.
+
+        Raises:
+            TransientError: Prefect's server could not be asked.
+        """
+        if not self._client:  # it was deleted a moment ago
+            return 0.0
+        try:
+            self._client.increment_concurrency_slots([LIMIT], tokens, "rate_limit").raise_for_status()
+        except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
+            if error.response.status_code != httpx.codes.LOCKED:
+                raise unreachable(error) from error
+            return retry_seconds(error.response)
+        except httpx.TransportError as error:
+            raise unreachable(error) from error
+        return 0.0
+
+    def update(self, **values: float) -> None:
+        """Set fields of a limit that has just been read.
+
+        Raises:
+            TransientError: Prefect's server could not be asked.
+        """
+        if not self._client:  # it was deleted a moment ago
+            return
+        try:
+            self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
+        except ObjectNotFound:
+            self.stop()
+        except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+            raise unreachable(error) from error
+
+    def stop(self) -> None:
+        """Do without the limit from now on."""
+        self._thread.shutdown()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        self._counts = False
+        if self._client:
+            self._client.__exit__(None, None, None)
+            self._client = None
+
+
+def retry_seconds(response: httpx.Response) -> float:
+    """Return how long a refusal says to wait before asking again, within bounds; a moment if it does not say."""
+    try:
+        seconds = float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        seconds = math.nan
+    return min(max(MIN_WAIT_SECONDS, seconds), MAX_RETRY_SECONDS) if math.isfinite(seconds) else MIN_WAIT_SECONDS
+
+
+def unreachable(error: Exception) -> TransientError:
+    """Return the error that has a state tried again."""
+    told = f"{type(error).__name__}: {error}"
+    return TransientError(
+        f"ESI's tokens, {LIMIT} on Prefect's server, could not be counted: {told}", "Prefect's server"
+    )
+
+
+def create_limit() -> int:
+    """Create the limit unless it is there, as large as ESI's own; of as many tokens as `ESI_TOKENS` says, if it does.
+
+    Returns:
+        How many tokens it has in 15 minutes.
+
+    Raises:
+        ValueError: `ESI_TOKENS` is no number of tokens.
+    """
+    given = os.environ.get("ESI_TOKENS", "").strip()
+    if given and not (given.isascii() and given.isdigit() and LEAST_TOKENS <= int(given) <= TOKENS):
+        raise ValueError(f"ESI_TOKENS is {given!r}: give {LEAST_TOKENS} to {TOKENS} tokens in 15 minutes")
+    tokens = int(given or TOKENS)
+    decay = tokens / WINDOW_SECONDS
+    with get_client(sync_client=True) as client:
+        try:
+            present = client.read_global_concurrency_limit_by_name(LIMIT)
+        except ObjectNotFound:
+            with suppress(ObjectAlreadyExists):  # another run came first
+                client.create_global_concurrency_limit(
+                    GlobalConcurrencyLimitCreate(name=LIMIT, limit=tokens, slot_decay_per_second=decay)
+                )
+            return tokens
+        if given and present.limit != tokens:
+            client.update_global_concurrency_limit(
+                LIMIT, GlobalConcurrencyLimitUpdate(limit=tokens, slot_decay_per_second=decay)
+            )
+        return tokens if given else present.limit
