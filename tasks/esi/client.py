@@ -127,14 +127,11 @@ class Esi:
         return self._request("GET", market.path, f"page {page} of {market}", read_page, params, page)
 
     def get_json(self, path: str, kind: type[R]) -> tuple[R, datetime]:
-        """Download what an endpoint without pages says.
+        """Download what an endpoint without pages says; return it, and the time of the answer by ESI's clock, UTC.
 
         Args:
             path: of the endpoint, such as `/status`.
             kind: what its JSON is decoded to, such as a msgspec.Struct of the fields that count.
-
-        Returns:
-            The decoded JSON, and the time of the answer by ESI's clock, UTC.
 
         Raises:
             EsiError: see the module; a value that is missing or of the wrong type is refused.

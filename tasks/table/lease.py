@@ -86,10 +86,7 @@ class Lease:
                 log.warning("the lease could not be released; the next run takes it over in a minute: %s", failure)
 
     def wait(self, say: Callable[[str], None] = log.info) -> Item | None:
-        """Return `#snapshot` as soon as no other run holds the lease, None if the table has none.
-
-        Args:
-            say: logs which run this one waits for.
+        """Return `#snapshot` as soon as no other run holds the lease, None if there is none; `say` logs who holds it.
 
         Raises:
             LeaseHeldError: another run still held it after two minutes.
@@ -118,21 +115,12 @@ class Lease:
             self.table.waits.sleep(POLL_SECONDS)
 
     def start_scan(self, seen: Item | None, expected_records: int) -> None:
-        """Start reading the table while pages are on their way.
-
-        Args:
-            seen: `#snapshot` as it was read just before.
-            expected_records: see `Table.scan`.
-        """
+        """Start reading the table while pages are on their way; `seen` is `#snapshot` as it was read just before."""
         if not read_holder(seen):
             self._early = EarlyScan(seen, self.table.start_scan(expected_records))
 
     def scan(self, expected_records: int) -> dict[str, Item]:
-        """Return the table's items, with no write since `wait` returned `#snapshot`.
-
-        Raises:
-            TableError: see `tasks.table.client`.
-        """
+        """Return the table's items, with no write since `wait` returned `#snapshot`; see `Table.scan`."""
         early, self._early = self._early, None
         if early and early.seen == self._seen:
             return self.table.collect(early.segments)
@@ -169,8 +157,6 @@ class Lease:
 
     def complete(self, snapshot: TableSnapshot) -> None:
         """Put `#snapshot` in state `complete`, which releases the lease.
-
-        It waits for capacity longer than a lease lasts: if another run has taken over meanwhile, the put fails.
 
         Raises:
             LeaseLostError: another run has written the table meanwhile.
