@@ -35,7 +35,13 @@ def test_make_run_twice_and_table(clone: Path) -> None:
     table = run_make(clone, "table", REGION=region)
     assert table.returncode == 0, table.stdout + table.stderr
     assert "price (ISK)" in table.stdout
-    for done in (first, second, table):
+    markets = run_make(clone, "run", MARKETS=f"60003760 {region}")
+    assert markets.returncode == 0, markets.stdout + markets.stderr
+    assert f"Markets-{region}: Jita 4-4 (60003760)" in markets.stdout
+    assert f"REGION={region} MARKETS='60003760 {region}' make table" in markets.stdout
+    whole = run_make(clone, "table", REGION=region, MARKET=region)
+    assert f"Markets-{region}: Vale of the Silent ({region})" in whole.stdout
+    for done in (first, second, table, markets, whole):
         assert not [line for line in done.stdout.splitlines() if len(line) > 80 and len(line.split()) > 1]
     assert not list((clone.parent / "home").iterdir()), "something was left in the home directory"
     assert not processes_of(clone)
