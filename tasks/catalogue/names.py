@@ -1,4 +1,4 @@
-"""Names of item types and regions, as of 2026, and what else is known of them."""
+"""Names of item types, regions and trade hubs, as of 2026, and what else is known of them."""
 
 import csv
 from functools import cache
@@ -18,7 +18,7 @@ class Region(NamedTuple):
 
 
 class Hub(NamedTuple):
-    """A station where much of the trade is."""
+    """A station where most of its region's trade takes place."""
 
     name: str
     region_id: int

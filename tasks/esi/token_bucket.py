@@ -15,7 +15,7 @@ import os
 import re
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -97,7 +97,9 @@ class SharedLimit:
         Raises:
             TransientError: Prefect's server could not be asked.
         """
-        self._first = None
+        first, self._first = self._first, None
+        if first:
+            wait([first])
         return self._read()
 
     def read_early(self) -> GlobalConcurrencyLimitResponse | None:

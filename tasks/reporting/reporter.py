@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
+from opentelemetry import trace
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
@@ -49,7 +51,16 @@ class Reporter(Timing):
         self._thread.shutdown(wait=False)
 
     def rename(self, name: str) -> None:
-        """Give the flow run a name. Prefect's own option does so before the flow begins, and has it wait for that."""
+        """Give the flow run, its log lines and its span a name.
+
+        Prefect's own option does so before the flow begins, and has it wait for that.
+        """
+        if (context := FlowRunContext.get()) and context.flow_run:
+            context.flow_run.name = name
+            self._logger = get_run_logger()
+        span = trace.get_current_span()
+        span.update_name(name)
+        span.set_attribute("prefect.run.name", name)
         self.later(rename_run, str(flow_run.id), name)
 
     def show_begin(self, progress: Progress) -> None:

@@ -25,8 +25,8 @@ Prices = dict[int, "dict[int, Record]"]  # by market, by item type
 class Record(msgspec.Struct, frozen=True):
     """An item type's record at a market."""
 
-    price: Decimal  # ISK
-    volume: int  # units
+    price: Decimal = Decimal(0)  # ISK
+    volume: int = 0  # units
     buy: dict[str, Decimal] | None = None  # with details: figures of each side by name
     sell: dict[str, Decimal] | None = None
 
@@ -124,4 +124,4 @@ def to_record(item: Item) -> Record:
     """Turn an item in DynamoDB's notation to a record: without its key, and what others add."""
     read = TypeDeserializer().deserialize
     values = {name: read(item[name]) for name in NAMES if name in item}
-    return Record(**values | {"volume": int(values["volume"])})
+    return Record(**values | {"volume": int(values.get("volume", 0))})

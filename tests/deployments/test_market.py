@@ -1,6 +1,7 @@
 """The market stand-in, over HTTP, against what is known of ESI."""
 
 import gzip
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +13,14 @@ import pytest
 
 from deployments.local.market.book import Order, make_orders
 from deployments.local.market.market import TOKENS, Market
+from deployments.local.market.places import HUB_SYSTEMS, find_places
 from deployments.local.market.server import serve
-from tasks.catalogue.names import find_type, region_name, regions, type_name
+from deployments.local.market.sizes import MADE_UP
+from deployments.local.market.structures import SYSTEM_ID
+from tasks.catalogue.names import HUBS, find_type, market_name, region_name, regions, type_name
 
 VENAL, FORGE, PERIOD_BASIS = 10000015, 10000002, 10000063
+STRUCTURE = 1_000_000_000_002  # of two pages
 NOW = 1_779_529_560.0  # a minute after a snapshot
 HEADERS = {"X-Compatibility-Date": "2026-08-18"}
 # An order that ESI gave on 2023-08-04.
@@ -169,7 +174,7 @@ def test_next_snapshot_changes_a_tenth() -> None:
     before, after = (make_orders(1, VENAL, index).set_index("order_id") for index in (1000, 1001))
     assert 0 < len(before.index.symmetric_difference(after.index)) < 0.01 * len(before)
     stayed = before.index.intersection(after.index)
-    kept = ["type_id", "is_buy_order", "location_id", "volume_total"]
+    kept = ["type_id", "is_buy_order", "location_id", "system_id", "volume_total"]
     pd.testing.assert_frame_equal(before.loc[stayed, kept], after.loc[stayed, kept])
     changed = (before.loc[stayed, ["price", "volume_remain"]] != after.loc[stayed, ["price", "volume_remain"]]).any(
         axis=1
@@ -184,6 +189,65 @@ def test_orders_depend_on_seed_region_and_time_alone() -> None:
     pd.testing.assert_frame_equal(orders, make_orders(1, VENAL, 1000))
     assert not orders.equals(make_orders(2, VENAL, 1000))
     assert not orders.order_id.isin(make_orders(1, 10000003, 1000).order_id).any()
+
+
+@pytest.mark.parametrize(
+    ("seed", "market_id", "sha256"),
+    [
+        pytest.param(1, VENAL, "26892eada142ba8f", id="region"),
+        pytest.param(1, 19000003, "173408f1e8074d5d", id="made-up region"),
+        pytest.param(2, STRUCTURE, "317503a9f683e249", id="structure"),
+    ],
+)
+def test_orders_do_not_depend_on_their_places(seed: int, market_id: int, sha256: str) -> None:
+    """All but the places is as it was when each order's place was one of five stations."""
+    orders = make_orders(seed, market_id, 1000).drop(columns=["location_id", "system_id"])
+    assert hashlib.sha256(orders.to_csv(index=False).encode()).hexdigest().startswith(sha256)
+
+
+@pytest.mark.parametrize("hub_id", HUBS)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_most_of_a_hubs_region_lies_in_the_hub(hub_id: int, seed: int) -> None:
+    """Most of the volume and of the orders lie in the hub, the rest in some forty stations of some twenty systems."""
+    orders = make_orders(seed, HUBS[hub_id].region_id, 1000)
+    for is_buy in (False, True):
+        volumes = orders[orders.is_buy_order == is_buy].groupby("location_id").volume_remain.sum()
+        assert 0.5 < volumes[hub_id] / volumes.sum() < 0.98
+    assert 0.5 < (orders.location_id == hub_id).mean() < 0.75
+    in_stations = orders[orders.location_id < 10**12]
+    assert 30 <= in_stations.location_id.nunique() <= 50
+    assert 15 <= in_stations.system_id.nunique() <= 25
+    assert set(orders[orders.location_id == hub_id].system_id) == {HUB_SYSTEMS[hub_id]}
+
+
+@pytest.mark.parametrize("region_id", [VENAL, FORGE, 19000003])
+def test_structures_have_buy_orders_alone(region_id: int) -> None:
+    """About a quarter of the buy orders lie in structures, as in Domain in 2025, and no sell order does."""
+    orders = make_orders(1, region_id, 1000)
+    in_structure = orders.location_id >= 10**12
+    assert not in_structure[~orders.is_buy_order].any()
+    assert 0.2 < in_structure[orders.is_buy_order].mean() < 0.3
+    assert orders[~in_structure].location_id.between(60_000_000, 69_999_999).all()
+    assert orders.system_id.between(30_000_000, 39_999_999).all()
+    assert orders[in_structure].system_id.isin(orders[~in_structure].system_id).all()
+    assert orders.groupby("location_id").system_id.nunique().eq(1).all()
+
+
+def test_regions_share_no_place() -> None:
+    """Stations, structures and systems of a region are in no other, and a place is in one system."""
+    places = [find_places(region_id) for region_id in {*regions(), *MADE_UP}]
+    locations = [location_id for some in places for location_id in some.location_ids.tolist()]
+    systems = [system_id for some in places for system_id in set(some.system_ids.tolist())]
+    assert len(locations) == len(set(locations))
+    assert len(systems) == len(set(systems))
+
+
+def test_structure_has_its_own_orders_alone() -> None:
+    """All orders of a structure's market lie in it, those to sell too."""
+    orders = make_orders(1, STRUCTURE, 1000)
+    assert set(orders.location_id) == {STRUCTURE}
+    assert set(orders.system_id) == {SYSTEM_ID}
+    assert set(orders.is_buy_order) == {True, False}
 
 
 def test_regions_have_their_real_pages() -> None:
@@ -213,9 +277,10 @@ def test_snapshot_moves_on_with_the_clock() -> None:
 
 
 def test_names_are_known() -> None:
-    """Types and regions have their names, whatever the case; an unknown id is its own name."""
+    """Types, regions and hubs have their names, whatever the case; an unknown id is its own name."""
     assert (type_name(34), find_type("tritanium"), find_type("No Such Thing")) == ("Tritanium", 34, None)
     assert (region_name(FORGE), region_name(5), type_name(5)) == ("The Forge", "5", "5")
+    assert (market_name(60003760), market_name(FORGE), market_name(30000142)) == ("Jita 4-4", "The Forge", "30000142")
 
 
 def test_gzip_is_the_same_every_time() -> None:

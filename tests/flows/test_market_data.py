@@ -38,18 +38,17 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 def test_first_run_fills_the_table(dynamodb: DynamoDBClient, market: Market, table_name: str, region_id: int) -> None:
     """The table is byte for byte what the orders say, and `#snapshot` names the snapshot and the parameters.
 
-    Venal has a page a chunk, Derelik three.
+    Venal has a page a chunk, Derelik five.
     """
     summary = market_data(region_id, table_name)
     items = scan(dynamodb, table_name)
     assert records(items) == truth(market, region_id)
     snapshot = items["#snapshot"]
     assert (snapshot["state"], snapshot["region_id"]) == ({"S": "complete"}, {"N": str(region_id)})
-    assert (snapshot["order_type"], snapshot["price"], snapshot["detail"]) == (
-        {"S": "sell"},
-        {"S": "min"},
-        {"S": "compact"},
-    )
+    assert (snapshot["market_id"], snapshot["version"]) == ({"N": str(region_id)}, {"N": "2"})
+    assert snapshot["parameters"] == {
+        "M": {"order_type": {"S": "sell"}, "price": {"S": "min"}, "detail": {"S": "compact"}}
+    }
     assert snapshot["last_modified"]["S"] == f"{summary.last_modified:%Y-%m-%dT%H:%M:%SZ}"
     assert summary.last_modified.timestamp() == market.index * market.every
 
@@ -158,7 +157,7 @@ def test_run_graph_shows_the_five_states(api: Api, table_name: str) -> None:
         "Store Records: compare",
         "Store Records: complete",
     }
-    chunks = {f"Fetch Pages {page}-{min(page + 2, 20)}" for page in range(1, 21, 3)}  # DERELIK has 20 pages
+    chunks = {f"Fetch Pages {page}-{page + 4}" for page in range(1, 21, 5)}  # DERELIK has 20 pages
     assert {name for name in names if name.startswith("Fetch Pages")} == chunks
     assert sum(name.startswith("Store Records 1-") for name in names) == 1
     assert state.name == "Completed"

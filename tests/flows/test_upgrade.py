@@ -10,7 +10,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.market.market import Market
 from flows.market_data import market_data
 from tasks.table.requests import Item
-from tests.support.tables import records, scan
+from tests.support.tables import expire, records, scan
 from tests.support.truth import truth
 from tests.support.worlds import Clock
 
@@ -28,10 +28,13 @@ def clock() -> Clock:
 @pytest.mark.usefixtures("served", "api")
 @pytest.mark.parametrize("dump", DUMPS, ids=lambda dump: dump.stem)
 def test_old_table_is_kept(dump: Path, dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str) -> None:
-    """The same snapshot is not modified, of the next one only what differs is written."""
+    """Its records are compared, and none is written; of the next snapshot only what differs is."""
     items = msgspec.json.decode(dump.read_bytes(), type=list[Item])
     load(dynamodb, table_name, items)
+    first = market_data(REGION_ID, table_name)
+    assert (first.written, first.deleted, first.unchanged) == (0, 0, first.records)
     assert market_data(REGION_ID, table_name).not_modified
+    expire(dynamodb, table_name)
     clock.now += 300
     summary = market_data(REGION_ID, table_name)
     expected = truth(market, REGION_ID)

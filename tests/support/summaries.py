@@ -21,5 +21,6 @@ def make_summary(number: int = 0, **figures: object) -> Summary:
         "retry_causes": {},
         "state_seconds": {"Fetch Pages": 1.0},
         "price_changes": {},
+        "markets": [],
     }
     return Summary.model_validate(quiet | figures)

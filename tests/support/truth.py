@@ -21,6 +21,22 @@ def truth(
     return {str(type_id): to_item(str(type_id), record) for type_id, record in records.items()}
 
 
+def place_truth(market: Market, region_id: int, market_id: int, **parameters: str) -> dict[str, Item]:
+    """Return the exact records of a market in a region, without keys, from the orders that lie there."""
+    orders = make_orders(market.seed, region_id, market.index)
+    if market_id != region_id:
+        orders = orders[(orders.location_id == market_id) | (orders.system_id == market_id)]
+    rows = orders[list(reference.Order._fields)].itertuples(index=False)
+    how = {"order_type": "sell", "price": "min", "detail": "compact"} | parameters
+    records = reference.aggregate((reference.Order(*row) for row in rows), **how)
+    return {str(type_id): drop_key(to_item(str(type_id), record)) for type_id, record in records.items()}
+
+
+def drop_key(item: Item) -> Item:
+    """Return an item without its key."""
+    return {name: value for name, value in item.items() if name not in {"pk", "sk"}}
+
+
 def to_item(pk: str, record: reference.Record) -> Item:
     """Return a record as DynamoDB holds it."""
     item: Item = {"pk": {"S": pk}, "price": to_number(record.price), "volume": to_number(record.volume)}

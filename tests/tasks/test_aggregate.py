@@ -132,7 +132,7 @@ def test_order_on_two_pages_counts_once(orders: list[Order], twice: list[int], s
     merged, count = merge_pages([to_page(orders), to_page(again)], side)
     chosen = [order for order in orders if side == "all" or order.is_buy_order == (side == "buy")]
     pd.testing.assert_frame_equal(merged, merge_pages([to_page(chosen)])[0])
-    assert count == len(orders)
+    assert count == [len(orders)]
 
 
 def test_order_on_two_pages_keeps_its_first_values() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from deployments.local.market.places import draw_places, find_places
 from deployments.local.market.sizes import region_pages
 from tasks.catalogue.names import DATA
 
@@ -25,13 +26,6 @@ ORDER_ISK = 100_000_000  # value of a typical order
 FIRST_ORDER_ID = 6_000_000_000
 FIRST_ISSUED = 1_700_000_000  # unix time
 RANGES = ["station", "region", "solarsystem", "1", "2", "3", "4", "5", "10", "20", "30", "40"]
-STATIONS = [
-    (60003760, 30000142),
-    (60008494, 30002187),
-    (60011866, 30002659),
-    (60004588, 30002510),
-    (60005686, 30002053),
-]
 
 Bits = npt.NDArray[np.uint64]
 
@@ -75,18 +69,19 @@ def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
     factor = np.where(orders.is_buy_order, 1 - away, 1 + away)
     total = orders.volume_total.to_numpy()
     remain = np.maximum(1, np.ceil(total * uniform(mix(draw)))).astype("int64")
+    places, place = find_places(region_id), orders.place.to_numpy()
     issued = pd.to_datetime(FIRST_ISSUED + (draw % 10_000_000).astype("int64"), unit="s")
     return pd.DataFrame(
         {
             "duration": np.array([1, 3, 7, 14, 30, 90, 90, 90])[noise % 8],
             "is_buy_order": orders.is_buy_order,
             "issued": issued.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "location_id": np.array([station for station, _ in STATIONS])[noise % len(STATIONS)],
+            "location_id": places.location_ids[place],
             "min_volume": 1,
             "order_id": orders.order_id,
             "price": np.maximum(0.01, np.round(orders.best.to_numpy() * factor, 2)),
             "range": np.array(RANGES, "object")[np.where(orders.is_buy_order, noise // 8 % len(RANGES), 1)],
-            "system_id": np.array([system for _, system in STATIONS])[noise % len(STATIONS)],
+            "system_id": places.system_ids[place],
             "type_id": orders.type_id,
             "volume_remain": remain,
             "volume_total": total,
@@ -126,6 +121,7 @@ def make_slots(seed: int, region_id: int) -> pd.DataFrame:
             "is_buy_order": is_buy,
             "is_first": is_first,
             "best": best,
+            "place": draw_places(seed, region_id, np.asarray(is_buy), units),
             "volume_total": np.ceil(units).astype("int64"),
             "noise": mix(base ^ np.arange(size, dtype="uint64")),
             "type_noise": mix(base ^ slots.type_id.to_numpy("uint64") << np.uint64(32)),

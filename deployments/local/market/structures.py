@@ -12,6 +12,7 @@ ROUTE = re.compile(r"/markets/structures/(\d+)/?")
 REFRESH_TOKEN = "made-up-refresh-token"  # noqa: S105 (the only valid one)
 OPEN = range(1_000_000_000_001, 1_000_000_010_000)  # the last four digits are the number of pages
 LOCKED = range(1_000_000_010_000, 1_000_000_020_000)  # the character has no docking access
+SYSTEM_ID = 30_000_240  # of the solar system where they lie
 
 
 @dataclass

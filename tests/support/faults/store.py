@@ -25,7 +25,14 @@ WIRES = {"reset", "answer lost", "answer cut", "HTML"}
 HTML_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
 HTML = HTML_HEAD + b"6\r\n<html>\r\n0\r\n\r\n"
 KINDS = sorted({*ERRORS, *UNPROCESSED, *WIRES})
-SPENT = {"GetItem": "reads", "Scan": "reads", "PutItem": "writes", "BatchWriteItem": "writes"}
+SPENT = {
+    "GetItem": "reads",
+    "BatchGetItem": "reads",
+    "Query": "reads",
+    "Scan": "reads",
+    "PutItem": "writes",
+    "BatchWriteItem": "writes",
+}
 
 
 class Capacity:
@@ -53,7 +60,7 @@ class Capacity:
         self.passed[operation] += 1
         consumed = json.loads(reply.split(b"\r\n\r\n", 1)[1]).get("ConsumedCapacity") or []
         units = sum(part["CapacityUnits"] for part in (consumed if isinstance(consumed, list) else [consumed]))
-        if operation == "Scan":
+        if operation in {"Scan", "Query"}:
             units = len(reply) / 4096
         if operation in SPENT:
             self._left[SPENT[operation]] = (self.left(operation) - units, time.monotonic())

@@ -18,6 +18,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from tasks.table.client import Table
 from tasks.table.errors import (
+    KeySchemaError,
     MissingTableError,
     TableError,
     ThrottledError,
@@ -102,9 +103,12 @@ def test_wrong_key_is_told(dynamodb: DynamoDBClient, table_name: str) -> None:
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    with Table(table_name, 1) as table, pytest.raises(TableError, match=r"partition key must be pk \(S\)") as caught:
+    with (
+        Table(table_name, 1) as table,
+        pytest.raises(TableError, match="not those that the parameter key asks for") as caught,
+    ):
         table.read_snapshot()
-    assert type(caught.value) is TableError
+    assert type(caught.value) is KeySchemaError
 
 
 class Scripted(BaseHTTPRequestHandler):

@@ -14,6 +14,7 @@ from tasks.table.client import Table
 from tasks.table.errors import (
     ERRORS,
     ConditionError,
+    KeySchemaError,
     MissingTableError,
     TableError,
     ThrottledError,
@@ -107,7 +108,13 @@ ADVICE: list[tuple[int, str, str, type[TableError], str]] = [
         TableError,
         "AWS_DEFAULT_REGION, or the profile's region, is not the endpoint's",
     ),
-    (400, "ValidationException", "The provided key element does not match", TableError, r"must be pk \(S\)"),
+    (
+        400,
+        "ValidationException",
+        "The provided key element does not match",
+        KeySchemaError,
+        "the parameter key asks for",
+    ),
     (
         400,
         "ValidationException",

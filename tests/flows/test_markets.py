@@ -1,0 +1,396 @@
+"""Markets that are smaller than a region: systems, stations, structures, in one table or in one each."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from mypy_boto3_dynamodb import DynamoDBClient
+from prefect.exceptions import ParameterTypeError
+
+from deployments.local.market.book import make_orders
+from deployments.local.market.market import Market
+from flows.market_data import Summary, market_data
+from flows.universe import universe
+from tasks.table import read_prices, read_records
+from tasks.table.errors import KeySchemaError, TableError
+from tasks.table.guards import ShrinkError
+from tasks.table.read import UnreadableError
+from tasks.table.requests import Item
+from tests.support.faults.plan import Plan
+from tests.support.faults.store import Capacity, serve_faulty_store
+from tests.support.tables import expire, scan_markets
+from tests.support.truth import drop_key, place_truth
+from tests.support.worlds import VENAL, Clock
+
+pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
+
+
+@pytest.fixture
+def places(market: Market) -> list[int]:
+    """Venal itself, its busiest system, its two busiest stations."""
+    orders = make_orders(market.seed, VENAL, market.index)
+    stations = orders[orders.location_id < 10**12].location_id.value_counts().index.tolist()
+    return [VENAL, int(orders.system_id.value_counts().index[0]), *map(int, stations[:2])]
+
+
+def keep(table_name: str, markets: list[int], **parameters: Any) -> Summary:
+    """Run the flow for markets of Venal in one table."""
+    summary: Summary = market_data(VENAL, table_name, key="market_type", markets=markets, **parameters)
+    return summary
+
+
+def pass_time(dynamodb: DynamoDBClient, clock: Clock, table_name: str, places: list[int]) -> None:
+    """Let the next snapshot come."""
+    for place in places:
+        expire(dynamodb, table_name, str(place), "#snapshot")
+    clock.now += 300
+
+
+def split(items: dict[tuple[str, str], Item]) -> dict[int, dict[str, Item]]:
+    """Return each market's items of a table by type, without keys."""
+    found: dict[int, dict[str, Item]] = {}
+    for (pk, sk), item in items.items():
+        found.setdefault(int(pk), {})[sk] = drop_key(item)
+    return found
+
+
+@pytest.mark.parametrize("parameters", [{}, {"order_type": "all", "price": "percentile_5", "detail": "full"}], ids=str)
+def test_all_kinds_at_once_are_exact(
+    dynamodb: DynamoDBClient,
+    market: Market,
+    clock: Clock,
+    places: list[int],
+    table_name: str,
+    parameters: dict[str, str],
+) -> None:
+    """Region, system and stations in one table are exact over two snapshots, by the requests of the region alone."""
+    for _ in range(2):
+        market.reset_counts()
+        summary = keep(table_name, places, **parameters)
+        assert market.requests == {"HEAD 200": 1, "GET 200": 7}
+        found = split(scan_markets(dynamodb, table_name))
+        assert sorted(found) == sorted(places)
+        for place in places:
+            snapshot = found[place].pop("#snapshot")
+            assert (snapshot["market_id"], snapshot["region_id"]) == ({"N": str(place)}, {"N": str(VENAL)})
+            assert snapshot["version"] == {"N": "2"}
+            assert strip_stddev(found[place]) == strip_stddev(place_truth(market, VENAL, place, **parameters))
+        assert [each.market_id for each in summary.markets] == sorted(places)
+        assert summary.records == sum(map(len, found.values()))
+        pass_time(dynamodb, clock, table_name, places)
+
+
+def strip_stddev(items: dict[str, Item]) -> dict[str, Item]:
+    """Return items without `stddev`, whose last digit is the square root's own affair."""
+    return {
+        name: {
+            key: {"M": {figure: n for figure, n in value["M"].items() if figure != "stddev"}} if "M" in value else value
+            for key, value in item.items()
+        }
+        for name, item in items.items()
+    }
+
+
+def test_same_order_counts_in_each_market(places: list[int], table_name: str) -> None:
+    """An order counts in its station, its system and its region alike."""
+    keep(table_name, places)
+    region, _snapshot = read_records(table_name, places[0])
+    station, _snapshot = read_records(table_name, places[2])
+    assert set(station) <= set(region)
+    assert all(region[type_id].volume >= record.volume for type_id, record in station.items())
+    assert all(region[type_id].price <= record.price for type_id, record in station.items())
+
+
+def test_markets_of_type_keys_have_tables_of_their_own(
+    dynamodb: DynamoDBClient, market: Market, places: list[int], table_name: str
+) -> None:
+    """With `{market_id}` in the name each market has its own table."""
+    template = table_name + "-{market_id}"
+    summary = market_data(VENAL, template, markets=places[2:])
+    for place in places[2:]:
+        records, snapshot = read_records(template.replace("{market_id}", str(place)))
+        assert snapshot.market_id == place
+        assert len(records) == len(place_truth(market, VENAL, place))
+    assert summary.written == summary.records > 0
+
+
+def test_market_without_orders_is_empty_and_complete(table_name: str, places: list[int]) -> None:
+    """A market of another region is empty and complete, and the summary says that no order lies there."""
+    elsewhere = 60008494
+    summary = keep(table_name, [elsewhere, places[2]])
+    records, snapshot = read_records(table_name, elsewhere)
+    assert (records, snapshot.state, snapshot.orders) == ({}, "complete", 0)
+    assert {each.market_id: each.orders > 0 for each in summary.markets} == {elsewhere: False, places[2]: True}
+
+
+def test_market_whose_last_order_is_gone_is_emptied(
+    dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A station whose last orders are gone has no record any more, if they were few."""
+    few = rare_station(market)
+    keep(table_name, [few])
+    assert read_records(table_name, few)[0]
+    whole = make_orders
+
+    def make_others(seed: int, region_id: int, index: int) -> Any:
+        orders = whole(seed, region_id, index)
+        return orders[orders.location_id != few].reset_index(drop=True)
+
+    monkeypatch.setattr("deployments.local.market.market.make_orders", make_others)
+    pass_time(dynamodb, clock, table_name, [few])
+    summary = keep(table_name, [few])
+    assert summary.deleted
+    assert read_records(table_name, few)[0] == {}
+
+
+def rare_station(market: Market) -> int:
+    """Return a station of Venal with sell orders of 1 to 20 types, in this snapshot."""
+    orders = make_orders(market.seed, VENAL, market.index)
+    sells = orders[~orders.is_buy_order & (orders.location_id < 10**12)]
+    types = sells.groupby("location_id").type_id.nunique()
+    rare = types[types <= 20]
+    if rare.empty:
+        pytest.fail("Venal has no small station")
+    return int(rare.index[0])
+
+
+def test_shrunk_market_leaves_the_others_alone(
+    dynamodb: DynamoDBClient, market: Market, clock: Clock, places: list[int], table_name: str
+) -> None:
+    """A market that would lose most of its records is refused and fails the run; its other markets are stored."""
+    keep(table_name, places)
+    for number in range(2_000):
+        if number % 25 == 0:
+            batch: list[Any] = []
+        item = {
+            "pk": {"S": str(places[3])},
+            "sk": {"S": str(10**7 + number)},
+            "price": {"N": "1"},
+            "volume": {"N": "1"},
+        }
+        batch.append({"PutRequest": {"Item": item}})
+        if len(batch) == 25:
+            dynamodb.batch_write_item(RequestItems={table_name: batch})
+    pass_time(dynamodb, clock, table_name, places)
+    with pytest.raises(ShrinkError, match=f"station {places[3]} has .* under half"):
+        keep(table_name, places)
+    found = split(scan_markets(dynamodb, table_name))
+    now = {place: found[place].pop("#snapshot")["last_modified"] for place in places}
+    assert len({now[place]["S"] for place in places[:3]}) == 1
+    assert now[places[3]]["S"] < now[VENAL]["S"]
+    for place in places[:3]:
+        assert found[place] == place_truth(market, VENAL, place)
+
+
+def test_only_what_is_behind_is_written(
+    dynamodb: DynamoDBClient, market: Market, places: list[int], table_name: str
+) -> None:
+    """A market that is added later is filled from the same snapshot; the others are left as they are."""
+    keep(table_name, places[:2])
+    expire(dynamodb, table_name, str(places[0]), "#snapshot")
+    summary = keep(table_name, places)
+    assert {each.market_id: each.not_modified for each in summary.markets} == {
+        place: place in places[:2] for place in places
+    }
+    assert keep(table_name, places[2:]).not_modified
+
+
+def test_runs_on_overlapping_markets(market: Market, places: list[int], table_name: str) -> None:
+    """Two runs at the same time, with markets in common, leave each market exact."""
+    keep(table_name, [VENAL])  # makes the table
+    failures: list[BaseException] = []
+
+    def run(markets: list[int]) -> None:
+        try:
+            keep(table_name, markets, force=True)
+        except BaseException as error:  # noqa: BLE001 (is looked at below)
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=[some]) for some in (places[:3], [places[3], *places[1:3]])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    for place in places:
+        records, snapshot = read_records(table_name, place)
+        assert snapshot.state == "complete"
+        assert len(records) == len(place_truth(market, VENAL, place))
+
+
+def test_reader_of_one_market_while_another_is_written(
+    dynamodb: DynamoDBClient, clock: Clock, places: list[int], table_name: str
+) -> None:
+    """A market is read whole and at once while another one of the table is being written."""
+    keep(table_name, places)
+    dynamodb.update_item(
+        TableName=table_name,
+        Key={"pk": {"S": str(places[2])}, "sk": {"S": "#snapshot"}},
+        UpdateExpression="SET #state = :writing, #owner = :owner",
+        ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
+        ExpressionAttributeValues={":writing": {"S": "writing"}, ":owner": {"S": "host/1/run"}},
+    )
+    assert read_records(table_name, places[3])[1].state == "complete"
+    _prices, snapshots = read_prices(table_name, [34], places[2:])
+    assert [snapshots[place].state for place in places[2:]] == ["writing", "complete"]
+
+
+def test_prices_of_some_types_at_some_markets(
+    market: Market, places: list[int], table_name: str, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prices at several markets are one call of up to 100 keys; types without a record are absent."""
+    keep(table_name, places)
+    expected = {place: place_truth(market, VENAL, place) for place in places}
+    types = sorted(map(int, expected[places[2]]))[:30]
+    capacity = Capacity(1e9)
+    with serve_faulty_store(store_url, Plan([]), capacity) as url, monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
+        few, snapshots = read_prices(table_name, [*types[:5], 999_999], places)
+        assert capacity.passed["BatchGetItem"] == 1
+        many, _snapshots = read_prices(table_name, types, places)
+        assert capacity.passed["BatchGetItem"] == 3
+    assert {snapshot.market_id for snapshot in snapshots.values()} == set(places)
+    for place in places:
+        assert {str(each) for each in many[place]} == {str(each) for each in types} & set(expected[place])
+        for type_id, record in few[place].items():
+            assert {"N": str(record.price)} == expected[place][str(type_id)]["price"]
+    with pytest.raises(UnreadableError, match="has no market 60000004 in it"):
+        read_prices(table_name, [34], [places[0], 60000004])
+
+
+def test_unprocessed_keys_are_read_again(places: list[int], table_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that a call leaves unprocessed are asked for again until all are there."""
+    from tasks.table.client import Table  # noqa: PLC0415
+
+    keep(table_name, places)
+    whole, _snapshots = read_prices(table_name, [34, 35, 36, 37], places)
+    call, calls = Table.call, Counter[str]()
+
+    def leave_some(table: Table, operation: str, pace: Any, *args: Any, **arguments: Any) -> Any:
+        calls[operation] += 1
+        if operation != "batch_get_item" or len(arguments["RequestItems"][table_name]["Keys"]) < 3:
+            return call(table, operation, pace, *args, **arguments)
+        keys = arguments["RequestItems"][table_name]["Keys"]
+        first = {table_name: {"Keys": keys[:3], "ConsistentRead": True}}
+        answer = call(table, operation, pace, *args, RequestItems=first)
+        return answer | {"UnprocessedKeys": {table_name: {"Keys": keys[3:], "ConsistentRead": True}}}
+
+    monkeypatch.setattr(Table, "call", leave_some)
+    assert read_prices(table_name, [34, 35, 36, 37], places)[0] == whole
+    assert calls["batch_get_item"] >= 6
+
+
+def test_index_by_price(dynamodb: DynamoDBClient, market: Market, places: list[int], table_name: str) -> None:
+    """A table with an index by price, a number, takes records and `#snapshot`."""
+    dynamodb.create_table(
+        TableName=table_name,
+        AttributeDefinitions=[
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+            {"AttributeName": "price", "AttributeType": "N"},
+        ],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": "by-price",
+                "KeySchema": [
+                    {"AttributeName": "pk", "KeyType": "HASH"},
+                    {"AttributeName": "price", "KeyType": "RANGE"},
+                ],
+                "Projection": {"ProjectionType": "ALL"},
+            }
+        ],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    keep(table_name, places[2:])
+    for place in places[2:]:
+        found = list_index(dynamodb, table_name, place)
+        assert len(found) == len(place_truth(market, VENAL, place))
+
+
+def list_index(dynamodb: DynamoDBClient, table_name: str, place: int) -> list[str]:
+    """Return the item types of a market by price."""
+    pages: Iterator[Any] = iter(
+        dynamodb.get_paginator("query").paginate(
+            TableName=table_name,
+            IndexName="by-price",
+            KeyConditionExpression="pk = :market",
+            ExpressionAttributeValues={":market": {"S": str(place)}},
+        )
+    )
+    return [item["sk"]["S"] for page in pages for item in page["Items"]]
+
+
+def test_wrong_keys_are_named(market: Market, places: list[int], table_name: str) -> None:
+    """A table of the other key is refused before any request, with both keys named."""
+    market_data(VENAL, table_name)
+    market.reset_counts()
+    with pytest.raises(KeySchemaError, match=r"has the key pk \(S\), key='market_type' needs pk \(S\) and sk \(S\)"):
+        keep(table_name, places)
+    other = f"{table_name}-other"
+    keep(other, places)
+    market.reset_counts()
+    with pytest.raises(KeySchemaError, match=r"has the key pk \(S\) and sk \(S\), key='type' needs pk \(S\):"):
+        market_data(VENAL, other)
+    assert not market.requests
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"markets": [VENAL, 60000004]}, 'key="market_type", or table_name="MarketData-{market_id}"'),
+        ({"markets": [10000002]}, "10000002, which is not in region 10000015"),
+        ({"markets": [60000004, 60000004], "key": "market_type"}, "give each once"),
+    ],
+    ids=str,
+)
+def test_markets_that_do_not_go_together_are_refused(market: Market, given: dict[str, Any], message: str) -> None:
+    """Markets that would share keys, of another region, or twice, are refused before any request."""
+    with pytest.raises(ValueError, match=message.replace("{", r"\{").replace("}", r"\}")):
+        market_data(VENAL, **given)
+    assert not market.requests
+
+
+@pytest.mark.parametrize(
+    "given", [{"markets": []}, {"markets": [7]}, {"markets": "Jita"}, {"region_id": 30000142}], ids=str
+)
+def test_what_is_no_market_is_refused(market: Market, given: dict[str, Any]) -> None:
+    """What is no market's id, and a system for a region, is refused before any request, with what is allowed."""
+    with pytest.raises(ParameterTypeError, match="is refused: give "):
+        market_data(**{"region_id": VENAL} | given)
+    assert not market.requests
+
+
+def test_universe_keeps_markets_of_regions(market: Market, places: list[int], table_name: str) -> None:
+    """The universe keeps markets of several regions in one table, each exact."""
+    markets = {VENAL: places[2:], 10000003: [10000003]}
+    summary = universe(table_name=table_name, key="market_type", markets=markets)
+    assert (summary.stored, summary.failed) == (2, 0)
+    for region_id, ids in markets.items():
+        for market_id in ids:
+            records, snapshot = read_records(table_name, market_id)
+            assert snapshot.region_id == region_id
+            assert len(records) == len(place_truth(market, region_id, market_id))
+    assert universe(table_name=table_name, key="market_type", markets=markets).not_modified == 2
+
+
+def test_first_fill_of_a_throttled_partition(
+    store_url: str, places: list[int], table_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition that takes a limited number of writes a second is filled at its pace, and the run ends well."""
+    capacity = Capacity(400.0)
+    with serve_faulty_store(store_url, Plan([]), capacity) as url, monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
+        summary = keep(table_name, [VENAL])
+    assert summary.written > 2_000
+    assert capacity.refused
+    assert read_records(table_name, VENAL)[1].state == "complete"
+
+
+def test_market_is_read_by_itself(table_name: str, places: list[int]) -> None:
+    """Without the market's id a table of many markets is not read, and the message says so."""
+    keep(table_name, places[2:])
+    with pytest.raises(TableError, match="its keys are not those that the parameter key asks for"):
+        read_records(table_name)
