@@ -11,9 +11,9 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
 from deployments.local.progress import fail
+from deployments.local.show import describe_market
 from deployments.status import make_parser
-from tasks.catalogue.names import market_name, type_name
-from tasks.esi.markets import name_market
+from tasks.catalogue.names import type_name
 from tasks.reporting.artifacts import to_data_uri
 from tasks.reporting.costs import cost_of_run
 from tasks.reporting.history import read_history
@@ -108,8 +108,7 @@ def render(
     environment.globals |= {"cost_of_run": cost_of_run, "counted": counted}
     return environment.get_template(TEMPLATE).render(
         table_name=table_name,
-        market=market_name(snapshot.market_id),
-        place=name_market(snapshot.market_id),
+        market=describe_market(snapshot.market_id),
         snapshot=snapshot,
         written_at=datetime.now(UTC),
         rows=[(type_id, type_name(type_id), each.price, each.volume) for type_id, each in sorted(records.items())],

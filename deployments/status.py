@@ -22,9 +22,9 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
 from deployments.local.progress import fail, strip_prefix, wrap
+from deployments.local.show import describe_market
 from flows.next_run import AT_EXPIRES, TAG
 from tasks.catalogue.names import list_regions, market_name
-from tasks.esi import markets
 from tasks.table.client import Table
 from tasks.table.errors import KeySchemaError, MissingTableError, TableError
 from tasks.table.snapshot import TableSnapshot
@@ -264,10 +264,7 @@ def describe_run(run: FlowRun, status: Status, market: str) -> str:
 
 def name_market(market_id: int | str) -> str:
     """Return a market's name and id, or the value as given if it is no id."""
-    if not isinstance(market_id, int):
-        return market_id
-    name = market_name(market_id)
-    return markets.name_market(market_id) if name == str(market_id) else f"{name} ({market_id})"
+    return describe_market(market_id) if isinstance(market_id, int) else market_id
 
 
 def describe_time(time: timedelta) -> str:

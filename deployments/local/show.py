@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from deployments.local.progress import wrap
 from tasks.catalogue.names import find_type, market_name, type_name
+from tasks.esi.markets import name_market
 from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 
@@ -28,9 +29,15 @@ def show_table(table_name: str, type_wanted: str, rows: int = ROWS, market_id: i
     records, snapshot = read_records(table_name, market_id)
     chosen = pick(records, type_wanted, table_name) if type_wanted else records
     first = sorted(chosen.items(), key=turnover, reverse=True)[:rows]
-    title = wrap(f"{market_name(snapshot.market_id)} ({snapshot.market_id})", f"{table_name}: ", "  ")
+    title = wrap(describe_market(snapshot.market_id), f"{table_name}: ", "  ")
     summary = wrap(describe(snapshot, len(records), len(first)))
     print(title, "", *format_rows(first), "", summary, sep="\n", flush=True)  # noqa: T201 (a command's answer)
+
+
+def describe_market(market_id: int) -> str:
+    """Return a market's name and id, such as `Jita 4-4 (60003760)`; `system 30000142` if it has no name."""
+    name = market_name(market_id)
+    return name_market(market_id) if name == str(market_id) else f"{name} ({market_id})"
 
 
 def pick(records: dict[int, Record], type_wanted: str, table_name: str) -> dict[int, Record]:

@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from deployments.local.market.market import Market
+from deployments.local.market.places import find_places
 from deployments.report import main, render
 from flows.market_data import market_data
 from tasks.catalogue.names import type_name
@@ -145,15 +146,16 @@ def test_report_is_written(table_name: str, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_report_on_one_market_of_many(table_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a table with many markets the report has the one that is asked for, by name."""
-    market_data(VENAL, table_name, key="market_type", markets=[VENAL, 60003760])
-    records, _snapshot = read_records(table_name, 60003760)
+    """Of a table with many markets the report has the one that is asked for."""
+    station = int(find_places(VENAL).location_ids[0])
+    market_data(VENAL, table_name, key="market_type", markets=[VENAL, station])
+    (records, _), (region, _) = read_records(table_name, station), read_records(table_name, VENAL)
+    assert 0 < len(records) < len(region)
     file = tmp_path / "report.html"
-    assert main(["--table-name", table_name, "--market", "60003760", "--file", str(file)]) == 0
-    assert f"{len(records):,} record" in capsys.readouterr().out
-    html = file.read_text(encoding="utf-8")
-    assert "<h1>Jita 4-4</h1>" in html
-    assert f"in {table_name}, station 60003760, of" in html
+    for market_id, found, name in ((station, records, f"station {station}"), (VENAL, region, "Venal (10000015)")):
+        assert main(["--table-name", table_name, "--market", str(market_id), "--file", str(file)]) == 0
+        assert f"{len(found):,} records, " in capsys.readouterr().out
+        assert f"<h1>{name}</h1>" in file.read_text(encoding="utf-8")
     assert main(["--table-name", table_name, "--market", "60008494", "--file", str(file)]) == 1
     assert "has no market 60008494 in it" in capsys.readouterr().err
 
