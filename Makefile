@@ -50,7 +50,7 @@ runnable: $(INSTALLED) .venv-store/.ready
 	@$(BIN)/uv pip sync $(QUIET) --python .venv-store/bin/python --require-hashes $< || .venv-store/$(PIP) $<
 	@touch $@
 
-run: runnable ## fill a table once: REGION=10000002, ESI_URL=https://esi.evetech.net, STORE=aws, VERBOSE=1
+run: runnable ## fill a table once: REGION=10000002, MARKETS="10000002 60003760", ESI_URL=https://esi.evetech.net, STORE=aws, VERBOSE=1
 	@$(STACK) run
 
 up: runnable ## keep the table fresh until Ctrl-C, with Prefect's UI and the schedule on
@@ -59,13 +59,13 @@ up: runnable ## keep the table fresh until Ctrl-C, with Prefect's UI and the sch
 shell: runnable ## open a shell that finds the stack's Prefect, market and store
 	@$(STACK) shell
 
-table: runnable ## print the table's records, most traded first: TYPE="Tritanium", REGION=10000002, STORE=aws
+table: runnable ## print the table's records, most traded first: TYPE="Tritanium", REGION=10000002, MARKET=60003760, STORE=aws
 	@$(STACK) table
 
-status: runnable ## print how fresh tables are and how their runs ended; fail if one is stale or failed: REGION=10000002, STORE=aws
+status: runnable ## print how fresh tables are and how their runs ended; fail if one is stale or failed: REGION=10000002, MARKETS=60003760, STORE=aws
 	@$(STACK) status
 
-report: runnable ## write the table and its last runs to a single HTML file: REGION=10000002, RUNS=20, STORE=aws
+report: runnable ## write the table and its last runs to a single HTML file: REGION=10000002, MARKET=60003760, RUNS=20, STORE=aws
 	@$(STACK) report
 
 test: setup ## run all tests except those of `make outages`

@@ -11,8 +11,9 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
 from deployments.local.progress import fail
+from deployments.local.show import describe_market
 from deployments.status import make_parser
-from tasks.catalogue.names import region_name, type_name
+from tasks.catalogue.names import type_name
 from tasks.reporting.artifacts import to_data_uri
 from tasks.reporting.costs import cost_of_run
 from tasks.reporting.history import read_history
@@ -31,12 +32,13 @@ UNKNOWN = "an unknown market: Prefect has no run for this snapshot"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     parser = make_parser("report", "Write a report on a market table and its last runs as one HTML file.")
+    parser.add_argument("--market", type=int, metavar="ID", help="the market, of a table with the key market_type")
     parser.add_argument("--runs", type=read_runs, default=RUNS, metavar="N", help="how many runs to show, 1 to 200")
     parser.add_argument("--made-up", action="store_true", help="say that the orders are the stand-in's, as make does")
     parser.add_argument("--file", type=Path, default=Path("report.html"), metavar="FILE", help="the file to write")
     given = parser.parse_args(arguments)
     try:
-        write_report(given.table_name, given.runs, given.file, made_up=given.made_up)
+        write_report(given.table_name, given.runs, given.file, market_id=given.market, made_up=given.made_up)
     except (TableError, OSError, ValueError, PrefectException) as error:
         return fail(f"no report: {error}")
     return 0
@@ -53,13 +55,14 @@ def read_runs(value: str) -> int:
     return int(value)
 
 
-def write_report(table_name: str, count: int, file: Path, *, made_up: bool) -> None:
+def write_report(table_name: str, count: int, file: Path, *, market_id: int | None = None, made_up: bool) -> None:
     """Write the report on a table and print where it is.
 
     Args:
         table_name: of a market table.
         count: of the last runs, at most.
         file: is replaced if it exists, once the report is complete.
+        market_id: the market, of a table with the key `market_type`.
         made_up: whether the orders are the stand-in's; runs with other orders are then left out.
 
     Raises:
@@ -70,11 +73,12 @@ def write_report(table_name: str, count: int, file: Path, *, made_up: bool) -> N
     """
     if file.exists() and not file.is_file():
         raise ValueError(f"{file} is no regular file, and would be replaced: give the name of a file")
-    records, snapshot = read_records(table_name)
+    records, snapshot = read_records(table_name, market_id)
     runs: list[Summary] = []
     if PREFECT_API_URL.value():
         with open_client() as client:
-            runs = read_history(client, snapshot.region_id, table_name, count)
+            history = read_history(client, snapshot.region_id, table_name, count)
+        runs = [run for run in history if market_id in {None, *(each.market_id for each in run.markets)}]
     stored_by = next((run for run in runs if run.last_modified == snapshot.last_modified), None)
     if made_up or stored_by:
         is_made_up = made_up or bool(stored_by and stored_by.is_made_up)
@@ -104,7 +108,7 @@ def render(
     environment.globals |= {"cost_of_run": cost_of_run, "counted": counted}
     return environment.get_template(TEMPLATE).render(
         table_name=table_name,
-        region=region_name(snapshot.region_id),
+        market=describe_market(snapshot.market_id),
         snapshot=snapshot,
         written_at=datetime.now(UTC),
         rows=[(type_id, type_name(type_id), each.price, each.volume) for type_id, each in sorted(records.items())],

@@ -1,7 +1,6 @@
 """Print how fresh market tables are and how their runs went; exit with 1 if a table is stale or its last run failed."""
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,17 +22,17 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
 from deployments.local.progress import fail, strip_prefix, wrap
-from flows.next_run import TAG
-from tasks.catalogue.names import list_regions, region_name
-from tasks.esi import markets
+from deployments.local.show import describe_market
+from flows.next_run import AT_EXPIRES, TAG
+from tasks.catalogue.names import list_regions, market_name
 from tasks.table.client import Table
-from tasks.table.errors import MissingTableError, TableError
+from tasks.table.errors import KeySchemaError, MissingTableError, TableError
 from tasks.table.snapshot import TableSnapshot
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the parameters that say which market and table a flow's run is for
-    "market-data": {"region_id": 10000015, "table_name": "MarketData"},
+    "market-data": {"region_id": 10000015, "table_name": "MarketData", "key": "type", "markets": None},
     "structure-market": {"table_name": "StructureMarket-{structure_id}"},
-    "universe": {"region_ids": None, "table_name": "MarketData-{region_id}"},
+    "universe": {"region_ids": None, "table_name": "MarketData-{region_id}", "key": "type", "markets": None},
 }
 SNAPSHOTS = timedelta(minutes=15)  # three of them
 ROUNDS = timedelta(minutes=40)  # of the universe, every 15 minutes, 5 minutes each: one may fail
@@ -42,10 +41,10 @@ STARTED = [kind for kind in StateType if kind not in {StateType.SCHEDULED, State
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A market table, or one region's part of a table that regions share."""
+    """A market table, or one market's part of a table that has many."""
 
     table_name: str
-    shared_by: int | None = None
+    market_id: int | None = None  # None: key `type`
 
 
 class Status(msgspec.Struct):
@@ -53,7 +52,8 @@ class Status(msgspec.Struct):
 
     part: Part
     market_id: int | str = ""  # of the run that was found first; as given, perhaps invalid
-    snapshot: TableSnapshot | None = None  # None if nothing is stored
+    snapshot: TableSnapshot | None = None  # None if there is none, for which `state` has the reason
+    state: str = "empty"
     last: FlowRun | None = None  # the run that started last
     flow: str = ""  # … its flow
     next: FlowRun | None = None  # the next scheduled run
@@ -61,8 +61,8 @@ class Status(msgspec.Struct):
 
     @property
     def name(self) -> str:
-        """The table's name, with the region if regions share it."""
-        return self.part.table_name + (f" ({region_name(self.part.shared_by)})" if self.part.shared_by else "")
+        """The table's name, with the market if it has many."""
+        return self.part.table_name + (f" ({market_name(self.part.market_id)})" if self.part.market_id else "")
 
     @property
     def failure(self) -> str:
@@ -82,7 +82,7 @@ class Status(msgspec.Struct):
         else:
             return ""
         if self.snapshot is None:
-            return "empty"
+            return self.state
         is_fresh = abs(judged_at - self.snapshot.last_modified) <= limit  # a date far in the future is not fresh either
         return "" if is_fresh else f"older than {limit.total_seconds() / 60:.0f} minutes{when}"
 
@@ -101,9 +101,11 @@ def make_parser(command: str, description: str) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     description = "Print how fresh the tables are that the runs of a Prefect server fill, and how the runs went."
-    table_name = make_parser("status", description).parse_args(arguments).table_name
+    parser = make_parser("status", description)
+    parser.add_argument("--markets", nargs="+", type=int, metavar="ID", help="its markets, if its key is market_type")
+    given = parser.parse_args(arguments)
     try:
-        return show_status(read_statuses(table_name))
+        return show_status(read_statuses([Part(given.table_name, market) for market in given.markets or [None]]))
     except (TableError, ValueError) as error:
         return fail(f"no status: {error}")
     except (PrefectException, httpx.HTTPError) as error:
@@ -112,8 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(f"no status: {server}, does not respond ({reason}): start it, or correct the address")
 
 
-def read_statuses(table_name: str) -> list[Status]:
-    """Return the status of each table that the server has runs for; that of `table_name` if there are none.
+def read_statuses(own: Sequence[Part]) -> list[Status]:
+    """Return the status of each table that the server has runs for; those of `own` if there are none.
 
     Raises:
         TableError: a table cannot be read.
@@ -124,14 +126,13 @@ def read_statuses(table_name: str) -> list[Status]:
     if PREFECT_API_URL.value():
         with get_client(sync_client=True) as client:
             found = find_statuses(client)
-    statuses = sorted(found.values(), key=lambda status: status.name)
+    others = [
+        Status(part, part.market_id or "", limit=None if found else SNAPSHOTS) for part in own if part not in found
+    ]
+    statuses = [*sorted(found.values(), key=lambda status: status.name), *others]
     for status in statuses:
-        status.snapshot = read_snapshot(status.part)
-    if Part(table_name) not in found:
-        own = Status(Part(table_name), snapshot=read_snapshot(Part(table_name)))
-        own.limit = None if statuses else SNAPSHOTS
-        statuses += [own] if own.snapshot or not statuses else []
-    return statuses
+        read_snapshot(status)
+    return [status for status in statuses if status.part in found or status.snapshot or not found]
 
 
 def find_statuses(client: SyncPrefectClient) -> dict[Part, Status]:
@@ -143,7 +144,7 @@ def find_statuses(client: SyncPrefectClient) -> dict[Part, Status]:
         for part, market_id in find_parts(flow, run.parameters):
             found.setdefault(part, Status(part, market_id, last=run, flow=flow))
     for flow, run in read_runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC):
-        limit = ROUNDS if flow == "universe" else SNAPSHOTS
+        limit = ROUNDS if flow == "universe" and AT_EXPIRES not in run.tags else SNAPSHOTS
         for part, market_id in find_parts(flow, run.parameters):
             status = found.setdefault(part, Status(part, market_id))
             status.next = status.next or run
@@ -171,15 +172,26 @@ def read_runs(
 def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part, int | str]]:
     """Yield the tables that a run fills, each with its market's id; nothing if the parameters are invalid."""
     given = {**DEFAULTS[flow], **parameters}
-    wanted: Any = [given.get("structure_id" if flow == "structure-market" else "region_id")]
-    if flow == "universe":
-        wanted = list_regions(None) if given["region_ids"] is None else given["region_ids"]
-    for value in wanted if isinstance(wanted, list) else []:
+    for source, value in find_markets(flow, given):
         if isinstance(value, int | str):
             market_id = int(value) if str(value).isdecimal() else str(value)
-            name = re.sub(r"\{(region|structure)_id\}", str(value), str(given["table_name"]))
-            is_shared = given.get("key") == "region_type" and isinstance(market_id, int)
-            yield Part(name, int(market_id) if is_shared else None), market_id
+            name = str(given["table_name"]).replace("{market_id}", str(value))
+            for kind in ("region", "structure"):
+                name = name.replace(f"{{{kind}_id}}", str(source))
+            has_many = given.get("key") == "market_type" and isinstance(market_id, int)
+            yield Part(name, int(market_id) if has_many else None), market_id
+
+
+def find_markets(flow: str, given: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield the markets that a run keeps, each after the region that it is in, as its parameters have them."""
+    markets = given.get("markets")
+    sources = [given.get("structure_id" if flow == "structure-market" else "region_id")]
+    if flow == "universe":
+        regions = given["region_ids"] or (list(markets) if isinstance(markets, dict) else list_regions(None))
+        sources = regions if isinstance(regions, list) else []
+    for source in sources:
+        own = markets.get(str(source)) if isinstance(markets, dict) else markets
+        yield from ((source, market) for market in (own if own and isinstance(own, list) else [source]))
 
 
 def is_by_schedule(run: FlowRun) -> bool:
@@ -187,22 +199,26 @@ def is_by_schedule(run: FlowRun) -> bool:
     return run.auto_scheduled or TAG in run.tags
 
 
-def read_snapshot(part: Part) -> TableSnapshot | None:
-    """Return a table's snapshot; None if nothing is stored, or if no table can have this name.
+def read_snapshot(status: Status) -> None:
+    """Read a table's snapshot, if something is stored, and a table can have this name.
 
     Raises:
         TableError: the table cannot be read.
     """
+    part = status.part
     try:
-        table = Table(part.table_name, 1, part.shared_by)
+        table = Table(part.table_name, 1, part.market_id, "market_type" if part.market_id else "type")
     except ValueError:
-        return None
+        return
     with table:
         try:
             item = table.read_snapshot()
         except MissingTableError:
-            return None
-    return TableSnapshot.from_item(item) if item else None
+            return
+        except KeySchemaError:
+            status.state = "its keys are not those of its runs"
+            return
+    status.snapshot = TableSnapshot.from_item(item) if item else None
 
 
 def show_status(statuses: Sequence[Status]) -> int:
@@ -220,8 +236,8 @@ def show_status(statuses: Sequence[Status]) -> int:
 def describe(status: Status) -> Iterator[str]:
     """Yield the lines that describe a table: its data's age, its runs, why the last one failed."""
     snapshot, now = status.snapshot, datetime.now(UTC)
-    market = name_market(snapshot.region_id if snapshot else status.market_id)
-    state = f"{snapshot.state}, {describe_time(now - snapshot.last_modified)} old" if snapshot else "empty"
+    market = name_market(snapshot.market_id if snapshot else status.market_id)
+    state = f"{snapshot.state}, {describe_time(now - snapshot.last_modified)} old" if snapshot else status.state
     yield wrap(", ".join(filter(None, [market, state])), f"{status.part.table_name}: ", "  ")
     facts = [f"of {snapshot.last_modified:%Y-%m-%d %H:%M:%S} UTC"] if snapshot else []
     if status.last:
@@ -248,10 +264,7 @@ def describe_run(run: FlowRun, status: Status, market: str) -> str:
 
 def name_market(market_id: int | str) -> str:
     """Return a market's name and id, or the value as given if it is no id."""
-    if not isinstance(market_id, int):
-        return market_id
-    name = region_name(market_id)
-    return markets.name_market(market_id) if name == str(market_id) else f"{name} ({market_id})"
+    return describe_market(market_id) if isinstance(market_id, int) else market_id
 
 
 def describe_time(time: timedelta) -> str:

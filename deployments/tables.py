@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import boto3
 from botocore.config import Config
@@ -20,9 +20,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import TypeAdapter, ValidationError
 
 from deployments.local.progress import fail
-from flows.parameters import RegionId, TableTemplate
+from flows.parameters import MarketId, RegionId, TableTemplate, or_give
 from tasks.catalogue.names import list_regions
+from tasks.orders.choices import Key
 from tasks.table.errors import TableError
+from tasks.table.keys import Keys
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -46,51 +48,66 @@ ADVICE = {
     "LimitExceededException": "; the account may have reached its limit of tables, 2,500 a region unless AWS has "
     "raised it",
 }
-PLACE = "{region_id}"
+KEYS: dict[Key, Keys] = {"type": Keys(), "market_type": Keys(1)}  # of whichever market
+MARKET = Annotated[MarketId, or_give("ids of markets: regions, systems, stations such as 60003760, structures")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 1 if a table is missing or unfit, 2 if a name is invalid."""
     parser = argparse.ArgumentParser("python -m deployments.tables", description=__doc__)
-    parser.add_argument("names", nargs="+", metavar="TABLE", help=f"name of a table; may contain {PLACE}")
     parser.add_argument(
-        "--regions", nargs="+", default=[], metavar="REGION", help=f"region ids to replace {PLACE}, or all"
+        "names", nargs="+", metavar="TABLE", help="name of a table; may contain {region_id} and {market_id}"
+    )
+    parser.add_argument(
+        "--regions", nargs="+", default=[], metavar="REGION", help="region ids to replace {region_id}, or all"
+    )
+    parser.add_argument("--markets", nargs="+", default=[], metavar="MARKET", help="market ids to replace {market_id}")
+    parser.add_argument(
+        "--key", choices=KEYS, default="type", help="type: pk, for one market; market_type: pk and sk, for many markets"
     )
     given = parser.parse_args(arguments)
     try:
-        names = fill_in_regions(given.names, given.regions)
+        names = fill_in_places(given.names, given.regions, given.markets)
     except ValueError as error:
         fail(f"{parser.prog}: {error}")
         return 2
     try:
-        return create_tables(names)
+        return create_tables(names, KEYS[given.key])
     except BotoCoreError as error:
         return fail(f"no tables: {error} (boto3 reads AWS_PROFILE, AWS_DEFAULT_REGION …)")
 
 
-def fill_in_regions(names: Sequence[str], regions: Sequence[str]) -> list[str]:
+def fill_in_places(names: Sequence[str], regions: Sequence[str], markets: Sequence[str]) -> list[str]:
     """Return the tables' names, each once.
 
     Raises:
-        ValueError: a name or a region is invalid, or one is given that needs the other.
+        ValueError: a name, a region or a market is invalid, or one is given that needs the other.
     """
     given = [] if regions == ["all"] else regions
-    values = [("TABLE", TableTemplate, name) for name in names] + [("--regions", RegionId, each) for each in given]
+    values = [("TABLE", TableTemplate, name) for name in names]
+    values += [("--regions", RegionId, each) for each in given] + [("--markets", MARKET, each) for each in markets]
     for option, kind, value in values:
         try:
             TypeAdapter[Any](kind).validate_python(value)
         except ValidationError as error:
             raise ValueError(f"{option}: {error.errors()[0]['msg']}") from None
-    template = next((name for name in names if PLACE in name), None)
-    if template and not regions:
-        raise ValueError(f"TABLE: {template!r} is refused: give --regions all, or regions' ids, to fill in {PLACE}")
-    if regions and not template:
-        raise ValueError(f"--regions: no TABLE has {PLACE} to fill in: give one that has, such as 'MarketData-{PLACE}'")
+    for place, option, ids, advice in (
+        ("{region_id}", "--regions", regions, "--regions all, or regions' ids"),
+        ("{market_id}", "--markets", markets, "--markets and their ids"),
+    ):
+        template = next((name for name in names if place in name), None)
+        if template and not ids:
+            raise ValueError(f"TABLE: {template!r} is refused: give {advice}, to fill in {place}")
+        if ids and not template:
+            raise ValueError(
+                f"{option}: no TABLE has {place} to fill in: give one that has, such as 'MarketData-{place}'"
+            )
     region_ids = list_regions([int(region) for region in given] or None)
-    return list(dict.fromkeys(name.replace(PLACE, str(region_id)) for name in names for region_id in region_ids))
+    filled = [name.replace("{region_id}", str(region_id)) for name in names for region_id in region_ids]
+    return list(dict.fromkeys(name.replace("{market_id}", market) for name in filled for market in markets or [""]))
 
 
-def create_tables(names: Sequence[str]) -> int:
+def create_tables(names: Sequence[str], keys: Keys) -> int:
     """Create tables concurrently, print what became of each, and return the exit code.
 
     Raises:
@@ -103,7 +120,7 @@ def create_tables(names: Sequence[str]) -> int:
     errors: set[str] = set()
     threads = ThreadPoolExecutor(CONCURRENCY)
     try:
-        futures = {threads.submit(create_table, client, name, deadline): name for name in names}
+        futures = {threads.submit(create_table, client, name, keys, deadline): name for name in names}
         for future in as_completed(futures):
             try:
                 state, *notes = future.result()
@@ -125,7 +142,7 @@ def create_tables(names: Sequence[str]) -> int:
     return 1 if states["failed"] or states["unfit"] else 0
 
 
-def create_table(client: "DynamoDBClient", name: str, deadline: float) -> list[str]:
+def create_table(client: "DynamoDBClient", name: str, keys: Keys, deadline: float) -> list[str]:
     """Create a table unless it exists, wait until it is active, and switch on the settings that it lacks.
 
     Returns:
@@ -148,23 +165,23 @@ def create_table(client: "DynamoDBClient", name: str, deadline: float) -> list[s
         if status not in {"missing", "CREATING", "UPDATING", "DELETING"} or time.monotonic() > deadline:
             raise TableError(f"its status is {status}, expected ACTIVE: see what the AWS console says, then run again")
         if status == "missing" and not is_new:
-            is_new = begin_table(client, call)
+            is_new = begin_table(client, keys, call)
         time.sleep(POLL_SECONDS)
     types = {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]}
-    keys = " and ".join(f"{key['AttributeName']} ({types[key['AttributeName']]})" for key in table["KeySchema"])
-    if keys != "pk (S)":
-        return ["unfit", f"its keys are {keys}, expected only pk (S): give another name"]
+    has = " and ".join(f"{key['AttributeName']} ({types[key['AttributeName']]})" for key in table["KeySchema"])
+    if has != str(keys):
+        return ["unfit", f"its keys are {has}, expected {'' if keys.market_id else 'only '}{keys}: give another name"]
     return ["created" if is_new else "there already", *protect(client, call), *expire(client, call)]
 
 
-def begin_table(client: "DynamoDBClient", call: Callable[..., Any]) -> bool:
+def begin_table(client: "DynamoDBClient", keys: Keys, call: Callable[..., Any]) -> bool:
     """Request a table; return False if another process has just done so."""
     try:
         call(
             client.create_table,
             transient=TRANSIENT,
-            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=keys.attributes,
+            KeySchema=keys.schema,
             BillingMode="PAY_PER_REQUEST",
         )
     except client.exceptions.ResourceInUseException:

@@ -32,6 +32,7 @@ def test_policy_allows_what_runs_call_and_no_more(
     Creating a table is left to its owner.
     """
     from flows.market_data import market_data  # noqa: PLC0415
+    from flows.universe import universe  # noqa: PLC0415
     from tasks.table import connection as module  # noqa: PLC0415
     from tasks.table.client import Table  # noqa: PLC0415
     from tasks.table.create import create, read_status  # noqa: PLC0415
@@ -48,18 +49,21 @@ def test_policy_allows_what_runs_call_and_no_more(
         connection.client.meta.events.register("before-send.dynamodb", note)
         return connection
 
-    with Table(table_name, 1) as table:
-        create(table)
+    for name, key in ((table_name, "type"), (f"{table_name}-2", "market_type")):
+        with Table(name, 1, 10000003, key) as table:
+            create(table)
     monkeypatch.setattr(module, "connect", connect_and_note)
     market_data(10000003, table_name)
     market_data(10000003, table_name, price="max")
+    market_data(10000003, f"{table_name}-2", key="market_type", markets=[10000003, 60003760])
+    universe([10000003, 10000006], f"{table_name}-2", key="market_type", price="max")
     with Table("Missing", 1) as table:
         assert not read_status(table)
     assert market.requests
     statement, key = POLICY["Statement"]
     assert {f"dynamodb:{name}" for name in called} == set(statement["Action"])
     tables = {resource.split("/")[-1] for resource in statement["Resource"]}
-    assert tables == {"MarketData", "MarketData-*", "StructureMarket-*", "PlayerCount"}
+    assert tables == {"MarketData", "MarketData-*", "MarketHubs", "Markets-*", "StructureMarket-*", "PlayerCount"}
     assert key["Action"] == ["kms:Decrypt", "kms:DescribeKey"]
     assert key["Condition"] == {"StringLike": {"kms:ViaService": "dynamodb.*.amazonaws.com*"}}
 

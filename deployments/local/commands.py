@@ -1,6 +1,7 @@
 """The embedded stack's commands: `make run`, `make up`, `make table` and so on."""
 
 import argparse
+import json
 import os
 import shlex
 import signal
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from deployments.local.environment import CHECKOUT, DEPLOYMENTS, STATE, VENV, Options, aws_environment, read_options
+from deployments.local.environment import CHECKOUT, STATE, VENV, Options, aws_environment, read_options
 from deployments.local.processes import ChildError
 from deployments.local.progress import WIDTH, Progress, fail
 from deployments.local.show import show_table
@@ -32,6 +33,7 @@ AFTER_RUN = {
     "Keep it fresh, with a UI": "{given}make up",
     "Your own commands": "{given}make shell",
     "The Forge, 433 pages": "REGION=10000002 make run",
+    "Jita 4-4 alone": "MARKETS=60003760 make run",
     "Real orders": "ESI_URL=https://esi.evetech.net make run",
 }
 WHILE_UP = {
@@ -54,8 +56,8 @@ def main() -> int:
     }
     parser = argparse.ArgumentParser(
         "python -m deployments.local",
-        description="Run the embedded stack. The environment variables REGION, STORE, ESI_URL, TYPE, RUNS and VERBOSE "
-        "are its options.",
+        description="Run the embedded stack. The environment variables REGION, MARKETS, MARKET, STORE, ESI_URL, TYPE, "
+        "RUNS and VERBOSE are its options.",
     )
     parser.add_argument(
         "command",
@@ -75,7 +77,7 @@ def main() -> int:
 
 
 def run(options: Options) -> None:
-    """Fill the region's table once and show its first rows."""
+    """Fill the table once and show its first rows."""
     with Progress() as progress:
         with Stack(options, progress) as stack:
             stack.start()
@@ -92,12 +94,12 @@ def run(options: Options) -> None:
 
 
 def up(options: Options) -> None:
-    """Keep the stack up, with the region's schedule active, until Ctrl-C."""
+    """Keep the stack up, with a schedule for the region active, until Ctrl-C."""
     with Progress() as progress, Stack(options, progress) as stack:
         stack.start()
         from deployments.local.prepare import start_schedule  # noqa: PLC0415 (imports Prefect)
 
-        start_schedule(stack.client, options.deployment, {"region_id": options.region_id})
+        start_schedule(stack.client, options.deployment, {"region_id": options.region_id} | options.parameters)
         progress.end()
         print_commands(WHILE_UP, given=options.given, ui=stack.addresses.ui_url)
         print("  Or, to use it from another shell in this folder:\n", *make_exports(stack), "", sep="\n", flush=True)  # noqa: T201
@@ -124,7 +126,7 @@ def open_shell(options: Options, addresses: Addresses) -> None:
     Raises:
         ValueError: SHELL is not a program.
     """
-    param = "" if options.region_id in DEPLOYMENTS else f" --param region_id={options.region_id}"
+    param = "".join(f" --param {name}={shlex.quote(json.dumps(value))}" for name, value in options.parameters.items())
     print_commands(IN_SHELL, deployment=options.deployment, param=param)
     program = os.environ.get("SHELL") or "/bin/sh"
     environ = make_environment(options, addresses) | {"VIRTUAL_ENV": str(VENV)}
@@ -167,14 +169,16 @@ def table(options: Options) -> None:
 def status(options: Options) -> int:
     """Print the status of tables; return 1 if one is stale or its last run failed."""
     with find_store(options) as addresses:
-        return call("deployments.status", ["--table-name", options.table_name], options, addresses)
+        markets = ["--markets", *map(str, options.markets)] if options.markets else []
+        return call("deployments.status", ["--table-name", options.table_name, *markets], options, addresses)
 
 
 def report(options: Options) -> int:
-    """Write a report on the region's table and its last runs; return the exit code."""
-    runs, file = os.environ.get("RUNS", "").strip(), STATE / f"report-{options.region_id}.html"
+    """Write a report on the table and its last runs; return the exit code."""
+    runs, file = os.environ.get("RUNS", "").strip(), STATE / f"report-{options.market_id or options.region_id}.html"
     with find_store(options, with_server=True) as addresses:
         given = ["--table-name", options.table_name, "--file", str(file.relative_to(CHECKOUT))]
+        given += ["--market", str(options.market_id)] if options.market_id else []
         given += ["--runs", runs] if runs else []
         given += ["--made-up"] if is_made_up(options, addresses) else []
         return call("deployments.report", given, options, addresses)
@@ -227,4 +231,4 @@ def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(wanted)
-    show_table(options.table_name, type_wanted, rows)
+    show_table(options.table_name, type_wanted, rows, options.market_id)

@@ -6,12 +6,14 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from tasks.catalogue.names import regions
+from flows.parameters import check_markets
+from tasks.catalogue.names import HUBS, regions
+from tasks.esi.markets import find_market, is_market
 from tasks.esi.pool import DEFAULT_URL
 from tasks.network import check_url, is_this_machine
 
@@ -22,6 +24,7 @@ STORE_VENV = CHECKOUT / ".venv-store"
 POOL = "market-data"
 DEPLOYMENTS = {10000015: "venal", 10000002: "the-forge"}
 DEFAULT_REGION = 10000015
+MARKETS_TABLE = "Markets-{region_id}"  # with the key market_type
 BULKY_EVENTS = [
     *(f"prefect.task-run.{state}" for state in ("Pending", "Running", "Completed")),
     "prefect.artifact-collection.updated",
@@ -37,16 +40,32 @@ class Options(msgspec.Struct, frozen=True):
     region_id: int
     store: Literal["local", "aws"]
     esi_url: str  # empty for the stand-in
+    markets: tuple[int, ...] = ()  # in the region, the one to show first; empty for the region alone
 
     @property
     def deployment(self) -> str:
-        """The region's deployment."""
-        return f"market-data/{DEPLOYMENTS.get(self.region_id, 'region')}"
+        """The deployment to run: the region's own, unless other markets are asked for."""
+        return f"market-data/{'region' if self.markets else DEPLOYMENTS.get(self.region_id, 'region')}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that the deployment does not have by itself."""
+        if self.markets:
+            table = {"table_name": MARKETS_TABLE, "key": "market_type", "markets": list(self.markets)}
+            return {"region_id": self.region_id} | table
+        return {} if self.region_id in DEPLOYMENTS else {"region_id": self.region_id}
 
     @property
     def table_name(self) -> str:
-        """The region's table: `MarketData` for the default one, its own for any other."""
+        """The table: `MarketData` for the default region, one of its own for any other, and one for its markets."""
+        if self.markets:
+            return MARKETS_TABLE.replace("{region_id}", str(self.region_id))
         return "MarketData" if self.region_id == DEFAULT_REGION else f"MarketData-{self.region_id}"
+
+    @property
+    def market_id(self) -> int | None:
+        """The market to show of a table that has many; None for the table of a region alone."""
+        return self.markets[0] if self.markets else None
 
     @property
     def store_folder(self) -> Path:
@@ -57,7 +76,8 @@ class Options(msgspec.Struct, frozen=True):
     def given(self) -> str:
         """The variables to put before `make` for the same options, with a blank at the end; empty for the defaults."""
         given = {
-            "REGION": "" if self.region_id == DEFAULT_REGION else str(self.region_id),
+            "REGION": "" if self.region_id == DEFAULT_REGION and not self.markets else str(self.region_id),
+            "MARKETS": " ".join(map(str, self.markets)),
             "STORE": "" if self.store == "local" else self.store,
             "ESI_URL": self.esi_url,
         }
@@ -65,7 +85,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
-    """Return the options that REGION, STORE and ESI_URL give.
+    """Return the options that REGION, MARKETS, MARKET, STORE and ESI_URL give.
 
     Args:
         environ: the environment.
@@ -75,11 +95,18 @@ def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
         ValueError: a value is invalid, or the options would fill a real account with made-up orders.
     """
     region, store, url = (environ.get(name, "").strip() for name in ("REGION", "STORE", "ESI_URL"))
+    chosen, listed = read_markets(environ, "MARKET"), read_markets(environ, "MARKETS")
+    markets = tuple(dict.fromkeys(chosen + listed)) if chosen else listed
+    region = region or find_region(markets)
     region_id = int(region) if region.isascii() and region.isdigit() else DEFAULT_REGION if not region else 0
     if not url and region_id not in regions():
         raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
     if not 10_000_000 <= region_id <= 19_999_999:
         raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
+    try:
+        check_markets(region_id, list(markets), MARKETS_TABLE, "market_type")
+    except ValueError as error:
+        raise ValueError(f"MARKETS is {' '.join(map(str, markets))!r}: {error}") from None
     if store not in {"", "local", "aws"}:
         raise ValueError(f"STORE is {store!r}: give local, which is the default, or aws for your own account")
     endpoint = environ.get("AWS_ENDPOINT_URL_DYNAMODB") or environ.get("AWS_ENDPOINT_URL") or ""
@@ -87,7 +114,40 @@ def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
         check_url(url, "ESI_URL", DEFAULT_URL)
     elif fills and store == "aws" and not is_this_machine(urlsplit(endpoint).hostname or ""):
         raise ValueError("STORE=aws without ESI_URL would fill your account with made-up orders: give ESI_URL as well")
-    return Options(region_id, "aws" if store == "aws" else "local", url)
+    markets = () if markets == (region_id,) and not chosen else markets
+    return Options(region_id, "aws" if store == "aws" else "local", url, markets)
+
+
+def read_markets(environ: Mapping[str, str], name: str) -> tuple[int, ...]:
+    """Return the ids in a variable, separated by blanks or commas.
+
+    Raises:
+        ValueError: one of them is no market's.
+    """
+    given = environ.get(name, "").strip()
+    ids = re.split(r"[\s,]+", given) if given else []
+    if not all(each.isascii() and each.isdigit() and is_market(int(each)) for each in ids):
+        raise ValueError(
+            f"{name} is {given!r}: give ids of markets in one region: itself, systems, stations such as 60003760 for "
+            "Jita 4-4, or structures"
+        )
+    return tuple(map(int, ids))
+
+
+def find_region(markets: tuple[int, ...]) -> str:
+    """Return the region of markets, by the region or the hubs among them; empty if there are no markets.
+
+    Raises:
+        ValueError: they do not say which, or they are in several.
+    """
+    found = {HUBS[each].region_id if each in HUBS else each for each in markets}
+    found = {each for each in found if find_market(each).kind == "region"}
+    if markets and len(found) != 1:
+        wanted = " ".join(map(str, markets))
+        raise ValueError(
+            f"REGION is '', and MARKETS is {wanted!r}: give REGION as well, the region that they are all in"
+        )
+    return "".join(map(str, found))
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:

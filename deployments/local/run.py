@@ -18,7 +18,6 @@ from prefect.exceptions import ObjectNotFound
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from deployments.local.environment import DEPLOYMENTS
 from deployments.local.progress import strip_prefix, wrap
 from deployments.local.stack import Stack, StackError
 
@@ -37,10 +36,9 @@ def run_deployment(stack: Stack, *, verbose: bool) -> None:
         StackError: the run did not complete, or was deleted.
     """
     options, client = stack.options, stack.client
-    given = {} if options.region_id in DEPLOYMENTS else {"region_id": options.region_id}
     try:
         deployment = client.read_deployment_by_name(options.deployment)
-        run_id = client.create_flow_run_from_deployment(deployment.id, parameters=given).id
+        run_id = client.create_flow_run_from_deployment(deployment.id, parameters=options.parameters).id
         state = watch(stack, run_id, verbose=verbose)
     except ObjectNotFound as error:
         raise StackError(f"the flow run or its deployment was deleted: {error}") from error

@@ -5,31 +5,39 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from deployments.local.progress import wrap
-from tasks.catalogue.names import find_type, region_name, type_name
+from tasks.catalogue.names import find_type, market_name, type_name
+from tasks.esi.markets import name_market
 from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 
 ROWS = 20
 
 
-def show_table(table_name: str, type_wanted: str, rows: int = ROWS) -> None:
+def show_table(table_name: str, type_wanted: str, rows: int = ROWS, market_id: int | None = None) -> None:
     """Print a table's records, those with the highest price times volume first.
 
     Args:
         table_name: of a market table.
         type_wanted: name or id of the only item type to show; empty for all.
         rows: the number of records, at most.
+        market_id: the market to show, of a table with the key `market_type`.
 
     Raises:
         ValueError: there is no such type, or it has no record.
         TableError: the table cannot be read, or holds no complete snapshot.
     """
-    records, snapshot = read_records(table_name)
+    records, snapshot = read_records(table_name, market_id)
     chosen = pick(records, type_wanted, table_name) if type_wanted else records
     first = sorted(chosen.items(), key=turnover, reverse=True)[:rows]
-    title = wrap(f"{region_name(snapshot.region_id)} ({snapshot.region_id})", f"{table_name}: ", "  ")
+    title = wrap(describe_market(snapshot.market_id), f"{table_name}: ", "  ")
     summary = wrap(describe(snapshot, len(records), len(first)))
     print(title, "", *format_rows(first), "", summary, sep="\n", flush=True)  # noqa: T201 (a command's answer)
+
+
+def describe_market(market_id: int) -> str:
+    """Return a market's name and id, such as `Jita 4-4 (60003760)`; `system 30000142` if it has no name."""
+    name = market_name(market_id)
+    return name_market(market_id) if name == str(market_id) else f"{name} ({market_id})"
 
 
 def pick(records: dict[int, Record], type_wanted: str, table_name: str) -> dict[int, Record]:

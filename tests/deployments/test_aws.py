@@ -17,6 +17,7 @@ from deployments.local.processes import Child, free_port
 from deployments.local.servers import answers
 from tasks.table.client import Table
 from tasks.table.create import create
+from tasks.table.keys import Keys
 from tests.support.deployment_files import IMAGE_TAG, RESOURCES, TEMPLATE, TEMPLATE_FILE, find_secrets
 from tests.support.servers import wait_for
 
@@ -69,10 +70,10 @@ def test_template_deploys(account: str) -> None:
     events = cloudformation.describe_stack_events(StackName="market-data")["StackEvents"]
     assert states[-1] == "CREATE_COMPLETE", [each.get("ResourceStatusReason") for each in events]
     dynamodb = boto3.client("dynamodb", endpoint_url=account)
-    for name in ("MarketData", "PlayerCount"):
+    for name, keys in (("MarketData", Keys()), ("MarketHubs", Keys(60003760)), ("PlayerCount", Keys())):
         made = dynamodb.describe_table(TableName=name)["Table"]
-        assert made["KeySchema"] == [{"AttributeName": "pk", "KeyType": "HASH"}]
-        assert made["AttributeDefinitions"] == [{"AttributeName": "pk", "AttributeType": "S"}]
+        assert made["KeySchema"] == keys.schema
+        assert made["AttributeDefinitions"] == keys.attributes
     iam = boto3.client("iam", endpoint_url=account)
     roles = [role["RoleName"] for role in iam.list_roles()["Roles"]]
     (role,) = [role for role in roles if "KeepMarketData" in iam.list_role_policies(RoleName=role)["PolicyNames"]]
@@ -82,7 +83,7 @@ def test_template_deploys(account: str) -> None:
         client.close()
 
 
-@pytest.mark.parametrize("name", ["MarketTable", "PlayerCountTable"])
+@pytest.mark.parametrize("name", ["MarketTable", "HubsTable", "PlayerCountTable"])
 def test_tables_are_safe(name: str) -> None:
     """Tables are on demand, can be restored to any second, survive the stack, and let `expires_at` remove items."""
     table = RESOURCES[name]
@@ -145,7 +146,7 @@ def test_staleness_is_an_alarm_after_15_minutes() -> None:
 
 @pytest.mark.usefixtures("api", "served", "store_url")
 def test_log_has_the_lines_that_the_alarm_counts(table_name: str) -> None:
-    """A run that stores a snapshot, and one that is not modified, each write one line that their filter fits."""
+    """A run that stores a snapshot, one that is not modified, and a round each write a line that their filter fits."""
     with Table(table_name, 1) as table:
         create(table)
     command = [sys.executable, "-m", "flows.market_data", "--region-id", "10000003", "--table-name", table_name]
@@ -157,3 +158,9 @@ def test_log_has_the_lines_that_the_alarm_counts(table_name: str) -> None:
         assert len(terms) == 3
         assert len([line for line in lines if all(term in line for term in terms)]) == 1, lines
         assert any("Task run" in line and "Finished in state" in line for line in lines)
+    many = ["--table-name", f"{table_name}-{{region_id}}", "--region-ids", "10000003", "10000006"]
+    command = [sys.executable, "-m", "flows.universe", *many]
+    done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, text=True, check=True)
+    terms = re.findall(r'"([^"]+)"', RESOURCES["CompletedRuns"]["Properties"]["FilterPattern"])
+    lines = (done.stdout + done.stderr).splitlines()
+    assert len([line for line in lines if all(term in line for term in terms)]) == 1, lines

@@ -11,6 +11,7 @@ from deployments.local.environment import (
     base_environment,
     read_options,
 )
+from flows.market_data import market_data
 
 USER = {
     "AWS_PROFILE": "production",
@@ -31,6 +32,26 @@ USER = {
     [
         pytest.param({}, Options(10000015, "local", ""), id="defaults"),
         pytest.param({"REGION": "10000002"}, Options(10000002, "local", ""), id="region"),
+        pytest.param(
+            {"REGION": "10000002", "MARKETS": "60003760"}, Options(10000002, "local", "", (60003760,)), id="a market"
+        ),
+        pytest.param(
+            {"MARKETS": "10000002, 60003760"},
+            Options(10000002, "local", "", (10000002, 60003760)),
+            id="markets, the region among them",
+        ),
+        pytest.param(
+            {"MARKETS": "60008494"}, Options(10000043, "local", "", (60008494,)), id="a hub, whose region is known"
+        ),
+        pytest.param({"MARKETS": "10000002"}, Options(10000002, "local", ""), id="the region alone"),
+        pytest.param(
+            {"MARKETS": "10000002 60003760", "MARKET": "60003760"},
+            Options(10000002, "local", "", (60003760, 10000002)),
+            id="one of them to show",
+        ),
+        pytest.param(
+            {"MARKET": "10000002"}, Options(10000002, "local", "", (10000002,)), id="the region of such a table"
+        ),
         pytest.param({"STORE": "local", "REGION": " "}, Options(10000015, "local", ""), id="blank"),
         pytest.param(
             {"ESI_URL": "https://esi.evetech.net", "STORE": "aws"},
@@ -45,7 +66,7 @@ USER = {
     ],
 )
 def test_options_are_read(environ: dict[str, str], expected: Options) -> None:
-    """REGION, STORE and ESI_URL say what is run, with Venal and the local store by default."""
+    """REGION, MARKETS, STORE and ESI_URL say what is run, with Venal and the local store by default."""
     assert read_options(environ) == expected
 
 
@@ -55,6 +76,20 @@ def test_options_are_read(environ: dict[str, str], expected: Options) -> None:
         pytest.param({"REGION": "Jita"}, "REGION is 'Jita': give a region's id", id="name"),
         pytest.param({"REGION": "10999999"}, "REGION is '10999999': give a region's id", id="unknown"),
         pytest.param({"REGION": "5", "ESI_URL": "https://esi.evetech.net"}, "REGION is '5'", id="no region"),
+        pytest.param(
+            {"MARKETS": "60003760 Jita"}, "MARKETS is '60003760 Jita': give ids of markets in one region", id="no id"
+        ),
+        pytest.param({"MARKET": "34"}, "MARKET is '34': give ids of markets", id="an item type"),
+        pytest.param({"MARKETS": "30000142"}, "MARKETS is '30000142': give REGION as well", id="markets of no region"),
+        pytest.param(
+            {"MARKETS": "60003760 60008494"}, "MARKETS is .*: give REGION as well", id="markets of two regions"
+        ),
+        pytest.param(
+            {"REGION": "10000043", "MARKETS": "10000002"},
+            "10000002, which is not in region 10000043",
+            id="another region",
+        ),
+        pytest.param({"MARKETS": "60003760 60003760"}, "MARKETS is .*: give each once", id="a market twice"),
         pytest.param({"STORE": "gcp"}, "STORE is 'gcp': give local, .* or aws", id="store"),
         pytest.param({"ESI_URL": "esi.evetech.net"}, "ESI_URL is 'esi.evetech.net': give an http", id="url"),
         pytest.param({"ESI_URL": "http://esi.evetech.net"}, "plain http is for this machine only", id="plain http"),
@@ -99,3 +134,21 @@ def test_what_was_asked_for_is_told_again() -> None:
     assert not Options(10000015, "local", "").given
     given = Options(10000002, "aws", "https://esi.evetech.net").given
     assert given == "REGION=10000002 STORE=aws ESI_URL=https://esi.evetech.net "
+    markets = Options(DEFAULT_REGION, "local", "", (DEFAULT_REGION, 60003760))
+    assert markets.given == "REGION=10000015 MARKETS='10000015 60003760' "
+    assert read_options({"REGION": "10000015", "MARKETS": "10000015 60003760"}) == markets
+
+
+def test_markets_are_run_into_a_table_of_their_own() -> None:
+    """Markets go to the deployment for any region, into a table that tells them apart; a region stays as it was."""
+    options = Options(10000002, "local", "", (60003760, 10000002))
+    assert (options.deployment, options.table_name) == ("market-data/region", "Markets-10000002")
+    filled = {"table_name": "Markets-{region_id}", "key": "market_type", "markets": [60003760, 10000002]}
+    assert options.parameters == filled | {"region_id": 10000002}
+    market_data.validate_parameters(options.parameters)
+    alone = Options(10000002, "local", "")
+    assert (alone.deployment, alone.table_name, alone.parameters) == (
+        "market-data/the-forge",
+        "MarketData-10000002",
+        {},
+    )

@@ -42,6 +42,21 @@ def test_make_run_twice_and_table(clone: Path) -> None:
 
 
 @pytest.mark.outage
+def test_make_run_of_a_hub(clone: Path) -> None:
+    """`MARKETS=… make run` fills a table of many markets, and prints the first one's prices; `MARKET=…` another's."""
+    hub, region = "60005686", "10000042"
+    first = run_make(clone, "run", MARKETS=f"{hub} {region}")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert f"Markets-{region}: Hek ({hub})" in first.stdout
+    assert "Tritanium" in first.stdout
+    assert f"REGION={region} MARKETS='{hub} {region}' make table" in first.stdout
+    whole = run_make(clone, "table", MARKET=region, TYPE="Tritanium")
+    assert f"Markets-{region}: Metropolis ({region})" in whole.stdout
+    assert not [line for line in first.stdout.splitlines() if len(line) > 80 and len(line.split()) > 1]
+    assert not processes_of(clone)
+
+
+@pytest.mark.outage
 def test_failed_make_run_says_why(clone: Path, clock: Clock) -> None:
     """A run that did not complete ends `make run` with its one-line reason and a non-zero exit code."""
     market = Faulty(clock)

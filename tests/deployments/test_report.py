@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from deployments.local.market.market import Market
+from deployments.local.market.places import find_places
 from deployments.report import main, render
 from flows.market_data import market_data
 from tasks.catalogue.names import type_name
@@ -84,7 +85,7 @@ SNAPSHOT = TableSnapshot(
     orders=1,
     records=1,
 )
-WIDE: Record = {"price": Decimal("5500000000000.07"), "volume": Decimal(29_713_104_352)}
+WIDE = Record(Decimal("5500000000000.07"), 29_713_104_352)
 ONE_LINE = """cells => cells.every(cell => {
     const range = document.createRange();
     range.selectNodeContents(cell);
@@ -96,7 +97,7 @@ ONE_LINE = """cells => cells.every(cell => {
 @pytest.mark.parametrize("width", [WIDTH, 420, 390, 360])
 def test_numbers_come_in_order_and_whole(tmp_path: Path, width: int) -> None:
     """Ids are in numeric order, and no number breaks, however long it is and however small the phone."""
-    records = dict.fromkeys(("11188", "1119", "11190", "34", "2"), WIDE)
+    records = dict.fromkeys((11188, 1119, 11190, 34, 2), WIDE)
     file = tmp_path / "report.html"
     file.write_text(render("Market", records, SNAPSHOT, [make_summary(orders=12_345_678)]), encoding="utf-8")
     with open_page(width) as page:
@@ -121,7 +122,7 @@ def test_numbers_come_in_order_and_whole(tmp_path: Path, width: int) -> None:
 def test_one_is_no_plural(number: int, said: str) -> None:
     """One run is `the last run`, one record `1 record`."""
     runs = [make_summary(each) for each in range(number)]
-    html = render("Market", {"34": WIDE}, SNAPSHOT, runs)
+    html = render("Market", {34: WIDE}, SNAPSHOT, runs)
     assert said in html
     assert not re.findall(r"\b1 (?:runs|records|orders|pages)\b", re.sub("<[^>]+>", "", html))
 
@@ -142,6 +143,21 @@ def test_report_is_written(table_name: str, tmp_path: Path, capsys: pytest.Captu
     assert list(tmp_path.iterdir()) == [file]
     assert main(["--table-name", table_name, "--file", str(file), "--made-up"]) == 0
     assert "they are made up" in file.read_text(encoding="utf-8")
+
+
+def test_report_on_one_market_of_many(table_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a table with many markets the report has the one that is asked for."""
+    station = int(find_places(VENAL).location_ids[0])
+    market_data(VENAL, table_name, key="market_type", markets=[VENAL, station])
+    (records, _), (region, _) = read_records(table_name, station), read_records(table_name, VENAL)
+    assert 0 < len(records) < len(region)
+    file = tmp_path / "report.html"
+    for market_id, found, name in ((station, records, f"station {station}"), (VENAL, region, "Venal (10000015)")):
+        assert main(["--table-name", table_name, "--market", str(market_id), "--file", str(file)]) == 0
+        assert f"{len(found):,} records, " in capsys.readouterr().out
+        assert f"<h1>{name}</h1>" in file.read_text(encoding="utf-8")
+    assert main(["--table-name", table_name, "--market", "60008494", "--file", str(file)]) == 1
+    assert "has no market 60008494 in it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

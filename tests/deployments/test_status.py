@@ -29,7 +29,7 @@ from tests.support.servers import PrefectServer
 from tests.support.tables import scan
 from tests.support.worlds import VENAL
 
-SMALL, DOMAIN = 10000003, 10000043  # of one page, of 190
+SMALL, DOMAIN, JITA = 10000003, 10000043, 60003760  # of one page, of 190, a station
 SCHEDULED, RUNNING, COMPLETED = ({"type": kind} for kind in ("SCHEDULED", "RUNNING", "COMPLETED"))
 FAILED = {"type": "FAILED", "name": "Failed", "message": "Flow run encountered an exception: EsiError: page 3 of 7"}
 
@@ -143,19 +143,17 @@ def test_last_run_counts(own: Api, table_name: str, capsys: pytest.CaptureFixtur
 def test_universe_run_is_told_of_its_regions_alone(
     own: Api, table_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A universe run by hand is told of the regions that it was given, one that failed as such, and none as late."""
+    """A universe run by hand is told of the regions that it was given, one that failed as empty, and none as late."""
     given = ["--region-ids", str(SMALL), str(VENAL), "19999999", "--table-name", f"{table_name}-{{region_id}}"]
     command = [sys.executable, "-m", "flows.universe", *given]
     subprocess.run(command, cwd=CHECKOUT, env=os.environ | {"PREFECT_API_URL": own.url}, check=True)
     code, told = read_status(capsys, own)
     assert code == 1
-    assert told.keys() == {f"{table_name}-{region}" for region in (SMALL, VENAL, 19999999)} | {
-        "last run failed",
-    }
+    assert told.keys() == {f"{table_name}-{region}" for region in (SMALL, VENAL, 19999999)} | {"stale"}
     for region_id in (SMALL, VENAL):
-        assert told[f"{table_name}-{region_id}"].endswith("UTC; run Completed; by hand")
-    assert told[f"{table_name}-19999999"].startswith("region 19999999, empty run Failed; by hand region 19999999: ESI ")
-    assert told["last run failed"] == f"{table_name}-19999999"
+        assert told[f"{table_name}-{region_id}"].endswith("UTC; universe run Completed; by hand")
+    assert told[f"{table_name}-19999999"] == "region 19999999, empty universe run Completed; by hand"
+    assert told["stale"] == f"{table_name}-19999999 (empty)"
 
 
 def test_snapshot_tells_how_a_region_went_in_a_universe_run(
@@ -179,12 +177,53 @@ def test_regions_of_a_shared_table_are_told_apart(
     own: Api, table_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Regions that share a table have a status each, from their own `#snapshot`."""
-    market_data(SMALL, table_name, key="region_type")
-    given = {"region_ids": [SMALL, VENAL], "table_name": table_name, "key": "region_type"}
+    market_data(SMALL, table_name, key="market_type")
+    given = {"region_ids": [SMALL, VENAL], "table_name": table_name, "key": "market_type"}
     make_run(own, "universe", given, RUNNING, COMPLETED)
     code, told = read_status(capsys, own)
     assert code == 1
     assert told["stale"] == f"{table_name} (Venal) (empty)"
+
+
+def test_markets_are_told_by_name(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each market of a table has a line, found from the parameters of the runs that keep it, hubs by their names."""
+    given = {"key": "market_type", "table_name": table_name}
+    market_data(SMALL, table_name, key="market_type", markets=[JITA])
+    make_run(own, "market-data", given | {"region_id": SMALL, "markets": [JITA]}, RUNNING, COMPLETED)
+    markets = {str(DOMAIN): [60008494, 30002187], str(VENAL): [VENAL]}
+    make_run(own, "universe", given | {"markets": markets}, RUNNING, FAILED)
+    apart = {"region_id": SMALL, "table_name": f"{table_name}-{{region_id}}-{{market_id}}", "markets": [JITA]}
+    make_run(own, "market-data", apart, RUNNING, COMPLETED)
+    with temporary_settings({PREFECT_API_URL: own.url}):
+        assert main([]) == 1
+    told = capsys.readouterr().out
+    assert re.search(rf"^{table_name}: Jita 4-4 \({JITA}\), complete, \d+ s", told.replace("\n  ", " "), re.MULTILINE)
+    for market in ("Amarr (60008494)", "system 30002187", "Venal (10000015)"):
+        assert f"{table_name}: {market}, empty" in told.replace("\n  ", " ")
+    assert f"{table_name}-{SMALL}-{JITA}: Jita 4-4 ({JITA}), empty" in told.replace("\n  ", " ")
+
+
+def test_markets_are_told_from_the_table_alone(table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a server the markets that are asked for tell."""
+    market_data(SMALL, table_name, key="market_type", markets=[JITA])
+    with temporary_settings({PREFECT_API_URL: ""}):
+        assert main(["--table-name", table_name, "--markets", str(JITA)]) == 0
+        assert main(["--table-name", table_name, "--markets", str(JITA), str(SMALL)]) == 1
+    assert f"stale: {table_name} (Vale of the Silent) (empty)" in capsys.readouterr().out.replace("\n  ", " ")
+
+
+def test_other_keys_are_told(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table whose keys are not those of its runs is told as such, and the others are told all the same."""
+    market_data(SMALL, table_name, key="market_type")
+    make_run(own, "market-data", {"region_id": SMALL, "table_name": table_name}, RUNNING, FAILED)
+    market_data(SMALL, f"{table_name}-2")
+    make_run(own, "market-data", {"region_id": SMALL, "table_name": f"{table_name}-2"}, RUNNING, COMPLETED)
+    code, told = read_status(capsys, own)
+    assert code == 1
+    assert "Vale of the Silent (10000003), its keys are not those of its runs run Failed" in told[table_name]
+    assert told[f"{table_name}-2"].startswith("Vale of the Silent (10000003), complete, ")
+    code, told = read_status(capsys, None, table_name)
+    assert (code, told["stale"]) == (1, f"{table_name} (its keys are not those of its runs)")
 
 
 def test_table_says_whose_it_is(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:

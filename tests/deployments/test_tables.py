@@ -18,6 +18,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.environment import CHECKOUT
 from deployments.tables import main
+from flows.market_data import market_data
 from tasks.catalogue.names import regions
 from tests.support.deployment_files import RESOURCES
 from tests.support.faults.plan import Fault, Plan
@@ -83,9 +84,9 @@ class SlowAws(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-def check_settings(dynamodb: DynamoDBClient, name: str) -> None:
-    """Assert that a table has the settings of the template's."""
-    wanted = RESOURCES["MarketTable"]["Properties"]
+def check_settings(dynamodb: DynamoDBClient, name: str, like: str = "MarketTable") -> None:
+    """Assert that a table has the settings of one of the template's."""
+    wanted = RESOURCES[like]["Properties"]
     assert wanted.keys() == {
         "TableName",
         "AttributeDefinitions",
@@ -138,6 +139,9 @@ def test_given_regions(table_name: str, capsys: pytest.CaptureFixture[str], stor
         ("Market-{region}", "TABLE: 'Market-{region}' is refused: give 3 to 255 letters"),
         ("Market-{region_id}", "TABLE: 'Market-{region_id}' is refused: give --regions all, or regions' ids"),
         ("MarketData --regions all", "--regions: no TABLE has {region_id} to fill in"),
+        ("Market-{market_id}", "TABLE: 'Market-{market_id}' is refused: give --markets and their ids, to fill in"),
+        ("MarketData --markets 60003760", "--markets: no TABLE has {market_id} to fill in"),
+        ("Market-{market_id} --markets Jita", "--markets: 'Jita' is refused: give ids of markets"),
         ("Market-{region_id} --regions Jita", "--regions: 'Jita' is refused: give a region's id"),
         ("Market-{region_id} --regions all 10000002", "--regions: 'all' is refused: give a region's id"),
     ],
@@ -192,6 +196,22 @@ def test_other_keys_are_told(dynamodb: DynamoDBClient, table_name: str, capsys: 
     assert dynamodb.describe_time_to_live(TableName=table_name)["TimeToLiveDescription"] == {
         "TimeToLiveStatus": "DISABLED"
     }
+
+
+@pytest.mark.usefixtures("served", "api")
+def test_table_for_many_markets(dynamodb: DynamoDBClient, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the key market_type a table has the sort key sk, as the template's; one that is there is checked for it."""
+    for state in ("created; " + SWITCHED, "there already"):
+        assert main([table_name, "--key", "market_type"]) == 0
+        assert f"{table_name}: {state}\n" in capsys.readouterr().out
+    check_settings(dynamodb, table_name, "HubsTable")
+    market_data(10000003, table_name, key="market_type")
+    assert main([table_name]) == 1
+    assert "unfit; its keys are pk (S) and sk (S), expected only pk (S): give another name" in capsys.readouterr().out
+    assert main([f"{table_name}-{{market_id}}", "--markets", "60003760", "10000002", "60003760"]) == 0
+    assert "2 asked for in us-east-1: 2 created" in capsys.readouterr().out
+    assert main([f"{table_name}-60003760", "--key", "market_type"]) == 1
+    assert "unfit; its keys are pk (S), expected pk (S) and sk (S): give another name" in capsys.readouterr().out
 
 
 def test_limits_are_waited_for(
