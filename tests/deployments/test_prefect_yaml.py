@@ -6,7 +6,9 @@ import pytest
 
 from deployments.automations import read_automations
 from deployments.local.environment import CHECKOUT, DEPLOYMENTS
+from flows.next_run import AT_EXPIRES
 from flows.parameters import fill_in
+from tasks.catalogue.names import HUBS
 from tests.support.deployed import DEPLOYED, FLOWS, PREFECT_YAML
 
 REGIONS = [deployment for deployment in DEPLOYED if "region_id" in deployment["parameters"]]
@@ -49,6 +51,15 @@ def test_deployments_write_tables_of_their_own() -> None:
     assert tables["venal"] == "MarketData"
     assert tables["the-forge"] == "MarketData-10000002"
     assert {d["parameters"]["region_id"]: d["name"] for d in REGIONS if d["name"] != "region"} == DEPLOYMENTS
+
+
+def test_hubs_are_those_that_have_names() -> None:
+    """The deployment for hubs keeps each that has a name, in its region, in one table, and follows ESI's clock."""
+    (hubs,) = [deployment for deployment in DEPLOYED if deployment["name"] == "hubs"]
+    kept = {(hub, int(region_id)) for region_id, ids in hubs["parameters"]["markets"].items() for hub in ids}
+    assert kept == {(hub_id, hub.region_id) for hub_id, hub in HUBS.items()}
+    assert (hubs["parameters"]["table_name"], hubs["parameters"]["key"]) == ("MarketHubs", "market_type")
+    assert AT_EXPIRES in hubs["tags"]
 
 
 def test_no_path_of_a_machine() -> None:
