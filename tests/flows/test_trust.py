@@ -152,12 +152,12 @@ FROZEN: dict[str, Callable[[TableSnapshot], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(("state", "price"), [("complete", "min"), ("writing", "max")])
 def with_price(stood: TableSnapshot, price: Price) -> Parameters:
     """Return a snapshot's parameters, but for the price."""
     return msgspec.structs.replace(stood.parameters, price=price)
 
 
+@pytest.mark.parametrize(("state", "price"), [("complete", "min"), ("writing", "max")])
 @pytest.mark.parametrize("name", FROZEN)
 def test_stored_dates_that_cannot_be_freeze_nothing(world: World, name: str, state: str, price: Any) -> None:
     """A `#snapshot` of an earlier version whose dates are hours ahead is replaced by the next run."""
