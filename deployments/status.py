@@ -185,7 +185,7 @@ def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part,
 def find_markets(flow: str, given: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     """Yield the markets that a run keeps, each after the region that it is in, as its parameters have them."""
     markets = given.get("markets")
-    sources = [given.get("structure_id" if flow == "structure-market" else "region_id")]
+    sources: list[Any] = [given.get("structure_id" if flow == "structure-market" else "region_id")]
     if flow == "universe":
         regions = given["region_ids"] or (list(markets) if isinstance(markets, dict) else list_regions(None))
         sources = regions if isinstance(regions, list) else []

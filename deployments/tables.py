@@ -84,7 +84,7 @@ def fill_in_places(names: Sequence[str], regions: Sequence[str], markets: Sequen
         ValueError: a name, a region or a market is invalid, or one is given that needs the other.
     """
     given = [] if regions == ["all"] else regions
-    values = [("TABLE", TableTemplate, name) for name in names]
+    values: list[tuple[str, Any, str]] = [("TABLE", TableTemplate, name) for name in names]
     values += [("--regions", RegionId, each) for each in given] + [("--markets", MARKET, each) for each in markets]
     for option, kind, value in values:
         try:

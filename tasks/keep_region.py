@@ -130,11 +130,7 @@ def keep_region(region: Region, connection: Connection) -> Summary:
 def keep_regions(
     regions: Sequence[Region], connection: Connection, concurrency: int, report: Reporter
 ) -> list[RegionResult]:
-    """Keep regions in their order, `concurrency` at once, and return what became of each.
-
-    Raises:
-        TableError: the store refused before any region was asked for.
-    """
+    """Keep regions in their order, `concurrency` at once, and return what became of each."""
     report.begin("Keep Region", len(regions), "regions")
     tables = [(region, table) for region in regions for _market, table in region.open_tables(connection)]
     for (region, table), found in zip(tables, read_snapshots([table for _region, table in tables]), strict=True):

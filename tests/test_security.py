@@ -49,9 +49,10 @@ def test_policy_allows_what_runs_call_and_no_more(
         connection.client.meta.events.register("before-send.dynamodb", note)
         return connection
 
-    for name, key in ((table_name, "type"), (f"{table_name}-2", "market_type")):
-        with Table(name, 1, 10000003, key) as table:
-            create(table)
+    with Table(table_name, 1, 10000003) as table:
+        create(table)
+    with Table(f"{table_name}-2", 1, 10000003, "market_type") as table:
+        create(table)
     monkeypatch.setattr(module, "connect", connect_and_note)
     market_data(10000003, table_name)
     market_data(10000003, table_name, price="max")

@@ -34,9 +34,9 @@ def note_outcome(summary: Summary, changes: list[Changes]) -> None:
 
 def note_round(summaries: Sequence[Summary]) -> None:
     """Note for the hooks of a round the region that has something new first."""
-    dated = [summary for summary in summaries if summary.expires]
-    if dated:
-        _outcome.set(Outcome(min(dated, key=lambda summary: summary.expires or UNKNOWN), []))
+    dated = [summary for summary in summaries if summary.expires and summary.expires > UNKNOWN]
+    if summaries:
+        _outcome.set(Outcome(min(dated or summaries, key=lambda summary: summary.expires or UNKNOWN), []))
 
 
 def send_outcome(summary: Summary, kept_by: str = "schedule") -> None:

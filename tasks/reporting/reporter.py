@@ -132,7 +132,7 @@ def name_run() -> str:
 
 def name_universe_run() -> str:
     """Name a flow run that is many regions': `113 regions · 2026-11-24 03:05`."""
-    number = len(flow_run.parameters.get("region_ids") or regions())
+    number = len(flow_run.parameters.get("region_ids") or flow_run.parameters.get("markets") or regions())
     return f"{number} {'region' if number == 1 else 'regions'} · {scheduled_time()}"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tasks.table.client import Table
-from tasks.table.errors import MissingTableError, ThrottledError
+from tasks.table.errors import TableError, ThrottledError
 from tasks.table.pace import Pace
 from tasks.table.requests import Item, name_key
 
@@ -14,18 +14,15 @@ def read_snapshots(tables: Sequence[Table]) -> list[list[Item | None]]:
     """Return the item `#snapshot` of each table by BatchGetItem, strongly consistent.
 
     Returns:
-        For each table a list of one item, or of None if it has no such item. Nothing for the tables of a call in which
-        one was missing: DynamoDB then answers none of its keys.
-
-    Raises:
-        TableError: see `tasks.table.client`.
+        For each table a list of one item, or of None if it has no such item. Nothing for the tables of a call that
+        failed, as it does for all if one of them is missing: each then has to be read by itself.
     """
     found: list[list[Item | None]] = []
     for start in range(0, len(tables), MOST_KEYS):
         some = tables[start : start + MOST_KEYS]
         try:
             items = get_items([(table, table.keys.snapshot) for table in some])
-        except MissingTableError:
+        except TableError:
             found += [[] for _ in some]
         else:
             found += [[item] for item in items]

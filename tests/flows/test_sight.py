@@ -212,7 +212,7 @@ def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_n
     assert "**What was tried.** Once: a retry would get the same answer." in failure["data"]
 
 
-def refuse(_body: bytes, what: str) -> None:
+def refuse(_body: bytes, what: str, *, has_places: bool) -> None:
     """Find a page wrong."""
     raise RefusedError(f"{what}: planned")
 

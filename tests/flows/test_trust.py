@@ -12,7 +12,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deployments.local.market.market import Request, refuse
 from tasks.esi.answers import MAX_AHEAD
 from tasks.esi.errors import RateLimitedError, RefusedError, TransientError
-from tasks.table.snapshot import TableSnapshot
+from tasks.orders.choices import Price
+from tasks.table.snapshot import Parameters, TableSnapshot
 from tests.support.api import Api
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.faults import market as faults
@@ -151,13 +152,22 @@ FROZEN: dict[str, Callable[[TableSnapshot], dict[str, Any]]] = {
 }
 
 
+def with_price(stood: TableSnapshot, price: Price) -> Parameters:
+    """Return a snapshot's parameters, but for the price."""
+    return msgspec.structs.replace(stood.parameters, price=price)
+
+
 @pytest.mark.parametrize(("state", "price"), [("complete", "min"), ("writing", "max")])
 @pytest.mark.parametrize("name", FROZEN)
 def test_stored_dates_that_cannot_be_freeze_nothing(world: World, name: str, state: str, price: Any) -> None:
     """A `#snapshot` of an earlier version whose dates are hours ahead is replaced by the next run."""
     world.fill()
     stood = world.stand()
-    world.put(msgspec.structs.replace(stood, state=state, price=price, **FROZEN[name](stood)).to_item())
+    world.put(
+        msgspec.structs.replace(
+            stood, state=state, parameters=with_price(stood, price), **FROZEN[name](stood)
+        ).to_item()
+    )
     world.move_on()
     assert not world.run().not_modified
     assert world.is_exact()
@@ -172,7 +182,8 @@ def test_stored_dates_that_can_be_are_believed(world: World) -> None:
     assert world.run().not_modified
     assert not world.market.requests
     ahead = world.stand().last_modified + timedelta(minutes=10)
-    world.put(msgspec.structs.replace(world.stand(), last_modified=ahead, price="max").to_item())
+    stood = world.stand()
+    world.put(msgspec.structs.replace(stood, last_modified=ahead, parameters=with_price(stood, "max")).to_item())
     with pytest.raises(TransientError, match="older than the table's"):
         world.run()
 
