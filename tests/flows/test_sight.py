@@ -209,7 +209,7 @@ def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_n
     (failure,) = [artifact for artifact in read_artifacts(api, run_id) if artifact["key"]]
     assert failure["key"] == f"failure-{VENAL}"
     assert "**What failed.** RefusedError: page " in failure["data"]
-    assert "**What was tried.** Once: a retry would get the same answer." in failure["data"]
+    assert "**What was tried.** It was not retried: a retry would get the same response." in failure["data"]
 
 
 def refuse(_body: bytes, what: str) -> None:

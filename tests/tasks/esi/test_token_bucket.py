@@ -303,7 +303,7 @@ def test_limit_that_always_refuses_is_left(
         spend_within(tokens, 10, requests=200)
     assert len(asked) == token_bucket.PATIENCE
     assert re.search(
-        r"has refused 5 times in \d+ s though slots were free: this run no longer counts ESI's tokens", caplog.text
+        r"has refused 5 times in \d+ s although slots were free: this run no longer counts ESI's tokens", caplog.text
     )
 
 
