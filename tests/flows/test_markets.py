@@ -392,5 +392,5 @@ def test_first_fill_of_a_throttled_partition(
 def test_market_is_read_by_itself(table_name: str, places: list[int]) -> None:
     """Without the market's id a table of many markets is not read, and the message says so."""
     keep(table_name, places[2:])
-    with pytest.raises(TableError, match="its keys are not those that the parameter key asks for"):
+    with pytest.raises(TableError, match="its keys do not match the parameter key"):
         read_records(table_name)
