@@ -1,7 +1,7 @@
 """Errors from DynamoDB: the class says what happens next, the message what to do."""
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from botocore.exceptions import (
     BaseEndpointResolverError,
@@ -23,9 +23,6 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class TableError(Exception):

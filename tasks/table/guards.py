@@ -12,7 +12,7 @@ class ShrinkError(TableError):
     """The snapshot has lost so many records that it is more likely broken than right."""
 
     tried = "Nothing was written: a snapshot that has lost so much is more likely broken than right."
-    advice = "Check the market. If the snapshot is right, run once with `force`."
+    advice = "Check the market. If it is right, run once with `force`."
 
 
 def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> None:
@@ -38,5 +38,5 @@ def refuse_shrunk(changes: Changes, market: Market) -> None:
     if 2 * left < changes.held and len(changes.deletes) > HANDFUL:
         raise ShrinkError(
             f"{market} has {changes.wanted:,} records, the table {changes.held:,}: under half of them, "
-            f"{left:,}, would be left, so nothing was written; if the snapshot is right, run with force"
+            f"{left:,}, would be left, so nothing was written; if the market is right, run with force"
         )

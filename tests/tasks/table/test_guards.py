@@ -28,7 +28,7 @@ def test_under_half_of_the_records_is_refused(left: int, gone: int, new: int) ->
     """One that leaves under half and takes more is refused, however many records of other types come instead."""
     message = (
         f"region 10000002 has {left + new} records, the table {left + gone}: under half of them, {left}, would be "
-        "left, so nothing was written; if the snapshot is right, run with force"
+        "left, so nothing was written; if the market is right, run with force"
     )
     with pytest.raises(ShrinkError, match=f"^{message}$"):
         refuse_shrunk(stored(left, gone, new), find_market(10000002))
