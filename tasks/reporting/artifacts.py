@@ -90,8 +90,8 @@ def describe_run(summary: Summary) -> str:
     return (
         f"| | |\n| --- | --- |\n{table}\n\n"
         "The cost is DynamoDB's on-demand write and read units; server and worker are extra. A state machine would "
-        f"make a transition for each of {size}, and write every record. The cost of a month is given only for a run with "
-        "an earlier snapshot to compare with: a first fill says nothing about it."
+        f"make a transition for each of {size}, and write every record. The cost of a month is given only for a run "
+        "with an earlier snapshot to compare with: a first fill says nothing about it."
     )
 
 
