@@ -342,7 +342,7 @@ def test_wrong_keys_are_named(market: Market, places: list[int], table_name: str
     [
         ({"markets": [VENAL, 60000004]}, 'key="market_type", or table_name="MarketData-{market_id}"'),
         ({"markets": [10000002]}, "10000002, which is not in region 10000015"),
-        ({"markets": [60000004, 60000004], "key": "market_type"}, "give each once"),
+        ({"markets": [60000004, 60000004], "key": "market_type"}, "give each market once"),
     ],
     ids=str,
 )

@@ -331,4 +331,6 @@ def test_run_goes_on_if_its_deployment_cannot_be_read(
     assert "this run keeps the parameters that it was created with: PrefectHTTPStatusError" in caplog.text
     (error,) = [record for record in caplog.records if "no run could be scheduled" in record.message]
     assert error.levelno == logging.ERROR
-    assert re.search(r"UTC: PrefectHTTPStatusError: .*; the next run is the one that the deployment's", error.message)
+    assert re.search(
+        r"UTC: PrefectHTTPStatusError: .*; the next run is the deployment's next scheduled one", error.message
+    )
