@@ -29,7 +29,7 @@ from tasks.esi.markets import Market
 from tasks.esi.pool import DEFAULT_URL, DEFAULT_USER_AGENT, Pool, Tokens
 from tasks.network import Waits
 
-HEADS = 2  # after so many failures in a row, a run sends GET instead
+HEADS = 2  # failures in a row before a run sends GET instead
 
 P = ParamSpec("P")
 

@@ -83,7 +83,7 @@ class Pool:
         what: str,
         read: Callable[[httpx.Response, str, float], R],
     ) -> R:
-        """Send one request and return what `read` makes of the response; a 420 or 429 pauses all.
+        """Send one request and return what `read` makes of the response; a 420 or 429 pauses all requests.
 
         Raises:
             EsiError: see `tasks.esi.client`.

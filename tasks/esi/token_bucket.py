@@ -25,7 +25,7 @@ FEWEST_TOKENS = 100  # a smaller limit of ESI's is ignored: it would stop all wo
 REQUEST_TOKENS = 2  # the cost of a page or a HEAD
 LOOK_SECONDS = 1.0  # between checks for a shared pause
 MAX_WAIT_SECONDS = 5.0  # between reads of the limit
-# After so many refusals in a row, over so long, although slots were free, the limit is no longer used.
+# Refusals in a row, and their time, after which a limit with free slots is no longer used.
 PATIENCE, PATIENCE_SECONDS = 5, 120.0
 KNOWN_SECONDS = 5.0  # how long ESI's last count is valid
 

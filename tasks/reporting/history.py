@@ -20,11 +20,11 @@ def read_history(client: SyncPrefectClient, region_id: int, table_name: str, lim
 
     Summaries of other versions that do not parse are left out.
     """
-    wanted = EventFilter(
+    stored = EventFilter(
         event=EventNameFilter(name=["market.snapshot.stored"]),
         resource=EventResourceFilter(id=[f"market.region.{region_id}"]),
     )
-    events = client.read_events(wanted, limit=limit).events
+    events = client.read_events(stored, limit=limit).events
     summaries = (parse_summary(event.payload) for event in events)
     return [summary for summary in summaries if summary and summary.table_name == table_name]
 

@@ -111,8 +111,8 @@ def compare(records: list[Record], present: dict[str, Item]) -> Changes:
         present: the table's items, by item type.
     """
     puts = [record for record in records if not is_equal(record, present.get(str(record.type_id)))]
-    wanted = {str(record.type_id) for record in records}
-    others = [name for name in present if name not in wanted]
+    kept = {str(record.type_id) for record in records}
+    others = [name for name in present if name not in kept]
     deletes = [name for name in others if is_type_id(name)]
     replaced = {name: present[name] for record in puts if (name := str(record.type_id)) in present}
     return Changes(puts, replaced, deletes, len(records) - len(puts), len(others) - len(deletes))

@@ -199,7 +199,7 @@ def test_shrunk_snapshot_is_explained(api: Api, dynamodb: DynamoDBClient, clock:
     run_id, _ = run(10000003, table_name)
     (failure,) = [artifact for artifact in read_artifacts(api, run_id) if artifact["key"] == "failure-10000003"]
     assert "**What failed.** ShrinkError: region 10000003 has" in failure["data"]
-    assert "If it is true, run once with `force`." in failure["data"]
+    assert "If it is right, run once with `force`." in failure["data"]
 
 
 def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:

@@ -237,7 +237,7 @@ def test_old_offer_is_not_stored_over_a_newer_one(world: World) -> None:
     """A cache that offers an older snapshot than the table has begun to hold is asked again, and then given up."""
     world.fill()
     before = world.items()
-    with pytest.raises(TransientError, match="older than the table's .*; run with force"):
+    with pytest.raises(TransientError, match="older than the table's .*; to store it anyway, run with force"):
         world.run(Fault("stale", times=99), price="max")
     assert world.items() == before
     assert world.market.requests["HEAD 200"] == 6

@@ -88,7 +88,7 @@ CASES = {
     "no date": Case(page(PAGE, "X-Pages: 7\r\n"), TransientError, "Last-Modified is None, expected an HTTP date"),
     "garbled date": Case(page(PAGE, "Last-Modified: now\r\nX-Pages: 7\r\n"), TransientError, "Last-Modified is 'now'"),
     "somebody else's page": Case(
-        reply("200 OK", "Content-Type: text/html\r\n", b"<html>"), TransientError, "somebody else .* 'text/html'"
+        reply("200 OK", "Content-Type: text/html\r\n", b"<html>"), TransientError, "is not from ESI, .* 'text/html'"
     ),
     "garbage after gzip": Case(page(PAGE + b"x"), TransientError, "the body is not gzip|ends before its gzip"),
     "garbled page count": Case(page(PAGE, GOOD.replace("7", "seven")), TransientError, "X-Pages is 'seven'"),

@@ -116,7 +116,10 @@ def test_late_credentials_are_waited_for(issuer: Issuer, kind: str, table_name: 
 def test_credentials_that_never_come_are_given_up(issuer: Issuer, table_name: str) -> None:
     """They may pass as far as can be told, and the message says whom to ask."""
     issuer.plan = [(500, b"broken")] * 99
-    with Table(table_name, 1) as table, pytest.raises(CredentialsError, match="credentials.* is its role still there"):
+    with (
+        Table(table_name, 1) as table,
+        pytest.raises(CredentialsError, match="credentials.* check that its role still exists"),
+    ):
         table.read_snapshot()
 
 
