@@ -53,5 +53,5 @@ def make_books(pages: "list[Orders]", markets: Sequence[Market], source: Market,
 
 
 def import_early() -> None:
-    """Import what `make_books` needs in the background, while pages are in flight."""
+    """Import what `make_books` needs while pages are in flight."""
     threading.Thread(target=importlib.import_module, args=["tasks.orders.aggregation"], daemon=True).start()

@@ -40,7 +40,7 @@ def fetch_pages(chunk: Chunk, snapshot: Snapshot, run: Run) -> "Orders":
 
 
 def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run) -> "Orders":
-    """Return a chunk's orders; on a failure keep the pages that arrived for the retry.
+    """Return a chunk's orders; keep fetched pages for a retry.
 
     Raises:
         SnapshotMovedOn: a page belongs to a newer snapshot.

@@ -9,13 +9,13 @@ import httpx
 
 
 class Waits:
-    """The time that a run's threads wait; where waits overlap, it counts once."""
+    """A run's waits; overlapping ones count once."""
 
     def __init__(self) -> None:
         self._spans: list[tuple[float, float]] = []  # monotonic times
 
     def sleep(self, seconds: float) -> None:
-        """Wait, and count it."""
+        """Wait."""
         started = time.monotonic()
         time.sleep(seconds)
         self.add(started)

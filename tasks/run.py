@@ -35,7 +35,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One run: the source of its pages, its markets and parameters, and its clients."""
+    """One run: its source, markets, parameters and clients."""
 
     source: Market  # the region or structure whose pages are fetched
     targets: Sequence[Target]  # the markets to update, ascending by id

@@ -177,7 +177,7 @@ def write_part(part: Part, run: Run) -> None:
 
 
 def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run) -> None:
-    """Set the markets' `#snapshot` to `complete`; also succeed if another run already stored this snapshot.
+    """Set each `#snapshot` to `complete`; also succeed if another run already stored this snapshot.
 
     Raises:
         LeaseLostError: another run has written another snapshot.

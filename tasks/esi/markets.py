@@ -1,4 +1,4 @@
-"""Markets: places whose orders are aggregated together, told apart by the ranges of their ids."""
+"""Markets: places whose orders are aggregated together."""
 
 import msgspec
 
@@ -39,7 +39,7 @@ class Market(msgspec.Struct, frozen=True):
 
     @property
     def table_template(self) -> str:
-        """The default table name for a market of this kind."""
+        """The default name of its own table."""
         names = {"region": "MarketData-{region_id}", "structure": "StructureMarket-{structure_id}"}
         return names.get(self.kind, "MarketData-{market_id}")
 

@@ -22,7 +22,7 @@ REJECTED = {"invalid_grant": "the refresh token", "invalid_client": "client_id a
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """The application's and the character's credentials; their repr shows none of them."""
+    """The application and the character; the repr hides all values."""
 
     client_id: str
     refresh_token: str

@@ -1,4 +1,4 @@
-"""The choices of `price`: functions from orders, one row each, to float64 (ISK) by `type_id` ascending."""
+"""The choices of `price`: from orders, one row each, to float64 (ISK) by `type_id` ascending."""
 
 from collections.abc import Callable
 

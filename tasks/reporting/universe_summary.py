@@ -70,7 +70,7 @@ def list_results(results: dict[int, Summary | Exception]) -> list[RegionResult]:
 
 
 def describe_result(region_id: int, result: Summary | Exception) -> RegionResult:
-    """Return the result of a region, from its summary or error."""
+    """Return the result of a region."""
     if isinstance(result, Exception):
         return fail_region(region_id, str(result) or type(result).__name__)
     return RegionResult(region_id=region_id, state="not modified" if result.not_modified else "stored", summary=result)

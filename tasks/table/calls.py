@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class Calls:
-    """One run's calls to one table: submitted, retried while throttled, counted. Use it as a context manager.
+    """One run's calls to one table, counted. Use it as a context manager.
 
     Args:
         name: of the table.
