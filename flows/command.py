@@ -1,4 +1,4 @@
-"""Runs a flow from the command line: its parameters are the options."""
+"""Runs a flow from the command line, with its parameters as options."""
 
 import argparse
 import inspect
@@ -24,7 +24,7 @@ UPDATE_SECONDS = 0.1
 
 
 class Parser(argparse.ArgumentParser):
-    """Parses a command line, and refuses a wrong one in one line: `--help` has the rest."""
+    """Parses a command line; reports a mistake in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """End the process with exit code 2."""
@@ -37,15 +37,16 @@ def run_flow(
     arguments: Sequence[str] | None = None,
     check: Callable[[dict[str, Any]], None] = lambda _parameters: None,
 ) -> int:
-    """Run a flow with what the command line says, and return the exit code: 1 if it failed, 2 if it was refused.
-
-    What is refused never becomes a run.
+    """Run a flow with options from the command line, and return the exit code.
 
     Args:
-        flow: returns a summary that has a `line`, or a line.
-        program: what is typed to get here.
-        arguments: instead of the process's own.
-        check: raises a ValueError if the parameters, each valid, do not go together.
+        flow: returns a summary with a `line`, or a line.
+        program: the command, for messages.
+        arguments: the process's own by default.
+        check: raises a ValueError if valid parameters contradict each other.
+
+    Returns:
+        1 if the flow failed; 2 if its parameters were refused, before any run.
     """
     parameters = vars(make_parser(flow, program).parse_args(arguments))
     console = Console()
@@ -53,7 +54,7 @@ def run_flow(
         try:
             check(flow.validate_parameters(parameters))
         except (ParameterTypeError, ValueError) as error:
-            print(f"{program}: {describe_refusal(error)}", file=sys.stderr)  # noqa: T201 (a command's answer)
+            print(f"{program}: {describe_refusal(error)}", file=sys.stderr)  # noqa: T201 (a command's output)
             return 2
         try:
             with show_bars(console) if console.is_terminal else nullcontext():
@@ -68,53 +69,53 @@ def run_flow(
 
 
 def describe_refusal(error: Exception) -> str:
-    """Return in one line why parameters are refused: `--region-id: 'Jita' is refused: give …`."""
+    """Return why parameters were refused, in one line: `--region-id: 'Jita' is refused: give …`."""
     refusals = re.findall(r"^ - ([\w.]+): (.*)$", str(error), re.MULTILINE)
     return "; ".join(f"{name_option(name)}: {why}" for name, why in refusals) or str(error)
 
 
 def make_parser(flow: Flow[..., Any], program: str) -> Parser:
-    """Return the parser of a flow's parameters, as its schema has them; their values are the flow's to judge."""
+    """Return a parser for the parameters in a flow's schema; the flow itself validates their values."""
     parser = Parser(program, description=flow.description)
     signature = inspect.signature(flow.fn)
     for name, schema in flow.parameters.properties.items():
         is_required = name in flow.parameters.required
         about: dict[str, Any] = {"required": is_required, "default": schema.get("default")}
-        said = [schema.get("description", ""), "(required)" if is_required else f"(default: {about['default']})"]
+        texts = [schema.get("description", ""), "(required)" if is_required else f"(default: {about['default']})"]
         kind = schema.get("anyOf", [schema])[0]
         if kind.get("type") == "boolean":
             about["action"] = "store_true"
         else:
-            said += [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
+            texts += [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
             if kind.get("type") == "array":
                 about |= {"nargs": "+", "metavar": name_kind(kind["items"])}
             else:
                 about["metavar"] = name_kind(kind)
-        parser.add_argument(name_option(name), help=" ".join(said).replace("%", "%%"), **about)
+        parser.add_argument(name_option(name), help=" ".join(texts).replace("%", "%%"), **about)
     return parser
 
 
 def name_option(parameter: str) -> str:
-    """Return the option of a parameter."""
+    """Return a parameter's option."""
     return f"--{parameter.replace('_', '-')}"
 
 
-def read_allowed(annotation: Any) -> list[str]:  # noqa: ANN401 (whatever a flow declares)
-    """Return what a parameter may be, in words, as its type says; nothing if that does not."""
+def read_allowed(annotation: Any) -> list[str]:  # noqa: ANN401 (any type)
+    """Return the allowed values in a parameter's type, in words; empty if it has none."""
     return [each.allowed for each in getattr(annotation, "__metadata__", ()) if isinstance(each, OrGive)]
 
 
 def name_kind(schema: dict[str, Any]) -> str:
-    """Name what an option takes: its choices, or its type."""
+    """Return the placeholder for an option's value: its choices or its type."""
     return "{" + ",".join(schema["enum"]) + "}" if "enum" in schema else str(schema["type"]).upper()
 
 
 @contextmanager
 def say_reason_once(flow: Flow[..., Any]) -> Iterator[None]:
-    """Keep off the console those lines of Prefect's log that say why this flow failed: the command's last line does."""
+    """Hide the log lines that say why the flow failed: the command's last line says it."""
 
     def is_shown(record: logging.LogRecord) -> bool:
-        if record.name == "prefect.flows":  # which says on many lines what is wrong with parameters
+        if record.name == "prefect.flows":  # logs refused parameters on many lines
             return False
         return not (record.getMessage().startswith(REASON) and getattr(record, "flow_name", "") == flow.name)
 
@@ -129,13 +130,13 @@ def say_reason_once(flow: Flow[..., Any]) -> Iterator[None]:
 
 
 def find_consoles() -> list[logging.Handler]:
-    """Return what writes Prefect's log to the console."""
+    """Return the handlers that write Prefect's log to the console."""
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, PrefectConsoleHandler)]
 
 
 @contextmanager
 def show_bars(console: Console) -> Iterator[None]:
-    """Show the work of each state as a bar, in place of the log's lines, but for warnings."""
+    """Show each state's progress as a bar, and only warnings of the log."""
     for handler in find_consoles():
         handler.setLevel(logging.WARNING)
     with make_bars(console) as bars:

@@ -1,4 +1,4 @@
-"""The flow `market-data`: a region's market orders, as one exact record per item type, in a DynamoDB table."""
+"""The flow `market-data`: stores one exact record per item type of a region's market orders in DynamoDB."""
 
 import sys
 from typing import Any
@@ -62,27 +62,27 @@ def market_data(
     key: KeyChoice = "type",
     markets: Markets = None,
 ) -> Summary:
-    """Bring a table to the newest snapshot of a region's market, and write only what differs.
+    """Update a table to the newest snapshot of a region's market, writing only the differences.
 
     Args:
         region_id: The market region, such as 10000002 for The Forge.
         table_name: The DynamoDB table; {region_id} and {market_id} in it are filled in.
-        order_type: Which orders are aggregated, and so which item types have a record.
-        price: What a record's price is; percentile_5 is the mean of the best 5 % of the volume.
-        detail: compact is price and volume; full and fuzzwork add the maps buy and sell.
-        fetch_concurrency: Pages in flight at once, never exceeded.
+        order_type: The orders to aggregate; item types without any have no record.
+        price: How a record's price is computed; percentile_5 is the mean of the best 5 % of the volume.
+        detail: compact has price and volume; full and fuzzwork add the maps buy and sell.
+        fetch_concurrency: The most pages in flight at once.
         store_concurrency: BatchWriteItem calls in flight at once.
-        force: Run even if the snapshot is stored, accept one that has shrunk, and replace another region's records.
-        key: type has pk, the item type; market_type has pk, the market, and sk, the item type, for many markets.
-        markets: The markets to keep, all in region_id: itself, systems, stations, structures; it alone if not given.
+        force: Store the snapshot even if it is stored already or has shrunk, or the table has another region's records.
+        key: type has the item type as pk; market_type has the market as pk and the item type as sk, for many markets.
+        markets: The markets to store: the region, or systems, stations, structures in it; by default the region alone.
 
     Returns:
-        What the run did, and where the table stands.
+        What the run did, and which snapshot the table has.
 
     Raises:
         ValueError: the markets would share keys, or are not all in the region.
-        EsiError: a page, by its number, could not be had; the table is as it was.
-        TableError: the table, by its name, refused; the next run repairs what is unfinished.
+        EsiError: a page could not be fetched; the table is unchanged.
+        TableError: the table refused; the next run writes the rest.
     """
     places = check_markets(region_id, markets, table_name, key)
     with (
@@ -101,8 +101,8 @@ def market_data(
 
 
 def keep_table(run: Run) -> Summary:
-    """Take a region's or structure's pages through the states, in their order."""
-    for _ in range(MAX_SNAPSHOTS):  # a snapshot that moves on while it is fetched gives way to the next
+    """Run the states in order, for a region or a structure."""
+    for _ in range(MAX_SNAPSHOTS):  # start over if the snapshot moves on during the fetch
         snapshot = get_page_count(run)
         if snapshot.is_stored:
             return run.finish(snapshot)
@@ -120,7 +120,7 @@ def keep_table(run: Run) -> Summary:
 
 
 def check_together(given: dict[str, Any]) -> None:
-    """Raise unless a run's parameters, each valid, go together.
+    """Raise if valid parameters contradict each other.
 
     Raises:
         ValueError: the markets would share keys, or are not all in the region.

@@ -1,8 +1,8 @@
 """When a deployment runs next, and with which parameters.
 
-A schedule fires at a phase of its own, on average half an interval after ESI's data have changed. So each scheduled run
-creates the next one for a few seconds after ESI has something new, and the schedule is the safety net. Both kinds have
-the parameters that their deployment has when they start; parameters given by hand for one run stay that run's.
+A schedule fires half an interval late on average, since it does not know when ESI's data change. So each scheduled run
+creates a follower for a few seconds after ESI's `Expires`, and the schedule is the safety net. Both use their
+deployment's parameters as of their start; custom parameters of a manual run apply to that run only.
 """
 
 import random
@@ -30,22 +30,21 @@ from tasks.reporting.reporter import report_afterwards
 from tasks.reporting.summary import Summary
 
 TAG = "follows-esi"
-AT_EXPIRES = "at-expires"  # of a deployment of the flow universe whose rounds follow each other
-SCHEDULE_LABEL = "market-data.schedule"  # of a run that follows another: the id of their schedule, and its slug
-JITTER_SECONDS = (2.0, 8.0)  # after `Expires`: ESI's makers would rather not see everyone come at once
+AT_EXPIRES = "at-expires"  # tag of a universe deployment whose rounds follow ESI's `Expires`
+SCHEDULE_LABEL = "market-data.schedule"  # of a follower: the id of its schedule, and the slug
+JITTER_SECONDS = (2.0, 8.0)  # after `Expires`, so that clients do not all come at once
 MOMENT = timedelta(seconds=15)
-ATTEMPTS = 10  # of a run that is to follow, for one snapshot: the last may have been cancelled, or have come too early
-MAX_AHEAD = timedelta(minutes=15)  # ESI's data change every five; the schedule does for what changes less often
+ATTEMPTS = 10  # to create a follower for one snapshot: earlier ones may have been cancelled, or ran too early
+MAX_AHEAD = timedelta(minutes=15)  # orders change every five minutes; for rarer changes the schedule suffices
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
-    """Make a flow's scheduled runs use the parameters that their deployment has when they start.
+    """Make a flow's scheduled runs use their deployment's parameters as of their start.
 
-    A run that follows another is cancelled instead if its deployment is no longer scheduled. A retry, which somebody
-    asked for, never is.
+    Cancel a follower if its deployment is no longer scheduled, but never a manual retry.
     """
     body = flow.fn
 
@@ -59,22 +58,22 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
             deployment = read_deployment(flow_run)
         except (PrefectHTTPStatusError, httpx.HTTPError) as error:
             get_run_logger().warning(
-                "the deployment could not be read, so this run keeps the parameters that it was created with: %s: %s",
+                "the deployment could not be read, so this run keeps its parameters: %s: %s",
                 type(error).__name__,
                 error,
             )
             return body(*args, **kwargs)
         schedule = find_schedule(flow_run, deployment.schedules) if deployment else None
         if TAG in flow_run.tags and flow_run.run_count <= 1 and not is_on(deployment, schedule):
-            return cast("R", Cancelled(message="The deployment was deleted or paused, or its schedule switched off."))
+            return cast("R", Cancelled(message="The deployment was deleted or paused, or its schedule deactivated."))
         if deployment is None:
-            get_run_logger().warning("the deployment of this run is gone: it keeps the parameters it was created with")
+            get_run_logger().warning("the deployment of this run was deleted: keeping its parameters")
             return body(*args, **kwargs)
         parameters = deployment.parameters | (schedule.parameters if schedule else {})
         if parameters == flow_run.parameters:
             return body(*args, **kwargs)
-        get_run_logger().info("the deployment was changed after this run was created: using its parameters of now")
-        context.parameters = flow_run.parameters = parameters  # for the hooks, too
+        get_run_logger().info("the deployment has changed since this run was created: using its present parameters")
+        context.parameters = flow_run.parameters = parameters  # for the hooks too
         report_afterwards(record_parameters, flow_run)
         return body(**flow.validate_parameters(parameters))  # type: ignore[call-arg] # ParamSpec knows no names
 
@@ -83,15 +82,15 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
 
 
 def is_scheduled(flow_run: FlowRun) -> bool:
-    """Return whether a run was made by a schedule of its deployment, or follows one that was."""
+    """Return whether a run was created by a schedule, or follows one that was."""
     return bool(flow_run.deployment_id) and (flow_run.auto_scheduled or TAG in flow_run.tags)
 
 
 def read_deployment(flow_run: FlowRun) -> DeploymentResponse | None:
-    """Return the deployment of a run as it is now, None if it was deleted.
+    """Return a run's present deployment, None if it was deleted.
 
     Raises:
-        PrefectHTTPStatusError: the server kept refusing.
+        PrefectHTTPStatusError: the server refused.
         httpx.HTTPError: the server could not be reached.
     """
     assert flow_run.deployment_id
@@ -103,14 +102,13 @@ def read_deployment(flow_run: FlowRun) -> DeploymentResponse | None:
 
 
 def find_schedule(flow_run: FlowRun, schedules: Sequence[DeploymentSchedule]) -> DeploymentSchedule | None:
-    """Return the schedule that made a run, or the one that it follows; None if it is gone.
+    """Return the schedule that created a run or the run it follows, None if it was deleted.
 
-    A redeployment gives schedules new ids. Then it is the one with the same slug, or the one whose own parameters the
-    run has, or the only one.
+    A redeployment gives schedules new ids. Then match by slug, else by parameters, else take the only one.
     """
-    maker = flow_run.created_by
-    made_by = f"{maker.id} {maker.display_value}" if maker and maker.type == "SCHEDULE" else ""
-    schedule_id, _, slug = str(flow_run.labels.get(SCHEDULE_LABEL, made_by)).partition(" ")
+    creator = flow_run.created_by
+    created_by = f"{creator.id} {creator.display_value}" if creator and creator.type == "SCHEDULE" else ""
+    schedule_id, _, slug = str(flow_run.labels.get(SCHEDULE_LABEL, created_by)).partition(" ")
     same_id = [schedule for schedule in schedules if str(schedule.id) == schedule_id]
     same_slug = [schedule for schedule in schedules if slug and schedule.slug == slug]
     fitting = [schedule for schedule in schedules if schedule.parameters.items() <= flow_run.parameters.items()]
@@ -120,40 +118,40 @@ def find_schedule(flow_run: FlowRun, schedules: Sequence[DeploymentSchedule]) ->
 
 
 def is_on(deployment: DeploymentResponse | None, schedule: DeploymentSchedule | None) -> bool:
-    """Return whether a deployment makes runs by a schedule."""
+    """Return whether a deployment's schedule creates runs."""
     return deployment is not None and not deployment.paused and schedule is not None and schedule.active
 
 
 def record_parameters(client: SyncPrefectClient, flow_run: FlowRun) -> None:
-    """Show in Prefect the parameters that a run has now."""
+    """Update a run's parameters in Prefect."""
     client.update_flow_run(flow_run.id, parameters=flow_run.parameters)
 
 
 def schedule_next(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Follow a run that has ended well."""
+    """Create the follower of a completed run."""
     follow_esi(flow_run, read_outcome().summary)
 
 
 def schedule_next_round(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Follow a round of a deployment with the tag `at-expires`, for when the first of its regions has something new."""
+    """Create the follower of a round tagged `at-expires`, for the first `Expires` of its regions."""
     if AT_EXPIRES in flow_run.tags:
         follow_esi(flow_run, read_outcome().summary)
 
 
 def follow_esi(flow_run: FlowRun, summary: Summary) -> None:
-    """Schedule the deployment's next run for when ESI's `Expires` has passed, once however many runs ask for it.
+    """Create a run's follower for shortly after ESI's `Expires`, unless one exists.
 
-    Manual runs, and deployments without an active schedule, are not followed. If it fails, the run's log and the event
-    `market.follow.failed` say so; the deployment then runs next when its schedule says.
+    Manual runs, and deployments without an active schedule, are not followed. A failure is logged and sent as the event
+    `market.follow.failed`; the deployment then next runs on its schedule.
     """
     when = next_start(summary.expires, datetime.now(UTC))
     if when is None or not is_scheduled(flow_run):
         return
     try:
         create_follower(flow_run, summary, when)
-    except Exception as error:  # noqa: BLE001 (whatever it is, this run has ended well)
+    except Exception as error:  # noqa: BLE001 (it must not fail a completed run)
         reason = f"no run could be scheduled for {when:%Y-%m-%d %H:%M:%S} UTC: {type(error).__name__}: {error}"
-        get_run_logger().error("%s; the next run is the one that the deployment's schedule makes", reason)
+        get_run_logger().error("%s; the next run is the deployment's next scheduled one", reason)
         resource = {
             "prefect.resource.id": f"market.region.{summary.region_id}",
             "prefect.resource.name": region_name(summary.region_id),
@@ -162,10 +160,10 @@ def follow_esi(flow_run: FlowRun, summary: Summary) -> None:
 
 
 def create_follower(flow_run: FlowRun, summary: Summary, when: datetime) -> None:
-    """Create the run that follows another, unless there is one already.
+    """Create a run's follower, unless one exists.
 
-    One with the same parameters as of now is enough, whichever run it follows: so chains of runs become one. Two runs
-    that ask at the same time get the same one by its key.
+    Any follower with the present parameters will do, so chains of runs merge. The idempotency key gives two runs that
+    create one at the same time the same follower.
     """
     deployment = read_deployment(flow_run)
     schedule = find_schedule(flow_run, deployment.schedules) if deployment else None
@@ -187,34 +185,34 @@ def create_follower(flow_run: FlowRun, summary: Summary, when: datetime) -> None
                 labels={SCHEDULE_LABEL: f"{schedule.id} {schedule.slug or ''}"},
                 idempotency_key=f"{key}, {attempt}",
             )
-            # A worker takes a run ten seconds ahead: if this one was still going, the other was cancelled by then. Or
-            # this one is that other, and ESI had nothing newer yet.
+            # The key may return a run that was cancelled because this one still held the concurrency slot, or this
+            # run itself, if it found nothing newer.
             if following.id != flow_run.id and not (following.state and following.state.is_final()):
                 return
-    raise RuntimeError(f"{ATTEMPTS} runs have followed this snapshot already")
+    raise RuntimeError(f"this snapshot already has {ATTEMPTS} followers")
 
 
 def read_followers(client: SyncPrefectClient, flow_run: FlowRun, when: datetime) -> list[FlowRun]:
-    """Return the runs of the same deployment that follow another and have not begun, though they will by `when`.
+    """Return the deployment's followers that have not started, but will by `when`.
 
-    One that is later than `MAX_AHEAD` is not waited for: its worker may be gone.
+    Ignore any that are later than `MAX_AHEAD`: their worker may be gone.
     """
     bounds = {"after_": datetime.now(UTC) - MAX_AHEAD, "before_": when + timedelta(seconds=JITTER_SECONDS[1])}
-    wanted = {
+    criteria = {
         "deployment_id": {"any_": [flow_run.deployment_id]},
         "tags": {"all_": [TAG]},
         "state": {"type": {"any_": ["SCHEDULED", "PENDING"]}},
         "expected_start_time": bounds,
         "id": {"not_any_": [flow_run.id]},
     }
-    return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(criteria))
 
 
 def next_start(expires: datetime | None, now: datetime) -> datetime | None:
-    """Return a time shortly after `expires`, never before it; None if that has long passed, or is too far away.
+    """Return a random time shortly after `expires`; None if `expires` is past or too far ahead.
 
-    One that has passed a moment ago has done so while the run ended that found that it had come too early.
-    Each call draws its own, so that regions that change at the same time do not all ask at the same time.
+    It may have passed up to `MOMENT` ago, while a run that came too early was ending. The jitter keeps regions that
+    change together from sending their requests together.
     """
     if expires is None or not now - MOMENT < expires < now + MAX_AHEAD:
         return None

@@ -1,4 +1,4 @@
-"""What the flows' parameters may be; a wrong one is refused before anything is requested, and told what is allowed."""
+"""Types of the flows' parameters; a wrong value is refused before any request, with what is allowed."""
 
 import re
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from tasks.table.requests import check_table_name
 
 @dataclass(frozen=True)
 class OrGive(WrapValidator):
-    """Validates a parameter, and knows in words what it may be."""
+    """A validator that has the allowed values in words."""
 
     allowed: str = ""
 
 
 def or_give(allowed: str) -> OrGive:
-    """Make a refusal name the value and what to give instead: `0 is refused: give 1 to 500`."""
+    """Return a validator whose error names the value and what is allowed: `0 is refused: give 1 to 500`."""
 
     def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
         refusal = PydanticCustomError(
@@ -45,40 +45,40 @@ def or_give(allowed: str) -> OrGive:
 
 
 def fill_in(table_name: str, region_id: int = 10000002, market_id: int = 60003760) -> str:
-    """Return the name of a market's table.
+    """Return the name of a market's table, from a template.
 
     Raises:
-        ValueError: DynamoDB accepts no such name.
+        ValueError: DynamoDB does not accept it.
     """
-    named = table_name.replace("{region_id}", str(region_id)).replace("{market_id}", str(market_id))
-    return check_table_name(named)
+    name = table_name.replace("{region_id}", str(region_id)).replace("{market_id}", str(market_id))
+    return check_table_name(name)
 
 
 def check_template(table_name: str) -> str:
-    """Return a table name that is not filled in yet, unchanged.
+    """Return the template of a table name, unchanged.
 
     Raises:
-        ValueError: filled in, it is no table name.
+        ValueError: filled in, it is not a valid table name.
     """
     fill_in(table_name)
     return table_name
 
 
 def check_markets(region_id: int, markets: list[int] | None, table_name: str, key: str) -> list[Market]:
-    """Return the markets to keep: the region alone if none are given.
+    """Return the markets to store: by default the region alone.
 
     Raises:
-        ValueError: another region is among them, or one twice, or several could not be told apart in one table.
+        ValueError: there is another region, a duplicate, or several whose keys would collide in one table.
     """
     ids = markets or [region_id]
     for market_id in ids:
         if find_market(market_id).kind == "region" and market_id != region_id:
             raise ValueError(
-                f"markets has {market_id}, which is not in region {region_id}: give the region itself, and systems, "
+                f"markets has {market_id}, which is not in region {region_id}: give the region itself, or systems, "
                 "stations or structures in it"
             )
     if len(set(ids)) < len(ids):
-        raise ValueError(f"markets is {ids}: give each once")
+        raise ValueError(f"markets is {ids}: give each market once")
     if len(ids) > 1 and key == "type" and "{market_id}" not in table_name:
         raise ValueError(
             f"table_name {table_name!r} with key 'type' would put {len(ids)} markets into one table, where their item "
@@ -90,10 +90,10 @@ def check_markets(region_id: int, markets: list[int] | None, table_name: str, ke
 def check_tables(
     region_ids: Sequence[int], markets: dict[int, list[int]] | None, table_name: str, key: str
 ) -> dict[int, list[Market]]:
-    """Return the markets to keep of each region.
+    """Return the markets to store of each region.
 
     Raises:
-        ValueError: see `check_markets`; or regions would share a table whose keys do not tell them apart.
+        ValueError: see `check_markets`; or keys of several regions would collide in one table.
     """
     if len(region_ids) > 1 and key == "type" and not re.search(r"\{(region|market)_id\}", table_name):
         raise ValueError(
@@ -102,24 +102,24 @@ def check_tables(
         )
     given = markets or {}
     if missing := [region_id for region_id in given if region_id not in region_ids]:
-        raise ValueError(f"markets has region {missing[0]}, region_ids does not: give both the same regions")
+        raise ValueError(f"markets has region {missing[0]}, but region_ids does not: give both the same regions")
     return {each: check_markets(each, given.get(each), table_name, key) for each in region_ids}
 
 
 def fill_in_structure(table_name: str, structure_id: int = FIRST_STRUCTURE_ID) -> str:
-    """Return the name of a structure's table.
+    """Return the name of a structure's table, from a template.
 
     Raises:
-        ValueError: DynamoDB takes no such name.
+        ValueError: DynamoDB does not accept it.
     """
     return check_table_name(table_name.replace("{structure_id}", str(structure_id)))
 
 
 def check_structure_table(table_name: str) -> str:
-    """Return the name of a structure's table, not yet filled in, back.
+    """Return the template of a structure's table name, unchanged.
 
     Raises:
-        ValueError: filled in, it is no table name.
+        ValueError: filled in, it is not a valid table name.
     """
     fill_in_structure(table_name)
     return table_name
@@ -130,7 +130,7 @@ TableTemplate = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9_.-]|\{region_id\}|\{market_id\})+$"),
     AfterValidator(check_template),
-    or_give("3 to 255 letters, digits and _ . -, {region_id} and {market_id} are filled in"),
+    or_give("3 to 255 letters, digits and _ . -, with {region_id} or {market_id} as placeholders"),
 ]
 Sides = Annotated[OrderType, or_give("sell, buy or all")]
 PriceChoice = Annotated[Price, or_give("min, max, mean, weighted_mean, median or percentile_5")]
@@ -144,10 +144,10 @@ def check_market(market_id: int) -> int:
     """Return a market's id, unchanged.
 
     Raises:
-        ValueError: it is no market's.
+        ValueError: it is not a market's.
     """
     if not is_market(market_id):
-        raise ValueError(f"{market_id} is no market's id")
+        raise ValueError(f"{market_id} is not the id of a market")
     return market_id
 
 
@@ -162,14 +162,14 @@ RegionsMarkets = Annotated[
 RegionIds = Annotated[
     list[Annotated[int, Field(ge=10_000_000, le=19_999_999)]] | None,
     Field(min_length=1),
-    or_give("a list of regions' ids, such as [10000002, 10000043], or nothing for all that have a market"),
+    or_give("a list of regions' ids, such as [10000002, 10000043], or none for all that have a market"),
 ]
-Concurrency = Annotated[int, Field(ge=1, le=113), or_give("1 to 113, the regions at once")]
+Concurrency = Annotated[int, Field(ge=1, le=113), or_give("1 to 113, the regions in progress at once")]
 Shards = Annotated[int, Field(ge=1, le=50), or_give("1 to 50, the runs that share the regions")]
 Force = Annotated[bool, or_give("true or false")]
 TableName = Annotated[str, AfterValidator(check_table_name), or_give("3 to 255 letters, digits and _ . -")]
 KeepDays = Annotated[
-    int | None, Field(ge=1, le=36_500), or_give("1 to 36500, the days after which DynamoDB removes it")
+    int | None, Field(ge=1, le=36_500), or_give("1 to 36500, the days until DynamoDB may remove the item")
 ]
 StructureId = Annotated[
     int, Field(ge=FIRST_STRUCTURE_ID, le=2**63 - 1), or_give("a player structure's id, such as 1035466617946")
@@ -178,8 +178,8 @@ StructureTable = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9_.-]|\{structure_id\})+$"),
     AfterValidator(check_structure_table),
-    or_give("3 to 255 letters, digits and _ . -, {structure_id} is filled in"),
+    or_give("3 to 255 letters, digits and _ . -, with {structure_id} as a placeholder"),
 ]
 BlockName = Annotated[
-    str, Field(pattern=r"^[a-z0-9-]{1,100}$"), or_give("the name of a Secret block: small letters, digits and -")
+    str, Field(pattern=r"^[a-z0-9-]{1,100}$"), or_give("the name of a Secret block: lowercase letters, digits and -")
 ]

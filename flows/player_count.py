@@ -1,4 +1,4 @@
-"""The flow `player_count`: how many players are online, as one item more in a DynamoDB table."""
+"""The flow `player_count`: adds an item with the number of players online to a DynamoDB table."""
 
 import sys
 from datetime import datetime
@@ -15,7 +15,7 @@ from tasks.table.client import Table
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What `GET /status` says, as far as it is stored."""
+    """The stored fields of `GET /status`."""
 
     players: int
     server_version: str
@@ -24,25 +24,25 @@ class Status(msgspec.Struct, frozen=True):
 
 @task(name="Get Status", **RETRIED, **NOT_KEPT)
 def get_status(esi: Esi) -> tuple[Status, datetime]:
-    """Return the server's status, and the time of the answer, UTC."""
+    """Return the server's status, and the time of the response, UTC."""
     return esi.get_json("/status", Status)
 
 
 @as_deployed
 @flow(name="player-count", description="Stores how many players are online.", persist_result=False)
 def player_count(table_name: TableName = "PlayerCount", keep_days: KeepDays = None) -> str:
-    """Store how many players are online, under the time of the answer.
+    """Store how many players are online, under the time of the response.
 
     Args:
         table_name: The DynamoDB table, with partition key pk (S).
-        keep_days: After so many days DynamoDB may remove the item, by its attribute expires_at; for ever if not given.
+        keep_days: Days after which DynamoDB may remove the item, by its attribute expires_at; by default never.
 
     Returns:
         The item's key.
 
     Raises:
-        EsiError: ESI gave no answer; nothing was stored.
-        TableError: the table, by its name, refused.
+        EsiError: no usable response from ESI; nothing was stored.
+        TableError: the table refused.
     """
     with Esi.from_environment(fetch_concurrency=1) as esi, Table(table_name) as table:
         status, answered = get_status(esi)

@@ -1,4 +1,4 @@
-"""The flow `structure-market`: a player structure's market, which ESI shows to characters who may dock there."""
+"""The flow `structure-market`: a player structure's market, which ESI shows only to characters who may dock there."""
 
 import sys
 
@@ -48,25 +48,25 @@ def structure_market(
     force: Force = False,
     credentials: BlockName = "eve-sso",
 ) -> Summary:
-    """Bring a table to the newest snapshot of a structure's market, in the states of the flow market-data.
+    """Update a table to the newest snapshot of a structure's market, with the states of the flow market-data.
 
     Args:
         structure_id: The player structure, such as 1035466617946.
         table_name: The DynamoDB table, with partition key pk (S); {structure_id} in it is filled in.
-        order_type: Which orders are aggregated, and so which item types have a record.
-        price: What a record's price is; percentile_5 is the mean of the best 5 % of the volume.
-        detail: compact is price and volume; full and fuzzwork add the maps buy and sell.
-        fetch_concurrency: Pages in flight at once, never exceeded.
+        order_type: The orders to aggregate; item types without any have no record.
+        price: How a record's price is computed; percentile_5 is the mean of the best 5 % of the volume.
+        detail: compact has price and volume; full and fuzzwork add the maps buy and sell.
+        fetch_concurrency: The most pages in flight at once.
         store_concurrency: BatchWriteItem calls in flight at once.
-        force: Run even if the snapshot is stored, accept one that has shrunk, and replace another market's records.
-        credentials: The Secret block with client_id, refresh_token and perhaps client_secret for EVE SSO.
+        force: Store the snapshot even if it is stored already or has shrunk, or the table has another market's records.
+        credentials: The Secret block with client_id, refresh_token and optionally client_secret for EVE SSO.
 
     Returns:
-        What the run did, and where the table stands; the structure's id is its region_id.
+        What the run did, and which snapshot the table has; region_id is the structure's id.
 
     Raises:
-        EsiError: a page could not be had, or EVE SSO refused; the table is as it was.
-        TableError: the table, by its name, refused; the next run repairs what is unfinished.
+        EsiError: a page could not be fetched, or EVE SSO refused; the table is unchanged.
+        TableError: the table refused; the next run writes the rest.
     """
     market = find_market(structure_id)
     with (

@@ -1,4 +1,4 @@
-"""The flow `universe`: many regions' markets, or all, in one process, or dealt out to several."""
+"""The flow `universe`: many regions' markets, or all, in one process or split among several."""
 
 import sys
 import time
@@ -65,27 +65,27 @@ def universe(
     shards: Shards = 1,
     markets: RegionsMarkets = None,
 ) -> UniverseSummary:
-    """Bring many regions' records to their newest snapshots, the largest region first.
+    """Update many regions' records to their newest snapshots, the largest region first.
 
     Args:
-        region_ids: The regions; those of markets if not given, and without these all that have a market.
+        region_ids: The regions; by default those in markets, or all that have a market.
         table_name: The tables; {region_id} and {market_id} are filled in; without them all markets share one.
-        key: type has pk, the item type; market_type has pk, the market, and sk, the item type, for many markets.
-        order_type: Which orders are aggregated, and so which item types have a record.
-        price: What a record's price is; percentile_5 is the mean of the best 5 % of the volume.
-        detail: compact is price and volume; full and fuzzwork add the maps buy and sell.
-        concurrency: Regions at once, in each shard.
-        fetch_concurrency: Pages in flight at once, of all regions of a shard together.
-        store_concurrency: BatchWriteItem calls in flight at once, of all regions of a shard together.
-        shards: Runs of universe/shard that share the regions; 1 keeps all in this process.
-        markets: For each region the markets in it to keep; the region alone if not given.
+        key: type has the item type as pk; market_type has the market as pk and the item type as sk, for many markets.
+        order_type: The orders to aggregate; item types without any have no record.
+        price: How a record's price is computed; percentile_5 is the mean of the best 5 % of the volume.
+        detail: compact has price and volume; full and fuzzwork add the maps buy and sell.
+        concurrency: Regions in progress at once, per shard.
+        fetch_concurrency: Pages in flight at once, per shard.
+        store_concurrency: BatchWriteItem calls in flight at once, per shard.
+        shards: Runs of universe/shard that share the regions; 1 runs all in this process.
+        markets: The markets to store in each region; by default the region alone.
 
     Returns:
-        What became of each region, and of all together. A region that fails does not keep the others from theirs.
+        The result of each region, and the totals. A failed region does not affect the others.
 
     Raises:
-        ValueError: several regions would share a table whose keys do not tell them apart.
-        RegionError: all of them failed.
+        ValueError: keys of several regions would collide in one table.
+        RegionError: all regions failed.
     """
     started = time.monotonic()
     ids = list_regions(region_ids or (list(markets) if markets else None))
@@ -118,7 +118,7 @@ def universe(
 
 
 def finish(summary: UniverseSummary) -> UniverseSummary:
-    """Report a round, and end its run with the summary's line as its state's message.
+    """Report a round, and return its final state, with the summary's line as the message.
 
     Raises:
         RegionError: all regions failed.
@@ -135,10 +135,10 @@ def finish(summary: UniverseSummary) -> UniverseSummary:
 
 
 def check_together(parameters: dict[str, Any]) -> None:
-    """Raise unless a run's parameters, each valid, go together.
+    """Raise if valid parameters contradict each other.
 
     Raises:
-        ValueError: several regions would share a table whose keys do not tell them apart.
+        ValueError: keys of several regions would collide in one table.
     """
     markets = parameters["markets"]
     ids = list_regions(parameters["region_ids"] or (list(markets) if markets else None))

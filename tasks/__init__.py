@@ -1,12 +1,12 @@
-"""The states of the flows, one a file; those of `market-data` in their order.
+"""The tasks of the flows: one state per file, those of `market-data` in order.
 
-    get_page_count    which snapshot ESI offers, and whether the table has it already
-    build_iterator    page numbers to chunks
-    fetch_pages       a chunk's pages, side by side
-    aggregate         one record per item type
-    store_records     what differs from the table
+    get_page_count    finds the latest snapshot, and whether the table already has it
+    build_iterator    splits page numbers into chunks
+    fetch_pages       downloads a chunk's pages concurrently
+    aggregate         makes one record per item type
+    store_records     writes the differences to the table
 
-`run_region` and `store_item` belong to other flows; `retries` says which failures Prefect retries. The packages below
-know nothing of states, and each only of those after it: `reporting` (what a person sees), `table` (the DynamoDB
-client), `orders` (arithmetic), `esi` (the HTTP client), `catalogue` (names) and `network`.
+Other flows use `keep_region` and `run_shard` (universe) and `store_item` (player-count). All share `run`, what a run
+passes between its states, and `retries`. Packages import only those to their right: `reporting`, `table` (DynamoDB),
+`orders` (arithmetic), `esi` (HTTP), `catalogue` (names), `network`.
 """

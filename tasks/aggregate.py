@@ -1,4 +1,4 @@
-"""Aggregate: one record per item type, from all orders of one snapshot."""
+"""Aggregate: one record per item type, from a snapshot's orders."""
 
 import importlib
 import threading
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @task(name="Aggregate", task_run_name="Aggregate", **NOT_KEPT)
 def aggregate(pages: "list[Orders]", snapshot: Snapshot, run: Run) -> list[Book]:
-    """Return for each pending market one record per item type; it uses the pages up, as `merge_pages` does."""
+    """Return each pending market's records, one per item type; the pages are emptied, see `merge_pages`."""
     run.report.begin("Aggregate")
     markets = [target.market for target in run.list_pending(snapshot)]
     books = make_books(pages, markets, run.source, run.parameters)
@@ -30,15 +30,15 @@ def aggregate(pages: "list[Orders]", snapshot: Snapshot, run: Run) -> list[Book]
 
 
 def make_books(pages: "list[Orders]", markets: Sequence[Market], source: Market, parameters: Parameters) -> list[Book]:
-    """Return for each market one record per item type, and its number of orders on both sides.
+    """Return each market's records, one per item type, and its number of orders on both sides.
 
     Args:
-        pages: of the source, whole; it uses them up.
-        markets: the source itself, or places in it, of which the orders then say the place.
-        source: the region or structure whose pages they are.
-        parameters: what the records are made with.
+        pages: all of the source's; they are emptied.
+        markets: the source itself, or places in it if the pages have `PLACES`.
+        source: the region or structure that the pages are from.
+        parameters: of the records.
     """
-    # Not above: pandas takes half a second to import, and most runs find nothing to aggregate.
+    # pandas takes half a second to import, and most runs have nothing to aggregate.
     from tasks.orders.aggregation import aggregate_orders, select_place  # noqa: PLC0415
     from tasks.orders.merge import merge_pages  # noqa: PLC0415
 
@@ -53,5 +53,5 @@ def make_books(pages: "list[Orders]", markets: Sequence[Market], source: Market,
 
 
 def import_early() -> None:
-    """Import what `make_book` needs while pages are on their way."""
+    """Import what `make_books` needs while pages are in flight."""
     threading.Thread(target=importlib.import_module, args=["tasks.orders.aggregation"], daemon=True).start()

@@ -1,4 +1,4 @@
-"""Fetch Pages: a chunk's pages, downloaded side by side, decoded straight into the columns that count."""
+"""Fetch Pages: downloads a chunk's pages concurrently, and decodes them straight into columns."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
@@ -22,30 +22,30 @@ MAX_SNAPSHOTS = 3
 
 
 class SnapshotMovedOn(Exception):  # noqa: N818 (no error: the run starts over)
-    """A page belongs to a newer snapshot than the one that is being fetched."""
+    """A page belongs to a newer snapshot than the one being fetched."""
 
 
 @task(name="Fetch Pages", task_run_name="Fetch Pages {chunk}", **RETRIED, **keep_pages())
 def fetch_pages(chunk: Chunk, snapshot: Snapshot, run: Run) -> "Orders":
-    """Return a chunk's orders; nothing, in a state named `MovedOn`, if the snapshot has moved on."""
+    """Return a chunk's orders, or None in a state named `MovedOn` if the snapshot has moved on."""
     run.report.begin("Fetch Pages", snapshot.pages, "pages")
     try:
         orders = fetch_chunk(chunk, snapshot, run)
-    except SnapshotMovedOn as news:
+    except SnapshotMovedOn as moved_on:
         if transaction := get_transaction():
-            transaction.write_on_commit = False  # there is nothing to keep
-        return cast("Orders", Completed(name="MovedOn", message=str(news)))  # which Prefect unwraps to None
+            transaction.write_on_commit = False  # there are no pages to keep
+        return cast("Orders", Completed(name="MovedOn", message=str(moved_on)))  # which Prefect unwraps to None
     get_run_logger().debug("pages %s: %d orders", chunk, len(orders["order_id"]))
     return orders
 
 
 def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run) -> "Orders":
-    """Return a chunk's orders; keep the pages that came even if another fails.
+    """Return a chunk's orders; keep fetched pages for a retry.
 
     Raises:
         SnapshotMovedOn: a page belongs to a newer snapshot.
-        RefusedError: a page was refused for good.
-        TransientError: a page failed this time.
+        RefusedError: a page was refused.
+        TransientError: a page failed, and may succeed on a retry.
     """
     from tasks.orders.columns import join_pages  # noqa: PLC0415 (numpy, see `import_early`)
 
@@ -63,12 +63,12 @@ def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run) -> "Orders":
 
 
 def fetch_page(page: int, snapshot: Snapshot, run: Run) -> "Orders":
-    """Download one page of a snapshot and return its orders, as `decode_orders` does.
+    """Download one page of a snapshot and return its orders; see `decode_orders`.
 
     Raises:
         SnapshotMovedOn: the page, or a market with fewer pages, belongs to a newer snapshot.
-        RefusedError: the answer is wrong and will stay so.
-        TransientError: the answer may be right next time.
+        RefusedError: the response is invalid, and a retry would be too.
+        TransientError: a retry may succeed.
     """
     from tasks.orders.columns import decode_orders  # noqa: PLC0415 (numpy, see `import_early`)
 
@@ -90,11 +90,11 @@ def fetch_page(page: int, snapshot: Snapshot, run: Run) -> "Orders":
 
 
 def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
-    """Raise unless an answer belongs to `snapshot`.
+    """Raise unless a response belongs to `snapshot`.
 
     Raises:
         SnapshotMovedOn: it is newer, or has another number of pages.
-        TransientError: it is older, from a cache that has not caught up.
+        TransientError: it is older: a cache has not caught up.
     """
     if answer.last_modified < snapshot.last_modified:
         raise TransientError(
@@ -109,13 +109,13 @@ def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:
 
 
 def is_whole(chunks: Sequence["Orders | None"]) -> bool:
-    """Return whether all chunks are there; one that found the snapshot to have moved on is None."""
+    """Return whether no chunk is None, so that all are of one snapshot."""
     return all(orders is not None for orders in chunks)
 
 
 def moved_on_again() -> TransientError:
-    """Return the error of a run whose snapshots all moved on before their last page was there."""
+    """Return the error for a run whose snapshots all moved on while their pages were fetched."""
     return TransientError(
-        f"{MAX_SNAPSHOTS} snapshots moved on while their pages were fetched, as the task runs in state MovedOn say: "
-        "nothing was stored, the next run tries again; if it happens again, raise fetch_concurrency"
+        f"{MAX_SNAPSHOTS} snapshots moved on while their pages were fetched (see the task runs in state MovedOn): "
+        "nothing was stored, the next run tries again; if this goes on, raise fetch_concurrency"
     )

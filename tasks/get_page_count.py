@@ -1,4 +1,4 @@
-"""Get Page Count: which snapshot ESI offers, of how many pages, and whether the table has it already."""
+"""Get Page Count: finds the latest snapshot, its number of pages, and whether the table already has it."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,33 +18,33 @@ from tasks.table.errors import KeySchemaError, MissingTableError
 from tasks.table.requests import Item
 from tasks.table.snapshot import UNKNOWN, Snapshot, TableSnapshot, is_fresh, is_newer, made_alike, parse_snapshot
 
-PAGE_SECONDS = 0.2  # from request to answer; fetch_concurrency pages come at once
+PAGE_SECONDS = 0.2  # from request to response; fetch_concurrency pages are in flight at once
 MAX_WAIT_SECONDS = 60.0
 
 
 @task(name="Get Page Count", task_run_name="Get Page Count", **RETRIED, **NOT_KEPT)
 def get_page_count(run: Run) -> Snapshot:
-    """Return the snapshot on offer, by one GetItem and one HEAD; no HEAD before the stored snapshot's `Expires`."""
+    """Return the latest snapshot, by one GetItem and one HEAD; no HEAD before the stored snapshot's `Expires`."""
     run.report.begin("Get Page Count")
     snapshot = find_snapshot(run)
     run.report.tag(snapshot.region_id, snapshot.last_modified)
     if snapshot.is_stored:
         forget_pages()
     elif kept := kept_snapshots():
-        news = "still on offer: its pages are not fetched again" if str(snapshot) in kept else "gone: starting over"
-        run.log.info("an earlier attempt has kept pages of %s, which is %s", ", ".join(kept), news)
+        state = "still the latest: its pages are not fetched again" if str(snapshot) in kept else "gone: starting over"
+        run.log.info("an earlier attempt kept pages of %s, which is %s", ", ".join(kept), state)
     return snapshot
 
 
 def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType({})) -> Snapshot:
-    """Return the snapshot on offer, and of which markets the table does not have it yet.
+    """Return the latest snapshot, and the markets for which the table does not have it yet.
 
     Args:
-        run: whose pages, into which markets' records.
-        known: items `#snapshot` that have been read just now, by market.
+        run: the source and its markets.
+        known: `#snapshot` items that were read just now, by market.
 
     Raises:
-        EsiError: ESI does not say.
+        EsiError: no usable response from ESI.
         TableError: the table cannot be read, or is another market's.
     """
     items = {each.market.id: read_item(each.table, known) for each in run.targets}
@@ -53,15 +53,15 @@ def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType(
         for target in run.targets
         if (found := parse_snapshot(items[target.market.id], target.table.name, target.market, force=run.force))
     }
-    ours = {} if run.force else {each: found for each, found in stored.items() if made_alike(found, run.parameters)}
-    is_whole = len(ours) == len(run.targets)
-    if is_whole and all(is_fresh(found, datetime.now(UTC)) for found in ours.values()):
-        first = min(ours.values(), key=lambda found: found.expires)
-        run.log.info("not modified: ESI has nothing newer than %s before %s", first.last_modified, first.expires)
+    usable = {} if run.force else {each: found for each, found in stored.items() if made_alike(found, run.parameters)}
+    is_whole = len(usable) == len(run.targets)
+    if is_whole and all(is_fresh(found, datetime.now(UTC)) for found in usable.values()):
+        first = min(usable.values(), key=lambda found: found.expires)
+        run.log.info("not modified: ESI has no newer snapshot than %s before %s", first.last_modified, first.expires)
         return as_stored(run.source.id, stored, first.expires)
     answer = ask(run)
     held = [
-        each for each, found in ours.items() if found.last_modified == answer.last_modified or is_newer(found, answer)
+        each for each, found in usable.items() if found.last_modified == answer.last_modified or is_newer(found, answer)
     ]
     pending = [target.market.id for target in run.targets if target.market.id not in held]
     if not pending:
@@ -72,7 +72,7 @@ def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType(
             check_not_older(answer, stored[market_id], find_market(market_id))
     if wait_seconds := seconds_to_wait(answer, run.esi.fetch_concurrency):
         run.log.info(
-            "the snapshot of %s ends too soon: waiting %.0f s for the next", answer.last_modified, wait_seconds
+            "the snapshot of %s expires too soon: waiting %.0f s for the next one", answer.last_modified, wait_seconds
         )
         run.esi.waits.sleep(wait_seconds)
         answer = ask(run)
@@ -87,12 +87,12 @@ def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType(
 
 
 def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
-    """Return the item `#snapshot`, None if the table has none; a missing table on this machine is created.
+    """Return the item `#snapshot`, None if the table has none; create a missing table on this machine.
 
     Raises:
-        MissingTableError: there is no such table, and it is not to be on this machine.
+        MissingTableError: there is no such table, and the store is not on this machine.
         TransientTableError: it is being created.
-        KeySchemaError: the table has other keys than the parameter `key` asks for.
+        KeySchemaError: the table's key schema does not match the parameter `key`.
         TableError: see `tasks.table.client`.
     """
     if table.market_id and table.market_id in known:
@@ -107,10 +107,10 @@ def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
 
 
 def ask(run: Run) -> Answer:
-    """Ask ESI for the snapshot on offer.
+    """Ask ESI for the latest snapshot.
 
     Raises:
-        RefusedError: there is no such market, or ESI refuses for good.
+        RefusedError: there is no such market, or ESI refused.
         TransientError: see `tasks.esi.client`.
     """
     try:
@@ -120,30 +120,30 @@ def ask(run: Run) -> Answer:
 
 
 def check_not_older(answer: Answer, stored: TableSnapshot, market: Market) -> None:
-    """Raise if ESI offers a snapshot that is older than the one that the table holds, or is being brought to.
+    """Raise if ESI's snapshot is older than the one that the table has, or is being updated to.
 
     Raises:
-        TransientError: it does; a cache has not caught up.
+        TransientError: it is: a cache has not caught up.
     """
     if is_newer(stored, answer):
         raise TransientError(
             f"{market}: ESI offers the snapshot of {answer.last_modified}, older than the table's of "
-            f"{stored.last_modified}; run with force if the table is to go back"
+            f"{stored.last_modified}; to store it anyway, run with force"
         )
 
 
 def seconds_to_wait(answer: Answer, fetch_concurrency: int) -> float:
-    """Return how long to wait for the next snapshot; 0 if this one lasts until its pages are here, or over a minute.
+    """Return how long to wait for the next snapshot: 0 if this one lasts for the fetch, or the wait exceeds a minute.
 
-    ESI asks for it: pages fetched across a change are of two snapshots, and all for nothing.
+    Pages fetched across a change are of two snapshots, and useless.
     """
     fetch_seconds = answer.pages * PAGE_SECONDS / fetch_concurrency
-    wait_seconds = answer.fresh_seconds + 1  # its dates are whole seconds
+    wait_seconds = answer.fresh_seconds + 1  # ESI's dates are in whole seconds
     return wait_seconds if 0 < answer.fresh_seconds < fetch_seconds and wait_seconds <= MAX_WAIT_SECONDS else 0.0
 
 
 def offered(answer: Answer, region_id: int, stored: dict[int, TableSnapshot], pending: list[int]) -> Snapshot:
-    """Return the snapshot that ESI offers, for the table to be brought to."""
+    """Return the snapshot in a response of ESI's."""
     return Snapshot(
         region_id=region_id,
         last_modified=answer.last_modified,
@@ -157,13 +157,13 @@ def offered(answer: Answer, region_id: int, stored: dict[int, TableSnapshot], pe
 
 
 def valid_until(answer: Answer) -> datetime:
-    """Return when ESI's answer expires, by this machine's clock; `UNKNOWN` if that is not said, or cannot be."""
+    """Return when a response expires, by this machine's clock; `UNKNOWN` if `Expires` is missing or implausible."""
     fresh = timedelta(seconds=answer.fresh_seconds)
     return datetime.now(UTC) + fresh if fresh and fresh <= MAX_AHEAD else UNKNOWN
 
 
 def as_stored(region_id: int, stored: dict[int, TableSnapshot], expires: datetime) -> Snapshot:
-    """Return the snapshot that the table holds already; the newest, if markets have several."""
+    """Return the snapshot that the table already has; the newest, if markets have different ones."""
     newest = max(stored.values(), key=lambda found: found.last_modified)
     return Snapshot(
         region_id=region_id,

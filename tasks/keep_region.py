@@ -1,4 +1,4 @@
-"""Keep Region: one region's market, through the plain functions of the states, in a round of many regions."""
+"""Keep Region: takes one region of a round through the plain functions of the states, in one task run."""
 
 import threading
 import time
@@ -34,27 +34,27 @@ KEPT_BY = "universe"
 
 
 class Region:
-    """A region in a round, and what its attempts have got so far: a retry goes on from there.
+    """A region in a round, and the progress of its attempts: a retry resumes there.
 
-    It belongs to the thread of its task run.
+    Not thread-safe.
 
     Args:
-        region_id: whose pages are fetched.
-        tables: its markets, and the name of each one's table.
+        region_id: the region to fetch.
+        tables: the table's name of each of its markets.
         key: how the tables are keyed.
         parameters: of the records.
-        esi: of the round.
+        esi: the round's client.
     """
 
     def __init__(self, region_id: int, tables: dict[Market, str], key: Key, parameters: Parameters, esi: Esi) -> None:
         self.region_id = region_id
-        self.known: dict[int, Item | None] = {}  # `#snapshot` by market, as the round has read it
+        self.known: dict[int, Item | None] = {}  # `#snapshot` by market, as read for the whole round
         self._tables = tables
         self._key = key
         self._parameters = parameters
         self._all_esi = esi
         self._esi: Esi | None = None
-        self._failures: dict[int, Counter[str]] = defaultdict(Counter)  # of the tables, in all attempts
+        self._failures: dict[int, Counter[str]] = defaultdict(Counter)  # by market, of all attempts
         self._snapshot = ""
         self._chunk: Chunk | None = None
         self._books: list[Book] = []
@@ -63,15 +63,15 @@ class Region:
         return str(self.region_id)
 
     def open_tables(self, connection: Connection) -> list[tuple[Market, Table]]:
-        """Return the markets and their tables, as one attempt uses them."""
+        """Return the markets with a table client each, for one attempt."""
         return [(market, Table(name, connection, market.id, self._key)) for market, name in self._tables.items()]
 
     def keep(self, connection: Connection) -> Summary:
-        """Bring the markets to the newest snapshot.
+        """Update the markets to the latest snapshot.
 
         Raises:
-            EsiError: a page could not be had; the table is as it was.
-            TableError: the table refused; the next attempt or run repairs what is unfinished.
+            EsiError: a page could not be fetched; the table is unchanged.
+            TableError: the table refused; the next attempt or run writes the rest.
         """
         self._esi = self._esi or self._all_esi.share()
         with open_targets(self.open_tables(connection)) as targets:
@@ -106,11 +106,11 @@ class Region:
 
         Raises:
             SnapshotMovedOn: a page belongs to a newer snapshot.
-            EsiError: a page could not be had.
+            EsiError: a page could not be fetched.
         """
-        named = f"{snapshot} {snapshot.pending}"
-        if self._snapshot != named:
-            self._snapshot, self._chunk, self._books = named, make_chunk(1, snapshot.pages), []
+        name = f"{snapshot} {snapshot.pending}"
+        if self._snapshot != name:
+            self._snapshot, self._chunk, self._books = name, make_chunk(1, snapshot.pages), []
         if not self._books:
             assert self._chunk
             run.report.begin("Fetch Pages")
@@ -123,28 +123,28 @@ class Region:
 
 @task(name="Keep Region", task_run_name="Keep Region {region}", **RETRIED, **NOT_KEPT)
 def keep_region(region: Region, connection: Connection) -> Summary:
-    """Bring one region's table to its newest snapshot."""
+    """Update one region's tables to its latest snapshot."""
     return complete(region.keep(connection))
 
 
 def keep_regions(
     regions: Sequence[Region], connection: Connection, concurrency: int, report: Reporter
 ) -> list[RegionResult]:
-    """Keep regions in their order, `concurrency` at once, and return what became of each."""
+    """Update regions in order, `concurrency` at once, and return each one's result."""
     report.begin("Keep Region", len(regions), "regions")
     tables = [(region, table) for region in regions for _market, table in region.open_tables(connection)]
     for (region, table), found in zip(tables, read_snapshots([table for _region, table in tables]), strict=True):
         if found and table.market_id:
             region.known[table.market_id] = found[0]
-    room = threading.Semaphore(concurrency)
+    free = threading.Semaphore(concurrency)
     futures: dict[int, PrefectFuture[Summary]] = {}
 
     def end(_future: PrefectFuture[Summary]) -> None:
         report.count(1)
-        room.release()
+        free.release()
 
     for region in regions:
-        room.acquire()
+        free.acquire()
         future = keep_region.submit(region, connection)
         future.add_done_callback(end)
         futures[region.region_id] = future
@@ -152,5 +152,5 @@ def keep_regions(
 
 
 def end_region(summary: Summary, _changes: list[Changes]) -> None:
-    """Send what became of a region as an event; the round's summary has the rest."""
+    """Send a region's summary as an event; the round's summary has the rest."""
     send_outcome(summary, KEPT_BY)

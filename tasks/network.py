@@ -1,4 +1,4 @@
-"""How long a run has waited, each second once, however many of its threads wait at the same time."""
+"""Timeouts, certificates, URLs, and the time that a run spends waiting."""
 
 import ipaddress
 import ssl
@@ -9,27 +9,27 @@ import httpx
 
 
 class Waits:
-    """Spans of waiting time."""
+    """A run's waits; overlapping ones count once."""
 
     def __init__(self) -> None:
         self._spans: list[tuple[float, float]] = []  # monotonic times
 
     def sleep(self, seconds: float) -> None:
-        """Waits."""
-        begun = time.monotonic()
+        """Wait."""
+        started = time.monotonic()
         time.sleep(seconds)
-        self.add(begun)
+        self.add(started)
 
-    def add(self, begun: float) -> None:
-        """Add the time from `begun`, by the monotonic clock, until now."""
-        self._spans.append((begun, time.monotonic()))
+    def add(self, started: float) -> None:
+        """Add the time from `started`, monotonic time, until now."""
+        self._spans.append((started, time.monotonic()))
 
     @property
     def seconds(self) -> float:
-        """The length of all spans together, where they overlap counted once."""
+        """The total waiting time."""
         total, covered = 0.0, float("-inf")
-        for begun, ended in sorted(self._spans):
-            total += max(0.0, ended - max(begun, covered))
+        for started, ended in sorted(self._spans):
+            total += max(0.0, ended - max(started, covered))
             covered = max(covered, ended)
         return total
 
@@ -39,18 +39,18 @@ TIMEOUT = httpx.Timeout(connect=5.0, read=10.0, write=5.0, pool=None)
 
 @cache
 def trusted() -> ssl.SSLContext:
-    """Return httpx's own choice of certificates, read once a process: it takes as long as a small region's pages."""
+    """Return httpx's default certificates, read once per process: it takes as long as a small region's pages."""
     return httpx.create_ssl_context()
 
 
 def check_url(url: str, name: str, example: str) -> str:
-    """Return the `url` of a setting without blanks around it and without its last slash.
+    """Return a setting's `url` without surrounding whitespace and trailing slash.
 
     Raises:
-        ValueError: it is no http(s) address, or plain http to another machine, or has a user, a query or a fragment.
+        ValueError: it is not an http(s) URL, is plain http to another machine, or has a user, a query or a fragment.
     """
     if "@" in url:
-        raise ValueError(f"{name} has a user name or password in it, which would show in messages: give it without")
+        raise ValueError(f"{name} has a user name or password in it, which messages would show: give it without")
     try:
         parts = httpx.URL(url.strip())
     except httpx.InvalidURL as error:

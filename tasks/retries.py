@@ -1,4 +1,4 @@
-"""How states are retried: which failures, after which waits, and what an attempt leaves to the next."""
+"""Retries of states: of which failures, after how long, and what an attempt keeps for the next."""
 
 import shutil
 import time
@@ -30,11 +30,11 @@ R = TypeVar("R")
 
 
 def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Tell Prefect to retry what may pass by itself, and nothing else."""
+    """Retry only failures that may pass by themselves."""
     return isinstance(state.data, MAY_PASS)
 
 
-# The options of a task that uses a client. Its result stays in the process.
+# Options of tasks: retries for those that use a client, and results that stay in the process.
 RETRIED: dict[str, Any] = {
     "retries": RETRIES,
     "retry_delay_seconds": RETRY_DELAY_SECONDS,
@@ -43,13 +43,13 @@ RETRIED: dict[str, Any] = {
 }
 NOT_KEPT: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
-say_once()  # here, since every flow's states come by this file
+say_once()  # here, because every task imports this file
 
 
 class Work(Generic[T, R]):
-    """What one mapped task run has to do, item by item, side by side. A retry does only what is left.
+    """The items that one mapped task run processes concurrently. A retry does only those that are left.
 
-    It belongs to the thread of its task run: the threads that do the work return their results and never touch it.
+    Not thread-safe: worker threads return results, and never touch it.
     """
 
     def __init__(self, name: str, items: Iterable[T]) -> None:
@@ -63,19 +63,19 @@ class Work(Generic[T, R]):
 
     @property
     def left(self) -> list[T]:
-        """The items that are not done, in order."""
+        """The items left to do, in order."""
         return list(self._left.values())
 
     def do(self, function: Callable[[T], R], submit: Callable[..., Future[R]], waits: Waits) -> list[R]:
-        """Call `function` for each item that is left, and return all items' results, in order.
+        """Call `function` for each item left, and return all items' results, in order.
 
         Args:
-            function: does one item.
+            function: processes one item.
             submit: runs it on another thread.
-            waits: the time since a failed attempt is added to them.
+            waits: where to add the time since a failed attempt.
 
         Raises:
-            Exception: a failure that cannot pass, at once; or, when all others are done, the first that may.
+            Exception: a permanent failure at once; or, once all items are tried, the first transient one.
         """
         if self._failed_at:
             waits.add(self._failed_at)
@@ -94,18 +94,18 @@ class Work(Generic[T, R]):
         if failures:
             self._failed_at = time.monotonic()
             raise failures[0]
-        results, self._results = self._results, {}  # not held here any longer: they are large
+        results, self._results = self._results, {}  # free the results: they are large
         return [results[number] for number in sorted(results)]
 
 
-KEEP_SECONDS = 86_400.0  # a run that nobody has retried by then is not retried any more
+KEEP_SECONDS = 86_400.0  # failed runs are rarely retried later
 FOLDER = "market-data"
-OF = "-of-"  # between a snapshot's name and its market, which a retry may find changed
+OF = "-of-"  # between a snapshot's name and its region, which may differ at a retry
 PACKED = CompressedSerializer(serializer=PickleSerializer(), compressionlib="zlib")
 
 
 def keep_pages() -> dict[str, Any]:
-    """Return the options that make a task keep what it fetches, or not to, as Prefect's settings say."""
+    """Return the options that make a task persist what it fetches, if Prefect's settings say so."""
     if not get_current_settings().results.persist_by_default:
         return {"cache_policy": NO_CACHE, "persist_result": False}
     key = f"{{flow_run.id}}/{{parameters[snapshot]}}{OF}{{parameters[snapshot].region_id}}/{{parameters[chunk]}}"
@@ -118,12 +118,12 @@ def keep_pages() -> dict[str, Any]:
 
 
 def kept_snapshots() -> list[str]:
-    """Return the names of the snapshots of which an earlier attempt of this flow run has kept pages."""
+    """Return the names of the snapshots whose pages an earlier attempt of this flow run kept."""
     return sorted(folder.name.partition(OF)[0] for folder in (find_folder() / str(flow_run.id)).glob("*"))
 
 
 def forget_pages() -> None:
-    """Remove what this flow run has kept, and Prefect's records of errors, which nobody reads."""
+    """Remove this flow run's kept pages, and Prefect's unused records of errors."""
     shutil.rmtree(find_folder() / str(flow_run.id), ignore_errors=True)
     for file in find_folder().glob("*"):
         with suppress(OSError):
@@ -132,13 +132,13 @@ def forget_pages() -> None:
 
 
 def forget_old_pages() -> None:
-    """Remove what runs have left for longer than a day."""
+    """Remove pages kept for longer than a day."""
     for path in find_folder().glob("*"):
-        with suppress(OSError):  # another run may have been quicker
+        with suppress(OSError):  # another run may have come first
             if path.stat().st_mtime < time.time() - KEEP_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def find_folder() -> Path:
-    """Return the folder of all kept pages."""
+    """Return the folder of all runs' kept pages."""
     return (get_current_settings().results.local_storage_path / FOLDER).expanduser()

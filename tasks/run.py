@@ -1,4 +1,4 @@
-"""What one run carries through its states."""
+"""What one run passes between its states."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,51 +23,51 @@ from tasks.table.snapshot import Parameters, Snapshot
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One market of a run, and where its records go."""
+    """A market of a run, and its lease on the table."""
 
     market: Market
-    lease: Lease  # on the market in its table
+    lease: Lease  # on the market's part of the table
 
     @property
     def table(self) -> Table:
-        """The table, as far as it is the market's."""
+        """The market's table client."""
         return self.lease.table
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One run: whose pages, with what, into which markets' records."""
+    """One run: its source, markets, parameters and clients."""
 
     source: Market  # the region or structure whose pages are fetched
-    targets: Sequence[Target]  # the markets whose orders are on them, ascending by id
-    parameters: Parameters  # what the records are made with
+    targets: Sequence[Target]  # the markets to update, ascending by id
+    parameters: Parameters  # of the records
     esi: Esi
     report: Timing
-    force: bool  # run even if the snapshot is stored, and accept one that has shrunk
+    force: bool  # store the snapshot even if it is stored already, older or shrunk
     started: float  # monotonic time
-    end: Callable[[Summary, list[Changes]], None]  # is given what the run has done
-    get_logger: Callable[[], Logger | LoggerAdapter[Any]] = get_run_logger  # of the state that calls it
+    end: Callable[[Summary, list[Changes]], None]  # called with the run's summary and changes
+    get_logger: Callable[[], Logger | LoggerAdapter[Any]] = get_run_logger  # the logger of the calling state
 
     @property
     def log(self) -> "Logger | LoggerAdapter[Any]":
-        """The log of the state that is under way."""
+        """The current state's logger."""
         return self.get_logger()
 
     @property
     def has_places(self) -> bool:
-        """Whether orders have to say where they are: for a market that is not the source itself."""
+        """Whether orders need `PLACES`: some market is not the source itself."""
         return any(target.market != self.source for target in self.targets)
 
     def list_pending(self, snapshot: Snapshot) -> list[Target]:
-        """Return the targets whose records are not of the snapshot yet."""
+        """Return the targets that do not have the snapshot yet."""
         return [target for target in self.targets if target.market.id in snapshot.pending]
 
     def finish(self, snapshot: Snapshot, books: Sequence[Book] = (), changes: Sequence[Changes] = ()) -> Summary:
         """End the run, and return its summary.
 
         Args:
-            snapshot: that the table holds now.
-            books: of the pending targets; none if the table had the snapshot already.
-            changes: of the same.
+            snapshot: that the table has now.
+            books: of the pending targets; empty if the table already had the snapshot.
+            changes: of the pending targets.
         """
         self.report.end()
         seconds = time.monotonic() - self.started
@@ -89,7 +89,7 @@ class Run(msgspec.Struct, frozen=True):
 def open_targets(tables: Sequence[tuple[Market, Table]]) -> Iterator[list[Target]]:
     """Open leases on markets, until the block ends.
 
-    They are taken in the order of the ids, so that no two runs wait for each other.
+    They are taken in the order of the ids, so that no two runs deadlock.
     """
     with ExitStack() as stack:
         ascending = sorted(tables, key=lambda pair: pair[0].id)
@@ -101,7 +101,7 @@ def open_targets(tables: Sequence[tuple[Market, Table]]) -> Iterator[list[Target
 def open_run(
     source: Market, tables: Sequence[tuple[Market, Table]], parameters: Parameters, esi: Esi, *, force: bool
 ) -> Iterator[Run]:
-    """Open a flow run's report and its leases, until the block ends."""
+    """Open a flow run's reporter and leases, until the block ends."""
     forget_old_pages()
     with Reporter() as report, open_targets(tables) as targets:
         report.rename(name_run())

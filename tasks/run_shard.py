@@ -1,4 +1,4 @@
-"""Run Shard: a share of the regions, kept by a run of its own, which any worker takes."""
+"""Run Shard: updates a share of the regions in a flow run of its own, on any worker."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ from tasks.reporting.universe_summary import RegionResult, UniverseSummary, fail
 from tasks.retries import NOT_KEPT, RETRIED
 
 DEPLOYMENT = "universe/shard"
-SHARD_TAG = "shard"  # of its runs
-RESULT = "universe-shard"  # the type of the artifact that hands a shard's summary to the run that started it
+SHARD_TAG = "shard"  # of the deployment's runs
+RESULT = "universe-shard"  # type of the artifact with a shard's summary, for the run that started it
 POLL_SECONDS = 2.0
-SHARD_SECONDS = 2400.0  # a region's requests end after 1,200 s, and so long it may wait for a worker
+SHARD_SECONDS = 2400.0  # 1,200 s for requests to ESI, and as long to wait for a worker
 
 
 def is_server_trouble(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Tell Prefect to retry when its own server could not be reached; the shard's run goes on meanwhile."""
+    """Retry when Prefect's server could not be reached; the shard's run goes on meanwhile."""
     return isinstance(state.data, httpx.TransportError | PrefectHTTPStatusError)
 
 
@@ -38,7 +38,7 @@ def is_server_trouble(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
     **RETRIED | NOT_KEPT | {"retry_condition_fn": is_server_trouble},
 )
 def run_shard(number: int, region_ids: list[int], parameters: dict[str, Any], report: Reporter) -> list[RegionResult]:
-    """Return what became of a share of the regions: all of them failed if their run did."""
+    """Return the results of a share of the regions; all failed if their run did."""
     markets = {each: own for each, own in (parameters.get("markets") or {}).items() if int(each) in region_ids}
     run = start_shard(number, parameters | {"region_ids": region_ids, "markets": markets or None, "shards": 1})
     report.count(len(region_ids))
@@ -46,14 +46,14 @@ def run_shard(number: int, region_ids: list[int], parameters: dict[str, Any], re
 
 
 def run_shards(shares: list[list[int]], parameters: dict[str, Any], report: Reporter) -> list[RegionResult]:
-    """Run each share of the regions by a run of the deployment, all at once, and return every region's result."""
+    """Run the deployment for each share, all at once, and return every region's result."""
     report.begin("Run Shard", sum(map(len, shares)), "regions")
     found = run_shard.map(range(1, len(shares) + 1), shares, unmapped(parameters), unmapped(report)).result()
     return [result for results in found for result in results]
 
 
 def deal_out(region_ids: list[int], shards: int) -> list[list[int]]:
-    """Deal regions out to at most `shards` shares of about as many pages each.
+    """Split regions into at most `shards` shares of about equal pages.
 
     Args:
         region_ids: the largest first.
@@ -69,7 +69,7 @@ def deal_out(region_ids: list[int], shards: int) -> list[list[int]]:
 
 
 def start_shard(number: int, parameters: dict[str, Any]) -> FlowRun:
-    """Create a shard's run, once however often it is called in an attempt of this flow run, and wait for its end."""
+    """Create a shard's run, only once per attempt of this flow run, and wait for its end."""
     return run_deployment(  # type: ignore[return-value] # no coroutine: this is no async context
         DEPLOYMENT,
         parameters=parameters,
@@ -80,11 +80,11 @@ def start_shard(number: int, parameters: dict[str, Any]) -> FlowRun:
 
 
 def read_results(run: FlowRun, region_ids: list[int]) -> list[RegionResult]:
-    """Return what became of the regions of a shard's run that has ended, or has run out of time."""
+    """Return the results of a shard's run that has ended, or cancel it if it timed out."""
     state = run.state
     if state is None or not state.is_final():
         cancel(run)
-        why = f"run {run.name} had not ended after {SHARD_SECONDS:.0f} s: cancelled"
+        why = f"run {run.name} was cancelled: it had not ended after {SHARD_SECONDS:.0f} s"
     elif summary := read_summary(run):
         return summary.regions
     else:
@@ -93,7 +93,7 @@ def read_results(run: FlowRun, region_ids: list[int]) -> list[RegionResult]:
 
 
 def hand_over(summary: UniverseSummary) -> None:
-    """Leave a shard's summary where the run that started it finds it.
+    """Save a shard's summary as an artifact, for the run that started it.
 
     Raises:
         httpx.HTTPError: Prefect's server could not be reached.
@@ -103,22 +103,22 @@ def hand_over(summary: UniverseSummary) -> None:
 
 
 def read_summary(run: FlowRun) -> UniverseSummary | None:
-    """Return the summary that a shard's run has handed over, None if it has not."""
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), type=ArtifactFilterType(any_=[RESULT]))
+    """Return the summary that a shard's run saved, None without one."""
+    by_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), type=ArtifactFilterType(any_=[RESULT]))
     with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=wanted)
+        found = client.read_artifacts(artifact_filter=by_run)
     return UniverseSummary.model_validate(found[0].data) if found else None
 
 
 def cancel(run: FlowRun) -> None:
-    """Cancel a run: at once if no worker has taken it, by its worker otherwise."""
+    """Cancel a run: through its worker if it is running, otherwise directly."""
     is_under_way = run.state is not None and run.state.is_running()
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run.id, Cancelling() if is_under_way else Cancelled(), force=True)
 
 
 def has_worker() -> bool:
-    """Return whether the server has the deployment, and a worker to run it."""
+    """Return whether the server has the deployment and a worker for it."""
     if not PREFECT_API_URL.value():
         return False
     with get_client(sync_client=True) as client:

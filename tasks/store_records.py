@@ -1,7 +1,7 @@
-"""Store Records: write what differs from the table's present items, delete what is gone, and nothing else.
+"""Store Records: puts new and changed records, deletes old ones, and leaves the rest alone.
 
-First `#snapshot` says `writing`, which is the lease of `tasks.table.lease`. Then come the writes, mapped, and last it
-says `complete`.
+First `#snapshot` becomes `writing`, which takes the lease (see `tasks.table.lease`). Then come the writes, in mapped
+task runs. At the end it becomes `complete`.
 """
 
 import math
@@ -21,12 +21,12 @@ from tasks.table.records import Book, Changes, Record, compare, list_records, to
 from tasks.table.requests import BATCH_ITEMS
 from tasks.table.snapshot import Snapshot, TableSnapshot, parse_snapshot
 
-PARTS = 4  # mapped task runs, about
-PART_BATCHES = (20, 200)  # at least and at most in each
+PARTS = 4  # the usual number of mapped task runs
+PART_BATCHES = (20, 200)  # least and most in each
 
 
 class Batch(NamedTuple):
-    """At most 25 writes to one market: records to put, keys of types to delete."""
+    """Up to 25 writes to one market: records to put, item types to delete."""
 
     target: Target
     writes: list[Record | str]
@@ -36,12 +36,12 @@ Part = Work[Batch, None]
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """How the table differs from the records, by market."""
+    """How the table differs from the new records, by market."""
 
-    targets: list[Target]  # that are to be written
+    targets: list[Target]  # the markets to write
     books: list[Book]  # their records
-    changes: list[Changes]  # theirs
-    refusal: ShrinkError | None  # of a market that is left alone
+    changes: list[Changes]  # in their records
+    refusal: ShrinkError | None  # of a market that has shrunk
 
     @property
     def changed(self) -> list[tuple[Target, Changes]]:
@@ -56,24 +56,24 @@ class Comparison(msgspec.Struct, frozen=True):
 
 @task(name="Store Records", task_run_name="Store Records: compare", **RETRIED, **NOT_KEPT)
 def compare_records(books: list[Book], snapshot: Snapshot, run: Run) -> Comparison:
-    """Compare the records with the table's; where they differ, take the lease: `#snapshot` says `writing`."""
+    """Compare the records with the table's; where they differ, take the lease."""
     run.report.begin("Store Records: compare")
     return begin_writing(books, snapshot, run)
 
 
 @task(name="Store Records", task_run_name="Store Records {part}", **RETRIED, **NOT_KEPT)
 def store_records(part: Part, comparison: Comparison, run: Run) -> None:
-    """Send one part's writes, 25 a call."""
+    """Send one part's writes, 25 per call."""
     run.report.begin("Store Records", comparison.writes, "writes")
     write_part(part, run)
 
 
 @task(name="Store Records", task_run_name="Store Records: complete", **RETRIED, **NOT_KEPT)
 def complete_table(comparison: Comparison, snapshot: Snapshot, run: Run) -> None:
-    """Turn `#snapshot` to `complete`, and release the lease: from now on the table is this snapshot.
+    """Set `#snapshot` to `complete` and release the lease: the table now has this snapshot.
 
     Raises:
-        ShrinkError: a market was left alone; the others are complete.
+        ShrinkError: a market has shrunk and was not written; the others are complete.
     """
     run.report.begin("Store Records")
     finish_writing(comparison, snapshot, run)
@@ -81,12 +81,12 @@ def complete_table(comparison: Comparison, snapshot: Snapshot, run: Run) -> None
 
 
 def begin_writing(books: list[Book], snapshot: Snapshot, run: Run) -> Comparison:
-    """Return how the table differs from the records, with a lease taken on each market that does.
+    """Return how the table differs from the records, with a lease on each market that does.
 
     Raises:
         ShrinkError: too few records of the only market would be left, and `force` is not set.
         TableError: the table has another market's records, or a newer snapshot, and `force` is not set.
-        LeaseHeldError: another run is writing the market, and goes on.
+        LeaseHeldError: another run is still writing the market.
     """
     pending = run.list_pending(snapshot)
     found: list[Changes | ShrinkError] = []
@@ -107,14 +107,14 @@ def begin_writing(books: list[Book], snapshot: Snapshot, run: Run) -> Comparison
 
 
 def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run) -> Changes:
-    """Return how a market in the table differs from its records, with the lease taken if it does.
+    """Return how a market in the table differs from its records, with the lease if it does.
 
-    If another run has written between the comparison and the lease, compare again.
+    Compare again if another run has written before the lease was taken.
 
     Raises:
         ShrinkError: too few of the records would be left, and `force` is not set.
         TableError: see `begin_writing`.
-        LeaseHeldError: another run is writing the market, and goes on.
+        LeaseHeldError: another run is still writing the market.
     """
     records = list_records(book.records)
     while True:
@@ -140,7 +140,7 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run) -> 
 
 
 def split_writes(changed: Sequence[tuple[Target, Changes]]) -> list[Part]:
-    """Split the writes of all markets into about `PARTS` parts, in batches of at most 25 of one market."""
+    """Split the writes of all markets into about `PARTS` parts, in batches of up to 25 of one market."""
     batches = [
         Batch(target, changes.writes[start : start + BATCH_ITEMS])
         for target, changes in changed
@@ -171,41 +171,41 @@ def write_part(part: Part, run: Run) -> None:
         run.report.count(len(batch.writes))
 
     def submit(function: Callable[[Batch], None], batch: Batch) -> Future[None]:
-        return batch.target.table.submit(function, batch)  # which its lease waits for
+        return batch.target.table.submit(function, batch)  # the market's lease waits for these
 
     part.do(write, submit, run.targets[0].table.waits)
 
 
 def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run) -> None:
-    """Turn the markets' `#snapshot` to `complete`; also succeeds if another run already stored this snapshot.
+    """Set each `#snapshot` to `complete`; also succeed if another run already stored this snapshot.
 
     Raises:
-        LeaseLostError: another run has written something else.
-        ShrinkError: a market was left alone; the others are complete.
+        LeaseLostError: another run has written another snapshot.
+        ShrinkError: a market has shrunk and was not written; the others are complete.
     """
     for target, book in zip(comparison.targets, comparison.books, strict=True):
-        wanted = describe("complete", target, snapshot, run, book.orders, len(book.records))
+        final = describe("complete", target, snapshot, run, book.orders, len(book.records))
         try:
-            target.lease.complete(wanted)
+            target.lease.complete(final)
         except LeaseLostError:
             item = target.table.read_snapshot()
             stored = parse_snapshot(item, target.table.name, target.market, force=False)
-            if stored is None or not is_same(stored, wanted):
+            if stored is None or not is_same(stored, final):
                 raise
     if comparison.refusal:
         raise comparison.refusal
 
 
-def is_same(stored: TableSnapshot, wanted: TableSnapshot) -> bool:
-    """Return whether the table is complete, of the snapshot and the parameters that are wanted."""
-    same = stored.last_modified == wanted.last_modified and stored.parameters == wanted.parameters
+def is_same(stored: TableSnapshot, final: TableSnapshot) -> bool:
+    """Return whether the table is complete, with the same snapshot and parameters."""
+    same = stored.last_modified == final.last_modified and stored.parameters == final.parameters
     return same and stored.state == "complete"
 
 
 def describe(
     state: Literal["writing", "complete"], target: Target, snapshot: Snapshot, run: Run, orders: int, records: int
 ) -> TableSnapshot:
-    """Return the item `#snapshot` of a state, as of now."""
+    """Return the `#snapshot` for a state, written now."""
     return TableSnapshot(
         state=state,
         market_id=target.market.id,

@@ -1,4 +1,4 @@
-"""Names of item types, regions and trade hubs, as of 2026, and what else is known of them."""
+"""Names of item types, regions and trade hubs, and sizes of regions, as of 2026."""
 
 import csv
 from functools import cache
@@ -10,15 +10,15 @@ UNKNOWN_PAGES = 10_000  # more than any region has
 
 
 class Region(NamedTuple):
-    """What is known of a region with a market."""
+    """A region with a market."""
 
     name: str  # its id if unknown
     pages: int  # as of December 2025
-    is_empty: bool  # its one page has no order
+    is_empty: bool  # its only page has no orders
 
 
 class Hub(NamedTuple):
-    """A station where most of its region's trade takes place."""
+    """A station with most of its region's trade."""
 
     name: str
     region_id: int
@@ -71,16 +71,16 @@ def region_pages(region_id: int) -> int:
 
 
 def find_type(name: str) -> int | None:
-    """Return the id of the item type of a name, whatever its case; None if there is none."""
+    """Return the id of the item type with a name, in any case; None if there is none."""
     return next((type_id for type_id, known in types().items() if known.casefold() == name.casefold()), None)
 
 
 def list_regions(region_ids: list[int] | None) -> list[int]:
-    """Return regions, each once, the largest first, so that no long one starts last; all if given None."""
-    wanted = list(regions()) if region_ids is None else list(dict.fromkeys(region_ids))
-    return sorted(wanted, key=lambda region_id: -region_pages(region_id))
+    """Return unique regions, or all for None, the largest first: none that takes long starts last."""
+    ids = list(regions()) if region_ids is None else list(dict.fromkeys(region_ids))
+    return sorted(ids, key=lambda region_id: -region_pages(region_id))
 
 
-def name_region(region_id: Any) -> str:  # noqa: ANN401 (as it was given, perhaps wrong)
+def name_region(region_id: Any) -> str:  # noqa: ANN401 (unvalidated)
     """Return a region's id, with its name if it has one."""
     return " ".join(dict.fromkeys([str(region_id), region_name(region_id)]))

@@ -1,4 +1,4 @@
-"""What a response is taken for: its status, its headers, its body."""
+"""Reads ESI's responses: status, headers and body."""
 
 import re
 import time
@@ -16,49 +16,49 @@ from tasks.network import TIMEOUT
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # decompressed; a full page is about 265 KB
 MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
-BODY_SECONDS = 30.0  # a whole body; the read time-out alone lets one through that drips byte by byte
-MAX_AHEAD = timedelta(minutes=15)  # no date is believed beyond: orders change every five, and clocks differ a little
-LIMIT_SECONDS = 60.0  # a 420's or 429's wait where ESI names none: its old error window
+BODY_SECONDS = 30.0  # for a whole body: httpx's read timeout allows a server that sends a byte at a time
+MAX_AHEAD = timedelta(minutes=15)  # later dates are wrong: orders change every five minutes, and clocks differ a bit
+LIMIT_SECONDS = 60.0  # the pause after a 420 or 429 that names none: ESI's old error window
 R = TypeVar("R")
 
 
-# What becomes of an answer, by its status; `CLASSES` has the others, by their first digit. None: it is read.
+# The error that each status raises, None for none. For others, `CLASSES` goes by the first digit.
 STATUSES: dict[int, type[EsiError] | None] = {
     200: None,
-    304: TransientError,  # no condition was sent: a cache mixes up who has which page
-    401: DeniedError,  # the token has ended, or EVE SSO cannot check it now; without a token as any 4xx
-    403: DeniedError,  # no access, or EVE SSO cannot check the token now; without a token as any 4xx
+    304: TransientError,  # the request was not conditional: a cache has mixed up its clients
+    401: DeniedError,  # the token has expired, or EVE SSO cannot verify it now; without a token like any 4xx
+    403: DeniedError,  # no access, or EVE SSO cannot verify the token now; without a token like any 4xx
     404: NotFoundError,
-    408: TransientError,  # the request was too long under way
+    408: TransientError,  # the request took too long to arrive
     420: RateLimitedError,  # too many errors
-    421: TransientError,  # the connection led to a server that does not answer for ESI
+    421: TransientError,  # the connection reached a server that does not serve ESI
     425: TransientError,  # sent before the connection was ready
     429: RateLimitedError,  # too many tokens
 }
 CLASSES: dict[int, type[EsiError]] = {
-    1: TransientError,  # 101: nobody asked for another protocol
-    2: TransientError,  # 202, 203, 204, 206 …: something between answered, not with a page
+    1: TransientError,  # 101: no other protocol was requested
+    2: TransientError,  # 202, 203, 204, 206 …: from a proxy, and not a page
     3: RefusedError,  # redirects are not followed
-    4: RefusedError,  # such as 400, 405, 410, 451: the same request gets the same answer
-    5: TransientError,  # ESI's trouble, or that of what is between: 511 of a hotspot, 520 to 530 of a CDN
-}  # beyond, HTTP has none: what sends 999 is not ESI, and may pass
-NO_METHOD = {405, 501}  # to a HEAD; GET of the first page says the same
-SSO_TROUBLE = "either EVE SSO is in trouble, as it may be at the daily downtime at 11:00 UTC, and a later run passes"
+    4: RefusedError,  # such as 400, 405, 410, 451: a retry would get the same response
+    5: TransientError,  # ESI's failure, or a proxy's: 511 from a hotspot, 520 to 530 from a CDN
+}  # HTTP has no others: a 999 is not from ESI, and may pass
+NO_METHOD = {405, 501}  # HEAD is not supported; a GET of the first page has the same headers
+SSO_TROUBLE = "either EVE SSO is in trouble, as during the daily downtime at 11:00 UTC, and a later run will succeed"
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What ESI says of one page of a region's orders."""
+    """ESI's response to a request for one page of a market's orders."""
 
     last_modified: datetime  # names the snapshot, UTC
-    pages: int  # X-Pages, 1 or more; 0 if a page came without it
+    pages: int  # X-Pages, 1 or more; 0 if the page came without it
     etag: str  # empty if ESI sent none
-    fresh_seconds: float  # Expires - Date, both by ESI's clock; 0 or less says nothing
-    body: bytes  # decompressed JSON; empty if only the headers were asked for
+    fresh_seconds: float  # Expires - Date, both by ESI's clock; 0 or less means unknown
+    body: bytes  # decompressed JSON; empty if only the headers were read
     answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # by ESI's clock, UTC
 
 
 def find_class(response: httpx.Response) -> type[EsiError] | None:
-    """Return the class of the error that an answer's status stands for, None if it is to be read."""
+    """Return the error class for a response's status, None for a 200."""
     status, request = response.status_code, response.request
     kind = STATUSES[status] if status in STATUSES else CLASSES.get(status // 100, TransientError)
     is_denied = kind is DeniedError and "Authorization" not in request.headers
@@ -66,35 +66,35 @@ def find_class(response: httpx.Response) -> type[EsiError] | None:
 
 
 def raise_for_status(response: httpx.Response, what: str) -> None:
-    """Raise the error whose class says what becomes of an answer, unless it is to be read.
+    """Raise the error for a response's status, unless it is a 200.
 
     Raises:
-        EsiError: one of the classes that `STATUSES` and `CLASSES` name.
+        EsiError: of a class in `STATUSES` or `CLASSES`.
     """
     kind = find_class(response)
     if kind is None:
         return
     cause = f"ESI {response.status_code}"
-    said = f"{what}: ESI answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
+    message = f"{what}: ESI answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
     if kind is RateLimitedError:
         seconds = limit_seconds(response.headers)
-        raise RateLimitedError(f"{said}; pausing all requests for {seconds:.0f} s", cause, seconds)
+        raise RateLimitedError(f"{message}; pausing all requests for {seconds:.0f} s", cause, seconds)
     if kind is TransientError:
-        raise TransientError(said, cause)
+        raise TransientError(message, cause)
     if kind is DeniedError:
         raise DeniedError(
-            said,
-            f"and so it did with a new access token: {SSO_TROUBLE}, or the character must be allowed to dock there and "
-            "be authorised for esi-markets.structure_markets.v1",
+            message,
+            f"a new access token did not help: {SSO_TROUBLE}, or the character must be allowed to dock there and be "
+            "authorised for esi-markets.structure_markets.v1",
             cause,
         )
     if response.has_redirect_location:
-        said += f", to {response.headers['Location'][:200]!r}: redirects are not followed, give ESI_URL as ESI has it"
-    raise NotFoundError(said) if kind is NotFoundError else RefusedError(f"{said}; not retried")
+        message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, set ESI_URL to ESI's own"
+    raise NotFoundError(message) if kind is NotFoundError else RefusedError(f"{message}; not retried")
 
 
 def quote_error(response: httpx.Response) -> str:
-    """Return the `error` of ESI's error body as `: "text"`, or nothing."""
+    """Return the text of ESI's error body as `: "text"`, empty if there is none."""
     try:
         text = find_error(read_body(response, time.monotonic() + (TIMEOUT.read or 0), "its error"))
     except (TransientError, httpx.HTTPError):
@@ -103,7 +103,7 @@ def quote_error(response: httpx.Response) -> str:
 
 
 def find_error(body: bytes) -> str:
-    """Return the text of ESI's error body, empty if it is none."""
+    """Return the `error` in ESI's error body, empty if there is none."""
     try:
         return str(msgspec.json.decode(body, type=dict[str, object])["error"])[:500]
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
@@ -111,7 +111,7 @@ def find_error(body: bytes) -> str:
 
 
 def limit_seconds(headers: httpx.Headers) -> float:
-    """Return the wait (s) that a 420 or 429 names: `Retry-After` (or a date), `X-Esi-Error-Limit-Reset`, or 60."""
+    """Return the pause (s) after a 420 or 429: `Retry-After` (or a date), `X-Esi-Error-Limit-Reset`, or 60."""
     for name in ("Retry-After", "X-Esi-Error-Limit-Reset"):
         value = headers.get(name, "")
         if re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value):
@@ -123,7 +123,7 @@ def limit_seconds(headers: httpx.Headers) -> float:
 
 
 def read_offer(response: httpx.Response, what: str, _deadline: float) -> Answer:
-    """Read a 200's headers alone, those of a HEAD or of the first page.
+    """Read only the headers of a 200.
 
     Raises:
         TransientError: see `read_headers`.
@@ -137,7 +137,7 @@ def read_page(response: httpx.Response, what: str, deadline: float) -> Answer:
     Args:
         response: a 200, its body not yet read.
         what: names the request in messages.
-        deadline: of the body, by the monotonic clock.
+        deadline: for the body, monotonic time.
 
     Raises:
         TransientError: the body is undecodable, too large or too slow; or see `read_headers`.
@@ -148,17 +148,17 @@ def read_page(response: httpx.Response, what: str, deadline: float) -> Answer:
 
 
 def read_headers(response: httpx.Response, what: str, *, needs_pages: bool = True) -> Answer:
-    """Read what a 200's headers say.
+    """Read the headers of a 200.
 
     Raises:
-        TransientError: one is missing or makes no sense, or `Last-Modified` is further ahead of ESI's clock than can
-            be: the next answer may be whole, as may GET's if HEAD's are not.
+        TransientError: one is missing or invalid, or `Last-Modified` is too far ahead of ESI's clock. A retry may get
+            valid ones, and so may a GET after a HEAD.
     """
     headers = response.headers
     if not headers.get("X-Pages") and not headers.get("Last-Modified"):
         kind = headers.get("Content-Type", "")[:40]
-        said = quote_error(response) if response.request.method == "GET" else ""
-        raise TransientError(f"{what}: somebody else than ESI answered 200, Content-Type {kind!r}{said}")
+        quoted = quote_error(response) if response.request.method == "GET" else ""
+        raise TransientError(f"{what}: the 200 is not from ESI, Content-Type {kind!r}{quoted}")
     last_modified = parse_date(headers.get("Last-Modified", ""))
     if last_modified is None:
         raise TransientError(
@@ -168,7 +168,7 @@ def read_headers(response: httpx.Response, what: str, *, needs_pages: bool = Tru
     if last_modified > answered + MAX_AHEAD:
         raise TransientError(
             f"{what}: Last-Modified is {last_modified}, expected at most 15 minutes after {answered}, the time of the "
-            "answer; it is not believed, and asked for again",
+            "response; retrying",
             "Last-Modified ahead",
         )
     expires, date = parse_date(headers.get("Expires", "")), parse_date(headers.get("Date", ""))
@@ -183,7 +183,7 @@ def read_headers(response: httpx.Response, what: str, *, needs_pages: bool = Tru
 
 
 def time_of(response: httpx.Response) -> datetime:
-    """Return when ESI answered, by its own clock, UTC; by this machine's if it does not say."""
+    """Return the time of a response by ESI's clock, UTC; by this machine's if it has no `Date`."""
     return parse_date(response.headers.get("Date", "")) or datetime.now(UTC)
 
 
@@ -192,23 +192,23 @@ def decode(body: bytes, kind: type[R], what: str) -> R:
 
     Raises:
         RefusedError: a value is missing or of the wrong type.
-        TransientError: it is no JSON, or ESI's error though the answer said 200.
+        TransientError: it is not JSON, or an error of ESI's despite the 200.
     """
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         if text := find_error(body):
             raise TransientError(f'{what}: ESI answered 200, but with the error "{text}"', "error as 200") from error
-        raise RefusedError(f"{what}: {error}; nothing was stored, the next run asks again") from error
+        raise RefusedError(f"{what}: {error}; nothing was stored, the next run tries again") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TransientError(f"{what}: the body is no JSON: {error}") from error
+        raise TransientError(f"{what}: the body is not JSON: {error}") from error
 
 
 def read_pages(value: str, what: str, *, is_optional: bool) -> int:
-    """Read `X-Pages`; an empty region may say 0, and has one page all the same.
+    """Read `X-Pages`; 0 means 1, as an empty region still has one page.
 
     Raises:
-        TransientError: it makes no sense, or is missing where it must not.
+        TransientError: it is invalid, or missing and not optional.
     """
     if is_optional and not value:
         return 0
@@ -220,9 +220,9 @@ def read_pages(value: str, what: str, *, is_optional: bool) -> int:
 
 
 def read_body(response: httpx.Response, deadline: float, what: str) -> bytes:
-    """Read and unpack a body, and stop as soon as it is larger than MAX_BODY_BYTES or later than `deadline`.
+    """Read and decompress a body; stop once it exceeds `MAX_BODY_BYTES` or `deadline`.
 
-    httpx's own decoding would unpack a gzip bomb whole before it could be measured.
+    httpx's own decoding would decompress all of a gzip bomb before its size could be checked.
 
     Raises:
         TransientError: the body is undecodable, too large or too slow.
@@ -255,19 +255,19 @@ def read_body(response: httpx.Response, deadline: float, what: str) -> bytes:
 
 
 def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int, what: str) -> bytes:
-    """Unpack a piece of a gzip, at most so many bytes.
+    """Decompress a piece of a gzip stream to at most `most_bytes`.
 
     Raises:
-        TransientError: it is no gzip.
+        TransientError: it is not gzip.
     """
     try:
         return gunzip.decompress(packed, most_bytes)
     except zlib.error as error:
-        raise TransientError(f"{what}: the body is no gzip: {error}") from error
+        raise TransientError(f"{what}: the body is not gzip: {error}") from error
 
 
 def parse_date(value: str) -> datetime | None:
-    """Read an HTTP date (RFC 9110, 5.6.7), in UTC; None if it is none."""
+    """Return an HTTP date (RFC 9110, 5.6.7) in UTC, None if it is invalid."""
     try:
         date = parsedate_to_datetime(value)
         return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)

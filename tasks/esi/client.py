@@ -1,11 +1,11 @@
 """The HTTP client for ESI, EVE Online's public API.
 
-Each answer is judged once, by `STATUSES` and its headers; what happens next is in the error's class:
+Each response is judged once, by its status and headers. The error's class says what happens next:
 
-    EsiError                 ESI, or the way to it, gave no usable answer
+    EsiError                 no usable response from ESI
     ├── TransientError       may pass: worth a retry
     │   └── RateLimitedError 420 or 429: all requests of this process to ESI pause first
-    └── RefusedError         will not pass by itself, or not in time
+    └── RefusedError         will not pass by itself, or not soon enough
         ├── DeniedError      an authorised request, refused twice
         └── NotFoundError    404
 """
@@ -29,15 +29,15 @@ from tasks.esi.markets import Market
 from tasks.esi.pool import DEFAULT_URL, DEFAULT_USER_AGENT, Pool, Tokens
 from tasks.network import Waits
 
-HEADS = 2  # failures in a row, after which a run sends GET instead
+HEADS = 2  # failures in a row before a run sends GET instead
 
 P = ParamSpec("P")
 
 
 class Esi:
-    """ESI as one run uses it: its requests, their failures and waits. Use it as a context manager.
+    """One run's client for ESI, which counts failures and waits. Use it as a context manager.
 
-    Its arguments, and what it refuses, are those of `Pool`.
+    Its arguments and errors are those of `Pool`.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Esi:
         self._start()
 
     def _start(self) -> None:
-        self.failures: Counter[str] = Counter()  # requests that failed and may be retried, by cause
+        self.failures: Counter[str] = Counter()  # failed requests that may be retried, by cause
         self.failed_pages: set[int] = set()  # pages that failed at least once
         self._gate = Gate(self._pool)
-        self._denied: dict[str, set[str]] = {}  # causes by request: denied, and no success since
+        self._denied: dict[str, set[str]] = {}  # causes by request, until it succeeds
         self._failed_heads = 0  # in a row
         self._lock = threading.Lock()
 
@@ -64,12 +64,12 @@ class Esi:
     def from_environment(
         cls, fetch_concurrency: int, tokens: Tokens | None = None, auth: httpx.Auth | None = None
     ) -> Self:
-        """Open the ESI that `ESI_URL` names, as `ESI_USER_AGENT`."""
+        """Open a client for `ESI_URL` with `ESI_USER_AGENT`."""
         url = os.environ.get("ESI_URL") or DEFAULT_URL
         return cls(url, os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT, fetch_concurrency, tokens, auth)
 
     def share(self) -> Self:
-        """Return a client for another run, with its own counts, on the same connections."""
+        """Return a client for another run: the same connections, its own counts."""
         other = copy.copy(self)
         other._start()  # noqa: SLF001 (its own class)
         return other
@@ -82,7 +82,7 @@ class Esi:
 
     @property
     def url(self) -> str:
-        """The address of the API."""
+        """The base URL of the API."""
         return self._pool.url
 
     @property
@@ -91,13 +91,13 @@ class Esi:
         return self._gate.waits
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Run `function` on one of the `fetch_concurrency` threads; it may make one request at a time."""
+        """Run `function` on one of `fetch_concurrency` threads; it may make one request at a time."""
         return self._pool.threads.submit(function, *args, **kwargs)
 
     def head(self, market: Market) -> Answer:
-        """Return which snapshot of a market is on offer, without its orders.
+        """Return the headers for a market's latest snapshot, without its orders.
 
-        After a refusal, or `HEADS` failures in a row, this run sends GET for the first page instead.
+        After a refusal, or `HEADS` failures in a row, send GET for the first page instead.
 
         Raises:
             EsiError: see the module.
@@ -127,14 +127,14 @@ class Esi:
         return self._request("GET", market.path, f"page {page} of {market}", read_page, params, page)
 
     def get_json(self, path: str, kind: type[R]) -> tuple[R, datetime]:
-        """Download what an endpoint without pages says; return it, and the time of the answer by ESI's clock, UTC.
+        """Return the response of an endpoint without pages, and its time by ESI's clock, UTC.
 
         Args:
             path: of the endpoint, such as `/status`.
-            kind: what its JSON is decoded to, such as a msgspec.Struct of the fields that count.
+            kind: type to decode its JSON to, such as a msgspec.Struct of the fields to keep.
 
         Raises:
-            EsiError: see the module; a value that is missing or of the wrong type is refused.
+            EsiError: see the module; RefusedError if a value is missing or of the wrong type.
         """
 
         def read(response: httpx.Response, what: str, deadline: float) -> tuple[R, datetime]:
@@ -143,16 +143,16 @@ class Esi:
         return self._request("GET", path, path, read)
 
     def expect(self, pages: int) -> None:
-        """Announce how many pages will be requested, so that their tokens are reserved in few batches."""
+        """Announce how many pages will be requested, so that tokens are reserved in few batches."""
         if self._pool.tokens:
             self._pool.tokens.expect(pages)
 
     def give_up(self, error: RefusedError) -> None:
-        """Fail all further requests of this run with `error`: once one page is refused, the others are not sent."""
+        """Fail this run's further requests with `error`: once one page is refused, the rest are useless."""
         self._gate.refused = error
 
     def count_failure(self, page: int | None, cause: str) -> None:
-        """Count a request that failed and may be retried."""
+        """Count a failed request that may be retried."""
         with self._lock:
             self.failures[cause] += 1
             if page is not None:
@@ -176,7 +176,7 @@ class Esi:
                 raise
             causes.add(error.cause)
             self.count_failure(page, error.cause)
-            raise TransientError(f"{error.said}; retrying once", error.cause) from error
+            raise TransientError(f"{error.denial}; retrying once", error.cause) from error
         except TransientError as error:
             self.count_failure(page, error.cause)
             raise

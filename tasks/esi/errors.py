@@ -1,32 +1,32 @@
-"""What goes wrong with ESI; what happens next is in the error's class."""
+"""Errors from ESI: the class says what happens next."""
 
 
 class EsiError(Exception):
-    """ESI, or the way to it, gave no usable answer."""
+    """No usable response from ESI."""
 
-    tried = "It was requested."  # before it ended the run
-    advice = "What the message says."  # what to do
+    tried = "It was requested once."  # before the run failed
+    advice = "See the message."  # what to do
 
 
 class TransientError(EsiError):
-    """A time-out, a broken connection, an undecodable body, or a status that says so: may pass."""
+    """A timeout, a broken connection, an undecodable body or a transient status: may pass."""
 
-    tried = "It was retried, after growing waits."
+    tried = "It was retried with exponential backoff."
     advice = (
-        "What the message says, if it names a way. Otherwise nothing, if ESI is down, as it is each day at 11:00 UTC: "
-        "the next run does its work. If it lasts, check that this machine can reach ESI."
+        "See the message. Nothing if ESI is down, as it is each day at 11:00 UTC: the next run catches up. If it "
+        "lasts, check that this machine can reach ESI."
     )
 
     def __init__(self, message: str, cause: str = "unreadable answer") -> None:
         super().__init__(message)
-        self.cause = cause  # in a word or two, to be counted
+        self.cause = cause  # a word or two, for the counts
 
 
 class RateLimitedError(TransientError):
-    """420 or 429: nothing is asked for `pause_seconds`."""
+    """420 or 429: all requests pause for `pause_seconds`."""
 
-    tried = "All requests paused as long as ESI said, each time it was retried."
-    advice = "Ask for fewer regions, or less often: other programs at this address count too."
+    tried = "It was retried, and before each retry all requests paused as long as ESI said."
+    advice = "Fetch fewer regions, or less often: other programs at this IP address count too."
 
     def __init__(self, message: str, cause: str, pause_seconds: float) -> None:
         super().__init__(message, cause)
@@ -34,10 +34,10 @@ class RateLimitedError(TransientError):
 
 
 class RefusedError(EsiError):
-    """An answer that will not change by asking again."""
+    """A retry would get the same response."""
 
-    tried = "Once: a retry would get the same answer."
-    advice = "What the message says; the next run asks again."
+    tried = "It was not retried: a retry would get the same response."
+    advice = "See the message; the next run tries again."
 
 
 class NotFoundError(RefusedError):
@@ -45,11 +45,11 @@ class NotFoundError(RefusedError):
 
 
 class DeniedError(RefusedError):
-    """ESI or EVE SSO refused an authorised request; believed if it does so again, to a new access token."""
+    """ESI or EVE SSO refused an authorised request; final only if it also refuses a new access token."""
 
-    tried = "Twice, the second time with a new access token."
+    tried = "It was retried once, with a new access token."
 
-    def __init__(self, said: str, advice: str = "", cause: str = "denied") -> None:
-        super().__init__(f"{said}; {advice}")
-        self.said = said
-        self.cause = cause  # in a word or two, to be counted
+    def __init__(self, denial: str, advice: str = "", cause: str = "denied") -> None:
+        super().__init__(f"{denial}; {advice}")
+        self.denial = denial
+        self.cause = cause  # a word or two, for the counts

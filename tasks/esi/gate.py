@@ -1,4 +1,4 @@
-"""What a run's requests wait for before they are sent."""
+"""Holds a run's requests back until they may be sent."""
 
 import time
 
@@ -6,15 +6,15 @@ from tasks.esi.errors import RefusedError
 from tasks.esi.pool import Pool
 from tasks.network import Waits
 
-RUN_SECONDS = 1200.0  # after these a run sends no more requests; ESI's longest limit is 900 s
+RUN_SECONDS = 1200.0  # for all requests of a run; ESI's longest limit is 900 s
 
 
 class Gate:
-    """Lets one run's requests pass: after pauses, with tokens, in time, and only until one of them is refused."""
+    """Lets one run's requests through: not in a pause, not without tokens, not too late, not after a refusal."""
 
     def __init__(self, pool: Pool) -> None:
         self.waits = Waits()
-        self.refused: RefusedError | None = None  # by it all further requests fail
+        self.refused: RefusedError | None = None  # fails all further requests
         self._pool = pool
         self._deadline = time.monotonic() + RUN_SECONDS
 
@@ -22,7 +22,7 @@ class Gate:
         """Wait until a request may be sent.
 
         Raises:
-            RefusedError: the run would be over by then, or another request of it was refused meanwhile.
+            RefusedError: it would be too late by then, or another request of the run was refused.
             TransientError: the tokens could not be counted.
         """
         self._wait_for_pause(what)
@@ -33,7 +33,7 @@ class Gate:
     def _wait_for_pause(self, what: str) -> None:
         while True:
             seconds = self._pool.pause.seconds
-            self._check(what, seconds, f"ESI wants {seconds:.0f} s more without a request" if seconds else "time is up")
+            self._check(what, seconds, f"ESI requires a pause of {seconds:.0f} s more" if seconds else "time is up")
             if not seconds:
                 return
             self.waits.sleep(seconds)
@@ -43,6 +43,6 @@ class Gate:
             raise self.refused
         if time.monotonic() + seconds > self._deadline:
             raise RefusedError(
-                f"{what}: {why}, and a run sends no request after {RUN_SECONDS:.0f} s; nothing was stored, the next "
+                f"{what}: {why}, and a run sends no requests after {RUN_SECONDS:.0f} s; nothing was stored, the next "
                 "run tries again"
             )

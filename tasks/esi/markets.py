@@ -1,10 +1,10 @@
-"""Markets: places whose orders make records together, known by their ids."""
+"""Markets: places whose orders are aggregated together."""
 
 import msgspec
 
 FIRST_STRUCTURE_ID = 1_000_000_000_000
 MILLION = 1_000_000
-# By kind: the first and the last id.
+# The first and the last id of each kind.
 RANGES = {
     "region": (10 * MILLION, 20 * MILLION - 1),
     "system": (30 * MILLION, 40 * MILLION - 1),
@@ -15,11 +15,11 @@ PLACES = {
     "system": "system_id",
     "station": "location_id",
     "structure": "location_id",
-}  # which field of an order says so
+}  # the field of an order that has the id
 
 
 class Market(msgspec.Struct, frozen=True):
-    """A market. ESI lists the orders of regions and of structures; a region's orders say in which place they are."""
+    """A market. ESI lists orders by region and by structure; a region's orders name their system and location."""
 
     id: int
     kind: str  # region, system, station or structure
@@ -29,32 +29,32 @@ class Market(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Where ESI lists the orders of a region or a structure."""
+        """The path of ESI's orders of a region or a structure."""
         return f"/markets/structures/{self.id}/" if self.kind == "structure" else f"/markets/{self.id}/orders"
 
     @property
     def params(self) -> dict[str, str]:
-        """The query of that list: a region's requires `order_type`, and ignores it without a `type_id`."""
+        """The query for `path`: a region's requires `order_type`, and ignores it without a `type_id`."""
         return {} if self.kind == "structure" else {"order_type": "all"}
 
     @property
     def table_template(self) -> str:
-        """The name of a table of its own."""
+        """The default name of its own table."""
         names = {"region": "MarketData-{region_id}", "structure": "StructureMarket-{structure_id}"}
         return names.get(self.kind, "MarketData-{market_id}")
 
 
 def find_market(market_id: int) -> Market:
-    """Return the market of an id, a region's if the id is no market's."""
+    """Return the market with an id; a region if the id is in no range."""
     kinds = [kind for kind, (first, last) in RANGES.items() if first <= market_id <= last]
     return Market(market_id, kinds[0] if kinds else "region")
 
 
 def is_market(market_id: int) -> bool:
-    """Return whether an id is a market's."""
+    """Return whether an id is in a market's range."""
     return any(first <= market_id <= last for first, last in RANGES.values())
 
 
 def name_market(market_id: int) -> str:
-    """Name a market in messages: `region 10000002`."""
+    """Return a market's name for messages: `region 10000002`."""
     return str(find_market(market_id))

@@ -1,4 +1,4 @@
-"""Pauses that a server asks for: until one is over, nothing in this process sends a request to that address."""
+"""Pauses that a server demands: until one is over, this process sends no requests to that address."""
 
 import threading
 import time
@@ -6,14 +6,14 @@ from functools import cache
 
 
 class Pause:
-    """The pause of one address. Several threads may use it."""
+    """The pause for one address. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._until = 0.0  # monotonic time
 
     def extend(self, seconds: float) -> None:
-        """Pause for so many seconds from now; a longer pause that is already on stays as it is."""
+        """Pause for at least so many seconds from now."""
         with self._lock:
             self._until = max(self._until, time.monotonic() + seconds)
 
@@ -24,12 +24,12 @@ class Pause:
 
     @property
     def seconds(self) -> float:
-        """How long it still lasts; 0 if it is over."""
+        """How long the pause still lasts; 0 if it is over."""
         with self._lock:
             return max(0.0, self._until - time.monotonic())
 
 
 @cache
 def find_pause(_url: str) -> Pause:
-    """Return the pause of an address, the same for all clients of this process: ESI counts neither runs nor threads."""
+    """Return the pause for an address, shared by all clients of this process: ESI's limits are per IP address."""
     return Pause()

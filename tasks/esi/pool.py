@@ -1,4 +1,4 @@
-"""Connections to ESI, and threads that use them."""
+"""Connections to ESI, and the threads that use them."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ DEFAULT_USER_AGENT = "market-data/0.1.0 (set ESI_USER_AGENT to name your contact
 
 
 class Tokens(Protocol):
-    """What requests for orders cost, where many processes share it."""
+    """ESI's tokens, where many processes share them."""
 
     def expect(self, requests: int) -> None:
         """Announce how many requests will be made."""
@@ -27,24 +27,24 @@ class Tokens(Protocol):
         """Spend a request's tokens and return 0, or return the seconds to wait before trying again."""
 
     def note_answer(self, headers: httpx.Headers) -> None:
-        """Note what an answer says of tokens."""
+        """Note the token counts in a response's headers."""
 
     def pause_all(self, seconds: float) -> None:
-        """Make everybody who shares the tokens pause."""
+        """Pause every process that shares the tokens."""
 
 
 class Pool:
-    """Connections to ESI, and threads that use them, for one run or several.
+    """Connections to ESI, and the threads that use them, for one run or several.
 
     Args:
         url: of the API.
-        user_agent: who asks.
+        user_agent: names the operator to ESI.
         fetch_concurrency: requests in flight at once, never exceeded.
-        tokens: are spent before orders are requested, if they are shared with others.
-        auth: authorises each request, for what ESI does not show everybody.
+        tokens: to spend on requests, if other processes share them.
+        auth: authorises each request, for endpoints that are not public.
 
     Raises:
-        ValueError: `url` is no http(s) address, or plain http to another machine; `user_agent` fits in no header.
+        ValueError: `url` is not an http(s) URL, or plain http to another machine; `user_agent` does not fit a header.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Pool:
         )
 
     def close(self) -> None:
-        """Cancel what waits for a thread, wait for the requests in flight, and close the connections."""
+        """Cancel queued requests, wait for those in flight, and close the connections."""
         self.threads.shutdown(cancel_futures=True)
         self._http.close()
 
@@ -83,7 +83,7 @@ class Pool:
         what: str,
         read: Callable[[httpx.Response, str, float], R],
     ) -> R:
-        """Send one request and return what `read` makes of the answer; a limit pauses everybody.
+        """Send one request and return what `read` makes of the response; a 420 or 429 pauses all requests.
 
         Raises:
             EsiError: see `tasks.esi.client`.
@@ -100,7 +100,7 @@ class Pool:
                 try:
                     self.tokens.pause_all(error.pause_seconds)
                 except TransientError as failure:
-                    error.add_note(f"other workers do not know of it: {failure}")
+                    error.add_note(f"other workers were not paused: {failure}")
             raise
         except httpx.HTTPError as error:
             cause = type(error).__name__

@@ -1,7 +1,7 @@
 """The limit for ESI's tokens on Prefect's server: a global concurrency limit with slot decay.
 
-Some servers report the slots that are taken now, others those at the last change. So a worker itself subtracts what
-has decayed since it first saw that change, before it reserves: a refusal makes Prefect forget the decay.
+Some servers report the slots that are taken now, others those at the last change. So before it reserves, a worker
+subtracts what has decayed since it first saw that change: a refusal makes Prefect forget the decay.
 """
 
 import contextvars
@@ -24,20 +24,20 @@ LIMIT = "esi-market-order"
 TOKENS, WINDOW_SECONDS = 12_000, 900.0
 LEAST_TOKENS = 1_600  # twice the margin of the token bucket
 MIN_WAIT_SECONDS = 0.2
-MAX_RETRY_SECONDS = 60.0  # a longer `Retry-After` is not waited for
+MAX_RETRY_SECONDS = 60.0  # a longer `Retry-After` is cut to this
 
 
 class SharedLimit:
-    """The limit on Prefect's server, as one run sees it. Use it from one thread at a time.
+    """One run's view of the limit on Prefect's server. Not thread-safe.
 
-    Without a server, or without the limit on it, tokens are not counted.
+    Without a server, or a limit on it, tokens are not counted.
     """
 
     def __init__(self) -> None:
         self._client: SyncPrefectClient | None = None
         self._counts = bool(PREFECT_API_URL.value())
         self._seen: tuple[object, ...] = ()  # the limit's last change …
-        self._seen_at = 0.0  # … and when it was seen first, monotonic time
+        self._seen_at = 0.0  # … and when it was first seen, monotonic time
         self.read_at = 0.0  # monotonic time of the last read
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
         self._first: Future[GlobalConcurrencyLimitResponse | None] | None = self._thread.submit(
@@ -45,10 +45,10 @@ class SharedLimit:
         )
 
     def read(self) -> GlobalConcurrencyLimitResponse | None:
-        """Return the limit as it stands, with the slots that are taken now; None if there is none.
+        """Return the limit with the slots that are taken now; None if there is none.
 
         Raises:
-            TransientError: Prefect's server could not be asked.
+            TransientError: Prefect's server was unreachable.
         """
         first, self._first = self._first, None
         if first:
@@ -56,10 +56,10 @@ class SharedLimit:
         return self._read()
 
     def read_early(self) -> GlobalConcurrencyLimitResponse | None:
-        """Do what `read` does, at the first call with an answer that was requested when the run began.
+        """Like `read`, but let the first call return a result requested at the start of the run.
 
         Raises:
-            TransientError: Prefect's server could not be asked.
+            TransientError: Prefect's server was unreachable.
         """
         first, self._first = self._first, None
         return first.result() if first else self._read()
@@ -83,15 +83,15 @@ class SharedLimit:
         seen = (limit.updated, limit.active_slots, limit.limit, limit.slot_decay_per_second)
         if seen != self._seen:
             self._seen, self._seen_at = seen, time.monotonic()
-        seconds = max(0.0, self.read_at - self._seen_at)  # at least so long: from an answer to a question
+        seconds = max(0.0, self.read_at - self._seen_at)  # a lower bound: from one response to the next request
         limit.active_slots = max(0, limit.active_slots - int(seconds * limit.slot_decay_per_second))
         return limit
 
     def reserve(self, tokens: int) -> float:
-        """Take slots of a limit that has just been read and return 0; if it refuses, return the seconds to wait.
+        """Take slots of a limit that was just read and return 0; if refused, return the seconds to wait.
 
         Raises:
-            TransientError: Prefect's server could not be asked.
+            TransientError: Prefect's server was unreachable.
         """
         if not self._client:  # it was deleted a moment ago
             return 0.0
@@ -106,10 +106,10 @@ class SharedLimit:
         return 0.0
 
     def update(self, **values: float) -> None:
-        """Set fields of a limit that has just been read.
+        """Set fields of a limit that was just read.
 
         Raises:
-            TransientError: Prefect's server could not be asked.
+            TransientError: Prefect's server was unreachable.
         """
         if not self._client:  # it was deleted a moment ago
             return
@@ -121,7 +121,7 @@ class SharedLimit:
             raise unreachable(error) from error
 
     def stop(self) -> None:
-        """Do without the limit from now on."""
+        """Stop counting tokens."""
         self._thread.shutdown()
         self._disconnect()
 
@@ -133,7 +133,7 @@ class SharedLimit:
 
 
 def retry_seconds(response: httpx.Response) -> float:
-    """Return how long a refusal says to wait before asking again, within bounds; a moment if it does not say."""
+    """Return a refusal's `Retry-After` (s), within bounds; the minimum if it has none."""
     try:
         seconds = float(response.headers.get("Retry-After", ""))
     except ValueError:
@@ -142,25 +142,25 @@ def retry_seconds(response: httpx.Response) -> float:
 
 
 def unreachable(error: Exception) -> TransientError:
-    """Return the error that has a state tried again."""
-    told = f"{type(error).__name__}: {error}"
+    """Return the error that makes Prefect retry the state."""
+    cause = f"{type(error).__name__}: {error}"
     return TransientError(
-        f"ESI's tokens, {LIMIT} on Prefect's server, could not be counted: {told}", "Prefect's server"
+        f"ESI's tokens, {LIMIT} on Prefect's server, could not be counted: {cause}", "Prefect's server"
     )
 
 
 def create_limit() -> int:
-    """Create the limit unless it is there, as large as ESI's own; of as many tokens as `ESI_TOKENS` says, if it does.
+    """Create the limit unless it exists: `ESI_TOKENS` tokens if that is set, otherwise as many as ESI gives.
 
     Returns:
-        How many tokens it has in 15 minutes.
+        The limit's tokens per 15 minutes.
 
     Raises:
-        ValueError: `ESI_TOKENS` is no number of tokens.
+        ValueError: `ESI_TOKENS` is not a valid number of tokens.
     """
     given = os.environ.get("ESI_TOKENS", "").strip()
     if given and not (given.isascii() and given.isdigit() and LEAST_TOKENS <= int(given) <= TOKENS):
-        raise ValueError(f"ESI_TOKENS is {given!r}: give {LEAST_TOKENS} to {TOKENS} tokens in 15 minutes")
+        raise ValueError(f"ESI_TOKENS is {given!r}: give {LEAST_TOKENS} to {TOKENS} tokens per 15 minutes")
     tokens = int(given or TOKENS)
     decay = tokens / WINDOW_SECONDS
     with get_client(sync_client=True) as client:

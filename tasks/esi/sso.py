@@ -1,4 +1,4 @@
-"""EVE Online's single sign-on: an access token from a refresh token, for what ESI shows a character alone.
+"""EVE Online's single sign-on: exchanges a refresh token for access tokens, for endpoints that are not public.
 
 https://docs.esi.evetech.net/docs/sso/refreshing_access_tokens.html
 """
@@ -15,41 +15,41 @@ from tasks.esi.errors import DeniedError, RefusedError, TransientError
 from tasks.network import TIMEOUT, check_url, trusted
 
 DEFAULT_URL = "https://login.eveonline.com/v2/oauth/token"
-EARLY_SECONDS = 60.0  # before its end a token is refreshed
-REFUSALS = {400, 401, 403}  # of what was sent; they may be EVE SSO's own trouble, too
-PASSING = {"temporarily_unavailable", "server_error"}  # errors that are, by their own word
-NOT_TAKEN = {"invalid_grant": "the refresh token", "invalid_client": "client_id and client_secret"}  # RFC 6749, 5.2
+EARLY_SECONDS = 60.0  # a token is refreshed this long before it expires
+REFUSALS = {400, 401, 403}  # may also be EVE SSO's own trouble
+PASSING = {"temporarily_unavailable", "server_error"}  # transient errors
+REJECTED = {"invalid_grant": "the refresh token", "invalid_client": "client_id and client_secret"}  # RFC 6749, 5.2
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """Who asks, and for which character. It shows nothing of itself."""
+    """The application and the character; the repr hides all values."""
 
     client_id: str
     refresh_token: str
-    client_secret: str = ""  # an application that uses PKCE has none
+    client_secret: str = ""  # empty for an application that uses PKCE
 
     def __repr__(self) -> str:
         return "Credentials(…)"
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What the token endpoint answers, as far as it counts."""
+    """The token endpoint's response."""
 
     access_token: str
     expires_in: float  # seconds
-    refresh_token: str = ""  # another one than was given, or empty
+    refresh_token: str = ""  # a new one, or empty
 
 
 class SsoAuth(httpx.Auth):
-    """Add the access token to each request, and get a new one before it ends, or when ESI has refused it.
+    """Add an access token to each request; refresh it before it expires, or when ESI refuses it.
 
     Args:
         credentials: of the application and the character.
         url: of the token endpoint.
-        keep: is given the credentials when the endpoint has changed the refresh token: the old one may not work again.
+        keep: saves the credentials after the refresh token has changed: the old one may no longer work.
 
     Raises:
-        ValueError: `url` is no https address, nor one of this machine.
+        ValueError: `url` is neither an https URL nor on this machine.
     """
 
     def __init__(self, credentials: Credentials, url: str, keep: Callable[[Credentials], None]) -> None:
@@ -58,21 +58,19 @@ class SsoAuth(httpx.Auth):
         self._keep = keep
         self._lock = threading.Lock()
         self._token, self._ends = "", 0.0  # monotonic time
-        self._is_kept = True  # the refresh token, where the next run finds it
+        self._is_kept = True  # whether the next run will find the present refresh token
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send a request with a token, and once more with a new one if it is answered 401.
-
-        A token that was answered 401 or 403 is not used again.
+        """Send a request with a token, and again with a new one after a 401. Drop a token after a 401 or 403.
 
         Raises:
-            TransientError: the endpoint could not be reached, or failed.
+            TransientError: the token endpoint was unreachable, or failed.
             RefusedError: it refused the refresh token.
         """
         token = self._give_token()
         request.headers["Authorization"] = f"Bearer {token}"
         response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:  # most likely it has just ended
+        if response.status_code == httpx.codes.UNAUTHORIZED:  # most likely it has just expired
             self._drop(token)
             token = self._give_token()
             request.headers["Authorization"] = f"Bearer {token}"
@@ -88,9 +86,9 @@ class SsoAuth(httpx.Auth):
     def _give_token(self) -> str:
         with self._lock:
             if not self._token or time.monotonic() > self._ends - EARLY_SECONDS:
-                begun = time.monotonic()
+                started = time.monotonic()
                 grant = self._refresh()
-                self._token, self._ends = grant.access_token, begun + grant.expires_in
+                self._token, self._ends = grant.access_token, started + grant.expires_in
                 if grant.refresh_token not in {"", self._credentials.refresh_token}:
                     self._credentials = msgspec.structs.replace(self._credentials, refresh_token=grant.refresh_token)
                     self._is_kept = False
@@ -118,27 +116,27 @@ class SsoAuth(httpx.Auth):
 
 
 def read_grant(answer: httpx.Response) -> Grant:
-    """Read what the token endpoint answers; a message never has what it sent.
+    """Read the token endpoint's response; error messages never contain its body.
 
     Raises:
         TransientError: it failed, is busy, or sent no token.
         DeniedError: it refused the refresh token or the application.
-        RefusedError: it is no token endpoint.
+        RefusedError: it is not a token endpoint.
     """
     status, kind, error = answer.status_code, find_class(answer), find_error(answer.content)
     if kind is None:
         try:
             return msgspec.json.decode(answer.content, type=Grant)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise TransientError("EVE SSO answered 200, but with no access token", "EVE SSO") from None
+            raise TransientError("EVE SSO answered 200, but without an access token", "EVE SSO") from None
     if issubclass(kind, TransientError) or error in PASSING:
         raise TransientError(f"EVE SSO answered {status}", f"EVE SSO {status}")
     if status in REFUSALS:
-        what = NOT_TAKEN.get(error, "the refresh token, or client_id and client_secret")
+        what = REJECTED.get(error, "the refresh token, or client_id and client_secret")
         raise DeniedError(
-            f"EVE SSO answered {status}: it does not take {what}",
-            f"and so it did again: {SSO_TROUBLE}, or what the Secret block has is not valid any more; for a refresh "
-            "token, authorise the character again and store the new one there",
+            f"EVE SSO answered {status}: it does not accept {what}",
+            f"a retry got the same answer: {SSO_TROUBLE}, or the Secret block's contents are no longer valid; to renew "
+            "the refresh token, authorise the character again and store the new one there",
             f"EVE SSO {status}",
         )
-    raise RefusedError(f"EVE SSO answered {status}, as no token endpoint does; is ESI_SSO_URL right?")
+    raise RefusedError(f"EVE SSO answered {status}, which no token endpoint does; is ESI_SSO_URL right?")

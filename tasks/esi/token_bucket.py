@@ -1,9 +1,9 @@
-"""ESI's tokens, which all workers share by a limit on Prefect's server: see `shared_limit`.
+"""ESI's tokens, which all workers share through a limit on Prefect's server: see `shared_limit`.
 
-ESI gives an address 12,000 tokens in any 15 minutes and answers 429 beyond; a page costs 2. Workers reserve what they
-need in batches. The limit frees slots evenly, ESI each token 15 minutes after its use. So once few are left, the limit
-is set to what ESI's last answer says, less a margin that covers what others may have reserved. If ESI gives fewer
-tokens than the limit has, the limit becomes ESI's. The slots of a killed worker come free like all others.
+ESI gives an IP address 12,000 tokens in any 15 minutes and then answers 429; a page costs 2. Workers reserve tokens in
+batches. The limit frees slots evenly, ESI each token 15 minutes after its use. So once few are left, the limit is set
+to ESI's last count, less a margin for what other workers may have reserved. If ESI gives fewer tokens than the limit
+has, the limit is lowered to ESI's. A killed worker's slots are freed like all others.
 """
 
 import re
@@ -21,52 +21,52 @@ from prefect.logging import get_logger, get_run_logger
 from tasks.esi.errors import RefusedError
 from tasks.esi.shared_limit import LEAST_TOKENS, LIMIT, MIN_WAIT_SECONDS, TOKENS, WINDOW_SECONDS, SharedLimit
 
-FEWEST_TOKENS = 100  # a smaller number of ESI's is not believed: it would stop all workers for good
-REQUEST_TOKENS = 2  # what a page costs, or a HEAD
-LOOK_SECONDS = 1.0  # between two looks at whether everybody pauses
-MAX_WAIT_SECONDS = 5.0  # until the limit is looked at again
-# A limit that has refused so often in a row, though slots were free, and for so long, is not asked any more.
+FEWEST_TOKENS = 100  # a smaller limit of ESI's is ignored: it would stop all workers for good
+REQUEST_TOKENS = 2  # the cost of a page or a HEAD
+LOOK_SECONDS = 1.0  # between checks for a shared pause
+MAX_WAIT_SECONDS = 5.0  # between reads of the limit
+# Refusals in a row, and their time, after which a limit with free slots is no longer used.
 PATIENCE, PATIENCE_SECONDS = 5, 120.0
-KNOWN_SECONDS = 5.0  # for so long ESI's answer says how many are left
+KNOWN_SECONDS = 5.0  # how long ESI's last count is valid
 
 
 class Allowance(msgspec.Struct, frozen=True):
-    """What ESI's last answer says of tokens; until there is one, what is known of ESI."""
+    """The token counts of ESI's last response; before the first one, ESI's documented ones."""
 
     left: int = TOKENS
     of: int = TOKENS
     window_seconds: float = WINDOW_SECONDS
-    said: float = float("-inf")  # monotonic time
+    read_at: float = float("-inf")  # monotonic time
 
     @property
     def is_known(self) -> bool:
-        """Whether it was said just now."""
-        return time.monotonic() - self.said < KNOWN_SECONDS
+        """Whether it was read just now."""
+        return time.monotonic() - self.read_at < KNOWN_SECONDS
 
     @property
     def is_scarce(self) -> bool:
-        """Whether so few are left, a fifth, that batches are small, and the limit follows ESI's answers."""
+        """Whether under a fifth is left: then batches are small, and the limit follows ESI's counts."""
         return self.left < self.of / 5
 
     @property
     def margin(self) -> int:
-        """How many are left alone: 800 of 12,000."""
+        """Tokens never reserved: 800 of 12,000."""
         return self.of // 15
 
     @property
     def batch(self) -> int:
-        """How many to take at once, at most: 120 of 12,000, a chunk's; 20 when they are scarce."""
+        """The most to reserve at once: 120 of 12,000; 20 when they are scarce."""
         return self.of // (600 if self.is_scarce else 100)
 
 
 class TokenBucket:
-    """ESI's tokens, for one run. Use it as a context manager; it may be used from several threads."""
+    """ESI's tokens, for one run. Use it as a context manager; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._limit = SharedLimit()
-        self._reserved = 0  # tokens taken and not yet spent
-        self._expected = 0  # tokens that will be needed, as far as is known
+        self._reserved = 0  # tokens not yet spent
+        self._expected = 0  # tokens still to be reserved for announced requests
         self._allowance = Allowance()
         self._wait_until = 0.0  # monotonic time
         self._refusals = 0  # in a row …
@@ -80,7 +80,7 @@ class TokenBucket:
         self._limit.stop()
 
     def expect(self, requests: int) -> None:
-        """Announce how many requests will be made, so that their tokens are reserved in few batches."""
+        """Announce how many requests will be made, so that tokens are reserved in few batches."""
         with self._lock:
             self._expected += requests * REQUEST_TOKENS
 
@@ -88,7 +88,7 @@ class TokenBucket:
         """Spend a request's tokens and return 0, or return the seconds to wait before trying again.
 
         Raises:
-            TransientError: Prefect's server could not be asked.
+            TransientError: Prefect's server was unreachable.
         """
         with self._lock:
             now = time.monotonic()
@@ -106,10 +106,10 @@ class TokenBucket:
             return wait_seconds
 
     def note_answer(self, headers: httpx.Headers) -> None:
-        """Note what an answer of ESI's says: what it has cost, and how many tokens are left, of how many."""
+        """Note a response's headers: its cost, and how many tokens are left, of how many."""
         used, left, of = (headers.get(f"X-Ratelimit-{name}", "") for name in ("Used", "Remaining", "Limit"))
         with self._lock:
-            if re.fullmatch(r"[0-5]", used):  # a request costs 5 at most; a sum of many would be no cost
+            if re.fullmatch(r"[0-5]", used):  # a request costs 5 at most
                 self._reserved += REQUEST_TOKENS - int(used)
             rate = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,4})([smh])", of)
             if re.fullmatch(r"[0-9]{1,9}", left) and rate:
@@ -117,10 +117,10 @@ class TokenBucket:
                 self._allowance = Allowance(int(left), int(rate[1]), window_seconds, time.monotonic())
 
     def pause_all(self, seconds: float) -> None:
-        """Make all runs pause: until the time is over, `WINDOW_SECONDS` at most, more slots are taken than can be.
+        """Pause all runs, `WINDOW_SECONDS` at most, by taking more slots than there are.
 
         Raises:
-            TransientError: Prefect's server could not be asked.
+            TransientError: Prefect's server was unreachable.
         """
         seconds = min(seconds, WINDOW_SECONDS)
         with self._lock:
@@ -130,17 +130,17 @@ class TokenBucket:
                 self._limit.update(active_slots=round(full + seconds * limit.slot_decay_per_second))
 
     def _reserve(self, tokens: int) -> float:
-        """Reserve so many tokens, or what the limit can give at once, and return 0; or return the seconds to wait.
+        """Reserve tokens, as many as the limit allows, and return 0; or return the seconds to wait.
 
         Raises:
             RefusedError: the limit is too small for a single request.
-            TransientError: Prefect's server could not be asked.
+            TransientError: Prefect's server was unreachable.
         """
         if limit := self._limit.read_early():
             if limit.limit < REQUEST_TOKENS:
                 raise RefusedError(
                     f"the limit {LIMIT} on Prefect's server has {limit.limit} slots, a request takes {REQUEST_TOKENS}: "
-                    f"give it {LEAST_TOKENS:,} to {TOKENS:,}, or switch it off"
+                    f"give it {LEAST_TOKENS:,} to {TOKENS:,}, or deactivate it"
                 )
             tokens = max(REQUEST_TOKENS, min(tokens, limit.limit // 2))
             if pause_seconds := self._pause_seconds(limit):
@@ -158,15 +158,15 @@ class TokenBucket:
         return 0.0
 
     def _is_patient(self) -> bool:
-        """Return whether to wait after a refusal, because another run came first; if not, stop counting."""
+        """Return whether to keep waiting after a refusal; if not, stop counting tokens."""
         now = time.monotonic()
         self._refused_since = self._refused_since if self._refusals else now
         self._refusals += 1
         if self._refusals < PATIENCE or now - self._refused_since < PATIENCE_SECONDS:
             return True
         self._logger.warning(
-            "the limit %s has refused %d times in %.0f s though slots were free: this run no longer counts ESI's "
-            "tokens; delete the limit, and create it again with python -m deployments.automations",
+            "the limit %s has refused %d times in %.0f s although slots were free: this run no longer counts ESI's "
+            "tokens; delete the limit and recreate it with python -m deployments.automations",
             LIMIT,
             self._refusals,
             now - self._refused_since,
@@ -175,21 +175,21 @@ class TokenBucket:
         return False
 
     def _margin(self, limit: GlobalConcurrencyLimitResponse) -> int:
-        """Return how many slots are left alone; half of a limit that somebody made small."""
+        """Return the slots never reserved: at most half of the limit."""
         return min(self._allowance.margin, limit.limit // 2)
 
     def _pause_seconds(self, limit: GlobalConcurrencyLimitResponse) -> float:
         return max(0.0, (limit.active_slots - limit.limit - self._margin(limit)) / limit.slot_decay_per_second)
 
     def _follow_esi(self, limit: GlobalConcurrencyLimitResponse, tokens: int) -> int:
-        """Return the slots that are taken, after setting them to what ESI says, where that matters."""
+        """Return the slots that are taken, after setting them to ESI's count where needed."""
         esi = self._allowance
         if not esi.is_known:
             return limit.active_slots
         if limit.limit > esi.of >= FEWEST_TOKENS:
             self._limit.update(limit=esi.of, slot_decay_per_second=esi.of / max(1.0, esi.window_seconds))
             limit.limit = esi.of
-        if limit.limit < 2 * esi.margin:  # what ESI says is mostly about others
+        if limit.limit < 2 * esi.margin:  # ESI's count is mostly of other programs
             return limit.active_slots
         is_full = limit.active_slots + tokens > limit.limit
         if not is_full and not esi.is_scarce:

@@ -1,7 +1,7 @@
-"""Records of orders: one row per item type, exact to the last digit.
+"""Aggregates orders to records: one row per item type, exact to the last digit.
 
-Prices are whole hundredths of an ISK (cents), so sums and products are done in integers, and a figure is rounded
-once, by the division that ends its formula.
+Prices are whole cents, so sums and products are computed in integers, and a figure is rounded once, by the final
+division of its formula.
 """
 
 import pandas as pd
@@ -17,14 +17,14 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
     """Return each item type's record.
 
     Args:
-        orders: as `merge_pages` gives them.
-        order_type: which orders decide about `price` and `volume`, and which types have a record.
-        price: what `price` is; see the function of that name in `PRICES`.
-        detail: `full` and `fuzzwork` add the columns `buy` and `sell`, of both sides whatever `order_type` is.
+        orders: from `merge_pages`.
+        order_type: the orders that give `price` and `volume`; types without any have no record.
+        price: a key of `PRICES`.
+        detail: `full` and `fuzzwork` add the columns `buy` and `sell`, whatever `order_type` is.
 
     Returns:
         One row per type, index `type_id` ascending; `price` float64 (ISK), `volume` object (int, units), and with
-        details `buy` and `sell`, dicts of figures by name. Empty if no order is of `order_type`.
+        details `buy` and `sell`, dicts of figures by name. Empty if there are no orders of `order_type`.
     """
     chosen = select_side(orders, order_type)
     volumes = sum_exactly(chosen.volume_remain, chosen.type_id)

@@ -1,4 +1,4 @@
-"""What a run may choose: which orders, which price, which details."""
+"""The choices for a run's parameters."""
 
 from typing import Literal
 

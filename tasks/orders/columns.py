@@ -1,4 +1,4 @@
-"""The columns of orders that count, decoded from a page's JSON."""
+"""Decodes a page's JSON to columns of orders."""
 
 from mmap import mmap
 from operator import attrgetter
@@ -10,13 +10,13 @@ import numpy as np
 from tasks.esi.answers import decode
 from tasks.esi.errors import RefusedError
 
-Orders = dict[str, np.ndarray]  # columns, by name: see `DTYPES` and `PLACES`
+Orders = dict[str, np.ndarray]  # columns by name: see `DTYPES` and `PLACES`
 
 Id = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class Order(msgspec.Struct, gc=False):
-    """What the records need of an order; ESI's other fields are skipped while decoding."""
+    """The fields of an order that records need; the others are skipped while decoding."""
 
     order_id: Id
     type_id: Id
@@ -26,13 +26,13 @@ class Order(msgspec.Struct, gc=False):
 
 
 class PlacedOrder(Order, gc=False):
-    """An order, and where it is: for markets that are smaller than a region."""
+    """An order with its place, for markets smaller than a region."""
 
     location_id: Id  # of a station or a player structure
     system_id: Id
 
 
-COARSE_ISK = 2.0**45  # from here on a float's own digits are no finer than cents
+COARSE_ISK = 2.0**45  # from here on, floats are about a cent apart
 
 DTYPES = {"order_id": "int64", "type_id": "int64", "price": "float64", "volume_remain": "int64", "is_buy_order": "bool"}
 PLACES = {"location_id": "int64", "system_id": "int64"}
@@ -47,10 +47,10 @@ def decode_orders(body: bytes, what: str, *, has_places: bool = False) -> Orders
         has_places: whether to decode `PLACES` as well.
 
     Returns:
-        Arrays of `DTYPES`, one value an order each, in ESI's order. Empty if the page is `[]`.
+        Arrays of `DTYPES`, one value per order with volume left, in ESI's order. Empty if the page is `[]`.
 
     Raises:
-        TransientError: the body is no JSON, or ESI's error.
+        TransientError: the body is not JSON, or an error of ESI's.
         RefusedError: an order lacks a field, or a value is of the wrong type or out of bounds.
     """
     orders: list[Order] = decode(body, list[PlacedOrder] if has_places else list[Order], what)  # type: ignore[arg-type]
@@ -65,12 +65,12 @@ def decode_orders(body: bytes, what: str, *, has_places: bool = False) -> Orders
 
 
 def join_pages(pages: list[Orders]) -> Orders:
-    """Return the orders of several pages, one after the other."""
+    """Return the orders of several pages, in order."""
     return {name: concatenate([page[name] for page in pages]) for name in pages[0]}
 
 
 def concatenate(arrays: list[np.ndarray]) -> np.ndarray:
-    """Join arrays of one dtype, in memory that the system gets back with the array: glibc keeps what it has freed."""
+    """Join arrays of one dtype in mapped memory, which the system gets back: glibc would keep freed memory."""
     count, dtype = sum(map(len, arrays)), arrays[0].dtype
     memory = mmap(-1, max(1, count * dtype.itemsize))
     return np.concatenate(arrays, out=np.frombuffer(memory, dtype, count))

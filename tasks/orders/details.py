@@ -1,4 +1,4 @@
-"""What `detail` adds: figures of one side's orders, by name, by `type_id`."""
+"""The figures that `detail` adds, for each side and item type."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -9,16 +9,14 @@ from tasks.orders.choices import Detail, OrderType
 from tasks.orders.exact import CENTS, divide, multiply, sum_exactly, to_cents, to_isk
 from tasks.orders.ranked import best_twentieth, middle, rank, weighted_median
 
-# What a detail says of one side: orders of that side, one row each, to figures by name, by `type_id`.
-
 Figures = dict[str, float | int]
 
 
 def describe_full(orders: pd.DataFrame, side: OrderType) -> dict[int, Figures]:
-    """`full`: figures over the orders, all but `order_count` weighted by their remaining volume.
+    """`full`: figures over orders, weighted by their remaining volume.
 
-    With v the volume and p the price of an order: `weighted_average` = Σvp / Σv; `stddev` is the population's,
-    √(Σvp²/Σv − (Σvp/Σv)²); `median` is the first price, going up, at which half of Σv is reached.
+    For orders of volume v and price p: `weighted_average` = Σvp / Σv; `stddev` is the population's,
+    √(Σvp²/Σv − (Σvp/Σv)²); `median` is the lowest price up to which the orders have half of Σv.
     """
     ranked = rank(orders.type_id, to_cents(orders.price), orders.volume_remain)
     cents, volume, types = ranked.cents, ranked.volume, ranked.type_id
@@ -40,13 +38,12 @@ def describe_full(orders: pd.DataFrame, side: OrderType) -> dict[int, Figures]:
 
 
 def describe_fuzzwork(orders: pd.DataFrame, side: OrderType) -> dict[int, Figures]:
-    """`fuzzwork`: figures over price levels, as market tools know them from Fuzzwork's aggregates.
+    """`fuzzwork`: figures over price levels, like Fuzzwork's aggregates.
 
-    Orders of one price are one level. Sell levels above 100 × the lowest, and buy levels below 1/100 of the highest,
-    keep their level but get volume 0. `volume`, `weightedAverage` and `percentile` (of exactly volume/20 units, from
-    the best price on) are of what volume remains; `max`, `min`, `median` and `stddev` (the sample's, n − 1; 0.01 for
-    one level) count each level alike; `orderCount` counts levels. Source: fuzzysteve/FuzzMarket,
-    scripts/aggloader-esi.py.
+    A level is all orders of one price. Sell levels above 100 × the lowest, and buy levels below 1/100 of the highest,
+    count with volume 0. `volume`, `weightedAverage` and `percentile` (of exactly volume/20 units, from the best price
+    on) use the remaining volume; `max`, `min`, `median` and `stddev` (the sample's, n − 1; 0.01 for one level) weight
+    all levels equally; `orderCount` counts levels. Source: fuzzysteve/FuzzMarket, scripts/aggloader-esi.py.
     """
     merged = sum_exactly(orders.volume_remain, [orders.type_id, to_cents(orders.price)])
     levels = pd.DataFrame(
@@ -87,6 +84,6 @@ SIDES: dict[Detail, tuple[Callable[[pd.DataFrame, OrderType], dict[int, Figures]
 
 
 def by_type(types: "pd.Index[int]", **figures: Iterable[float | int]) -> dict[int, Figures]:
-    """Turn columns of figures into a dict a type."""
+    """Return columns of figures as one dict per type."""
     columns = [column.tolist() if isinstance(column, pd.Series) else list(column) for column in figures.values()]
     return {t: dict(zip(figures, row, strict=True)) for t, row in zip(types, zip(*columns, strict=True), strict=True)}

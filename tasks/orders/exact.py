@@ -1,4 +1,4 @@
-"""Exact arithmetic: int64 where that is enough, Python's integers (dtype object) where it is not."""
+"""Exact arithmetic: int64 where it suffices, otherwise Python's integers (dtype object)."""
 
 from decimal import Decimal
 
@@ -8,19 +8,14 @@ import pandas as pd
 from tasks.orders.columns import COARSE_ISK
 
 CENTS = 100  # to one ISK
-INT64_SAFE = (
-    2.0**62
-)  # a sum of floats decides whether 64 bits are enough for the integers; half their range for its error
-
-
-# Exact arithmetic: int64 where that is enough, Python's integers (dtype object) where not.
+INT64_SAFE = 2.0**62  # half of the range of int64, because it is compared with inexact float sums
 
 
 def to_cents(price: "pd.Series[float]") -> "pd.Series[int]":
     """Return prices (ISK, two decimals) in whole cents, int64."""
     if (price < COARSE_ISK).all():
         return (price * CENTS).round().astype("int64")
-    exact = [int(Decimal(repr(p)) * CENTS) for p in price.tolist()]  # a larger one times 100 would be rounded
+    exact = [int(Decimal(repr(p)) * CENTS) for p in price.tolist()]  # float multiplication would round larger ones
     return pd.Series(exact, price.index, "int64")
 
 
@@ -30,7 +25,7 @@ def to_isk(cents: "pd.Series[int]") -> "pd.Series[float]":
 
 
 def widen(values: "pd.Series[int]", factor: float = 1) -> "pd.Series[int]":
-    """Return values whose sum, times `factor`, cannot overflow."""
+    """Return values in a dtype in which their sum times `factor` cannot overflow."""
     return values if values.to_numpy("float64").sum() * factor < INT64_SAFE else values.astype("object")
 
 
@@ -41,12 +36,12 @@ def multiply(one: "pd.Series[int]", other: "pd.Series[int]") -> "pd.Series[int]"
 
 
 def sum_exactly(values: "pd.Series[int]", by: "pd.Series[int] | list[pd.Series[int]]") -> "pd.Series[int]":
-    """Return the sum of each group, ascending by its key, as Python's integers."""
+    """Return the sum of each group as Python's integers, ascending by key."""
     return widen(values).groupby(by).sum().astype("object")
 
 
 def cumulate(volume: "pd.Series[int]", type_id: "pd.Series[int]") -> "pd.Series[int]":
-    """Return each row's volume plus that of the rows of its type before it; the rows of a type stand together."""
+    """Return the running total of volume within each type; a type's rows must be adjacent."""
     units = volume.to_numpy()
     running = units.cumsum()
     starts = np.flatnonzero(type_id.ne(type_id.shift()))

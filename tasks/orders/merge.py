@@ -1,4 +1,4 @@
-"""Pages put together, each order once."""
+"""Merges pages, each order once."""
 
 from collections.abc import Sequence
 
@@ -8,22 +8,22 @@ import pandas as pd
 from tasks.orders.choices import OrderType
 from tasks.orders.columns import Orders, concatenate
 
-Place = tuple[str, int]  # a column that says where orders are, and the value that is meant
+Place = tuple[str, int]  # a column of `PLACES`, and its value
 
 
 def merge_pages(
     chunks: list[Orders], side: OrderType = "all", places: Sequence[Place | None] = (None,)
 ) -> tuple[pd.DataFrame, list[int]]:
-    """Put the chunks together, an order that shows up on two pages once: its first one.
+    """Merge chunks; of an order on two pages keep the first.
 
     Args:
-        chunks: in the order of the pages. It takes their columns out of them, so that no order is held twice.
-        side: which orders it returns.
-        places: where orders are counted; None is everywhere.
+        chunks: in the order of the pages. Their columns are removed, to save memory.
+        side: the orders to return.
+        places: where to count orders; None for everywhere.
 
     Returns:
-        The orders of the side, with the chunks' columns but `order_id`, one row an order; and for each place the
-        number of orders on both sides.
+        The side's orders, one row each, with the chunks' columns except `order_id`; and the number of orders on both
+        sides at each place.
     """
     is_wanted = mark_first([chunk.pop("order_id") for chunk in chunks])
     columns = {name: concatenate([chunk[name] for chunk in chunks]) for name, _ in filter(None, places)}
@@ -36,18 +36,18 @@ def merge_pages(
 
 
 def mark_first(order_ids: list[np.ndarray]) -> np.ndarray:
-    """Return for each order, bool, whether it shows up there for the first time."""
+    """Return for each order whether it is the first with its id."""
     merged = concatenate(order_ids)
     is_first = np.ones(len(merged), "bool")
-    merged.sort()  # in place: a snapshot's ids are as large as its prices
-    if (merged[1:] == merged[:-1]).any():  # hardly ever
+    merged.sort()  # in place, to save memory
+    if (merged[1:] == merged[:-1]).any():  # rare
         is_first[:] = False
         is_first[np.unique(np.concatenate(order_ids), return_index=True)[1]] = True
     return is_first
 
 
 def take(chunks: list[Orders], name: str, is_wanted: np.ndarray) -> np.ndarray:
-    """Take a column out of the chunks, and return the values that are wanted."""
+    """Remove a column from the chunks, and return its selected values."""
     column = concatenate([chunk.pop(name) for chunk in chunks])
     return column if is_wanted.all() else column[is_wanted]
 

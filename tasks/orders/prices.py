@@ -1,4 +1,4 @@
-"""What `price` can be: orders, one row each, to float64 (ISK) by `type_id` ascending."""
+"""The choices of `price`: from orders, one row each, to float64 (ISK) by `type_id` ascending."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,6 @@ import pandas as pd
 from tasks.orders.choices import OrderType, Price
 from tasks.orders.exact import CENTS, divide, multiply, sum_exactly, to_cents
 from tasks.orders.ranked import best_twentieth, middle, rank
-
-# What `price` can be: orders, one row each, to float64 (ISK) by `type_id` ascending.
 
 
 def lowest(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
@@ -22,7 +20,7 @@ def highest(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
 
 
 def mean(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
-    """`mean`: Σ price / orders, each order counted alike."""
+    """`mean`: the unweighted mean over orders."""
     return divide(sum_exactly(to_cents(orders.price), orders.type_id), orders.groupby("type_id").size() * CENTS)
 
 
@@ -33,14 +31,14 @@ def weighted_mean(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[fl
 
 
 def median(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
-    """`median`: the middle price, each order counted alike; between the middle two where their number is even."""
+    """`median`: the unweighted median over orders."""
     return middle(to_cents(orders.price), orders.type_id)
 
 
 def percentile_5(orders: pd.DataFrame, order_type: OrderType) -> "pd.Series[float]":
     """`percentile_5`: the volume-weighted mean price of the best 5 % of the volume.
 
-    The best are the cheapest, for `buy` the dearest. The order at the boundary counts with the part that falls within.
+    The best are the lowest prices, for `buy` the highest. The order at the boundary counts in part.
     """
     return best_twentieth(
         rank(orders.type_id, to_cents(orders.price), orders.volume_remain), dearest=order_type == "buy"

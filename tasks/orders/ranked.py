@@ -5,11 +5,9 @@ import pandas as pd
 
 from tasks.orders.exact import CENTS, cumulate, divide, multiply, sum_exactly, to_isk, widen
 
-# Figures over ranked frames: `type_id`, `cents` and `volume`, ascending by the first two.
-
 
 def rank(type_id: "pd.Series[int]", cents: "pd.Series[int]", volume: "pd.Series[int]") -> pd.DataFrame:
-    """Return the three as columns, ascending by type, then price."""
+    """Return a frame of the three, ascending by type, then price."""
     order = np.lexsort((cents, type_id))
     columns = {"type_id": type_id, "cents": cents, "volume": volume}
     return pd.DataFrame({name: column.to_numpy()[order] for name, column in columns.items()})
@@ -18,8 +16,8 @@ def rank(type_id: "pd.Series[int]", cents: "pd.Series[int]", volume: "pd.Series[
 def best_twentieth(ranked: pd.DataFrame, *, dearest: bool) -> "pd.Series[float]":
     """Return the volume-weighted mean price (ISK) of the cheapest, or dearest, twentieth of each type's volume.
 
-    The row at the boundary counts with the part that falls within: of volume v after b better units out of V,
-    clip(V − 20·b, 0, 20·v) twentieths of a unit.
+    The row at the boundary counts in part: with volume v after b better units of V, as clip(V − 20·b, 0, 20·v)
+    twentieths of a unit.
     """
     if dearest:
         ranked = ranked.iloc[::-1]
@@ -34,7 +32,7 @@ def best_twentieth(ranked: pd.DataFrame, *, dearest: bool) -> "pd.Series[float]"
 
 
 def weighted_median(ranked: pd.DataFrame) -> "pd.Series[float]":
-    """Return the first price (ISK), going up, at which half of each type's volume is reached."""
+    """Return the lowest price (ISK) up to which the orders have half of each type's volume."""
     volume = widen(ranked.volume, factor=2)
     total = volume.groupby(ranked.type_id).transform("sum")
     reached = ranked[cumulate(volume, ranked.type_id) * 2 >= total]
@@ -42,7 +40,7 @@ def weighted_median(ranked: pd.DataFrame) -> "pd.Series[float]":
 
 
 def middle(cents: "pd.Series[int]", type_id: "pd.Series[int]") -> "pd.Series[float]":
-    """Return each type's middle price (ISK), or the mean of the middle two, ascending by type."""
+    """Return each type's unweighted median price (ISK), ascending by type."""
     ascending = cents.to_numpy()[np.lexsort((cents, type_id))]
     count = type_id.groupby(type_id).size()
     first = count.cumsum() - count

@@ -1,1 +1,1 @@
-"""What a person sees of a run: logs, progress, events, artifacts, traces."""
+"""What people see of a run: logs, progress, events, artifacts, traces."""

@@ -1,4 +1,4 @@
-"""What a run leaves in Prefect to be read: its summary, the types that moved most, and what to do if it failed."""
+"""A run's artifacts: its summary, and the types that moved most."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[st
 
     Args:
         client: of Prefect's API.
-        summary: what is told.
+        summary: of the run.
         pictures: PNG files by title.
     """
     shown = [f"![{title}]({to_data_uri(png)})" for title, png in pictures.items()]
@@ -40,7 +40,7 @@ def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[st
 
 
 def write_movers(client: SyncPrefectClient, summary: Summary, changes: list[Changes]) -> None:
-    """Create the artifact `movers-REGION`: the types whose record differs most from the snapshot before."""
+    """Create the artifact `movers-REGION`: the types whose records changed most."""
     changed = sum(len(each.replaced) for each in changes)
     if movers := find_movers(changes):
         create_artifact(
@@ -48,8 +48,8 @@ def write_movers(client: SyncPrefectClient, summary: Summary, changes: list[Chan
             "table",
             json.dumps(movers),
             f"{region_name(summary.region_id)}: {counted(changed, 'record')} changed until "
-            f"{summary.last_modified:%Y-%m-%d %H:%M} UTC. These moved most: by the ISK that the change of price, or of "
-            "volume, makes of what is on offer. Types whose price and volume changed by less than 0.05 % are left out.",
+            f"{summary.last_modified:%Y-%m-%d %H:%M} UTC. These moved most, by the ISK value of the change in price or "
+            "in volume. Types whose price and volume changed by less than 0.05 % are left out.",
             key=f"movers-{summary.region_id}",
         )
 
@@ -62,7 +62,7 @@ def describe_run(summary: Summary) -> str:
     causes = ", ".join(f"{count:,} {cause}" for cause, count in summary.retry_causes.items())
     rows = {
         "snapshot": f"{summary.last_modified:%Y-%m-%d %H:%M:%S} UTC, {summary.age_seconds:,.0f} s old when stored",
-        "compared with": f"{earlier:%Y-%m-%d %H:%M:%S} UTC" if earlier else "no earlier snapshot of these parameters",
+        "compared with": f"{earlier:%Y-%m-%d %H:%M:%S} UTC" if earlier else "no earlier snapshot with these parameters",
         "orders from": summary.source,
         "region": name_region(summary.region_id),
         **describe_markets(summary),
@@ -76,7 +76,7 @@ def describe_run(summary: Summary) -> str:
         "written": f"{summary.written:,}",
         "deleted": f"{summary.deleted:,}",
         "unchanged": f"{summary.unchanged:,}",
-        "other items": f"{summary.foreign:,} in the table that are no item type's, left alone",
+        "other items": f"{summary.foreign:,} in the table that are not records, left alone",
         "retries": f"{summary.retries:,}" + (f": {causes}" if causes else ""),
         "waits": f"{summary.waiting_seconds:,.1f} s for limits, before retries, for other runs and the next snapshot",
         "seconds": f"{summary.seconds:,.2f} s",
@@ -89,14 +89,14 @@ def describe_run(summary: Summary) -> str:
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
         f"| | |\n| --- | --- |\n{table}\n\n"
-        "The cost is DynamoDB's, of write and read units on demand; server and worker come on top. A state machine "
-        f"would make a transition for each of {size}, and write every record. What a month costs is said of a run that "
-        "compared with an earlier snapshot: a first fill is no measure of it."
+        "The cost is DynamoDB's on-demand write and read units; server and worker are extra. A state machine would "
+        f"make a transition for each of {size}, and write every record. The cost of a month is given only for a run "
+        "with an earlier snapshot to compare with: a first fill says nothing about it."
     )
 
 
 def describe_markets(summary: Summary) -> dict[str, str]:
-    """Return a row for each market of a run that has several, or another one than its region."""
+    """Return a row for each market, none if the region is the only one."""
     if [market.market_id for market in summary.markets] in ([], [summary.region_id]):
         return {}
     return {
@@ -104,24 +104,24 @@ def describe_markets(summary: Summary) -> dict[str, str]:
             f"{counted(market.records, 'record')} of {market.orders:,} orders: {market.written:,} written, "
             f"{market.deleted:,} deleted, {market.unchanged:,} unchanged"
             if market.orders
-            else "no order of the region lies there"
+            else "no orders of the region are there"
         )
         for market in summary.markets
     }
 
 
 def to_data_uri(png: bytes) -> str:
-    """Return a picture as an address that holds it: Prefect's UI shows it in markdown, as a browser does."""
+    """Return a picture as a data URI, which Prefect's UI shows in markdown."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def find_movers(changes: Sequence[Changes]) -> list[dict[str, Any]]:
-    """Return the types that moved most: by the ISK that the change of price, or of volume, makes of what is on offer.
+    """Return the types that moved most, by the ISK value of the change in price or in volume.
 
-    A type whose changes both round to 0.0 % has not moved, however much ISK that is.
+    Types whose changes both round to 0.0 % are left out, however much ISK that is.
 
     Returns:
-        At most `MOVERS` rows, the most first; empty if nothing that was there has moved.
+        At most `MOVERS` rows, the largest first; empty if no known type has moved.
     """
     known = [(new, old) for each in changes for new in each.puts if (old := each.replaced.get(str(new.type_id)))]
     numbers = [(new, old) for new, old in known if all("N" in old.get(name, {}) for name in ("price", "volume"))]
@@ -130,19 +130,19 @@ def find_movers(changes: Sequence[Changes]) -> list[dict[str, Any]]:
 
 
 def percents_moved(new: Record, old: Item) -> list[float]:
-    """Return by how many percent a type's price and its volume have grown, to one place; 0.0, never -0.0."""
+    """Return the percent change of a type's price and volume, to one decimal; 0.0, never -0.0."""
     pairs = ((old["price"]["N"], new.price), (old["volume"]["N"], new.volume))
     return [round(percent(float(was), now), 1) + 0.0 for was, now in pairs]
 
 
 def isk_moved(new: Record, old: Item) -> float:
-    """Return the ISK by which a type's value on offer moved, by its price or its volume, whichever is more."""
+    """Return the ISK value of the change in a type's price or in its volume, whichever is larger."""
     was_price, was_volume = (float(old[name]["N"]) for name in ("price", "volume"))
     return float(max(abs(new.price - was_price) * new.volume, abs(new.volume - was_volume) * new.price))
 
 
 def describe_mover(new: Record, old: Item) -> dict[str, Any]:
-    """Return a row of the movers' table; a narrow window shows the first columns."""
+    """Return a row of the movers' table, the columns for narrow windows first."""
     was_price, was_volume = (Decimal(old[name]["N"]) for name in ("price", "volume"))
     price_percent, volume_percent = percents_moved(new, old)
     return {
@@ -168,7 +168,7 @@ def create_artifact(
 ) -> UUID:
     """Create an artifact of this flow run and return its id.
 
-    Prefect's own functions emit an event besides, which fails in a process that is about to exit.
+    Prefect's own functions also emit an event, which fails in a process that is about to exit.
     """
     artifact = ArtifactCreate(
         type=kind, data=data, description=description, key=key, flow_run_id=UUID(str(flow_run.id))

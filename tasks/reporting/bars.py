@@ -1,4 +1,4 @@
-"""Bars for work in a terminal. Prefect is not imported here: `make run` shows bars before it needs it."""
+"""Progress bars in a terminal. Does not import Prefect: `make run` shows bars before it needs it."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -6,7 +6,7 @@ from rich.progress import Progress as Bars
 
 
 def make_bars(console: Console) -> Bars:
-    """Return bars for work in a terminal; lines that are printed meanwhile stand above them."""
+    """Return progress bars; lines printed meanwhile appear above them."""
     return Bars(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )

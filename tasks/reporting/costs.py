@@ -1,4 +1,4 @@
-"""What a run costs, and what the state machine would."""
+"""The costs of a run, and of a state machine that does the same."""
 
 import os
 from decimal import Decimal, InvalidOperation
@@ -14,9 +14,9 @@ MONTH_SECONDS = 30 * 86_400
 
 
 def describe_cost(cost: Decimal, summary: Summary) -> str:
-    """Return what a run costs, and a month of runs that are as far apart as its snapshot is from the one before.
+    """Return the cost of a run, and of a month of such runs at the interval of its two snapshots.
 
-    A run without one before it, such as a first fill, says nothing of a month.
+    Without an earlier snapshot, as in a first fill, leave out the month.
     """
     if summary.compared_with is None:
         return f"${cost:.6f} for this run"
@@ -26,10 +26,10 @@ def describe_cost(cost: Decimal, summary: Summary) -> str:
 
 
 def cost_of_run(write_units: float, read_units: float) -> Decimal:
-    """Return what units cost, USD; `WRITE_UNITS_USD` and `READ_UNITS_USD` set the cost of a million of each.
+    """Return the cost of units (USD), by the environment's `WRITE_UNITS_USD` and `READ_UNITS_USD` per million.
 
     Raises:
-        ValueError: one of them is no cost.
+        ValueError: one of them is not a valid cost.
     """
     write_usd = read_cost("WRITE_UNITS_USD", WRITE_UNITS_USD)
     return (
@@ -38,10 +38,10 @@ def cost_of_run(write_units: float, read_units: float) -> Decimal:
 
 
 def read_cost(name: str, default: str) -> Decimal:
-    """Return a cost of the environment, USD.
+    """Return a cost (USD) from the environment.
 
     Raises:
-        ValueError: it is no cost.
+        ValueError: it is not a valid cost.
     """
     given = os.environ.get(name) or default
     try:
@@ -54,5 +54,5 @@ def read_cost(name: str, default: str) -> Decimal:
 
 
 def cost_of_state_machine(pages: int, records: int) -> Decimal:
-    """Return what the five-state machine costs for the same table, USD: a transition a page and a record, five more."""
+    """Return a state machine's cost (USD) for the same table: a transition per page and record, plus five."""
     return Decimal((pages + records + 5) * TRANSITIONS_USD) / MILLION + cost_of_run(records, 0)

@@ -1,4 +1,4 @@
-"""How a run that fails with one of this project's errors says why: once, in one sentence, without a traceback."""
+"""Reports failures: one of this project's errors is logged once, in one sentence, without a traceback."""
 
 import logging
 import re
@@ -22,9 +22,9 @@ REPEATED = re.compile(r"(Finished in state Failed)\(.(Task run|Flow run) encount
 
 
 def is_ours(error: BaseException | None) -> bool:
-    """Return whether this project raised an error, whose message then says all that there is to say.
+    """Return whether this project raised an error, so that its message suffices without a traceback.
 
-    Of a plain ValueError its class does not tell: pandas raises it, too. The function that raised it does.
+    For a plain ValueError, the function that raised it decides: pandas raises it too.
     """
     module = type(error).__module__
     if error and type(error) is ValueError:
@@ -34,15 +34,15 @@ def is_ours(error: BaseException | None) -> bool:
 
 
 def say_once() -> None:
-    """Have the logs of runs say once why a run failed: Prefect does up to five times, twice with a traceback."""
+    """Make run logs say once why a run failed: Prefect says it up to five times, twice with a traceback."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(shorten)
 
 
 def shorten(record: logging.LogRecord) -> bool:
-    """Leave of a failure's lines the sentence, and which states failed; return whether anything is left of this line.
+    """Reduce a failure's log lines to one sentence and the failed states; return whether to keep this line.
 
-    Errors that are not this project's keep their tracebacks.
+    Other errors than this project's keep their tracebacks.
     """
     message = record.getMessage()
     if repeated := REPEATED.match(message):
@@ -56,13 +56,13 @@ def shorten(record: logging.LogRecord) -> bool:
 
 
 def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Report on a run that failed, unless its parameters were refused; emit an event if the shrink guard refused.
+    """Create the failure's artifact, unless parameters were refused; emit an event if the shrink guard refused.
 
-    The run's end is recorded already. Unlike an artifact, an event cannot be sent from a process that is about to exit.
+    The final state is recorded already. Events go first: they cannot be sent from a process that is about to exit.
     """
     given = str(
         flow_run.parameters.get("region_id", flow_run.parameters.get("structure_id", ""))
-    )  # as it was given: perhaps text, perhaps wrong
+    )  # unvalidated: may be text, may be wrong
     region_id = int(given) if given.isascii() and given.isdigit() else 0
     error = find_error(state)
     if isinstance(error, ShrinkError):
@@ -86,14 +86,14 @@ def describe_failure(state: State[Any]) -> str:
     """Return what failed, what was tried and what to do, as markdown."""
     error = find_error(state)
     if isinstance(error, ParameterTypeError):
-        tried, advice = "Nothing was requested.", "Give what the message allows."
+        tried, advice = "Nothing was requested.", "Give a value that the message allows."
     elif isinstance(error, EsiError | TableError):
         tried, advice = error.tried, error.advice
     else:
-        tried, advice = "It was not retried.", "Read the run's logs: this is no failure of ESI's or DynamoDB's."
+        tried, advice = "It was not retried.", "Read the run's logs: this is not a failure of ESI or DynamoDB."
     return (
         f"**What failed.** {type(error).__name__ if error else state.name}: {error or state.message}\n\n"
         f"**What was tried.** {tried}\n\n**What to do.** {advice}\n\n"
-        "The table holds true records all the same; `#snapshot` says whether they are one whole snapshot, and the next "
-        "run writes what is missing."
+        "The table still holds only true records. `#snapshot` says whether they are one whole snapshot; the next run "
+        "writes the rest."
     )

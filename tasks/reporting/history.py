@@ -1,4 +1,4 @@
-"""What earlier runs of a table did, from the events that they sent, and its pictures."""
+"""A table's earlier runs, from their events, as pictures."""
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
@@ -9,28 +9,28 @@ from tasks.reporting.summary import Summary
 
 
 def draw_history(client: SyncPrefectClient, summary: Summary) -> dict[str, bytes]:
-    """Draw a run that ends beside those before it, made-up orders and real ones never together: see `draw_pictures`."""
+    """Draw a run and earlier ones of its kind, made-up orders or real ones; see `draw_pictures`."""
     before = read_history(client, summary.region_id, summary.table_name, RUNS)
     alike = [run for run in before if run != summary and run.is_made_up == summary.is_made_up]
     return draw_pictures([summary, *alike])
 
 
 def read_history(client: SyncPrefectClient, region_id: int, table_name: str, limit: int) -> list[Summary]:
-    """Return the summaries of a table's runs that stored something, the newest first, as long as Prefect keeps events.
+    """Return the summaries of a table's runs that stored something, newest first, while Prefect keeps their events.
 
-    Those that another version has written and this one does not understand are left out.
+    Summaries of other versions that do not parse are left out.
     """
-    wanted = EventFilter(
+    stored = EventFilter(
         event=EventNameFilter(name=["market.snapshot.stored"]),
         resource=EventResourceFilter(id=[f"market.region.{region_id}"]),
     )
-    events = client.read_events(wanted, limit=limit).events
-    summaries = (understand(event.payload) for event in events)
+    events = client.read_events(stored, limit=limit).events
+    summaries = (parse_summary(event.payload) for event in events)
     return [summary for summary in summaries if summary and summary.table_name == table_name]
 
 
-def understand(payload: dict[str, object]) -> Summary | None:
-    """Return the summary that an event carries, None if there is none that this version knows."""
+def parse_summary(payload: dict[str, object]) -> Summary | None:
+    """Return the summary in an event's payload, None if it does not parse."""
     try:
         return Summary.model_validate(payload)
     except ValidationError:

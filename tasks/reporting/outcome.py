@@ -1,4 +1,4 @@
-"""How a run ends: its final state, and what is reported once that is recorded."""
+"""The end of a run: its final state, and the reports after it."""
 
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -17,48 +17,48 @@ from tasks.table.snapshot import UNKNOWN
 
 
 class Outcome(NamedTuple):
-    """What a flow run has done."""
+    """What a flow run did."""
 
     summary: Summary
-    changes: list[Changes]  # of the markets that it has written; none if the table had the snapshot already
+    changes: list[Changes]  # of the written markets; empty if the table already had the snapshot
 
 
-_outcome: ContextVar[Outcome] = ContextVar("outcome")  # of this context's flow run: Prefect calls its hooks in it
+_outcome: ContextVar[Outcome] = ContextVar("outcome")  # of the flow run: Prefect calls hooks in the same context
 
 
 def note_outcome(summary: Summary, changes: list[Changes]) -> None:
-    """Note what the flow run of this context has done, for its hooks, and send it as an event."""
+    """Save what the flow run did for its hooks, and send it as an event."""
     _outcome.set(Outcome(summary, changes))
     send_outcome(summary)
 
 
 def note_round(summaries: Sequence[Summary]) -> None:
-    """Note for the hooks of a round the region that has something new first."""
+    """Save for a round's hooks the summary of the region whose snapshot expires first."""
     dated = [summary for summary in summaries if summary.expires and summary.expires > UNKNOWN]
     if summaries:
         _outcome.set(Outcome(min(dated or summaries, key=lambda summary: summary.expires or UNKNOWN), []))
 
 
 def send_outcome(summary: Summary, kept_by: str = "schedule") -> None:
-    """Send what a run has done as an event."""
+    """Send a run's summary as an event."""
     event = "not-modified" if summary.not_modified else "stored"
     attempt(send_event, event, summary.region_id, summary.model_dump(mode="json"), kept_by)
 
 
 def complete(summary: Summary) -> Summary:
-    """End a flow run, or a task run, with the summary's line as its state's message.
+    """Return a final state for a flow or task run, with the summary's line as its message.
 
-    Prefect unwraps the state: a caller gets the summary.
+    Prefect unwraps the state: callers get the summary.
     """
     name = "NotModified" if summary.not_modified else "Completed"
     return cast("Summary", Completed(name=name, message=summary.line, data=summary))
 
 
 def read_outcome() -> Outcome:
-    """Return what the flow run of this context has done, for its hooks.
+    """Return what the flow run of this context did.
 
     Raises:
-        LookupError: nothing has been noted.
+        LookupError: nothing was saved.
     """
     return _outcome.get()
 
@@ -66,14 +66,14 @@ def read_outcome() -> Outcome:
 def keep_summary(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's names)
     """Return the summary even if Prefect's confirmation of the final state was lost.
 
-    Prefect sends the state again, learns that the run has ended already, and gets a state without data.
+    Prefect then sends the state again, and gets the recorded one back without data.
     """
     if state.data is None:
         state.data = read_outcome().summary
 
 
 def report_outcome(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Create the artifacts of a run that has stored something."""
+    """Create the artifacts of a run that stored something."""
     outcome = read_outcome()
     if outcome.changes:
         report_afterwards(report_changes, outcome.summary, outcome.changes)
@@ -81,7 +81,7 @@ def report_outcome(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
 
 def report_changes(client: SyncPrefectClient, summary: Summary, changes: list[Changes]) -> None:
     """Create the artifacts: the types that moved most, and the summary with its pictures."""
-    from tasks.reporting.history import draw_history  # noqa: PLC0415 (Pillow: not before the run has ended)
+    from tasks.reporting.history import draw_history  # noqa: PLC0415 (Pillow: only after the run's end)
 
     attempt(write_movers, client, summary, changes)
     attempt(write_summary, client, summary, attempt(draw_history, client, summary) or {})

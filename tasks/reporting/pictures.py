@@ -1,6 +1,6 @@
-"""Draws what runs did: seconds by state, age of the data, records written, price changes.
+"""Draws charts of runs: seconds by state, age of the data, records written, price changes.
 
-With Pillow, whose import takes 0.05 s: that of matplotlib takes longer than all that a run may spend on its pictures.
+Uses Pillow, which imports in 0.05 s: importing matplotlib alone would take longer than all the drawing may.
 """
 
 import io
@@ -15,11 +15,11 @@ from tasks.reporting.summary import MOST_PERCENT, Summary
 
 RUNS = 20
 WIDTH, HEIGHT = 780, 230  # pixels; as wide as the Prefect UI's text on a laptop
-LEFT, RIGHT, TOP, BOTTOM = 70, 50, 56, 44  # around the plot: tick labels, title, axis title
+LEFT, RIGHT, TOP, BOTTOM = 70, 50, 56, 44  # margins of the plot: tick labels, title, axis title
 BAR = 14  # pixels from one run's bar to the next
-# A card of its own, so that the UI's light and dark themes show the same contrast.
+# An opaque background, so that the contrast is the same in the UI's light and dark themes.
 PAPER, INK, GRID = "#f6f8fa", "#1f2328", "#d0d7de"
-SHADES = 32  # enough for smooth letters; a third of the bytes of true colour
+SHADES = 32  # enough for smooth text, at a third of true colour's size
 BLUE = "#0969da"
 STATE_COLOURS = ("#8250df", "#bf8700", "#0969da", "#1a7f37", "#cf222e", "#57606a")
 
@@ -33,7 +33,7 @@ def draw_pictures(runs: Sequence[Summary]) -> dict[str, bytes]:
         runs: of one table; the first `RUNS` are drawn.
 
     Returns:
-        PNG files by title. Ages are missing of a single run, price changes, of the newest run, if there are none.
+        PNG files by title; no ages for a single run, no price changes if the newest run has none.
     """
     drawn = list(reversed(runs[:RUNS]))
     last = f"last {len(drawn)} runs" if len(drawn) > 1 else "last run"
@@ -47,7 +47,7 @@ def draw_pictures(runs: Sequence[Summary]) -> dict[str, bytes]:
 
 
 class Chart:
-    """A plot with its axes. Places in it are in the axes' units."""
+    """A plot with axes. Coordinates are in the axes' units."""
 
     def __init__(self, x: Axis, y: Axis, height: int = HEIGHT) -> None:
         self.image = Image.new("RGB", (WIDTH, height), PAPER)
@@ -57,13 +57,13 @@ class Chart:
         self._box = (LEFT, TOP, WIDTH - RIGHT, height - BOTTOM)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Return a place in pixels."""
+        """Return a point in pixels."""
         left, top, right, bottom = self._box
         (x0, x1), (y0, y1) = self._x, self._y
         return left + (x - x0) / (x1 - x0) * (right - left), bottom - (y - y0) / (y1 - y0) * (bottom - top)
 
     def mark_x(self, ticks: dict[float, str], title: str, *, grid: bool = False) -> None:
-        """Label the x axis, but for labels that would touch the one before."""
+        """Label the x axis; skip labels that would overlap."""
         _left, top, right, bottom = self._box
         free = 0.0
         for value, label in ticks.items():
@@ -76,7 +76,7 @@ class Chart:
         self._draw.text((right, bottom + 24), title, INK, self._font, anchor="ra")
 
     def mark_y(self, ticks: dict[float, str], title: str, *, grid: bool = True) -> None:
-        """Label the y axis; its title stands above it."""
+        """Label the y axis, with its title above."""
         left, top, right, _bottom = self._box
         for value, label in ticks.items():
             y = self.place(0, value)[1]
@@ -86,21 +86,21 @@ class Chart:
         self._draw.text((8, top - 8), title, INK, self._font, anchor="lb")
 
     def fill(self, x0: float, x1: float, y0: float, y1: float, colour: str = BLUE, gap: int = 1) -> None:
-        """Fill a rectangle, with a gap of some pixels beside it; what is more than nothing is seen."""
+        """Fill a rectangle, less a gap of some pixels, but never hide one that is not empty."""
         (left, bottom), (right, top) = self.place(x0, y0), self.place(x1, y1)
         if right > left and bottom > top:
             right, top = max(left, right - gap), min(bottom, top + gap)
             self._draw.rectangle((left, top, right, bottom), fill=colour)
 
     def fill_below(self, points: Sequence[tuple[float, float]]) -> None:
-        """Fill what is below a line, which is drawn four times as large, for smooth edges."""
+        """Fill the area below a line, drawn at four times the size for smooth edges."""
         mask = Image.new("L", (WIDTH * 4, self.image.height * 4))
         ends = [(points[0][0], 0.0), *points, (points[-1][0], 0.0)]
         ImageDraw.Draw(mask).polygon([(4 * x, 4 * y) for x, y in (self.place(*point) for point in ends)], fill=255)
         self.image.paste(BLUE, mask=mask.reduce(4))
 
     def explain(self, colours: dict[str, str]) -> None:
-        """Say what colours mean."""
+        """Draw a legend of colours."""
         x, y = float(LEFT), TOP - 22
         for name, colour in colours.items():
             self._draw.rectangle((x, y, x + 10, y + 10), fill=colour)
@@ -116,24 +116,24 @@ class Chart:
 
 
 def draw_states(runs: Sequence[Summary]) -> Chart:
-    """Draw a bar a run, the newest at the bottom, of the seconds that each of its states took."""
+    """Draw a bar per run, the newest at the bottom, of the seconds in each state."""
     names = list(dict.fromkeys(name for run in runs for name in run.state_seconds))
     colours = dict(zip(names, STATE_COLOURS, strict=False))
     longest = max(sum(run.state_seconds.values()) for run in runs)
     chart = Chart((0, longest), (len(runs), 0), TOP + BOTTOM + BAR * max(2, len(runs)))
     chart.mark_x({tick: f"{tick:g}" for tick in find_ticks(longest)}, "seconds; snapshots by their UTC time", grid=True)
-    chart.mark_y({row + 0.5: say_time(run) for row, run in enumerate(runs)}, "snapshot", grid=False)
+    chart.mark_y({row + 0.5: format_time(run) for row, run in enumerate(runs)}, "snapshot", grid=False)
     for row, run in enumerate(runs):
-        begun = 0.0
+        start = 0.0
         for name, seconds in run.state_seconds.items():
-            chart.fill(begun, begun + seconds, row + 0.9, row + 0.1, colours.get(name, INK))
-            begun += seconds
+            chart.fill(start, start + seconds, row + 0.9, row + 0.1, colours.get(name, INK))
+            start += seconds
     chart.explain(colours)
     return chart
 
 
 def draw_ages(runs: Sequence[Summary]) -> Chart:
-    """Draw how old the table's data were: each run that stored made them younger, then they aged."""
+    """Draw the age of the table's data: it drops at each run that stored something, then grows."""
     points: list[tuple[float, float]] = []
     for run, following in pairwise([*runs, runs[-1]]):
         snapshot = run.last_modified.timestamp()
@@ -148,7 +148,7 @@ def draw_ages(runs: Sequence[Summary]) -> Chart:
 
 
 def draw_written(runs: Sequence[Summary]) -> Chart:
-    """Draw a column a run of the records that it wrote or deleted."""
+    """Draw a column per run of the records written and deleted."""
     most = max(run.written + run.deleted for run in runs)
     chart = Chart((0, max(8, len(runs))), (0, most))
     chart.mark_y({tick: f"{tick:,g}" for tick in find_ticks(most)}, "records")
@@ -156,12 +156,12 @@ def draw_written(runs: Sequence[Summary]) -> Chart:
         chart.fill(place + 0.1, place + 0.9, 0, run.written)
         chart.fill(place + 0.1, place + 0.9, run.written, run.written + run.deleted, STATE_COLOURS[4])
     chart.explain({"written": BLUE, "deleted": STATE_COLOURS[4]})
-    chart.mark_x({place + 0.5: say_time(run) for place, run in enumerate(runs)}, "snapshot, UTC")
+    chart.mark_x({place + 0.5: format_time(run) for place, run in enumerate(runs)}, "snapshot, UTC")
     return chart
 
 
 def draw_price_changes(price_changes: dict[int, int]) -> Chart:
-    """Draw a column a percent of the types whose price changed so much."""
+    """Draw a column per percent of price change, of the number of types."""
     most, reach = max(price_changes.values()), MOST_PERCENT
     chart = Chart((-reach - 0.5, reach + 0.5), (0, most))
     chart.mark_y({tick: f"{tick:,g}" for tick in find_ticks(most)}, "item types")
@@ -173,7 +173,7 @@ def draw_price_changes(price_changes: dict[int, int]) -> Chart:
 
 
 def find_ticks(most: float) -> list[float]:
-    """Return about five round values from 0 up to `most`, only 0 if that is less than a thousandth."""
+    """Return about five round values from 0 to `most`; only 0 if it is below a thousandth."""
     if most < 1e-3:
         return [0.0]
     rough = most / 5
@@ -182,6 +182,6 @@ def find_ticks(most: float) -> list[float]:
     return [round(number * step, 6) for number in range(int(most / step) + 1)]
 
 
-def say_time(run: Summary) -> str:
+def format_time(run: Summary) -> str:
     """Return the time of a run's snapshot."""
     return f"{run.last_modified:%H:%M}"

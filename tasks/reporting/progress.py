@@ -1,4 +1,4 @@
-"""How far the work of a state has come."""
+"""The progress of a state's work."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ UPDATE_SECONDS = 0.5  # between two updates of a progress artifact
 
 
 class Progress:
-    """How much of a state's work is done. Threads that do the work count it; others read it."""
+    """How much of a state's work is done. Thread-safe."""
 
     def __init__(self, name: str, total: int = 0, unit: str = "") -> None:
         self.name = name
@@ -27,30 +27,30 @@ class Progress:
         return f"{self.done:,} of {self.total:,} {self.unit}"
 
     def count(self, number: int) -> None:
-        """Count work that is done."""
+        """Add to the work done."""
         with self._lock:
             self.done += number
 
     def end(self, *, well: bool) -> None:
-        """Say that the work has ended; if well, what was not counted had been kept from an earlier attempt."""
+        """End the progress; if all went well, work that was not counted came from an earlier attempt."""
         self.done = self.total if well else self.done
         self._ended.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the end, so many seconds at most, and return whether it has come."""
+        """Wait up to so many seconds for the end; return whether it has come."""
         return self._ended.wait(seconds)
 
 
-# Is called with each state's progress in this context, such as to draw a bar.
+# Called with each state's progress in this context, such as to draw a bar.
 watcher: ContextVar[Callable[[Progress], None] | None] = ContextVar("watcher", default=None)
 
 
 def show_progress(client: SyncPrefectClient, progress: Progress) -> None:
-    """Keep a progress artifact up to date until the work has ended; an update that fails is made up for by the next.
+    """Keep a progress artifact up to date until the work ends; the next update makes up for a failed one.
 
     Args:
         client: of Prefect's API.
-        progress: of work that has a total.
+        progress: with a total.
     """
     artifact_id: UUID | None = None
     shown = -1

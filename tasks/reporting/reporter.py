@@ -1,7 +1,7 @@
-"""What a run shows of itself in Prefect while it goes: log lines, progress, tags, events, artifacts.
+"""Reports on a run in Prefect: log lines, progress, tags, events, artifacts.
 
-None of it can fail the run or delay its end: Prefect's API is called from threads that the run does not wait for, only
-its process does, and what the API refuses is a warning in the run's log.
+Reporting never fails a run or delays its end: background threads call Prefect's API, only the process waits for them,
+and failed calls are logged as warnings.
 """
 
 import contextvars
@@ -26,14 +26,14 @@ from tasks.catalogue.names import name_region, region_name, regions
 from tasks.reporting.progress import Progress, show_progress, watcher
 from tasks.reporting.timing import Timing
 
-FRESH_SECONDS = 900.0  # data that are older are stale: three snapshots
+FRESH_SECONDS = 900.0  # older data are stale: three snapshots
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class Reporter(Timing):
-    """Reports on one flow run. Use it as a context manager, in the flow; what is not sent by its end is sent later."""
+    """Reports on one flow run. Use it as a context manager in the flow; calls queued at its end are made later."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Reporter(Timing):
     def rename(self, name: str) -> None:
         """Give the flow run, its log lines and its span a name.
 
-        Prefect's own option does so before the flow begins, and has it wait for that.
+        Prefect's own `flow_run_name` makes the flow wait for the API first.
         """
         if (context := FlowRunContext.get()) and context.flow_run:
             context.flow_run.name = name
@@ -64,7 +64,7 @@ class Reporter(Timing):
         self.later(rename_run, str(flow_run.id), name)
 
     def show_begin(self, progress: Progress) -> None:
-        """Log that a state begins, and follow its work with a progress artifact."""
+        """Log that a state begins, and show its work as a progress artifact."""
         of = f": {progress.total:,} {progress.unit}" if progress.total else ""
         self._logger.info("%s begins%s", progress.name, of)
         if progress.total:
@@ -78,14 +78,14 @@ class Reporter(Timing):
         self._logger.info("%s ends after %.2f s%s", progress.name, seconds, of)
 
     def tag(self, region_id: int, last_modified: datetime) -> None:
-        """Tag the flow run with its region and its snapshot."""
-        news = [f"region:{region_id}", f"snapshot:{last_modified:%Y-%m-%dT%H:%M:%SZ}"]
-        self.later(add_tags, str(flow_run.id), [*flow_run.tags, *news])
+        """Tag the flow run with its region and snapshot."""
+        added = [f"region:{region_id}", f"snapshot:{last_modified:%Y-%m-%dT%H:%M:%SZ}"]
+        self.later(add_tags, str(flow_run.id), [*flow_run.tags, *added])
 
     def later(
         self, function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Call a function in this run's context, after the calls asked for before; an error becomes a warning."""
+        """Queue a call in this run's context; an error becomes a warning."""
 
         def call() -> None:
             attempt(function, self._client, *args, **kwargs)
@@ -100,7 +100,7 @@ class Reporter(Timing):
 def report_afterwards(
     function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
 ) -> None:
-    """Call a function in this run's context, from a thread that outlives the run; an error becomes a warning."""
+    """Call a function in this run's context on a thread that outlives the run; an error becomes a warning."""
 
     def call() -> None:
         with open_client() as client:
@@ -110,39 +110,39 @@ def report_afterwards(
 
 
 def open_client() -> SyncPrefectClient:
-    """Return a new client of Prefect's API: the one of a run closes with it, and has no settings of its own."""
+    """Return a new client of Prefect's API that stays open after the run's own is closed."""
     return get_client(httpx_settings={}, sync_client=True)
 
 
 def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
-    """Call a function that shows something of a run; return None after a warning in its log if it raises."""
+    """Call a function that reports on a run; if it raises, log a warning and return None."""
     try:
         return function(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 (whatever it is, the data count for more)
-        told = (getattr(function, "__name__", "it"), type(error).__name__, error)
-        get_run_logger().warning("not shown in Prefect: %s: %s: %s", *told)
+    except Exception as error:  # noqa: BLE001 (reporting must not fail a run)
+        name = getattr(function, "__name__", "it")
+        get_run_logger().warning("not reported to Prefect: %s: %s: %s", name, type(error).__name__, error)
         return None
 
 
 def name_run() -> str:
-    """Name a flow run by its region and the time it was scheduled for: `10000002 The Forge · 2026-11-24 03:05`."""
+    """Return a flow run's name: `10000002 The Forge · 2026-11-24 03:05`, by its scheduled time."""
     given = flow_run.parameters
     return f"{name_region(given.get('region_id', given.get('structure_id', 'default region')))} · {scheduled_time()}"
 
 
 def name_universe_run() -> str:
-    """Name a flow run that is many regions': `113 regions · 2026-11-24 03:05`."""
+    """Return the name of a flow run of many regions: `113 regions · 2026-11-24 03:05`."""
     number = len(flow_run.parameters.get("region_ids") or flow_run.parameters.get("markets") or regions())
     return f"{number} {'region' if number == 1 else 'regions'} · {scheduled_time()}"
 
 
 def scheduled_time() -> str:
-    """Return when the flow run was to begin, UTC."""
+    """Return the scheduled start time of the flow run, UTC."""
     return f"{flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 
 def rename_run(client: SyncPrefectClient, flow_run_id: str, name: str) -> None:
-    """Give a flow run a name."""
+    """Rename a flow run."""
     client.update_flow_run(UUID(flow_run_id), name=name)
 
 
@@ -152,9 +152,9 @@ def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> No
 
 
 def send_event(event: str, region_id: int, payload: dict[str, Any], kept_by: str = "schedule") -> None:
-    """Emit `market.snapshot.EVENT` for a region, and with a run's summary `market-data.fresh` or `.stale`.
+    """Emit `market.snapshot.EVENT` for a region; with an age in the payload also `market-data.fresh` or `.stale`.
 
-    A run may end well while the table's data stay old.
+    A run may complete while the table's data stay old.
 
     Args:
         event: such as `stored`.

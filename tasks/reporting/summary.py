@@ -1,4 +1,4 @@
-"""What a run did, in figures."""
+"""The summary of a run."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from tasks.table.client import Table
 from tasks.table.records import Book, Changes
 from tasks.table.snapshot import Parameters, Snapshot, TableSnapshot, made_alike
 
-MOST_PERCENT = 25  # changes beyond are counted with those of as much
+MOST_PERCENT = 25  # larger changes are counted as this
 
 
 class MarketSummary(BaseModel):
@@ -41,14 +41,14 @@ class Summary(BaseModel):
 
     region_id: int
     table_name: str  # filled in
-    order_type: OrderType | None = None  # of the parameters, as are price and detail; None in an earlier version's
+    order_type: OrderType | None = None  # a parameter, like price and detail; None in an earlier version's
     price: Price | None = None
     detail: Detail | None = None
     esi_url: str = ""  # where the orders came from; empty in an earlier version's
-    last_modified: datetime  # names the snapshot that the table holds now, UTC
-    expires: datetime | None = None  # until then ESI has no newer one, UTC by this machine's clock
-    compared_with: datetime | None = None  # the earlier snapshot of these parameters that the table held whole, UTC
-    not_modified: bool  # the table held it already: nothing was fetched or written
+    last_modified: datetime  # names the snapshot that the table has now, UTC
+    expires: datetime | None = None  # until then ESI has no newer one; UTC, by this machine's clock
+    compared_with: datetime | None = None  # the table's previous complete snapshot with these parameters, UTC
+    not_modified: bool  # the table already had it: nothing was fetched or written
     pages: int  # of the snapshot
     orders: int  # of the snapshot, each counted once
     records: int  # in the table
@@ -57,16 +57,16 @@ class Summary(BaseModel):
     unchanged: int  # records - written
     consumed_write_units: float
     consumed_read_units: float
-    foreign: int  # items in the table that are no type's; never touched
-    retries: int  # requests to ESI and calls to DynamoDB that failed and were made again
-    retry_causes: dict[str, int]  # by what they failed with
-    pages_retried: int  # pages that did not come at the first attempt
-    waiting_seconds: float  # for limits, for another attempt, for another run, for the next snapshot
+    foreign: int  # items in the table that are not records; never touched
+    retries: int  # of requests to ESI and calls to DynamoDB
+    retry_causes: dict[str, int]  # retries by cause
+    pages_retried: int  # pages that failed at least once
+    waiting_seconds: float  # for limits, retries, other runs and the next snapshot
     age_seconds: float  # of the snapshot when the run ended, by this machine's clock
     seconds: float
     state_seconds: dict[str, float]  # by state
-    markets: list[MarketSummary] = []  # whose sums the counts above are; empty in an earlier version's
-    price_changes: dict[int, int] = {}  # item types whose price is another one now, by the change in percent
+    markets: list[MarketSummary] = []  # the counts above are their sums; empty in an earlier version's
+    price_changes: dict[int, int] = {}  # item types whose price changed, by the change in percent
 
     @property
     def line(self) -> str:
@@ -79,7 +79,7 @@ class Summary(BaseModel):
 
     @property
     def names(self) -> str:
-        """The markets in words: `region 10000002`, or `region 10000002, station 60003760`."""
+        """The markets' names: `region 10000002`, or `region 10000002, station 60003760`."""
         return ", ".join(name_market(market.market_id) for market in self.markets) or name_market(self.region_id)
 
     @property
@@ -106,13 +106,13 @@ def summarize(
     """Return the summary of a run.
 
     Args:
-        snapshot: that the table holds now.
+        snapshot: that the table has now.
         parameters: of the records.
         tables: by market.
-        esi: that the run asked.
+        esi: the run's client.
         state_seconds: by state.
-        seconds: that the run took.
-        results: by market; those that the table had already have none.
+        seconds: of the whole run.
+        results: by market, without those that already had the snapshot.
     """
     markets = [
         summarize_market(market_id, table.name, snapshot.stored.get(market_id), results.get(market_id))
@@ -154,7 +154,7 @@ def summarize(
 def summarize_market(
     market_id: int, table_name: str, stored: TableSnapshot | None, result: tuple[Book, Changes] | None
 ) -> MarketSummary:
-    """Return what a run did for a market: with no result, the table had the snapshot already."""
+    """Return a market's summary; without a result, the table already had the snapshot."""
     if result is None:
         orders, records = (stored.orders, stored.records) if stored else (0, 0)
         puts, deletes, unchanged = 0, 0, records
@@ -175,14 +175,14 @@ def summarize_market(
 
 
 def find_earlier(snapshot: Snapshot, parameters: Parameters) -> datetime | None:
-    """Return the earlier snapshot of all markets that the table held whole, made with the same parameters, if any."""
+    """Return the table's previous complete snapshot with the same parameters, None without one."""
     alike = [found for found in snapshot.stored.values() if made_alike(found, parameters)]
     earlier = min((found.last_modified for found in alike), default=snapshot.last_modified)
     return earlier if earlier < snapshot.last_modified else None
 
 
 def count_price_changes(changes: Sequence[Changes]) -> dict[int, int]:
-    """Count the item types whose price has changed, by whole percents, at most `MOST_PERCENT` up or down."""
+    """Count the item types whose price changed, by whole percent, at most `MOST_PERCENT` up or down."""
     counts: Counter[int] = Counter()
     for each in changes:
         for record in each.puts:
@@ -193,10 +193,10 @@ def count_price_changes(changes: Sequence[Changes]) -> dict[int, int]:
 
 
 def counted(number: int, thing: str) -> str:
-    """Return how many of a thing there are, in words: `1 run`, `2,000 runs`."""
+    """Return a count with its noun: `1 run`, `2,000 runs`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def percent(old: float, new: float) -> float:
-    """Return by how many percent a figure has grown."""
+    """Return the change in percent, 0 if `old` is 0."""
     return (new / old - 1) * 100 if old else 0.0

@@ -1,7 +1,7 @@
-"""Spans for OpenTelemetry: Prefect makes one a flow run and one a state, the instrumentations one a request.
+"""OpenTelemetry spans: one per flow run and state from Prefect, one per request from the instrumentations.
 
-Off unless `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector; its standard's other settings (`OTEL_SERVICE_NAME`,
-`OTEL_EXPORTER_OTLP_HEADERS` …) count as well.
+Off unless `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector. The standard settings (`OTEL_SERVICE_NAME`,
+`OTEL_EXPORTER_OTLP_HEADERS` …) apply.
 """
 
 import os
@@ -10,15 +10,15 @@ SETTING = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def set_up() -> None:
-    """Make this process send spans, if it is asked for; before the first flow run begins.
+    """Make this process send spans if a collector is set. Call it before the first flow run.
 
     Raises:
-        ImportError: it is asked for, but the packages of the extra `telemetry` are not there.
+        ImportError: a collector is set, but the extra `telemetry` is not installed.
     """
     if not os.environ.get(SETTING):
         return
     try:
-        from opentelemetry import trace  # noqa: PLC0415 (an extra: not there for whom does not ask for it)
+        from opentelemetry import trace  # noqa: PLC0415 (an optional extra)
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.instrumentation.botocore import BotocoreInstrumentor  # noqa: PLC0415
         from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor  # noqa: PLC0415
@@ -30,7 +30,7 @@ def set_up() -> None:
             f"{SETTING} is set, but {error.name} is not installed: install the extra `telemetry`, or unset it"
         ) from error
     if isinstance(trace.get_tracer_provider(), TracerProvider):
-        return  # somebody else's counts, or this has been called before
+        return  # set up by another program, or by an earlier call
     os.environ.setdefault("OTEL_SERVICE_NAME", "market-data")
     os.environ.setdefault("OTEL_PYTHON_HTTPX_EXCLUDED_URLS", os.environ.get("PREFECT_API_URL", "/api/"))
     provider = TracerProvider()

@@ -1,4 +1,4 @@
-"""How long the states of a run take, and how far their work has come."""
+"""Times the states of a run, and counts their work."""
 
 import threading
 import time
@@ -8,20 +8,20 @@ from tasks.reporting.progress import Progress
 
 
 class Timing:
-    """Times the states of one run, and counts their work. Several threads may use it."""
+    """Times the states of one run, and counts their work. Thread-safe."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}  # by state
         self._lock = threading.Lock()
-        self._progress: Progress | None = None  # of the present state
+        self._progress: Progress | None = None  # of the current state
         self._started = 0.0  # monotonic time
 
     def begin(self, state: str, total: int = 0, unit: str = "") -> None:
-        """Note that a state begins, and so the one before ends; do nothing if this one is under way.
+        """Begin a state and end the one before; do nothing if it is already the current one.
 
         Args:
             state: its name.
-            total: how much work it has, if that can be counted.
+            total: its amount of work, if it can be counted.
             unit: of the work.
         """
         with self._lock:
@@ -32,12 +32,12 @@ class Timing:
             self.show_begin(self._progress)
 
     def count(self, number: int) -> None:
-        """Count work of the present state that is done."""
+        """Add to the current state's work done."""
         if self._progress:
             self._progress.count(number)
 
     def end(self, *, well: bool = True) -> None:
-        """Note that the present state ends."""
+        """End the current state."""
         with self._lock:
             self._end(well=well)
 
@@ -51,10 +51,10 @@ class Timing:
         self.show_end(progress, seconds)
 
     def show_begin(self, progress: Progress) -> None:
-        """Show that a state begins; here it is only timed."""
+        """Show that a state begins; does nothing here."""
 
     def show_end(self, progress: Progress, seconds: float) -> None:
-        """Show that a state ends; here it is only timed."""
+        """Show that a state ends; does nothing here."""
 
     def tag(self, region_id: int, last_modified: datetime) -> None:
-        """Show which snapshot the run is of; here nothing does."""
+        """Show which snapshot the run is of; does nothing here."""

@@ -1,4 +1,4 @@
-"""What a round of many regions did: each one's result, and all together."""
+"""The summary of a round of many regions."""
 
 from collections import Counter
 from typing import Literal
@@ -15,11 +15,11 @@ KEY = "summary-universe"
 
 
 class RegionError(Exception):
-    """No region could be kept."""
+    """All regions of a round failed."""
 
 
 class RegionResult(BaseModel):
-    """What became of a region."""
+    """The result of one region."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,11 +30,11 @@ class RegionResult(BaseModel):
 
 
 class UniverseSummary(BaseModel):
-    """What a run of many regions did; counts and units are sums over those that did not fail."""
+    """The summary of a round; counts and units are sums over the regions that did not fail."""
 
     model_config = ConfigDict(frozen=True)
 
-    regions: list[RegionResult]  # in the order in which they were begun
+    regions: list[RegionResult]  # in the order in which they started
     stored: int  # regions
     not_modified: int
     failed: int
@@ -56,21 +56,21 @@ class UniverseSummary(BaseModel):
     def line(self) -> str:
         """The summary in one line."""
         counts = {"stored": self.stored, "not modified": self.not_modified, "failed": self.failed}
-        told = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         return (
-            f"{counted(len(self.regions), 'region')} in {self.seconds:.0f} s: {told}; "
+            f"{counted(len(self.regions), 'region')} in {self.seconds:.0f} s: {states}; "
             f"{counted(self.records, 'record')} ({self.written:,} written, {self.deleted:,} deleted), "
             f"{counted(self.pages, 'page')}, ${self.cost_usd:.4f}"
         )
 
 
 def list_results(results: dict[int, Summary | Exception]) -> list[RegionResult]:
-    """Return what became of regions, from each one's summary, or why it has none."""
+    """Return the results of regions, from their summaries or errors."""
     return [describe_result(region_id, result) for region_id, result in results.items()]
 
 
 def describe_result(region_id: int, result: Summary | Exception) -> RegionResult:
-    """Return what became of a region."""
+    """Return the result of a region."""
     if isinstance(result, Exception):
         return fail_region(region_id, str(result) or type(result).__name__)
     return RegionResult(region_id=region_id, state="not modified" if result.not_modified else "stored", summary=result)
@@ -87,7 +87,7 @@ def fail_region(region_id: int, why: str) -> RegionResult:
 
 
 def summarize_universe(regions: list[RegionResult], seconds: float) -> UniverseSummary:
-    """Return the summary of a round, from each region's result."""
+    """Return the summary of a round."""
     summaries = [region.summary for region in regions if region.summary]
     states = Counter(region.state for region in regions)
     write_units = sum(summary.consumed_write_units for summary in summaries)
@@ -120,7 +120,7 @@ def write_universe_summary(client: SyncPrefectClient, summary: UniverseSummary) 
 
 
 def describe_universe(summary: UniverseSummary) -> str:
-    """Return the summary as markdown: all together, what failed, then a row a region."""
+    """Return the summary as markdown: the totals, the failures, then a row per region."""
     slowest = region_name(summary.slowest_region_id) if summary.slowest_region_id else "none"
     failures = [
         f"- **{region_name(region.region_id)}**: {region.failure}" for region in summary.regions if region.failure

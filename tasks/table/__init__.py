@@ -1,4 +1,4 @@
-"""The DynamoDB client for a market table, and two functions for programs that read one."""
+"""The DynamoDB client for a market table, and two functions that read one for other programs."""
 
 from tasks.table.read import read_prices, read_records
 

@@ -1,4 +1,4 @@
-"""One run's calls to one table: in flight, refused, counted."""
+"""One run's calls to one table."""
 
 import threading
 import time
@@ -19,22 +19,22 @@ R = TypeVar("R")
 
 
 class Calls:
-    """The calls of one run to one table. Use it as a context manager.
+    """One run's calls to one table, counted. Use it as a context manager.
 
     Args:
         name: of the table.
-        connection: that they share with other tables; it stays open. Or how many calls may be in flight at once, on a
-            connection of their own.
+        connection: shared with other tables, and left open; or the number of calls in flight at once, for a connection
+            of its own.
 
     Raises:
         TableError: boto3's settings are wrong: no region, no credentials, no such profile.
-        ValueError: `name` is no table name.
+        ValueError: `name` is not a valid table name.
     """
 
     def __init__(self, name: str, connection: Connection | int) -> None:
         self.name = check_table_name(name)
         self.connection = Connection(connection) if isinstance(connection, int) else connection
-        self.failures: Counter[str] = Counter()  # calls, and rests of batches, that were sent again
+        self.failures: Counter[str] = Counter()  # retried calls and unprocessed items, by cause
         self.read_units = 0.0
         self.write_units = 0.0
         self.waits = Waits()
@@ -45,7 +45,7 @@ class Calls:
         try:
             self.connection.open()
         except TransientTableError as error:
-            self.count(name_cause(error))  # the first call connects, where Prefect retries it
+            self.count(name_cause(error))  # the first call connects again, where Prefect can retry
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +56,7 @@ class Calls:
             self.connection.close()
 
     def drain(self) -> None:
-        """Wait for this table's calls in flight, but not for capacity; cancel the others."""
+        """Wait for this table's calls in flight, but not for capacity; cancel queued ones."""
         self._ending.set()
         with self._lock:
             submitted = list(self._submitted)
@@ -71,7 +71,7 @@ class Calls:
         return future
 
     def wait_for_capacity(self, pace: Pace) -> bool:
-        """Wait for capacity; return False at once if that has lasted too long, or if the run is leaving the table."""
+        """Wait for capacity; return False at once after too many stalled calls, or if the run is closing the table."""
         if pace.stalled >= pace.patience or self._ending.is_set():
             return False
         started = time.monotonic()
@@ -86,7 +86,7 @@ class Calls:
         check: Callable[[], None] = lambda: None,
         **arguments: Any,  # noqa: ANN401 (an operation's own shape)
     ) -> Any:  # noqa: ANN401
-        """Make a call, and count its units; while it is throttled, repeat it at a pace, unless that is None."""
+        """Make a call and count its units; retry it while it is throttled, unless `pace` is None."""
         if "RequestItems" not in arguments:
             arguments["TableName"] = self.name
         while True:
@@ -114,12 +114,12 @@ class Calls:
         return answer
 
     def count(self, cause: str) -> None:
-        """Count a call that failed and is sent again."""
+        """Count a failed call that will be retried."""
         with self._lock:
             self.failures[cause] += 1
 
 
 def sum_units(consumed: Any) -> float:  # noqa: ANN401 (one table's, a list of them, or null)
-    """Return the units that a call consumed; 0 where the answer does not say."""
+    """Return the units that a call consumed; 0 if the response does not say."""
     parts = consumed if isinstance(consumed, list) else [consumed]
     return float(sum(part.get("CapacityUnits") or 0 for part in parts if part))

@@ -1,14 +1,14 @@
-"""The DynamoDB client for one market table: one item a record, and `#snapshot`.
+"""The DynamoDB client for one market table: one item per record, and `#snapshot`.
 
-TableError                the table, or the way to it, refused
+TableError                the table refused, or could not be reached
 ├── TransientTableError   may pass: a broken connection, a conflict, DynamoDB's own failure
-│   ├── ThrottledError    may pass: the capacity is used up; below Prefect, calls wait for it
-│   └── CredentialsError  may pass: the credentials are late, or not known everywhere yet
+│   ├── ThrottledError    may pass: the capacity is used up; calls wait for it before Prefect retries
+│   └── CredentialsError  may pass: the credentials are late, or have not propagated yet
 ├── MissingTableError     there is no such table
-├── KeySchemaError        the table has other keys than `key` asks for
+├── KeySchemaError        the table's key schema does not match `key`
 └── ConditionError        the item has changed since it was read
 
-Which error of DynamoDB's is which, and what to do about it, is in `ERRORS`; boto3's own are in `BOTO_ERRORS`.
+`ERRORS` maps DynamoDB's error codes to these, with advice; `BOTO_ERRORS` maps boto3's own errors.
 """
 
 from collections.abc import Callable
@@ -27,22 +27,22 @@ from tasks.table.keys import Keys
 from tasks.table.pace import Pace
 from tasks.table.requests import SNAPSHOT_KEY, Item, describe_request
 
-SEGMENT_RECORDS = 10_000  # a Scan answers 1 MB a call: a smaller table is one call, and a second segment one too many
+SEGMENT_RECORDS = 10_000  # a Scan returns 1 MB per call: for a smaller table, a second segment only adds a call
 _serialize = TypeSerializer().serialize
 
 
 class Table(Calls):
-    """A market table, as one run reads and writes it. Use it as a context manager.
+    """One run's client for a market table. Use it as a context manager.
 
     Args:
         name: of the table.
         connection: see `Calls`.
-        market_id: the one whose items are meant.
+        market_id: the market whose items are read and written.
         key: how the table is keyed: see `Keys`.
 
     Raises:
         TableError: boto3's settings are wrong: no region, no credentials, no such profile.
-        ValueError: `name` is no table name.
+        ValueError: `name` is not a valid table name.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Table(Calls):
         self.keys = Keys(market_id if key == "market_type" else None)
 
     def put(self, item: dict[str, str | float]) -> None:
-        """Put an item, with its key `pk`; a float is stored as the decimal that Python shows.
+        """Put an item, with its key `pk`; store a float as the decimal of its repr.
 
         Raises:
             TableError: see the module.
@@ -63,7 +63,7 @@ class Table(Calls):
         self.call("put_item", Pace(), Item=attributes)
 
     def read_snapshot(self) -> Item | None:
-        """Return the item `#snapshot` by a strongly consistent GetItem, None if the table has none.
+        """Return the item `#snapshot` by strongly consistent GetItem, None if there is none.
 
         Raises:
             TableError: see the module.
@@ -84,11 +84,11 @@ class Table(Calls):
 
         Args:
             item: with its key.
-            condition: what must hold of the present item, in DynamoDB's notation.
-            names: attributes' names by their placeholders in it.
-            values: by their placeholders in it.
-            check: is called before each call, and raises if it must not be made.
-            pace: of the waits for capacity; None for a call that is made once.
+            condition: on the present item, in DynamoDB's notation.
+            names: attribute names by placeholder.
+            values: by placeholder.
+            check: called before each call; raises to prevent it.
+            pace: of the waits for capacity; None for no retries.
 
         Raises:
             ConditionError: the condition does not hold.
@@ -105,7 +105,7 @@ class Table(Calls):
         )
 
     def scan(self, expected_records: int) -> dict[str, Item]:
-        """Return all items but `#snapshot` by item type, strongly consistent, by a Query of the market or a Scan.
+        """Return all items but `#snapshot` by item type, by strongly consistent Scan, or Query of the market.
 
         Raises:
             TableError: see the module.
@@ -113,14 +113,14 @@ class Table(Calls):
         return self.collect(self.start_scan(expected_records))
 
     def start_scan(self, expected_records: int) -> list[Future[list[Item]]]:
-        """Start what `scan` does."""
+        """Start a scan, to be collected later."""
         most = self.connection.store_concurrency
         segments = 1 if self.keys.market_id else min(most, 1 + expected_records // SEGMENT_RECORDS)
         pace = Pace(segments)
         return [self.submit(self._scan_segment, segment, segments, pace) for segment in range(segments)]
 
     def collect(self, futures: list[Future[list[Item]]]) -> dict[str, Item]:
-        """Return the items of a scan that was started.
+        """Return the items of a started scan.
 
         Raises:
             TableError: see the module.
@@ -143,18 +143,18 @@ class Table(Calls):
             answer = self.call(operation, pace, ConsistentRead=True, **more)
             if "Items" not in answer:
                 self.count("unreadable answer")
-                raise TransientTableError(f"table {self.name}: the answer to a {operation} has no Items")
+                raise TransientTableError(f"table {self.name}: the response to a {operation} has no Items")
             items += answer["Items"]
             if "LastEvaluatedKey" not in answer:
                 return items
             more["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     def write_batch(self, requests: list[Item], check: Callable[[], None]) -> None:
-        """Put and delete up to 25 items, and resend what DynamoDB refuses or leaves unprocessed, at the table's pace.
+        """Put and delete up to 25 items; retry what DynamoDB throttles or leaves unprocessed.
 
         Args:
-            requests: as `put_request` and `delete_request` make them.
-            check: is called before each call, and raises if it must not be made.
+            requests: from `put_request` and `delete_request`.
+            check: called before each call; raises to prevent it.
 
         Raises:
             ThrottledError: nothing was stored `STALLED_CALLS` times in a row.
@@ -171,7 +171,7 @@ class Table(Calls):
             requests = left
 
     def _send_batch(self, requests: list[Item], check: Callable[[], None]) -> list[Item]:
-        """Send writes once, and return those that are not stored."""
+        """Send writes once; return those that were not stored."""
         try:
             answer = self.call("batch_write_item", None, check, RequestItems={self.name: requests})
         except ThrottledError:

@@ -1,4 +1,4 @@
-"""A connection to DynamoDB, with credentials and boto3's settings."""
+"""The connection to DynamoDB, with boto3's credentials and settings."""
 
 import os
 import socket
@@ -44,27 +44,27 @@ if TYPE_CHECKING:
 
 METADATA_SECONDS = 1.0
 
-_api_descriptions = botocore.loaders.create_loader()  # read once a process: it takes longer than a small run's calls
+_api_descriptions = botocore.loaders.create_loader()  # read once per process: it takes longer than a small run's calls
 
 
 R = TypeVar("R")
 
 
 class Opened(NamedTuple):
-    """A client, and the credentials that it signs with."""
+    """A client and its credentials."""
 
     client: "DynamoDBClient"
     credentials: Credentials
 
 
 class Connection:
-    """DynamoDB as boto3 finds it, with at most `store_concurrency` calls in flight, for one table or several.
+    """A connection to DynamoDB for one table or several, configured by boto3's settings.
 
-    It opens with the first call, and again with new credentials after an error of theirs.
+    It opens at the first call, and reopens with new credentials after a `CredentialsError`.
 
     Args:
-        store_concurrency: calls in flight at once, of those that are submitted.
-        runs: that share it; each makes a few calls of its own, and its lease does.
+        store_concurrency: submitted calls in flight at once.
+        runs: that share the connection; each makes some calls besides, and so does its lease.
     """
 
     def __init__(self, store_concurrency: int, runs: int = 1) -> None:
@@ -78,8 +78,8 @@ class Connection:
         """Return the open client.
 
         Raises:
-            CredentialsError: whoever issues the credentials gave none.
-            TableError: a setting is wrong, or missing.
+            CredentialsError: the credentials' issuer gave none.
+            TableError: a setting is wrong or missing.
         """
         with self._lock:
             if self._opened is None:
@@ -87,14 +87,14 @@ class Connection:
             return self._opened
 
     def close(self) -> None:
-        """Wait for the calls in flight, and close the connections."""
+        """Wait for the calls in flight, then close the connections."""
         self.threads.shutdown(cancel_futures=True)
         if self._opened:
             self._opened.client.close()
 
     @property
     def endpoint_url(self) -> str:
-        """The address that calls go to."""
+        """The endpoint's URL."""
         return str(self.open().client.meta.endpoint_url)
 
     @property
@@ -104,30 +104,30 @@ class Connection:
 
     @property
     def is_local(self) -> bool:
-        """Whether the store is on this machine, where a table may be created without asking."""
+        """Whether the store is on this machine, so that missing tables are created."""
         return is_this_machine(urlsplit(self.endpoint_url).hostname or "")
 
     def ask(self, table_name: str, operation: str, **arguments: Any) -> Any:  # noqa: ANN401 (an operation's own shape)
-        """Make one call, by the name of boto3's method.
+        """Make one call by the name of boto3's method.
 
         Raises:
-            TableError: its class says whether a retry may help.
+            TableError: the class says whether a retry may help.
         """
         try:
             opened = self.open()
-            load_credentials(opened.credentials.get_frozen_credentials)  # asks for new ones before these expire
+            load_credentials(opened.credentials.get_frozen_credentials)  # refreshes them before they expire
             try:
                 return getattr(opened.client, operation)(**arguments)
             except (ClientError, BotoCoreError) as error:
                 raise translate(error, f"table {table_name}", opened) from error
         except CredentialsError:
-            self._opened = None  # the next call gets new ones, if there are any
+            self._opened = None  # the next call gets new ones
             raise
 
 
 @contextmanager
 def open_connection(store_concurrency: int, runs: int) -> Iterator[Connection]:
-    """Open a connection that several runs share, until the block ends."""
+    """Open a connection for several runs, and close it at the end of the block."""
     connection = Connection(store_concurrency, runs)
     try:
         yield connection
@@ -136,42 +136,42 @@ def open_connection(store_concurrency: int, runs: int) -> Iterator[Connection]:
 
 
 def translate(error: ClientError | BotoCoreError, what: str, opened: Opened) -> TableError:
-    """Return this package's error, whose class says what becomes of the call."""
+    """Return this package's error for one of boto3's."""
     if not isinstance(error, ClientError):
         return judge_boto(error).explain(f"{what}: {error}")
     fate = judge(error)
     if fate.error is MissingTableError:
         return fate.explain(f"{what} does not exist in {opened.client.meta.region_name or 'a region without a name'}")
     if fate.error is ConditionError:
-        return ConditionError(f"{what}: its item {SNAPSHOT_KEY} has been written by somebody else")
+        return ConditionError(f"{what}: its item {SNAPSHOT_KEY} was written by another run or program")
     if fate is EXPIRED and not isinstance(opened.credentials, RefreshableCredentials):
-        fate = Fate(TableError, fate.advice)  # nobody renews them
+        fate = Fate(TableError, fate.advice)  # static credentials are not renewed
     return fate.explain(f"{what}: {error}")
 
 
 class Parsers(botocore.parsers.ResponseParserFactory):
-    """A factory of this module's parser, for boto3."""
+    """Makes botocore use this module's parser."""
 
     def create_parser(self, protocol_name: str) -> "Parser":  # type: ignore[override]
-        """Return a parser whose errors are read as boto3 does."""
+        """Return a parser that leaves error responses to botocore's own."""
         return Parser(super().create_parser(protocol_name))
 
 
 class Parser:
-    """Reads DynamoDB's answers: what comes as JSON is what boto3 gives, which takes it apart value by value.
+    """Parses DynamoDB's responses: the JSON already has the shape that boto3 builds value by value.
 
     Args:
-        errors: reads the answers that are errors.
+        errors: parses error responses.
     """
 
     def __init__(self, errors: botocore.parsers.ResponseParser) -> None:
         self._errors = errors
 
     def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:  # noqa: ANN401 (botocore's own)
-        """Return an answer as boto3 does.
+        """Return a response in boto3's shape.
 
         Raises:
-            ResponseStreamingError: it says that all went well, but not how: its body is no JSON object.
+            ResponseStreamingError: a 200 whose body is not a JSON object.
         """
         if response["status_code"] != 200:
             parsed: dict[str, Any] = self._errors.parse(response, shape)
@@ -179,23 +179,23 @@ class Parser:
         try:
             answer = msgspec.json.decode(response["body"], type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ResponseStreamingError(error=f"the answer cannot be read: {error}") from error
+            raise ResponseStreamingError(error=f"the response cannot be read: {error}") from error
         given = {name: value for name, value in answer.items() if value is not None}
         return given | {"ResponseMetadata": {"HTTPStatusCode": response["status_code"]}}
 
 
 def connect(connections: int) -> Opened:
-    """Open a client as boto3 finds its settings.
+    """Open a client with boto3's settings.
 
     Raises:
-        CredentialsError: whoever issues the credentials gave none.
-        TableError: a setting is wrong, or missing.
+        CredentialsError: the credentials' issuer gave none.
+        TableError: a setting is wrong or missing.
     """
     config = Config(
-        retries={"mode": "standard", "total_max_attempts": 2},  # more of them are Prefect's, where they can be seen
+        retries={"mode": "standard", "total_max_attempts": 2},  # further retries are Prefect's, where they can be seen
         max_pool_connections=connections,
-        parameter_validation=False,  # a third of a write's CPU, for shapes that are made here
-        connect_timeout=3,  # a write that begins at a lease's last safe moment ends before the lease: see `lease`
+        parameter_validation=False,  # it would take a third of a write's CPU
+        connect_timeout=3,  # a write that starts at a lease's last safe moment ends before the lease: see `lease`
         read_timeout=8,
     )
     session = botocore.session.get_session()
@@ -218,28 +218,28 @@ def connect(connections: int) -> Opened:
 
 
 def load_credentials(load: Callable[[], R]) -> R:
-    """Return what a function of botocore returns that asks for credentials.
+    """Call a botocore function that loads credentials.
 
     Raises:
-        CredentialsError: whoever issues them did not answer, or not with credentials.
-        TableError: a setting is wrong, or whoever issues them refuses.
+        CredentialsError: their issuer did not respond, or not with credentials.
+        TableError: a setting is wrong, or the issuer refused.
     """
     try:
         return load()
-    except ClientError as error:  # STS's or IAM Identity Center's
+    except ClientError as error:  # from STS or IAM Identity Center
         may_pass = issubclass(judge(error).error, TransientTableError)
-        fate = Fate(CredentialsError if may_pass else TableError, "may you use this role, or this profile?")
+        fate = Fate(CredentialsError if may_pass else TableError, "check that you may use this role or profile")
         raise fate.explain(f"AWS credentials: {error}") from error
     except BotoCoreError as error:
         raise judge_boto(error).explain(f"AWS credentials: {error}") from error
     except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        is_setting = isinstance(error, OSError) or type(error) is ValueError  # a file, or an address
+        is_setting = isinstance(error, OSError) or type(error) is ValueError  # a file or a URL
         fate = judge_boto(BotoCoreError()) if is_setting else LATE
         raise fate.explain(f"AWS credentials: {type(error).__name__}: {error}") from error
 
 
 def has_metadata(session: botocore.session.Session) -> bool:
-    """Return whether this machine has a metadata service, as one in a cloud does, whose credentials may come late."""
+    """Return whether this machine has a metadata service, as in a cloud: its credentials may come late."""
     if os.environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         return False
     config = {

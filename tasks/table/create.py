@@ -1,4 +1,4 @@
-"""Creates the table where it is missing: without asking on this machine only."""
+"""Creates a missing table, on this machine only; elsewhere says how."""
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -10,25 +10,25 @@ CLOSED = {"INACCESSIBLE_ENCRYPTION_CREDENTIALS", "ARCHIVING", "ARCHIVED"}  # sta
 
 
 def create_missing(table: Table, error: MissingTableError) -> None:
-    """Create a table on this machine that `error` says is missing.
+    """Create a missing table, if the store is on this machine.
 
     Raises:
-        MissingTableError: it is to be elsewhere; the message has the command that creates it.
-        TransientTableError: it is being created or changed.
+        MissingTableError: the store is elsewhere; the message has the command that creates the table.
+        TransientTableError: the table is being created or changed.
         TableError: DynamoDB refused.
     """
     status = read_status(table)
     if status in CLOSED:
         raise NO_KEY.explain(f"table {table.name} is {status}") from error
     if status:
-        raise TransientTableError(f"table {table.name} cannot be used yet: it is {status}") from error
+        raise TransientTableError(f"table {table.name} is not ready: it is {status}") from error
     if not table.connection.is_local:
-        raise MissingTableError(f"{error}; else create it with `{create_command(table)}`") from error
+        raise MissingTableError(f"{error}; otherwise create it with `{create_command(table)}`") from error
     create(table)
 
 
 def create(table: Table) -> None:
-    """Create a table with on-demand billing and wait until it can be used; do nothing if it exists.
+    """Create a table with on-demand billing and wait until it is ready; only wait if it exists.
 
     Raises:
         TableError: DynamoDB refused.
@@ -43,7 +43,7 @@ def create(table: Table) -> None:
             BillingMode="PAY_PER_REQUEST",
         )
     except TransientTableError as error:
-        if name_cause(error) != "ResourceInUseException":  # another run was quicker
+        if name_cause(error) != "ResourceInUseException":  # another run came first
             raise
     try:
         waiter = table.connection.open().client.get_waiter("table_exists")
@@ -53,7 +53,7 @@ def create(table: Table) -> None:
 
 
 def name_keys(table: Table, error: KeySchemaError) -> KeySchemaError:
-    """Return the error that names the keys that a table has, and those that it should have."""
+    """Return an error that names the table's keys and those it should have."""
     described = table.connection.ask(table.name, "describe_table", TableName=table.name)["Table"]
     types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
     has = " and ".join(f"{part['AttributeName']} ({types[part['AttributeName']]})" for part in described["KeySchema"])
@@ -65,7 +65,7 @@ def name_keys(table: Table, error: KeySchemaError) -> KeySchemaError:
 
 
 def read_status(table: Table) -> str:
-    """Return the table's status, in DynamoDB's words; empty if there is none, or it may not be seen.
+    """Return the table's status, empty if it does not exist or may not be described.
 
     Raises:
         TransientTableError: see `tasks.table.client`.
@@ -80,7 +80,7 @@ def read_status(table: Table) -> str:
 
 
 def join(parts: list[Item]) -> str:
-    """Return key attributes as the AWS CLI takes them: `AttributeName=pk,KeyType=HASH …`."""
+    """Return key attributes for the AWS CLI: `AttributeName=pk,KeyType=HASH …`."""
     return " ".join(",".join(f"{name}={value}" for name, value in part.items()) for part in parts)
 
 

@@ -1,35 +1,35 @@
-"""What is refused before anything is written."""
+"""Refuses snapshots that must not be written."""
 
 from tasks.esi.markets import Market
 from tasks.table.errors import TableError
 from tasks.table.records import Changes
 from tasks.table.snapshot import Snapshot, TableSnapshot, is_newer
 
-HANDFUL = 20  # records that a market may lose at once, however few are left
+HANDFUL = 20  # records that any market may lose at once
 
 
 class ShrinkError(TableError):
-    """The snapshot lacks so many of the table's records that it is more likely broken than true."""
+    """The snapshot has lost so many records that it is more likely broken than right."""
 
-    tried = "Nothing: a snapshot that has lost so much is more likely broken than true."
-    advice = "Look at the market. If it is true, run once with `force`."
+    tried = "Nothing was written: a snapshot that has lost so much is more likely broken than right."
+    advice = "Check the market. If it is right, run once with `force`."
 
 
 def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> None:
-    """Raise if the table already holds, or is being brought to, a newer snapshot.
+    """Raise if the table has, or is being updated to, a newer snapshot.
 
     Raises:
-        TableError: it does.
+        TableError: it has.
     """
     if is_newer(stored, snapshot):
         raise TableError(
             f"table {table_name} has the snapshot of {stored.last_modified} by {stored.owner}, newer than this run's "
-            f"of {snapshot.last_modified}: this run wrote nothing"
+            f"of {snapshot.last_modified}: nothing was written"
         )
 
 
 def refuse_shrunk(changes: Changes, market: Market) -> None:
-    """Raise if a market would lose most of its records: more than a handful, and more than are left.
+    """Raise if a market would lose over half of its records, and more than `HANDFUL`.
 
     Raises:
         ShrinkError: it would.

@@ -1,4 +1,4 @@
-"""How the items of a market are keyed."""
+"""The keys of a market's items."""
 
 import msgspec
 
@@ -8,21 +8,21 @@ from tasks.table.requests import SNAPSHOT_KEY, Item
 class Keys(msgspec.Struct, frozen=True):
     """The keys of one market's items.
 
-    With key `type` the table has one market, and partition key `pk` is the item type's id. With `market_type` it has
+    With key `type` the table has one market: the partition key `pk` is the item type's id. With `market_type` it has
     any number: `pk` is the market's id, and the sort key `sk` the item type's.
     """
 
-    market_id: int | None = None  # None: key `type`
+    market_id: int | None = None  # None for key `type`
 
     @property
     def schema(self) -> list[Item]:
-        """The key schema of the table, as DynamoDB has it."""
+        """The table's key schema, for DynamoDB."""
         sort = [{"AttributeName": "sk", "KeyType": "RANGE"}] if self.market_id else []
         return [{"AttributeName": "pk", "KeyType": "HASH"}, *sort]
 
     @property
     def attributes(self) -> list[Item]:
-        """The attributes of the schema: strings."""
+        """The attribute definitions of the key schema."""
         return [{"AttributeName": part["AttributeName"], "AttributeType": "S"} for part in self.schema]
 
     @property
@@ -37,7 +37,7 @@ class Keys(msgspec.Struct, frozen=True):
         return {"pk": {"S": name}}
 
     def read(self, item: Item) -> str:
-        """Return what the item is of: an item type's id, or whatever others have put there."""
+        """Return the item type's id in an item's key, or whatever else is there."""
         return str(item["sk" if self.market_id else "pk"]["S"])
 
     def __str__(self) -> str:

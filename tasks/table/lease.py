@@ -1,8 +1,8 @@
 """A lease on a market table: only its holder may write.
 
-It is the item `#snapshot` in state `writing`, with its owner's name. The owner renews it by counting it up while it
-writes. A run that waits takes the lease over when the count has not moved for a minute of its own monotonic clock, so
-no other machine's clock is trusted. Every change is conditional on the count that was read before.
+The lease is the item `#snapshot` in state `writing`, with its owner's name. While the owner writes, it renews the lease
+by incrementing a count. A waiting run takes the lease over once the count has stood still for a minute by the waiting
+run's monotonic clock, so no other machine's clock is trusted. Every change is conditional on the last count read.
 """
 
 import logging
@@ -25,12 +25,12 @@ from tasks.table.pace import Pace
 from tasks.table.requests import Item
 from tasks.table.snapshot import TableSnapshot
 
-STANDSTILL_SECONDS = 60.0  # after which a lease is taken over
-RENEW_SECONDS = 10.0  # a tenth of it after a renewal that did not come through
-SAFE_SECONDS = 35.0  # since the last renewal: later than this nothing is written, whether or not somebody took over
+STANDSTILL_SECONDS = 60.0  # without a renewal, before a lease is taken over
+RENEW_SECONDS = 10.0  # a tenth of it after a failed renewal
+SAFE_SECONDS = 35.0  # since the last renewal: no later write, whether or not another run has taken over
 WAIT_SECONDS = 120.0  # for another run's lease
 POLL_SECONDS = 2.0
-NAMES = {"#owner": "owner", "#lease": "lease"}  # attributes by their placeholders in conditions
+NAMES = {"#owner": "owner", "#lease": "lease"}  # attribute names by placeholder
 
 log = logging.getLogger(__name__)
 
@@ -43,30 +43,30 @@ class LeaseLostError(TableError):
 
 
 class LeaseHeldError(TableError):
-    """Another run is writing the table, and did not end while this one waited."""
+    """Another run is writing the table, and was not done after `WAIT_SECONDS`."""
 
     tried = "This run waited two minutes for the other."
-    advice = "Nothing, or run one schedule a table."
+    advice = "Nothing, or give each table only one schedule."
 
 
 class EarlyScan(NamedTuple):
-    """A scan that was started before its result was needed; it counts as long as `#snapshot` stays the same."""
+    """A scan started before the lease was taken; valid while `#snapshot` stays the same."""
 
-    seen: Item | None  # `#snapshot` before it started
+    seen: Item | None  # `#snapshot` before the scan started
     segments: list[Future[list[Item]]]
 
 
 class Lease:
-    """A lease on one table. Use it as a context manager: it is released at the end, even on failure."""
+    """A lease on one table. Use it as a context manager, which releases it even on failure."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
-        self._seen: Item | None = None  # `#snapshot` as it was read last
+        self._seen: Item | None = None  # `#snapshot` as last read
         self._early: EarlyScan | None = None
-        self._put: TableSnapshot | None = None  # as this run put it last, in state `writing`
+        self._put: TableSnapshot | None = None  # as last written by this run, in state `writing`
         self._count = 0  # of the last change
-        self._renewed = 0.0  # monotonic time at which the last change that came through was sent
+        self._renewed = 0.0  # monotonic time at which the last successful change was sent
         self._lost = False
         self._done = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -75,18 +75,18 @@ class Lease:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.table.drain()  # nothing is on its way any more when the lease is given back
+        self.table.drain()  # no write is in flight when the lease is released
         self._stop_renewing()
         if self._put and not self._lost:
             try:
                 self._write(self._put, owner="", only_own=True)
             except ConditionError:
-                pass  # somebody else's by now
+                pass  # another run has it by now
             except TableError as failure:
-                log.warning("the lease could not be released; the next run takes it over in a minute: %s", failure)
+                log.warning("the lease could not be released; the next run can take it over in a minute: %s", failure)
 
     def wait(self, say: Callable[[str], None] = log.info) -> Item | None:
-        """Return `#snapshot` as soon as no other run holds the lease, None if there is none; `say` logs who holds it.
+        """Wait until no other run holds the lease, then return `#snapshot`; `say` logs the holder.
 
         Raises:
             LeaseHeldError: another run still held it after two minutes.
@@ -115,19 +115,19 @@ class Lease:
             self.table.waits.sleep(POLL_SECONDS)
 
     def start_scan(self, seen: Item | None, expected_records: int) -> None:
-        """Start reading the table while pages are on their way; `seen` is `#snapshot` as it was read just before."""
+        """Start scanning the table while pages are in flight; `seen` is `#snapshot` as read just before."""
         if not read_holder(seen):
             self._early = EarlyScan(seen, self.table.start_scan(expected_records))
 
     def scan(self, expected_records: int) -> dict[str, Item]:
-        """Return the table's items, with no write since `wait` returned `#snapshot`; see `Table.scan`."""
+        """Return the table's items as of the `#snapshot` that `wait` returned; see `Table.scan`."""
         early, self._early = self._early, None
         if early and early.seen == self._seen:
             return self.table.collect(early.segments)
         return self.table.scan(expected_records)
 
     def take(self, snapshot: TableSnapshot) -> bool:
-        """Put `#snapshot` in state `writing`, and renew it from now on; return False if another run came first.
+        """Put `#snapshot` in state `writing` and keep renewing it; return False if another run came first.
 
         Raises:
             TableError: see `tasks.table.client`.
@@ -143,14 +143,14 @@ class Lease:
         return True
 
     def check(self) -> None:
-        """Raise if another run may be writing by now; called before each write.
+        """Raise if another run may be writing by now; call it before each write.
 
         Raises:
             LeaseLostError: it may.
         """
         idle_seconds = time.monotonic() - self._renewed
         if self._lost or idle_seconds > SAFE_SECONDS:
-            why = "another run has taken over" if self._lost else f"no renewal came through for {idle_seconds:.0f} s"
+            why = "another run has taken over" if self._lost else f"the last renewal was {idle_seconds:.0f} s ago"
             raise LeaseLostError(
                 f"table {self.table.name}: {why}; this run stopped writing, the next one repairs the table"
             )
@@ -159,7 +159,7 @@ class Lease:
         """Put `#snapshot` in state `complete`, which releases the lease.
 
         Raises:
-            LeaseLostError: another run has written the table meanwhile.
+            LeaseLostError: another run has taken the lease over.
             TableError: see `tasks.table.client`.
         """
         self._stop_renewing()
@@ -173,7 +173,7 @@ class Lease:
         self._put = None
 
     def _write(self, snapshot: TableSnapshot, *, owner: str, only_own: bool = False, is_patient: bool = True) -> None:
-        """Put `#snapshot`, counted up; a run may put its own again, so a lost answer does no harm."""
+        """Put `#snapshot` with a new count; a run may overwrite its own, so a lost response does no harm."""
         self._count += 1
         condition, values = make_condition(self.owner, self._count, self._seen, only_own=only_own)
         item = msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item(self.table.keys)
@@ -197,7 +197,7 @@ class Lease:
                 self._lost = True
                 return
             except TableError as failure:
-                log.warning("the lease could not be renewed this time: %s", failure)
+                log.warning("the lease could not be renewed, retrying: %s", failure)
                 seconds = random.uniform(RENEW_SECONDS / 20, RENEW_SECONDS / 10)  # noqa: S311 (spreads waits)
 
     def _stop_renewing(self) -> None:
@@ -207,34 +207,34 @@ class Lease:
 
 
 def make_condition(owner: str, count: int, seen: Item | None, *, only_own: bool) -> tuple[str, Item]:
-    """Return when `#snapshot` may be put, in DynamoDB's notation, and the values in it.
+    """Return the condition for writing `#snapshot`, in DynamoDB's notation, and its values.
 
     Args:
-        owner: who puts it.
-        count: the lease's, counted up.
-        seen: the item as it was read last.
-        only_own: only if it is the owner's already; otherwise also if it is as it was read.
+        owner: the writer.
+        count: the lease's new count.
+        seen: the item as last read.
+        only_own: only overwrite the owner's own item; otherwise also `seen`, unchanged.
     """
-    condition = "(#owner = :me AND #lease <= :count)"  # a late renewal must not undo a later put
+    condition = "(#owner = :me AND #lease <= :count)"  # a late renewal must not undo a later write
     values: Item = {":me": {"S": owner}, ":count": {"N": str(count)}}
     if not only_own and seen is None:
         condition += " OR attribute_not_exists(pk)"
     elif not only_own and seen is not None and "lease" in seen:
         condition += " OR #lease = :seen"
         values[":seen"] = seen["lease"]
-    elif not only_own:  # written by another program, or by this one before it had leases
+    elif not only_own:  # written by another program, or by a version without leases
         condition += " OR attribute_not_exists(#lease)"
     return condition, values
 
 
 def read_holder(item: Item | None) -> str:
-    """Return who holds the lease by `#snapshot`, nothing if nobody does."""
+    """Return the holder of the lease in `#snapshot`, empty if there is none."""
     if item is None or item.get("state") != {"S": "writing"}:
         return ""
     return str(item.get("owner", {}).get("S", ""))
 
 
 def read_count(item: Item | None) -> int:
-    """Return the lease's count by `#snapshot`, 0 if it has none."""
+    """Return the lease's count in `#snapshot`, 0 if it has none."""
     count = item.get("lease", {}).get("N", "0") if item else "0"
     return int(count) if count.isdigit() else 0

@@ -1,31 +1,31 @@
-"""The waits of calls that are refused for lack of capacity."""
+"""Backoff for throttled calls."""
 
 import random
 
-STALLED_CALLS = 24  # in a row without progress, two minutes with their waits: then Prefect retries
+STALLED_CALLS = 24  # in a row, about two minutes; then Prefect retries
 FIRST_WAIT_SECONDS = 0.05
 MAX_WAIT_SECONDS = 10.0
-MAX_DOUBLINGS = 8  # of the first wait: more would exceed the longest
+MAX_DOUBLINGS = 8  # of the first wait, to the longest
 
 
 class Pace:
-    """Growing, jittered waits; shorter after progress.
+    """Exponential backoff with jitter; shorter after progress.
 
     Args:
-        sharers: threads that share it, so that the progress of one is that of all.
+        sharers: threads that share it: progress of one counts for all.
     """
 
     def __init__(self, sharers: int = 1) -> None:
         self.stalled = 0  # calls in a row without progress
-        self.patience = STALLED_CALLS * sharers  # stalled calls after which to give up
+        self.patience = STALLED_CALLS * sharers  # stalled calls before giving up
         self._doublings = 0
 
     def note(self, *, progress: bool) -> None:
-        """Note whether a call got something done."""
+        """Note whether a call made progress."""
         self.stalled = 0 if progress else self.stalled + 1
         self._doublings = min(max(self._doublings + (-1 if progress else 1), 0), MAX_DOUBLINGS)
 
     def draw_seconds(self) -> float:
-        """Draw the next wait."""
+        """Draw the next wait (s)."""
         longest = min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**self._doublings)
         return random.uniform(longest / 2, longest)  # noqa: S311 (spreads waits)

@@ -1,4 +1,4 @@
-"""Reads market tables, for programs that use them."""
+"""Reads market tables for other programs."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -17,7 +17,7 @@ from tasks.table.requests import Item
 from tasks.table.snapshot import TableSnapshot
 
 ATTEMPTS = 5
-WAIT_SECONDS = 1.0  # after the first attempt; twice as long after each further one
+WAIT_SECONDS = 1.0  # after the first attempt, then doubled
 
 Prices = dict[int, "dict[int, Record]"]  # by market, by item type
 
@@ -32,24 +32,24 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class UnreadableError(TableError):
-    """The market has no whole snapshot in the table now, or none that stayed for long enough to be read."""
+    """The market has no whole snapshot in the table, or was written while it was read."""
 
 
 def read_records(table_name: str, market_id: int | None = None) -> tuple[dict[int, Record], TableSnapshot]:
     """Return a market's records, all of one snapshot, and what that snapshot is.
 
-    `#snapshot` is read before and after the records: if it is the same and `complete`, no run has written meanwhile.
-    While a run writes, the market is read again a few times, for a quarter of a minute at most.
+    `#snapshot` is read before and after the records: if both are equal and `complete`, no run has written meanwhile.
+    Otherwise the market is read again, a few times within 15 seconds.
 
     Args:
-        table_name: where boto3's settings find it.
-        market_id: whose records, of a table with key `market_type`; nothing for a table with key `type`.
+        table_name: of a table in the account and region of boto3's settings.
+        market_id: for a table with key `market_type`; None for one with key `type`.
 
     Returns:
         Records by item type, ascending; and the item `#snapshot`.
 
     Raises:
-        UnreadableError: a run is still writing, or ended while it wrote, or there is no `#snapshot`.
+        UnreadableError: a run is still writing, or stopped while writing, or there is no `#snapshot`.
         TableError: see `tasks.table.client`.
     """
     with Table(table_name, 8, market_id, "market_type" if market_id else "type") as table:
@@ -57,7 +57,7 @@ def read_records(table_name: str, market_id: int | None = None) -> tuple[dict[in
 
 
 def read_whole(table: Table) -> tuple[dict[int, Record], TableSnapshot]:
-    """Do what `read_records` does, with a client that is open already."""
+    """Like `read_records`, with an open client."""
     for attempt in range(ATTEMPTS):
         before = table.read_snapshot()
         if before is None:
@@ -70,10 +70,10 @@ def read_whole(table: Table) -> tuple[dict[int, Record], TableSnapshot]:
                 names = sorted(filter(is_type_id, items), key=int)
                 return {int(name): to_record(items[name]) for name in names}, snapshot
         elif not read_holder(before):
-            raise UnreadableError(f"table {table.name}: the last run ended while it wrote; the next one repairs it")
+            raise UnreadableError(f"table {table.name}: the last run stopped while writing; the next one repairs it")
         if attempt < ATTEMPTS - 1:
             table.waits.sleep(WAIT_SECONDS * 2**attempt)
-    raise UnreadableError(f"table {table.name} was being written by {snapshot.owner} at each of {ATTEMPTS} attempts")
+    raise UnreadableError(f"table {table.name} was being written by {snapshot.owner} in all {ATTEMPTS} attempts")
 
 
 def read_prices(
@@ -81,11 +81,11 @@ def read_prices(
 ) -> tuple[Prices, dict[int, TableSnapshot]]:
     """Return the records of some item types at some markets, by BatchGetItem, 100 keys a call.
 
-    It proves no generation: while a run writes, records of two snapshots may stand side by side. So each market's
-    snapshot comes with it, whose `state` and `last_modified` say how far to trust what was read.
+    While a run writes, records of two snapshots may be mixed. Check each market's `#snapshot`: its `state` and
+    `last_modified` come with the records.
 
     Args:
-        table_name: of a table with key `market_type`, where boto3's settings find it.
+        table_name: of a table with key `market_type`, in the account and region of boto3's settings.
         type_ids: the item types.
         market_ids: the markets.
 
@@ -99,11 +99,11 @@ def read_prices(
     types, markets = list(dict.fromkeys(type_ids)), list(dict.fromkeys(market_ids))
     with open_connection(1, 1) as connection:
         tables = {each: Table(table_name, connection, each, "market_type") for each in markets}
-        wanted = [(table, table.keys.snapshot) for table in tables.values()]
-        wanted += [(tables[market], tables[market].keys.make(str(each))) for market, each in product(markets, types)]
+        keys = [(table, table.keys.snapshot) for table in tables.values()]
+        keys += [(tables[market], tables[market].keys.make(str(each))) for market, each in product(markets, types)]
         items: list[Item | None] = []
-        for start in range(0, len(wanted), MOST_KEYS):
-            items += get_items(wanted[start : start + MOST_KEYS])
+        for start in range(0, len(keys), MOST_KEYS):
+            items += get_items(keys[start : start + MOST_KEYS])
     found = dict(zip(markets, items, strict=False))
     if missing := [market for market, item in found.items() if item is None]:
         raise no_snapshot(tables[missing[0]])
@@ -121,7 +121,7 @@ def no_snapshot(table: Table) -> UnreadableError:
 
 
 def to_record(item: Item) -> Record:
-    """Turn an item in DynamoDB's notation to a record: without its key, and what others add."""
+    """Return the record in an item, without its key and foreign attributes."""
     read = TypeDeserializer().deserialize
     values = {name: read(item[name]) for name in NAMES if name in item}
     return Record(**values | {"volume": int(values.get("volume", 0))})

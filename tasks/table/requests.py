@@ -1,19 +1,19 @@
-"""Write requests, in DynamoDB's own notation."""
+"""Write requests in DynamoDB's notation."""
 
 import re
 from typing import Any
 
 SNAPSHOT_KEY = "#snapshot"
-BATCH_ITEMS = 25  # DynamoDB's own limit for BatchWriteItem
+BATCH_ITEMS = 25  # DynamoDB's limit for BatchWriteItem
 
-Item = dict[str, Any]  # in DynamoDB's own notation: {"pk": {"S": "34"}, "price": {"N": "5.7"}, …}
+Item = dict[str, Any]  # in DynamoDB's notation: {"pk": {"S": "34"}, "price": {"N": "5.7"}, …}
 
 
 def check_table_name(name: str) -> str:
     """Return `name`, unchanged.
 
     Raises:
-        ValueError: DynamoDB accepts no such name.
+        ValueError: DynamoDB does not accept it.
     """
     if not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", name):
         raise ValueError(f"table_name is {name!r}: give 3 to 255 letters, digits and _ . -")
@@ -31,7 +31,7 @@ def delete_request(key: Item) -> Item:
 
 
 def describe_request(request: Item) -> str:
-    """Describe a write request in messages: `put of 34`."""
+    """Describe a write request for messages: `put of 34`."""
     if "PutRequest" in request:
         return f"put of {name_key(request['PutRequest']['Item'])}"
     return f"delete of {name_key(request['DeleteRequest']['Key'])}"

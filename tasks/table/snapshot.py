@@ -1,4 +1,4 @@
-"""The item `#snapshot`, which tells readers and runs where a market of a table stands."""
+"""The item `#snapshot`, which says which snapshot of a market a table has."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -14,11 +14,11 @@ from tasks.table.keys import ONE_MARKET, Keys
 from tasks.table.requests import SNAPSHOT_KEY, Item
 
 UNKNOWN = datetime.fromtimestamp(0, UTC)
-FORMAT_VERSION = 2  # of the items; records of another version are compared and rewritten, never taken as up to date
+FORMAT_VERSION = 2  # of the items; a snapshot of another version is never up to date: its records are compared
 
 
 class Parameters(msgspec.Struct, frozen=True):
-    """What records are made with, besides the orders: the same orders and parameters make the same records."""
+    """How orders are aggregated: the same orders and parameters make the same records."""
 
     order_type: OrderType
     price: Price
@@ -26,30 +26,30 @@ class Parameters(msgspec.Struct, frozen=True):
 
 
 class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The item `#snapshot`: where a market of the table stands."""
+    """The item `#snapshot`: which snapshot of a market the table has."""
 
-    state: Literal["writing", "complete"]  # writing: some records may be of the snapshot before
+    state: Literal["writing", "complete"]  # writing: some records may be of the previous snapshot
     market_id: int
-    region_id: int  # whose pages hold the market's orders; a structure's own id
+    region_id: int  # whose pages have the market's orders; for a structure, its own id
     parameters: Parameters
     last_modified: datetime  # names the snapshot, UTC
-    expires: datetime = UNKNOWN  # until then ESI has no newer one, UTC by this side's clock
+    expires: datetime = UNKNOWN  # until then ESI has no newer one; UTC, by this machine's clock
     etag: str = ""
     pages: int = 0  # of the region
     orders: int = 0  # of the market, each counted once
-    records: int = 0  # while writing: as many as the table held before
+    records: int = 0  # while writing: the number before
     written_at: datetime = UNKNOWN  # UTC
-    owner: str = ""  # of the lease while writing: who writes; when complete: who wrote. Empty: nobody writes any more
-    lease: int = 0  # counted up at each change, so that two that are the same are the same
+    owner: str = ""  # the run that writes or wrote it; empty if it released the lease unfinished
+    lease: int = 0  # incremented at each change, so that no two are equal
     version: int = FORMAT_VERSION
 
     def to_item(self, keys: Keys = ONE_MARKET) -> Item:
-        """Return the item as DynamoDB takes it: dates as ISO 8601 in UTC."""
+        """Return the item in DynamoDB's notation, dates as ISO 8601 in UTC."""
         return keys.snapshot | {name: to_attribute(value) for name, value in msgspec.to_builtins(self).items()}
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read the item, of this format or of format 1, which had a table's one market and its parameters apart.
+        """Read the item in this format, or in format 1: a single market, and the parameters as attributes.
 
         Raises:
             TableError: an attribute is missing or of the wrong type.
@@ -68,23 +68,23 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """One generation of a region's or structure's order book, on offer."""
+    """The snapshot of a region's or structure's orders that ESI offers."""
 
     region_id: int
     last_modified: datetime  # names it, UTC
-    expires: datetime  # UTC by this machine's clock; `UNKNOWN` if ESI says nothing that can be believed
+    expires: datetime  # UTC, by this machine's clock; `UNKNOWN` without a plausible `Expires`
     etag: str  # of the first page
     pages: int  # 1 or more
-    stored: dict[int, TableSnapshot]  # where the table stands, by market, of those that it has
-    pending: list[int]  # the markets of which the table does not hold this snapshot, made with the same parameters
-    answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # it was on offer, by ESI's clock
+    stored: dict[int, TableSnapshot]  # what the table has, by market
+    pending: list[int]  # markets for which the table lacks this snapshot, made with the same parameters
+    answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # of the response, by ESI's clock
 
     def __str__(self) -> str:
         return f"{self.last_modified:%Y%m%dT%H%M%SZ}-{self.pages}p"
 
     @property
     def is_stored(self) -> bool:
-        """Whether the table holds it of all markets."""
+        """Whether the table has it for all markets."""
         return not self.pending
 
 
@@ -95,16 +95,16 @@ def to_attribute(value: Any) -> Item:  # noqa: ANN401 (what a TableSnapshot hold
     return {"N": str(value)} if isinstance(value, int) else {"S": value}
 
 
-def from_attribute(attribute: Item) -> Any:  # noqa: ANN401 (whatever somebody has put there)
-    """Return a value of DynamoDB's notation; numbers as text."""
+def from_attribute(attribute: Item) -> Any:  # noqa: ANN401 (any program's)
+    """Return a value from DynamoDB's notation; numbers as text."""
     [(kind, value)] = attribute.items()
     return {name: from_attribute(each) for name, each in value.items()} if kind == "M" else value
 
 
 def parse_snapshot(item: Item | None, table_name: str, market: Market, *, force: bool) -> TableSnapshot | None:
-    """Return what the item `#snapshot` says, None if there is no such item.
+    """Return the `#snapshot` in an item, None without one.
 
-    One that cannot be read counts as none if it is this market's, or with `force`.
+    An unreadable one counts as none if it is this market's, or with `force`.
 
     Raises:
         TableError: it is another market's, or another program's, and `force` is not set.
@@ -127,20 +127,20 @@ def parse_snapshot(item: Item | None, table_name: str, market: Market, *, force:
 
 
 def made_alike(stored: TableSnapshot | None, parameters: Parameters) -> TableSnapshot | None:
-    """Return `stored` if its records are all there and were made with `parameters`, by this format."""
+    """Return `stored` if it is complete and made with `parameters` in this format, else None."""
     if stored is None or stored.state != "complete" or stored.version != FORMAT_VERSION:
         return None
     return stored if stored.parameters == parameters else None
 
 
 def is_fresh(stored: TableSnapshot, now: datetime) -> bool:
-    """Return whether ESI has nothing newer yet, by the stored `Expires`; one further ahead than can be says nothing.
+    """Return whether ESI has nothing newer yet, by the stored `Expires`.
 
-    Ahead of now, and of when it was written: what was said 23 hours ahead comes near in the end.
+    It counts only within `MAX_AHEAD` of now and of `written_at`: a wrong one must not count when its time comes near.
     """
     return now < stored.expires <= min(now, stored.written_at) + MAX_AHEAD
 
 
 def is_newer(stored: TableSnapshot, offered: Answer | Snapshot) -> bool:
-    """Return whether the table has a newer snapshot than is on offer; one further ahead than can be is not newer."""
+    """Return whether the table's snapshot is newer than ESI's; ignore one more than `MAX_AHEAD` ahead."""
     return offered.last_modified < stored.last_modified <= offered.answered + MAX_AHEAD

@@ -67,7 +67,7 @@ def test_retry_goes_on_from_the_failed_state(
     assert set(market.pages) == {str(page) for page in range(1, 8)} - kept
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
     assert not list(folder.parent.glob("*"))
-    for said in ("gone: starting over", "still on offer: its pages are not fetched again"):
+    for said in ("gone: starting over", "still the latest: its pages are not fetched again"):
         wait_for(lambda: any(said in line for line in read_log(own_api, run_id)), "the log")  # noqa: B023 (waited for)
 
 

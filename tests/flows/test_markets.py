@@ -342,7 +342,7 @@ def test_wrong_keys_are_named(market: Market, places: list[int], table_name: str
     [
         ({"markets": [VENAL, 60000004]}, 'key="market_type", or table_name="MarketData-{market_id}"'),
         ({"markets": [10000002]}, "10000002, which is not in region 10000015"),
-        ({"markets": [60000004, 60000004], "key": "market_type"}, "give each once"),
+        ({"markets": [60000004, 60000004], "key": "market_type"}, "give each market once"),
     ],
     ids=str,
 )
@@ -392,5 +392,5 @@ def test_first_fill_of_a_throttled_partition(
 def test_market_is_read_by_itself(table_name: str, places: list[int]) -> None:
     """Without the market's id a table of many markets is not read, and the message says so."""
     keep(table_name, places[2:])
-    with pytest.raises(TableError, match="its keys are not those that the parameter key asks for"):
+    with pytest.raises(TableError, match="its keys do not match the parameter key"):
         read_records(table_name)

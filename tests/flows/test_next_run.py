@@ -234,7 +234,7 @@ def test_run_whose_deployment_has_ended_is_cancelled(api: Api, market: Market, t
         deploy(api, parameters, *([schedule(active=False)] if ended == "switched off" else []), name=name)
     state = start(api, follower)
     assert state.is_cancelled()
-    assert "deleted or paused, or its schedule switched off" in (state.message or "")
+    assert "deleted or paused, or its schedule deactivated" in (state.message or "")
     assert read_run(api, follower).state_type == "CANCELLED"
     assert not market.requests
 
@@ -328,7 +328,9 @@ def test_run_goes_on_if_its_deployment_cannot_be_read(
     with serve_changed(api.url, refuse), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
         assert start(api, run).is_completed()
     assert records(scan(dynamodb, table_name)) == truth(market, OTHER)
-    assert "this run keeps the parameters that it was created with: PrefectHTTPStatusError" in caplog.text
+    assert "this run keeps its parameters: PrefectHTTPStatusError" in caplog.text
     (error,) = [record for record in caplog.records if "no run could be scheduled" in record.message]
     assert error.levelno == logging.ERROR
-    assert re.search(r"UTC: PrefectHTTPStatusError: .*; the next run is the one that the deployment's", error.message)
+    assert re.search(
+        r"UTC: PrefectHTTPStatusError: .*; the next run is the deployment's next scheduled one", error.message
+    )

@@ -106,7 +106,7 @@ def test_what_a_run_stored_is_left_to_be_read(
         "| detail | compact |",
         ", not ESI: made up, unless it passes ESI's on |",
         f"| written | {summary.written:,} |",
-        "| other items | 0 in the table that are no item type's, left alone |",
+        "| other items | 0 in the table that are not records, left alone |",
         "| … Fetch Pages | ",
     ):
         assert line in kept[f"summary-{VENAL}"]
@@ -165,7 +165,7 @@ def test_month_is_said_of_what_recurs(api: Api, table_name: str, case: str) -> N
     run_id, state = run(VENAL, table_name, **parameters.get(case, {}))
     (summary,) = [artifact["data"] for artifact in read_artifacts(api, run_id) if artifact["key"] == f"summary-{VENAL}"]
     assert f"| cost | ${read_cost(read_summary(state)):.6f} for this run |" in summary
-    assert "| compared with | no earlier snapshot of these parameters |" in summary
+    assert "| compared with | no earlier snapshot with these parameters |" in summary
     assert not re.findall(r"\$[\d,.]+ a month", summary)
     assert f"| price | {parameters.get(case, {}).get('price', 'min')} |" in summary
 
@@ -199,7 +199,7 @@ def test_shrunk_snapshot_is_explained(api: Api, dynamodb: DynamoDBClient, clock:
     run_id, _ = run(10000003, table_name)
     (failure,) = [artifact for artifact in read_artifacts(api, run_id) if artifact["key"] == "failure-10000003"]
     assert "**What failed.** ShrinkError: region 10000003 has" in failure["data"]
-    assert "If it is true, run once with `force`." in failure["data"]
+    assert "If it is right, run once with `force`." in failure["data"]
 
 
 def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
@@ -209,7 +209,7 @@ def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_n
     (failure,) = [artifact for artifact in read_artifacts(api, run_id) if artifact["key"]]
     assert failure["key"] == f"failure-{VENAL}"
     assert "**What failed.** RefusedError: page " in failure["data"]
-    assert "**What was tried.** Once: a retry would get the same answer." in failure["data"]
+    assert "**What was tried.** It was not retried: a retry would get the same response." in failure["data"]
 
 
 def refuse(_body: bytes, what: str, *, has_places: bool) -> None:
@@ -237,4 +237,4 @@ def test_artifact_that_fails_is_a_warning(
     assert market_data(VENAL, table_name).written
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
     finish_reports()
-    assert f"not shown in Prefect: {broken}: OSError: planned" in caplog.text
+    assert f"not reported to Prefect: {broken}: OSError: planned" in caplog.text

@@ -270,16 +270,16 @@ def test_denial_and_refusal_of_the_sign_on_may_come_together(market: Market, tab
         (
             400,
             "invalid_grant",
-            "answered 400: it does not take the refresh token; .*in trouble.* or .*authorise .*again",
+            "answered 400: it does not accept the refresh token; .*in trouble.* or .*authorise .*again",
         ),
-        (400, "invalid_token", "answered 400: it does not take the refresh token, or client_id and client_secret; "),
+        (400, "invalid_token", "answered 400: it does not accept the refresh token, or client_id and client_secret; "),
         (
             401,
             "invalid_client",
-            "answered 401: it does not take client_id and client_secret; .*in trouble.* or .*Secret",
+            "answered 401: it does not accept client_id and client_secret; .*in trouble.* or .*Secret",
         ),
-        (404, "", "answered 404, as no token endpoint does; is ESI_SSO_URL right"),
-        (302, "", "answered 302, as no token endpoint does"),
+        (404, "", "answered 404, which no token endpoint does; is ESI_SSO_URL right"),
+        (302, "", "answered 302, which no token endpoint does"),
     ],
 )
 def test_lasting_refusal_of_the_sign_on_is_final(
@@ -304,9 +304,9 @@ def test_lasting_refusal_of_the_sign_on_is_final(
     ("value", "message"),
     [
         (None, "the server has no such block"),
-        ({"client_id": "app"}, "holds something else in it"),
-        ("no json", "holds something else in it"),
-        ({"client_id": "app", "refresh_token": "gone"}, "EVE SSO answered 400: it does not take the refresh token"),
+        ({"client_id": "app"}, "has other contents in it"),
+        ("no json", "has other contents in it"),
+        ({"client_id": "app", "refresh_token": "gone"}, "EVE SSO answered 400: it does not accept the refresh token"),
     ],
     ids=["no block", "half a block", "text", "refused"],
 )

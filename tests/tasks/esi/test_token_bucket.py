@@ -254,7 +254,7 @@ def test_small_limit_gives_what_it_has(slots: int, requests: int) -> None:
 def test_limit_below_one_request_is_refused(market: Market, slots: int) -> None:
     """A limit that no request can be taken from fails the run at once, with what to do."""
     change_limit(limit=slots)
-    allowed = f"has {slots} slots, a request takes 2: give it 1,600 to 12,000, or switch it off"
+    allowed = f"has {slots} slots, a request takes 2: give it 1,600 to 12,000, or deactivate it"
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi, pytest.raises(RefusedError, match=allowed):
         esi.head(find_market(REGION_ID))
     assert not market.requests
@@ -303,7 +303,7 @@ def test_limit_that_always_refuses_is_left(
         spend_within(tokens, 10, requests=200)
     assert len(asked) == token_bucket.PATIENCE
     assert re.search(
-        r"has refused 5 times in \d+ s though slots were free: this run no longer counts ESI's tokens", caplog.text
+        r"has refused 5 times in \d+ s although slots were free: this run no longer counts ESI's tokens", caplog.text
     )
 
 

@@ -94,7 +94,7 @@ def test_wrong_shape_is_refused(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b'[{"order_id":1', b'[{"price":NaN}]', b"\xff\xfe"])
 def test_undecodable_body_may_pass(body: bytes) -> None:
     """What is no JSON may be whole next time."""
-    with pytest.raises(TransientError, match="page 1: the body is no JSON"):
+    with pytest.raises(TransientError, match="page 1: the body is not JSON"):
         decode_orders(body, "page 1")
 
 

@@ -116,7 +116,10 @@ def test_late_credentials_are_waited_for(issuer: Issuer, kind: str, table_name: 
 def test_credentials_that_never_come_are_given_up(issuer: Issuer, table_name: str) -> None:
     """They may pass as far as can be told, and the message says whom to ask."""
     issuer.plan = [(500, b"broken")] * 99
-    with Table(table_name, 1) as table, pytest.raises(CredentialsError, match="credentials.* is its role still there"):
+    with (
+        Table(table_name, 1) as table,
+        pytest.raises(CredentialsError, match="credentials.* check that its role still exists"),
+    ):
         table.read_snapshot()
 
 
@@ -138,7 +141,7 @@ CONFIGURED: dict[str, tuple[dict[str, str], str, str]] = {  # what is set, the p
     "nothing": ({}, "", "Unable to locate credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"),
     "no such profile": ({"AWS_PROFILE": "x"}, "", r"profile \(x\) could not be found; .*`aws configure list-profiles`"),
     "half a key": ({"AWS_ACCESS_KEY_ID": "AKIA"}, "", "missing: AWS_SECRET_ACCESS_KEY; give both"),
-    "odd region": ({**KEYS, "AWS_DEFAULT_REGION": "us east"}, "", "'us east'.*; set AWS_DEFAULT_REGION to AWS"),
+    "odd region": ({**KEYS, "AWS_DEFAULT_REGION": "us east"}, "", "'us east'.*; set AWS_DEFAULT_REGION to an AWS"),
     "no scheme": (
         {**KEYS, "AWS_ENDPOINT_URL_DYNAMODB": "127.0.0.1:8000"},
         "",
@@ -147,7 +150,7 @@ CONFIGURED: dict[str, tuple[dict[str, str], str, str]] = {  # what is set, the p
     "session over": (
         {},
         "[default]\nsso_start_url = https://x\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r\n",
-        "; log in again, by `aws sso login`",
+        "; log in again with `aws sso login`",
     ),
     "no such program": ({}, "[default]\ncredential_process = /none/there\n", "FileNotFoundError.*/none/there"),
     "issuer elsewhere": (

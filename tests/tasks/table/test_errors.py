@@ -106,14 +106,14 @@ ADVICE: list[tuple[int, str, str, type[TableError], str]] = [
         "InvalidSignatureException",
         "Credential should be scoped to a valid region, not 'us-east-1'.",
         TableError,
-        "AWS_DEFAULT_REGION, or the profile's region, is not the endpoint's",
+        "AWS_DEFAULT_REGION, or the profile's region, is not the endpoint's: set",
     ),
     (
         400,
         "ValidationException",
         "The provided key element does not match",
         KeySchemaError,
-        "the parameter key asks for",
+        "keys do not match the parameter key",
     ),
     (
         400,

@@ -64,7 +64,7 @@ def test_table_without_snapshot_is_told(name: str, dynamodb: DynamoDBClient) -> 
 def test_interrupted_table_is_told(name: str, dynamodb: DynamoDBClient) -> None:
     """A table that a run left half written is not read, and nobody is waited for."""
     dynamodb.put_item(TableName=name, Item=msgspec.structs.replace(STORED, state="writing").to_item())
-    with pytest.raises(UnreadableError, match="the last run ended while it wrote; the next one repairs"):
+    with pytest.raises(UnreadableError, match="the last run stopped while writing; the next one repairs"):
         read_records(name)
 
 
@@ -83,7 +83,7 @@ def test_endless_writing_is_told(name: str, dynamodb: DynamoDBClient) -> None:
     """A run that goes on writing is named."""
     writing = msgspec.structs.replace(STORED, state="writing", owner="host/1/run")
     dynamodb.put_item(TableName=name, Item=writing.to_item())
-    with pytest.raises(UnreadableError, match="was being written by host/1/run at each of 5 attempts"):
+    with pytest.raises(UnreadableError, match="was being written by host/1/run in all 5 attempts"):
         read_records(name)
 
 
