@@ -116,7 +116,7 @@ def keep_table(run: Run) -> Summary:
     comparison = compare_records(books, snapshot, run)
     store_records.map(split_writes(comparison.changed), unmapped(comparison), unmapped(run)).result()
     complete_table(comparison, snapshot, run)
-    return run.finish(snapshot, books, comparison.changes)
+    return run.finish(snapshot, comparison.results)
 
 
 def check_together(given: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Types of the flows' parameters; a wrong value is refused before any request, with what is allowed."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -103,7 +104,11 @@ def check_tables(
     given = markets or {}
     if missing := [region_id for region_id in given if region_id not in region_ids]:
         raise ValueError(f"markets has region {missing[0]}, but region_ids does not: give both the same regions")
-    return {each: check_markets(each, given.get(each), table_name, key) for each in region_ids}
+    kept = {each: check_markets(each, given.get(each), table_name, key) for each in region_ids}
+    counts = Counter(market.id for places in kept.values() for market in places)
+    if twice := [market_id for market_id, count in counts.items() if count > 1]:
+        raise ValueError(f"markets has {twice[0]} in two regions: give it in the region that it is in")
+    return kept
 
 
 def fill_in_structure(table_name: str, structure_id: int = FIRST_STRUCTURE_ID) -> str:

@@ -9,9 +9,12 @@ from prefect import flow, task
 from flows.next_run import as_deployed
 from flows.parameters import KeepDays, TableName
 from tasks.esi.client import Esi
+from tasks.reporting import telemetry
 from tasks.retries import NOT_KEPT, RETRIED
 from tasks.store_item import store_item
 from tasks.table.client import Table
+
+telemetry.set_up()
 
 
 class Status(msgspec.Struct, frozen=True):

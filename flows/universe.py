@@ -30,6 +30,7 @@ from tasks.esi.client import Esi
 from tasks.esi.shared_limit import create_limit
 from tasks.esi.token_bucket import TokenBucket
 from tasks.keep_region import Region, keep_regions
+from tasks.reporting import telemetry
 from tasks.reporting.outcome import note_round
 from tasks.reporting.reporter import Reporter, name_universe_run, report_afterwards
 from tasks.reporting.universe_summary import (
@@ -43,6 +44,9 @@ from tasks.table.connection import open_connection
 from tasks.table.snapshot import Parameters
 
 __all__ = ["UniverseSummary", "universe"]
+
+
+telemetry.set_up()
 
 
 @as_deployed

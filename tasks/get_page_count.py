@@ -16,7 +16,7 @@ from tasks.table.client import Table
 from tasks.table.create import create_missing, name_keys
 from tasks.table.errors import KeySchemaError, MissingTableError
 from tasks.table.requests import Item
-from tasks.table.snapshot import UNKNOWN, Snapshot, TableSnapshot, is_fresh, is_newer, made_alike, parse_snapshot
+from tasks.table.snapshot import UNKNOWN, Snapshot, TableSnapshot, is_fresh, is_newer, made_alike
 
 PAGE_SECONDS = 0.2  # from request to response; fetch_concurrency pages are in flight at once
 MAX_WAIT_SECONDS = 60.0
@@ -48,11 +48,7 @@ def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType(
         TableError: the table cannot be read, or is another market's.
     """
     items = {each.market.id: read_item(each.table, known) for each in run.targets}
-    stored = {
-        target.market.id: found
-        for target in run.targets
-        if (found := parse_snapshot(items[target.market.id], target.table.name, target.market, force=run.force))
-    }
+    stored = {each.market.id: found for each in run.targets if (found := run.parse(items[each.market.id], each))}
     usable = {} if run.force else {each: found for each, found in stored.items() if made_alike(found, run.parameters)}
     is_whole = len(usable) == len(run.targets)
     if is_whole and all(is_fresh(found, datetime.now(UTC)) for found in usable.values()):
@@ -60,30 +56,34 @@ def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType(
         run.log.info("not modified: ESI has no newer snapshot than %s before %s", first.last_modified, first.expires)
         return as_stored(run.source.id, stored, first.expires)
     answer = ask(run)
-    held = [
-        each for each, found in usable.items() if found.last_modified == answer.last_modified or is_newer(found, answer)
-    ]
-    pending = [target.market.id for target in run.targets if target.market.id not in held]
-    if not pending:
-        run.log.info("not modified: the table has the snapshot of %s", answer.last_modified)
-        return as_stored(run.source.id, stored, valid_until(answer))
-    for market_id in pending:
-        if market_id in stored and not run.force:
-            check_not_older(answer, stored[market_id], find_market(market_id))
-    if wait_seconds := seconds_to_wait(answer, run.esi.fetch_concurrency):
+    pending = list_behind(answer, usable, run)
+    if pending and (wait_seconds := seconds_to_wait(answer, run.esi.fetch_concurrency)):
         run.log.info(
             "the snapshot of %s expires too soon: waiting %.0f s for the next one", answer.last_modified, wait_seconds
         )
         run.esi.waits.sleep(wait_seconds)
         answer = ask(run)
-        pending = [target.market.id for target in run.targets]
+        pending = list_behind(answer, usable, run)
+    if not pending:
+        run.log.info("not modified: the table has the snapshot of %s", answer.last_modified)
+        return as_stored(run.source.id, stored, valid_until(answer))
+    for market_id in [] if run.force else [each for each in pending if each in stored]:
+        check_not_older(answer, stored[market_id], find_market(market_id))
     run.log.info("%s: %d pages of %s", str(run.source), answer.pages, answer.last_modified)
     import_early()
     snapshot = offered(answer, run.source.id, stored, pending)
     for target in run.list_pending(snapshot):
-        found = stored.get(target.market.id)
-        target.lease.start_scan(items[target.market.id], found.records if found else 0)
+        previous = stored.get(target.market.id)
+        target.lease.start_scan(items[target.market.id], previous.records if previous else 0)
     return snapshot
+
+
+def list_behind(answer: Answer, usable: dict[int, TableSnapshot], run: Run) -> list[int]:
+    """Return the markets whose records in the table are neither of the snapshot on offer nor of a newer one."""
+    held = {
+        each for each, found in usable.items() if found.last_modified == answer.last_modified or is_newer(found, answer)
+    }
+    return [target.market.id for target in run.targets if target.market.id not in held]
 
 
 def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
@@ -159,7 +159,7 @@ def offered(answer: Answer, region_id: int, stored: dict[int, TableSnapshot], pe
 def valid_until(answer: Answer) -> datetime:
     """Return when a response expires, by this machine's clock; `UNKNOWN` if `Expires` is missing or implausible."""
     fresh = timedelta(seconds=answer.fresh_seconds)
-    return datetime.now(UTC) + fresh if fresh and fresh <= MAX_AHEAD else UNKNOWN
+    return datetime.now(UTC) + fresh if timedelta() < fresh <= MAX_AHEAD else UNKNOWN
 
 
 def as_stored(region_id: int, stored: dict[int, TableSnapshot], expires: datetime) -> Snapshot:

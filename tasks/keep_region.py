@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from prefect import task
@@ -54,13 +53,20 @@ class Region:
         self._parameters = parameters
         self._all_esi = esi
         self._esi: Esi | None = None
-        self._failures: dict[int, Counter[str]] = defaultdict(Counter)  # by market, of all attempts
+        self._started = time.monotonic()
+        self._attempted: dict[int, Table] = {}  # by market, with the counts of all attempts
         self._snapshot = ""
         self._chunk: Chunk | None = None
-        self._books: list[Book] = []
+        self._books: dict[int, Book] = {}  # by market
 
     def __str__(self) -> str:
         return str(self.region_id)
+
+    def note_read(self, table: Table, found: list[Item | None]) -> None:
+        """Note `#snapshot` of one of the markets as the round has read it, if it has, and what that cost."""
+        if table.market_id and found:
+            self.known[table.market_id] = found[0]
+            self._attempted[table.market_id] = table
 
     def open_tables(self, connection: Connection) -> list[tuple[Market, Table]]:
         """Return the markets with a table client each, for one attempt."""
@@ -76,9 +82,13 @@ class Region:
         self._esi = self._esi or self._all_esi.share()
         with open_targets(self.open_tables(connection)) as targets:
             for target in targets:
-                target.table.failures = self._failures[target.market.id]
-            source, started = find_market(self.region_id), time.monotonic()
-            return self._keep(Run(source, targets, self._parameters, self._esi, Timing(), False, started, end_region))
+                if earlier := self._attempted.get(target.market.id):
+                    target.table.continue_counts(earlier)
+                self._attempted[target.market.id] = target.table
+            source = find_market(self.region_id)
+            return self._keep(
+                Run(source, targets, self._parameters, self._esi, Timing(), False, self._started, end_region)
+            )
 
     def _keep(self, run: Run) -> Summary:
         for _ in range(MAX_SNAPSHOTS):
@@ -99,26 +109,27 @@ class Region:
         for part in split_writes(comparison.changed):
             write_part(part, run)
         finish_writing(comparison, snapshot, run)
-        return run.finish(snapshot, books, comparison.changes)
+        self._books = {}
+        return run.finish(snapshot, comparison.results)
 
     def _make_books(self, snapshot: Snapshot, run: Run) -> list[Book]:
-        """Fetch the pages that are still missing, and aggregate all.
+        """Return the pending markets' records; fetch the pages that are still missing if they are not made yet.
 
         Raises:
             SnapshotMovedOn: a page belongs to a newer snapshot.
             EsiError: a page could not be fetched.
         """
-        name = f"{snapshot} {snapshot.pending}"
-        if self._snapshot != name:
-            self._snapshot, self._chunk, self._books = name, make_chunk(1, snapshot.pages), []
-        if not self._books:
+        if self._snapshot != str(snapshot):
+            self._snapshot, self._chunk, self._books = str(snapshot), make_chunk(1, snapshot.pages), {}
+        if not self._books.keys() >= set(snapshot.pending):
             assert self._chunk
             run.report.begin("Fetch Pages")
             pages = [fetch_chunk(self._chunk, snapshot, run)]
+            self._chunk = make_chunk(1, snapshot.pages)  # should a market fall behind again
             run.report.begin("Aggregate")
-            markets = [target.market for target in run.list_pending(snapshot)]
-            self._books = make_books(pages, markets, run.source, run.parameters)
-        return self._books
+            books = make_books(pages, [target.market for target in run.targets], run.source, run.parameters)
+            self._books = {target.market.id: book for target, book in zip(run.targets, books, strict=True)}
+        return [self._books[target.market.id] for target in run.list_pending(snapshot)]
 
 
 @task(name="Keep Region", task_run_name="Keep Region {region}", **RETRIED, **NOT_KEPT)
@@ -134,8 +145,7 @@ def keep_regions(
     report.begin("Keep Region", len(regions), "regions")
     tables = [(region, table) for region in regions for _market, table in region.open_tables(connection)]
     for (region, table), found in zip(tables, read_snapshots([table for _region, table in tables]), strict=True):
-        if found and table.market_id:
-            region.known[table.market_id] = found[0]
+        region.note_read(table, found)
     free = threading.Semaphore(concurrency)
     futures: dict[int, PrefectFuture[Summary]] = {}
 

@@ -1,9 +1,10 @@
 """What one run passes between its states."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from logging import Logger, LoggerAdapter
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -19,7 +20,8 @@ from tasks.retries import forget_old_pages
 from tasks.table.client import Table
 from tasks.table.lease import Lease
 from tasks.table.records import Book, Changes
-from tasks.table.snapshot import Parameters, Snapshot
+from tasks.table.requests import Item
+from tasks.table.snapshot import Parameters, Snapshot, TableSnapshot, parse_snapshot
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -61,27 +63,26 @@ class Run(msgspec.Struct, frozen=True):
         """Return the targets that do not have the snapshot yet."""
         return [target for target in self.targets if target.market.id in snapshot.pending]
 
-    def finish(self, snapshot: Snapshot, books: Sequence[Book] = (), changes: Sequence[Changes] = ()) -> Summary:
-        """End the run, and return its summary.
+    def parse(self, item: Item | None, target: Target) -> TableSnapshot | None:
+        """Return the `#snapshot` in an item of a target, None without one.
+
+        Raises:
+            TableError: it is another market's, or another program's, and `force` is not set.
+        """
+        return parse_snapshot(item, target.table.name, target.market, self.source, force=self.force)
+
+    def finish(self, snapshot: Snapshot, results: Mapping[int, tuple[Book, Changes]] = MappingProxyType({})) -> Summary:
+        """End the run and return its summary.
 
         Args:
             snapshot: that the table has now.
-            books: of the pending targets; empty if the table already had the snapshot.
-            changes: of the pending targets.
+            results: of the markets that were written, by id.
         """
         self.report.end()
         seconds = time.monotonic() - self.started
-        markets = [target.market.id for target in self.list_pending(snapshot)]
-        summary = summarize(
-            snapshot,
-            self.parameters,
-            {target.market.id: target.table for target in self.targets},
-            self.esi,
-            self.report.seconds,
-            seconds,
-            dict(zip(markets, zip(books, changes, strict=True), strict=True)) if books else {},
-        )
-        self.end(summary, list(changes))
+        tables = {target.market.id: target.table for target in self.targets}
+        summary = summarize(snapshot, self.parameters, tables, self.esi, self.report.seconds, seconds, results)
+        self.end(summary, [changes for _book, changes in results.values()])
         return summary
 
 

@@ -41,8 +41,9 @@ def run_shard(number: int, region_ids: list[int], parameters: dict[str, Any], re
     """Return the results of a share of the regions; all failed if their run did."""
     markets = {each: own for each, own in (parameters.get("markets") or {}).items() if int(each) in region_ids}
     run = start_shard(number, parameters | {"region_ids": region_ids, "markets": markets or None, "shards": 1})
+    results = read_results(run, region_ids)
     report.count(len(region_ids))
-    return read_results(run, region_ids)
+    return results
 
 
 def run_shards(shares: list[list[int]], parameters: dict[str, Any], report: Reporter) -> list[RegionResult]:

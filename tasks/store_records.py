@@ -15,11 +15,12 @@ from prefect import task
 
 from tasks.retries import NOT_KEPT, RETRIED, Work, forget_pages
 from tasks.run import Run, Target
-from tasks.table.guards import ShrinkError, refuse_older, refuse_shrunk
+from tasks.table.errors import TableError, TransientTableError
+from tasks.table.guards import refuse_older, refuse_shrunk
 from tasks.table.lease import LeaseLostError
 from tasks.table.records import Book, Changes, Record, compare, list_records, to_request
 from tasks.table.requests import BATCH_ITEMS
-from tasks.table.snapshot import Snapshot, TableSnapshot, parse_snapshot
+from tasks.table.snapshot import Snapshot, TableSnapshot
 
 PARTS = 4  # the usual number of mapped task runs
 PART_BATCHES = (20, 200)  # least and most in each
@@ -36,22 +37,25 @@ Part = Work[Batch, None]
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """How the table differs from the new records, by market."""
+    """How the table differs from the records, by market."""
 
-    targets: list[Target]  # the markets to write
-    books: list[Book]  # their records
-    changes: list[Changes]  # in their records
-    refusal: ShrinkError | None  # of a market that has shrunk
-
-    @property
-    def changed(self) -> list[tuple[Target, Changes]]:
-        """Each market with its changes."""
-        return list(zip(self.targets, self.changes, strict=True))
+    compared: list[tuple[Target, Book, Changes]]  # of the markets that are to be updated
+    refusals: list[TableError]  # why others are not
 
     @property
     def writes(self) -> int:
         """How many writes there are."""
-        return sum(len(each.writes) for each in self.changes)
+        return sum(len(changes.puts) + len(changes.deletes) for _target, _book, changes in self.compared)
+
+    @property
+    def changed(self) -> list[tuple[Target, Changes]]:
+        """Each market with its changes."""
+        return [(target, changes) for target, _book, changes in self.compared]
+
+    @property
+    def results(self) -> dict[int, tuple[Book, Changes]]:
+        """The records and the changes, by market."""
+        return {target.market.id: (book, changes) for target, book, changes in self.compared}
 
 
 @task(name="Store Records", task_run_name="Store Records: compare", **RETRIED, **NOT_KEPT)
@@ -73,7 +77,7 @@ def complete_table(comparison: Comparison, snapshot: Snapshot, run: Run) -> None
     """Set `#snapshot` to `complete` and release the lease: the table now has this snapshot.
 
     Raises:
-        ShrinkError: a market has shrunk and was not written; the others are complete.
+        TableError: a market was refused or lost; the others are complete.
     """
     run.report.begin("Store Records")
     finish_writing(comparison, snapshot, run)
@@ -88,47 +92,42 @@ def begin_writing(books: list[Book], snapshot: Snapshot, run: Run) -> Comparison
         TableError: the table has another market's records, or a newer snapshot, and `force` is not set.
         LeaseHeldError: another run is still writing the market.
     """
+    compared: list[tuple[Target, Book, Changes]] = []
+    refusals: list[TableError] = []
     pending = run.list_pending(snapshot)
-    found: list[Changes | ShrinkError] = []
     for target, book in zip(pending, books, strict=True):
         try:
-            found.append(compare_market(target, book, snapshot, run))
-        except ShrinkError as refusal:
+            compared.append((target, book, compare_market(target, book, snapshot, run)))
+        except TransientTableError:
+            raise
+        except TableError as error:
             if len(pending) == 1:
                 raise
-            found.append(refusal)
-    kept = [
-        (target, book, changes)
-        for target, book, changes in zip(pending, books, found, strict=True)
-        if isinstance(changes, Changes)
-    ]
-    targets, kept_books, changes = [list(column) for column in zip(*kept, strict=True)] if kept else ([], [], [])
-    return Comparison(targets, kept_books, changes, next((e for e in found if isinstance(e, ShrinkError)), None))
+            refusals.append(error)
+    # Only now the leases: no market is left in `writing` because of another one.
+    for number, (target, book, changes) in enumerate(compared):
+        while changes.writes and not target.lease.take(
+            describe("writing", target, snapshot, run, book.orders, changes.held)
+        ):
+            changes = compare_market(target, book, snapshot, run)  # noqa: PLW2901 (another run has written meanwhile)
+        compared[number] = target, book, changes
+    return Comparison(compared, refusals)
 
 
 def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run) -> Changes:
-    """Return how a market in the table differs from its records, with the lease if it does.
-
-    Compare again if another run has written before the lease was taken.
+    """Return how a market in the table differs from its records, once no other run is writing it.
 
     Raises:
         ShrinkError: too few of the records would be left, and `force` is not set.
         TableError: see `begin_writing`.
         LeaseHeldError: another run is still writing the market.
     """
-    records = list_records(book.records)
-    while True:
-        item = target.lease.wait(run.log.info)
-        stored = parse_snapshot(item, target.table.name, target.market, force=run.force)
-        if stored and not run.force:
-            refuse_older(snapshot, stored, target.table.name)
-        changes = compare(records, target.lease.scan(stored.records if stored else 0))
-        if not run.force:
-            refuse_shrunk(changes, target.market)
-        if not changes.writes or target.lease.take(
-            describe("writing", target, snapshot, run, book.orders, changes.held)
-        ):
-            break
+    stored = run.parse(target.lease.wait(run.log.info), target)
+    if stored and not run.force:
+        refuse_older(snapshot, stored, target.table.name)
+    changes = compare(list_records(book.records), target.lease.scan(stored.records if stored else 0))
+    if not run.force:
+        refuse_shrunk(changes, target.market)
     run.log.info(
         "%s: %d to write, %d to delete, %d unchanged",
         str(target.market),
@@ -142,9 +141,9 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run) -> 
 def split_writes(changed: Sequence[tuple[Target, Changes]]) -> list[Part]:
     """Split the writes of all markets into about `PARTS` parts, in batches of up to 25 of one market."""
     batches = [
-        Batch(target, changes.writes[start : start + BATCH_ITEMS])
-        for target, changes in changed
-        for start in range(0, len(changes.writes), BATCH_ITEMS)
+        Batch(target, writes[start : start + BATCH_ITEMS])
+        for target, writes in [(target, changes.writes) for target, changes in changed]
+        for start in range(0, len(writes), BATCH_ITEMS)
     ]
     least, most = PART_BATCHES
     size = min(max(least, math.ceil(len(batches) / PARTS)), most)
@@ -181,25 +180,27 @@ def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run) -> None
 
     Raises:
         LeaseLostError: another run has written another snapshot.
-        ShrinkError: a market has shrunk and was not written; the others are complete.
+        TableError: a market was refused or lost; the others are complete.
     """
-    for target, book in zip(comparison.targets, comparison.books, strict=True):
+    failures = list(comparison.refusals)
+    for target, book, _changes in comparison.compared:
         final = describe("complete", target, snapshot, run, book.orders, len(book.records))
         try:
             target.lease.complete(final)
-        except LeaseLostError:
-            item = target.table.read_snapshot()
-            stored = parse_snapshot(item, target.table.name, target.market, force=False)
-            if stored is None or not is_same(stored, final):
-                raise
-    if comparison.refusal:
-        raise comparison.refusal
+        except LeaseLostError as error:
+            stored = run.parse(target.table.read_snapshot(), target)
+            if stored is None or not is_superseded(final, stored):
+                failures.append(error)
+    for failure in failures[1:]:
+        run.log.error("%s", failure)
+    if failures:
+        raise failures[0]
 
 
-def is_same(stored: TableSnapshot, final: TableSnapshot) -> bool:
-    """Return whether the table is complete, with the same snapshot and parameters."""
-    same = stored.last_modified == final.last_modified and stored.parameters == final.parameters
-    return same and stored.state == "complete"
+def is_superseded(final: TableSnapshot, stored: TableSnapshot) -> bool:
+    """Return whether the table is complete with the same parameters, and the same snapshot or a newer one."""
+    is_late = stored.last_modified >= final.last_modified and stored.parameters == final.parameters
+    return is_late and stored.state == "complete"
 
 
 def describe(

@@ -25,10 +25,10 @@ class Gate:
             RefusedError: it would be too late by then, or another request of the run was refused.
             TransientError: the tokens could not be counted.
         """
-        self._wait_for_pause(what)
         while self._pool.tokens and (seconds := self._pool.tokens.spend()):
             self._check(what, seconds, "ESI's tokens are used up")
             self.waits.sleep(seconds)
+        self._wait_for_pause(what)
 
     def _wait_for_pause(self, what: str) -> None:
         while True:

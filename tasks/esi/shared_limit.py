@@ -116,14 +116,16 @@ class SharedLimit:
         try:
             self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
         except ObjectNotFound:
-            self.stop()
+            self._disconnect()
         except (PrefectHTTPStatusError, httpx.HTTPError) as error:
             raise unreachable(error) from error
 
     def stop(self) -> None:
         """Stop counting tokens."""
-        self._thread.shutdown()
-        self._disconnect()
+        if self._counts:
+            self._counts = False
+            self._thread.submit(self._disconnect)  # after the first read, which nobody may have waited for
+        self._thread.shutdown(wait=False)
 
     def _disconnect(self) -> None:
         self._counts = False

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, cast
 
 from prefect import Flow
@@ -34,7 +35,8 @@ def note_outcome(summary: Summary, changes: list[Changes]) -> None:
 
 def note_round(summaries: Sequence[Summary]) -> None:
     """Save for a round's hooks the summary of the region whose snapshot expires first."""
-    dated = [summary for summary in summaries if summary.expires and summary.expires > UNKNOWN]
+    ahead = datetime.now(UTC) - timedelta(seconds=15)  # what has long expired says nothing of the next snapshot
+    dated = [summary for summary in summaries if summary.expires and summary.expires > ahead]
     if summaries:
         _outcome.set(Outcome(min(dated or summaries, key=lambda summary: summary.expires or UNKNOWN), []))
 

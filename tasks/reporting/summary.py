@@ -1,7 +1,7 @@
 """The summary of a run."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import httpx
@@ -101,7 +101,7 @@ def summarize(
     esi: Esi,
     state_seconds: dict[str, float],
     seconds: float,
-    results: dict[int, tuple[Book, Changes]],
+    results: Mapping[int, tuple[Book, Changes]],
 ) -> Summary:
     """Return the summary of a run.
 

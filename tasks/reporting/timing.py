@@ -33,8 +33,8 @@ class Timing:
 
     def count(self, number: int) -> None:
         """Add to the current state's work done."""
-        if self._progress:
-            self._progress.count(number)
+        if progress := self._progress:
+            progress.count(number)
 
     def end(self, *, well: bool = True) -> None:
         """End the current state."""

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from tasks.network import Waits
 from tasks.table.connection import Connection
-from tasks.table.errors import ThrottledError, TransientTableError, name_cause
+from tasks.table.errors import TableError, ThrottledError, TransientTableError, name_cause
 from tasks.table.pace import Pace
 from tasks.table.requests import check_table_name
 
@@ -47,6 +47,11 @@ class Calls:
         except TransientTableError as error:
             self.count(name_cause(error))  # the first call connects again, where Prefect can retry
 
+    def continue_counts(self, earlier: "Calls") -> None:
+        """Count on from an earlier attempt of the same run."""
+        self.failures, self.waits = earlier.failures, earlier.waits
+        self.read_units, self.write_units = earlier.read_units, earlier.write_units
+
     def __enter__(self) -> Self:
         return self
 
@@ -57,15 +62,21 @@ class Calls:
 
     def drain(self) -> None:
         """Wait for this table's calls in flight, but not for capacity; cancel queued ones."""
-        self._ending.set()
         with self._lock:
+            self._ending.set()
             submitted = list(self._submitted)
         wait([future for future in submitted if not future.cancel()])
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Run `function` on one of the connection's threads; it may make one call at a time."""
-        future = self.connection.threads.submit(function, *args, **kwargs)
+        """Run `function` on one of the connection's threads; it may make one call at a time.
+
+        Raises:
+            TableError: the run has drained the table.
+        """
         with self._lock:
+            if self._ending.is_set():
+                raise TableError(f"table {self.name}: the run is over, so nothing more is sent")
+            future = self.connection.threads.submit(function, *args, **kwargs)
             self._submitted.add(future)
         future.add_done_callback(self._submitted.discard)
         return future
@@ -90,9 +101,8 @@ class Calls:
         if "RequestItems" not in arguments:
             arguments["TableName"] = self.name
         while True:
-            check()
             try:
-                answer = self.connection.ask(self.name, operation, **arguments, ReturnConsumedCapacity="TOTAL")
+                answer = self.connection.ask(self.name, operation, check, **arguments, ReturnConsumedCapacity="TOTAL")
                 break
             except TransientTableError as error:
                 self.count(name_cause(error))

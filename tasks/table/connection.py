@@ -107,8 +107,14 @@ class Connection:
         """Whether the store is on this machine, so that missing tables are created."""
         return is_this_machine(urlsplit(self.endpoint_url).hostname or "")
 
-    def ask(self, table_name: str, operation: str, **arguments: Any) -> Any:  # noqa: ANN401 (an operation's own shape)
-        """Make one call by the name of boto3's method.
+    def ask(
+        self,
+        table_name: str,
+        operation: str,
+        check: Callable[[], None] = lambda: None,
+        **arguments: Any,  # noqa: ANN401 (an operation's own shape)
+    ) -> Any:  # noqa: ANN401
+        """Make one call by the name of boto3's method; `check` may stop it, at the last moment.
 
         Raises:
             TableError: the class says whether a retry may help.
@@ -116,6 +122,7 @@ class Connection:
         try:
             opened = self.open()
             load_credentials(opened.credentials.get_frozen_credentials)  # refreshes them before they expire
+            check()
             try:
                 return getattr(opened.client, operation)(**arguments)
             except (ClientError, BotoCoreError) as error:

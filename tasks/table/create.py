@@ -54,7 +54,10 @@ def create(table: Table) -> None:
 
 def name_keys(table: Table, error: KeySchemaError) -> KeySchemaError:
     """Return an error that names the table's keys and those it should have."""
-    described = table.connection.ask(table.name, "describe_table", TableName=table.name)["Table"]
+    try:
+        described = table.connection.ask(table.name, "describe_table", TableName=table.name)["Table"]
+    except TableError:  # it may not be described
+        return error
     types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
     has = " and ".join(f"{part['AttributeName']} ({types[part['AttributeName']]})" for part in described["KeySchema"])
     key = "market_type" if table.keys.market_id else "type"

@@ -67,19 +67,20 @@ class Lease:
         self._put: TableSnapshot | None = None  # as last written by this run, in state `writing`
         self._count = 0  # of the last change
         self._renewed = 0.0  # monotonic time at which the last successful change was sent
-        self._lost = False
+        self._lost = self._released = False
         self._done = threading.Event()
-        self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._renewing: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._released = True
         self.table.drain()  # no write is in flight when the lease is released
         self._stop_renewing()
         if self._put and not self._lost:
             try:
-                self._write(self._put, owner="", only_own=True)
+                self._write(self._put, owner="", only_own=True, only_writing=True)
             except ConditionError:
                 pass  # another run has it by now
             except TableError as failure:
@@ -116,8 +117,10 @@ class Lease:
 
     def start_scan(self, seen: Item | None, expected_records: int) -> None:
         """Start scanning the table while pages are in flight; `seen` is `#snapshot` as read just before."""
-        if not read_holder(seen):
-            self._early = EarlyScan(seen, self.table.start_scan(expected_records))
+        if self._early:  # of a snapshot that has moved on
+            for segment in self._early.segments:
+                segment.cancel()
+        self._early = None if read_holder(seen) else EarlyScan(seen, self.table.start_scan(expected_records))
 
     def scan(self, expected_records: int) -> dict[str, Item]:
         """Return the table's items as of the `#snapshot` that `wait` returned; see `Table.scan`."""
@@ -132,14 +135,16 @@ class Lease:
         Raises:
             TableError: see `tasks.table.client`.
         """
-        self._put = snapshot
+        self._stop_renewing()  # of an earlier attempt
+        self._put, self._lost = snapshot, False
         try:
             self._write(snapshot, owner=self.owner)
         except ConditionError:
             self._put = None
             return False
-        if not self._renewing.is_alive():
-            self._renewing.start()
+        self._done.clear()
+        self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._renewing.start()
         return True
 
     def check(self) -> None:
@@ -149,8 +154,9 @@ class Lease:
             LeaseLostError: it may.
         """
         idle_seconds = time.monotonic() - self._renewed
-        if self._lost or idle_seconds > SAFE_SECONDS:
-            why = "another run has taken over" if self._lost else f"the last renewal was {idle_seconds:.0f} s ago"
+        if self._lost or self._released or idle_seconds > SAFE_SECONDS:
+            why = f"the last renewal was {idle_seconds:.0f} s ago"
+            why = "another run has taken over" if self._lost else "the run is over" if self._released else why
             raise LeaseLostError(
                 f"table {self.table.name}: {why}; this run stopped writing, the next one repairs the table"
             )
@@ -172,10 +178,21 @@ class Lease:
             ) from error
         self._put = None
 
-    def _write(self, snapshot: TableSnapshot, *, owner: str, only_own: bool = False, is_patient: bool = True) -> None:
+    def _write(
+        self,
+        snapshot: TableSnapshot,
+        *,
+        owner: str,
+        only_own: bool = False,
+        only_writing: bool = False,
+        is_patient: bool = True,
+    ) -> None:
         """Put `#snapshot` with a new count; a run may overwrite its own, so a lost response does no harm."""
         self._count += 1
-        condition, values = make_condition(self.owner, self._count, self._seen, only_own=only_own)
+        condition, names, values = make_condition(self.owner, self._count, self._seen, only_own=only_own)
+        if only_writing:
+            condition, names = f"{condition} AND #state = :writing", names | {"#state": "state"}
+            values[":writing"] = {"S": "writing"}
         item = msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item(self.table.keys)
         sent = 0.0
 
@@ -183,7 +200,7 @@ class Lease:
             nonlocal sent
             sent = time.monotonic()
 
-        self.table.write_snapshot(item, condition, NAMES, values, note_time, Pace() if is_patient else None)
+        self.table.write_snapshot(item, condition, names, values, note_time, Pace() if is_patient else None)
         self._renewed = sent
 
     def _renew(self) -> None:
@@ -202,11 +219,11 @@ class Lease:
 
     def _stop_renewing(self) -> None:
         self._done.set()
-        if self._renewing.is_alive():
+        if self._renewing:
             self._renewing.join()
 
 
-def make_condition(owner: str, count: int, seen: Item | None, *, only_own: bool) -> tuple[str, Item]:
+def make_condition(owner: str, count: int, seen: Item | None, *, only_own: bool) -> tuple[str, dict[str, str], Item]:
     """Return the condition for writing `#snapshot`, in DynamoDB's notation, and its values.
 
     Args:
@@ -224,7 +241,7 @@ def make_condition(owner: str, count: int, seen: Item | None, *, only_own: bool)
         values[":seen"] = seen["lease"]
     elif not only_own:  # written by another program, or by a version without leases
         condition += " OR attribute_not_exists(#lease)"
-    return condition, values
+    return condition, NAMES, values
 
 
 def read_holder(item: Item | None) -> str:

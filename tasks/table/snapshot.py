@@ -101,18 +101,30 @@ def from_attribute(attribute: Item) -> Any:  # noqa: ANN401 (any program's)
     return {name: from_attribute(each) for name, each in value.items()} if kind == "M" else value
 
 
-def parse_snapshot(item: Item | None, table_name: str, market: Market, *, force: bool) -> TableSnapshot | None:
+def parse_snapshot(
+    item: Item | None, table_name: str, market: Market, source: Market, *, force: bool
+) -> TableSnapshot | None:
     """Return the `#snapshot` in an item, None without one.
 
-    An unreadable one counts as none if it is this market's, or with `force`.
+    An unreadable one counts as none if it is this market's, as does any other market's with `force`.
 
     Raises:
-        TableError: it is another market's, or another program's, and `force` is not set.
+        TableError: it is another market's, or another program's, or made from another source's pages, and `force` is
+            not set.
     """
     if item is None:
         return None
-    stored_id = (item.get("market_id") or item.get("region_id") or {}).get("N", "")
-    if stored_id not in {"", str(market.id)} and not force:
+    stored_id, source_id = (item.get(name, {}).get("N", "") for name in ("market_id", "region_id"))
+    stored_id = stored_id or source_id
+    is_other = stored_id not in {"", str(market.id)} or source_id not in {"", str(source.id)}
+    if is_other and force:
+        return None
+    if is_other and stored_id == str(market.id):
+        raise TableError(
+            f"table {table_name} holds {market} from the pages of {name_market(int(source_id))}, not of {source}: give "
+            "the region that the market is in, or run with force to replace its records"
+        )
+    if is_other:
         raise TableError(
             f"table {table_name} holds {name_market(int(stored_id))}, not {market.id}: give each market its own table, "
             f'such as table_name="{market.table_template}", or use key="market_type", or run with force to replace its '

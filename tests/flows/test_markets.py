@@ -3,8 +3,10 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
@@ -14,13 +16,16 @@ from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
 from flows.universe import universe
 from tasks.table import read_prices, read_records
+from tasks.table.client import Table
+from tasks.table.create import create
 from tasks.table.errors import KeySchemaError, TableError
 from tasks.table.guards import ShrinkError
+from tasks.table.lease import Lease, LeaseLostError
 from tasks.table.read import UnreadableError
 from tasks.table.requests import Item
 from tests.support.faults.plan import Plan
 from tests.support.faults.store import Capacity, serve_faulty_store
-from tests.support.tables import expire, scan_markets
+from tests.support.tables import STORED, expire, scan_markets
 from tests.support.truth import drop_key, place_truth
 from tests.support.worlds import VENAL, Clock
 
@@ -262,8 +267,6 @@ def test_prices_of_some_types_at_some_markets(
 
 def test_unprocessed_keys_are_read_again(places: list[int], table_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys that a call leaves unprocessed are asked for again until all are there."""
-    from tasks.table.client import Table  # noqa: PLC0415
-
     keep(table_name, places)
     whole, _snapshots = read_prices(table_name, [34, 35, 36, 37], places)
     call, calls = Table.call, Counter[str]()
@@ -394,3 +397,42 @@ def test_market_is_read_by_itself(table_name: str, places: list[int]) -> None:
     keep(table_name, places[2:])
     with pytest.raises(TableError, match="its keys do not match the parameter key"):
         read_records(table_name)
+
+
+def test_market_in_two_regions_is_refused(market: Market) -> None:
+    """The universe keeps each market once: two regions would fight over it."""
+    with pytest.raises(ValueError, match="markets has 60003760 in two regions"):
+        universe(table_name="Hubs", key="market_type", markets={VENAL: [60003760], 10000003: [60003760]})
+    assert not market.requests
+
+
+def test_newer_market_holds_up_no_other(
+    dynamodb: DynamoDBClient, market: Market, clock: Clock, places: list[int], table_name: str
+) -> None:
+    """A market that another run is writing for too long fails the run; its other markets are complete, none is left."""
+    keep(table_name, places)
+    dynamodb.update_item(
+        TableName=table_name,
+        Key={"pk": {"S": str(places[3])}, "sk": {"S": "#snapshot"}},
+        UpdateExpression="SET last_modified = :later",
+        ExpressionAttributeValues={":later": {"S": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}},
+    )
+    pass_time(dynamodb, clock, table_name, places[:3])
+    summary = keep(table_name, places, force=False)
+    assert {each.market_id for each in summary.markets if not each.not_modified} == set(places[:3])
+    found = split(scan_markets(dynamodb, table_name))
+    assert {found[place]["#snapshot"]["state"]["S"] for place in places} == {"complete"}
+
+
+def test_part_that_wakes_late_writes_nothing(store_url: str, table_name: str) -> None:
+    """After a run has drained its table nothing more can be submitted, and its lease allows no write."""
+    assert store_url
+    with Table(table_name, 1) as table:
+        create(table)
+        with Lease(table) as lease:
+            lease.wait()
+            assert lease.take(msgspec.structs.replace(STORED, state="writing"))
+        with pytest.raises(LeaseLostError, match="the run is over"):
+            lease.check()
+        with pytest.raises(TableError, match="the run is over"):
+            table.submit(table.read_snapshot)

@@ -113,4 +113,14 @@ def test_stored_expires_is_believed_for_15_minutes(expires: int, written: int, e
 def test_another_market_s_table_is_told(region_id: int, own: str) -> None:
     """Who gives another market's table is told a name that the flow of this market can fill in."""
     with pytest.raises(TableError, match=f"table Market holds region 10000002, not {region_id}: .*{own}.* with force"):
-        parse_snapshot(STORED.to_item(), "Market", find_market(region_id), force=False)
+        parse_snapshot(STORED.to_item(), "Market", find_market(region_id), find_market(region_id), force=False)
+
+
+def test_market_of_another_region_s_pages_is_refused() -> None:
+    """A market that another region's pages have filled is not taken for this one's; with force it counts as none."""
+    stored = msgspec.structs.replace(STORED, market_id=60003760).to_item()
+    jita, domain = find_market(60003760), find_market(10000043)
+    with pytest.raises(TableError, match="station 60003760 from the pages of region 10000002, not of region 10000043"):
+        parse_snapshot(stored, "Market", jita, domain, force=False)
+    assert parse_snapshot(stored, "Market", jita, domain, force=True) is None
+    assert parse_snapshot(stored, "Market", jita, find_market(10000002), force=False)
