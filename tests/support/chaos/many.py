@@ -14,7 +14,8 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 from deployments.local.processes import die_with_parent
 from tests.support.chaos.check import WrongTableError
-from tests.support.chaos.play import Outcome, hurry, play, shrink
+from tests.support.chaos.outcome import Outcome
+from tests.support.chaos.play import hurry, play, shrink
 from tests.support.chaos.schedule import draw_schedule
 
 REPORT_SECONDS = 30.0
@@ -31,7 +32,7 @@ def play_many(seeds: range) -> int:
         for future in as_completed([pool.submit(play_one, seed) for seed in seeds]):
             outcome, violation, told_of_it = future.result()
             done += 1
-            add(total, outcome)
+            total.add(outcome)
             if violation:
                 violations[violation] += 1
                 say(told_of_it)
@@ -66,14 +67,6 @@ def play_one(seed: int) -> tuple[Outcome, str, str]:
             smallest = shrink(schedule) if what == WRONG else schedule
             shown = msgspec.json.format(msgspec.json.encode(smallest)).decode()
             return Outcome(), what, f"{what} at seed {seed}: {told}smallest schedule: {shown}"
-
-
-def add(total: Outcome, outcome: Outcome) -> None:
-    """Add a schedule's counts."""
-    total.runs += outcome.runs
-    total.reads += outcome.reads
-    total.failed += outcome.failed
-    total.injected += outcome.injected
 
 
 def describe(total: Outcome, done: int, seconds: float) -> Iterator[str]:
