@@ -16,9 +16,11 @@ from deployments.local.processes import die_with_parent
 from tests.support.chaos.check import WrongTableError
 from tests.support.chaos.outcome import Outcome
 from tests.support.chaos.play import hurry, play, shrink
-from tests.support.chaos.schedule import draw_schedule
+from tests.support.chaos.schedule import Schedule, draw_schedule
+from tests.support.chaos.universe import play_universe
 
 REPORT_SECONDS = 30.0
+UNIVERSE_SEEDS = 20  # every so many seeds, the universe is played as well
 WRONG, FAILED = "WRONG TABLE", "FAILED WITHOUT A FAULT"
 
 
@@ -60,7 +62,7 @@ def play_one(seed: int) -> tuple[Outcome, str, str]:
     schedule = draw_schedule(seed)
     with hurry(), temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         try:
-            return play(schedule), "", ""
+            return play_seed(schedule), "", ""
         except Exception as error:  # noqa: BLE001 (whatever it is, it is told)
             what = WRONG if isinstance(error, WrongTableError) else FAILED
             told = traceback.format_exc(limit=-3)
@@ -69,9 +71,18 @@ def play_one(seed: int) -> tuple[Outcome, str, str]:
             return Outcome(), what, f"{what} at seed {seed}: {told}smallest schedule: {shown}"
 
 
+def play_seed(schedule: Schedule) -> Outcome:
+    """Play a schedule and, if it is its seed's turn, the universe."""
+    outcome = play(schedule)
+    if schedule.seed % UNIVERSE_SEEDS == 0:
+        outcome.add(play_universe(schedule.seed))
+    return outcome
+
+
 def describe(total: Outcome, done: int, seconds: float) -> Iterator[str]:
     """Return the lines of the end's summary."""
     yield f"{done} schedules in {seconds:.0f} s: {total.runs} runs, {sum(total.failed.values())} of them failed cleanly"
+    yield f"markets in each table: {listed(total.tables)}"
     yield f"faults injected: {sum(total.injected.values())}: {listed(total.injected)}"
     yield f"errors: {listed(total.failed)}"
     yield f"whole reads meanwhile: {total.reads}"

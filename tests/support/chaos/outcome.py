@@ -8,6 +8,7 @@ import msgspec
 class Outcome(msgspec.Struct):
     """What came of a schedule, or of many."""
 
+    tables: Counter[str] = msgspec.field(default_factory=Counter)  # by what they keep
     runs: int = 0
     failed: Counter[str] = msgspec.field(default_factory=Counter)  # by error; each cleanly
     injected: Counter[str] = msgspec.field(default_factory=Counter)  # faults by kind
@@ -15,6 +16,7 @@ class Outcome(msgspec.Struct):
 
     def add(self, other: "Outcome") -> None:
         """Add another's counts."""
+        self.tables += other.tables
         self.runs += other.runs
         self.reads += other.reads
         self.failed += other.failed

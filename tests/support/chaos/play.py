@@ -4,6 +4,7 @@ import contextvars
 import os
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -110,7 +111,7 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
     direct = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
     dynamodb = boto3.client("dynamodb", endpoint_url=direct)
     prepare(schedule, truths, market.index - 1, name, dynamodb)
-    outcome = Outcome()
+    outcome = Outcome(Counter([f"{len(truths)} of a region"]))
     parameters = (schedule.order_type, schedule.price, schedule.detail)
     run = {
         "region_id": REGION,

@@ -3,6 +3,7 @@
 import os
 import random
 import uuid
+from collections import Counter
 from functools import partial
 
 import boto3
@@ -38,7 +39,8 @@ def play_universe(seed: int) -> Outcome:
     for hub_id, hub in HUBS.items():
         markets[hub.region_id].append(hub_id)
     truths = {each: Truth(market.markets[region_id], each) for region_id, ids in markets.items() for each in ids}
-    draw, name, outcome = random.Random(seed), f"Chaos-{uuid.uuid4()}", Outcome()
+    draw, name = random.Random(seed), f"Chaos-{uuid.uuid4()}"
+    outcome = Outcome(Counter([f"{len(truths)} of the universe"]))
     market_plan = Plan([draw_market_fault(draw) for _ in range(FAULTS)], seed)
     store_plan = Plan([draw_store_fault(draw) for _ in range(FAULTS)], seed)
     direct = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
