@@ -113,7 +113,7 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
     prepare(schedule, truths, market.index - 1, name, dynamodb)
     outcome = Outcome(Counter([f"{len(truths)} of a region"]))
     parameters = (schedule.order_type, schedule.price, schedule.detail)
-    run = {
+    run: dict[str, object] = {
         "region_id": REGION,
         "table_name": name,
         **dict(zip(("order_type", "price", "detail"), parameters, strict=True)),
