@@ -41,7 +41,7 @@ def kill_often(kills: int, seed: int, api: Api) -> int:
     say(f"{kills} kills from seed {seed}: make chaos KILLS={kills} SEED={seed}")
     draw, found = random.Random(seed), Counter[str]()
     market = SmallMarket(seed, Clock(FIRST_INDEX * 300.0 + 60), types=TYPES, page_orders=1000)
-    truth, wrong = Truth(market), 0
+    truth, wrong = Truth(market, REGION), 0
     dynamodb = boto3.client("dynamodb")
     with serve(market) as url, environment(ESI_URL=url), TemporaryDirectory() as logs, hurry(LEASE_SECONDS):
         worker = start_worker(api, Path(logs))

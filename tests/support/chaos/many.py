@@ -14,10 +14,13 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 from deployments.local.processes import die_with_parent
 from tests.support.chaos.check import WrongTableError
-from tests.support.chaos.play import Outcome, hurry, play, shrink
-from tests.support.chaos.schedule import draw_schedule
+from tests.support.chaos.outcome import Outcome
+from tests.support.chaos.play import hurry, play, shrink
+from tests.support.chaos.schedule import Schedule, draw_schedule
+from tests.support.chaos.universe import play_universe
 
 REPORT_SECONDS = 30.0
+UNIVERSE_SEEDS = 20  # every so many seeds, the universe is played as well
 WRONG, FAILED = "WRONG TABLE", "FAILED WITHOUT A FAULT"
 
 
@@ -31,7 +34,7 @@ def play_many(seeds: range) -> int:
         for future in as_completed([pool.submit(play_one, seed) for seed in seeds]):
             outcome, violation, told_of_it = future.result()
             done += 1
-            add(total, outcome)
+            total.add(outcome)
             if violation:
                 violations[violation] += 1
                 say(told_of_it)
@@ -59,7 +62,7 @@ def play_one(seed: int) -> tuple[Outcome, str, str]:
     schedule = draw_schedule(seed)
     with hurry(), temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         try:
-            return play(schedule), "", ""
+            return play_seed(schedule), "", ""
         except Exception as error:  # noqa: BLE001 (whatever it is, it is told)
             what = WRONG if isinstance(error, WrongTableError) else FAILED
             told = traceback.format_exc(limit=-3)
@@ -68,17 +71,18 @@ def play_one(seed: int) -> tuple[Outcome, str, str]:
             return Outcome(), what, f"{what} at seed {seed}: {told}smallest schedule: {shown}"
 
 
-def add(total: Outcome, outcome: Outcome) -> None:
-    """Add a schedule's counts."""
-    total.runs += outcome.runs
-    total.reads += outcome.reads
-    total.failed += outcome.failed
-    total.injected += outcome.injected
+def play_seed(schedule: Schedule) -> Outcome:
+    """Play a schedule and, if it is its seed's turn, the universe."""
+    outcome = play(schedule)
+    if schedule.seed % UNIVERSE_SEEDS == 0:
+        outcome.add(play_universe(schedule.seed))
+    return outcome
 
 
 def describe(total: Outcome, done: int, seconds: float) -> Iterator[str]:
     """Return the lines of the end's summary."""
     yield f"{done} schedules in {seconds:.0f} s: {total.runs} runs, {sum(total.failed.values())} of them failed cleanly"
+    yield f"markets in each table: {listed(total.tables)}"
     yield f"faults injected: {sum(total.injected.values())}: {listed(total.injected)}"
     yield f"errors: {listed(total.failed)}"
     yield f"whole reads meanwhile: {total.reads}"

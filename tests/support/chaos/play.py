@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import boto3
-import msgspec
 from botocore.retries.standard import ExponentialBackoff
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect import Task
@@ -22,37 +20,41 @@ from tasks.esi import pool
 from tasks.esi.errors import EsiError
 from tasks.fetch_pages import fetch_pages
 from tasks.get_page_count import get_page_count
+from tasks.keep_region import keep_region
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.store_records import compare_records, complete_table, store_records
 from tasks.table import lease, pace
 from tasks.table import read as read_records
 from tasks.table.client import Table
+from tasks.table.connection import open_connection
 from tasks.table.create import create
 from tasks.table.errors import TableError
-from tasks.table.read import read_whole
+from tasks.table.keys import Keys
 from tasks.table.requests import Item
 from tasks.table.snapshot import Parameters, TableSnapshot
-from tests.support.chaos.check import FOREIGN, Truth, WrongTableError, check_table, comparable, differences
+from tests.support.chaos.check import (
+    FOREIGN,
+    Markets,
+    Truth,
+    WrongTableError,
+    check_exact,
+    check_markets,
+    comparable,
+    split_markets,
+)
 from tests.support.chaos.market import REGION, SmallMarket
+from tests.support.chaos.outcome import Outcome
+from tests.support.chaos.readers import reading
 from tests.support.chaos.schedule import Schedule
 from tests.support.faults.market import serve_faulty
 from tests.support.faults.plan import Plan
 from tests.support.faults.store import serve_faulty_store
-from tests.support.tables import scan
+from tests.support.tables import scan, scan_markets
 from tests.support.worlds import Clock
 
 Flow = Callable[..., object]
-READ_SECONDS = 0.2  # between two reads: more of them would take the machine from what they watch
 FIRST_INDEX = 5_900_000  # a snapshot's number; no clock of a machine counts
-
-
-class Outcome(msgspec.Struct):
-    """What came of a schedule."""
-
-    runs: int = 0
-    failed: Counter[str] = msgspec.field(default_factory=Counter)  # by error; each cleanly
-    injected: Counter[str] = msgspec.field(default_factory=Counter)  # faults by kind
-    reads: int = 0
+NEIGHBOUR = 10000001  # a market of the table that is not the runs'
 
 
 @contextmanager
@@ -74,7 +76,8 @@ def hurry(standstill_seconds: float = 3.0) -> Iterator[None]:
         (ExponentialBackoff, "delay_amount"): lambda *_: 0.01,  # between the SDK's own attempts
     }
     kept = {(owner, name): getattr(owner, name) for owner, name in short}
-    tasks: list[Task[..., Any]] = [get_page_count, fetch_pages, compare_records, store_records, complete_table]
+    states: list[Task[..., Any]] = [get_page_count, fetch_pages, compare_records, store_records, complete_table]
+    tasks = [*states, keep_region]
     delays = [task.retry_delay_seconds for task in tasks]
     for (owner, name), value in short.items():
         setattr(owner, name, value)
@@ -102,40 +105,39 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
     """
     clock = Clock(FIRST_INDEX * 300.0 + 60)
     market = SmallMarket(schedule.seed, clock)
-    truth = Truth(market)
+    truths = {market_id: Truth(market, market_id) for market_id in schedule.markets or [REGION]}
     name = f"Chaos-{uuid.uuid4()}"
     market_plan, store_plan = Plan(schedule.market_faults, schedule.seed), Plan(schedule.store_faults, schedule.seed)
     direct = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
     dynamodb = boto3.client("dynamodb", endpoint_url=direct)
-    prepare(schedule, truth, market.index - 1, name, dynamodb)
-    outcome = Outcome()
+    prepare(schedule, truths, market.index - 1, name, dynamodb)
+    outcome = Outcome(Counter([f"{len(truths)} of a region"]))
     parameters = (schedule.order_type, schedule.price, schedule.detail)
-    run = {
+    run: dict[str, object] = {
         "region_id": REGION,
         "table_name": name,
         **dict(zip(("order_type", "price", "detail"), parameters, strict=True)),
         "fetch_concurrency": schedule.fetch_concurrency,
     }
+    if schedule.markets:
+        run |= {"key": schedule.key, "markets": schedule.markets}
     with (
-        Table(name, 1) as read_from,
+        open_connection(1, 1) as connection,  # past the faults
+        reading([(Table(name, connection, each, schedule.key), truths[each]) for each in truths], outcome),
         serve_faulty(market, market_plan) as market_url,
         serve_faulty_store(direct, store_plan) as store_url,
         environment(ESI_URL=market_url, AWS_ENDPOINT_URL_DYNAMODB=store_url),
-        reading(read_from, truth, outcome),
     ):
         for _ in range(schedule.runs):
-            before = read_all(dynamodb, name)
+            before = read_markets(dynamodb, name, schedule)
             run_at_once(flow, run, schedule.at_once, outcome)
-            check_table(before, read_all(dynamodb, name), parameters, truth)
+            check_markets(before, read_markets(dynamodb, name, schedule), parameters, truths)
             clock.now += 300 * (schedule.seed % 2)
         market_plan.stop()
         store_plan.stop()
         flow(**run)
         outcome.runs += 1
-    after = read_all(dynamodb, name)
-    check_table({}, {pk: item for pk, item in after.items() if pk not in FOREIGN}, parameters, truth)
-    if wrong := differences(after, truth.table(market.index, *parameters)):
-        raise WrongTableError(f"after the run without faults {wrong}")
+    check_exact(read_markets(dynamodb, name, schedule), parameters, truths)
     dynamodb.delete_table(TableName=name)
     dynamodb.close()
     market.close()
@@ -143,14 +145,25 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
     return outcome
 
 
-def prepare(schedule: Schedule, truth: Truth, index: int, name: str, dynamodb: DynamoDBClient) -> None:
-    """Make the table as the schedule begins with it: of the snapshot before the first."""
+def prepare(schedule: Schedule, truths: Mapping[int, Truth], index: int, name: str, dynamodb: DynamoDBClient) -> None:
+    """Make the table as the schedule begins with it, in each market: of the snapshot before the first."""
     if schedule.start == "no table":
         return
-    with Table(name, 1) as new:
+    with Table(name, 1, REGION, schedule.key) as new:
         create(new)
     if schedule.start == "empty":
         return
+    for market_id, truth in truths.items():
+        keys = Keys(market_id if schedule.markets else None)
+        for item in [*list_items(schedule, truth, index), *FOREIGN.values()]:
+            dynamodb.put_item(TableName=name, Item=item | keys.make(item["pk"]["S"]))
+    if schedule.markets:
+        for item in list_items(schedule, truths[REGION], index):
+            dynamodb.put_item(TableName=name, Item=item | Keys(NEIGHBOUR).make(item["pk"]["S"]))
+
+
+def list_items(schedule: Schedule, truth: Truth, index: int) -> list[Item]:
+    """Return what a schedule begins with in one market, apart from foreign items."""
     parameters: tuple[OrderType, Price, Detail] = (schedule.order_type, schedule.price, schedule.detail)
     if "other" in schedule.start:  # of the same types, or the shrink guard might refuse the first run
         parameters = (schedule.order_type, "min" if schedule.price == "max" else "max", "compact")
@@ -160,17 +173,23 @@ def prepare(schedule: Schedule, truth: Truth, index: int, name: str, dynamodb: D
     if schedule.start != "no snapshot":
         state = "complete" if schedule.start.startswith("complete") else "writing"
         owner = "host/1/dead" if schedule.start == "abandoned" else ""
-        items.append(describe(index, state, parameters, len(items), owner))
-    for item in [*items, *FOREIGN.values()]:
-        dynamodb.put_item(TableName=name, Item=item)
+        items.append(describe(index, state, parameters, len(items), owner, truth.market_id))
+    return items
 
 
-def describe(index: int, state: str, parameters: tuple[OrderType, Price, Detail], records: int, owner: str) -> Item:
+def describe(
+    index: int,
+    state: str,
+    parameters: tuple[OrderType, Price, Detail],
+    records: int,
+    owner: str,
+    market_id: int = REGION,
+) -> Item:
     """Return an item `#snapshot`."""
     modified = datetime.fromtimestamp(index * 300, UTC)
     return TableSnapshot(
         state="complete" if state == "complete" else "writing",
-        market_id=REGION,
+        market_id=market_id,
         region_id=REGION,
         parameters=Parameters(*parameters),
         last_modified=modified,
@@ -189,6 +208,16 @@ def read_all(dynamodb: DynamoDBClient, name: str) -> dict[str, Item]:
     """Return all of a table, nothing if it is not there."""
     try:
         return {pk: comparable(item) for pk, item in scan(dynamodb, name).items()}
+    except dynamodb.exceptions.ResourceNotFoundException:
+        return {}
+
+
+def read_markets(dynamodb: DynamoDBClient, name: str, schedule: Schedule) -> Markets:
+    """Return all of a schedule's table by market."""
+    if not schedule.markets:
+        return {REGION: read_all(dynamodb, name)}
+    try:
+        return split_markets(scan_markets(dynamodb, name))
     except dynamodb.exceptions.ResourceNotFoundException:
         return {}
 
@@ -217,54 +246,6 @@ def run_at_once(flow: Flow, parameters: Mapping[str, object], number: int, outco
     outcome.runs += number
     if unexpected:
         raise unexpected[0]
-
-
-@contextmanager
-def reading(read_from: Table, truth: Truth, outcome: Outcome) -> Iterator[None]:
-    """Read the table all the while, as its users do.
-
-    Raises:
-        WrongTableError: what was read is not the snapshot that it was called.
-    """
-    done = threading.Event()
-    wrong: list[str] = []
-
-    def read() -> None:
-        while not done.wait(READ_SECONDS):
-            try:
-                records, snapshot = read_whole(read_from)
-            except TableError:
-                continue
-            outcome.reads += 1
-            items = {str(type_id): comparable(to_item(type_id, record)) for type_id, record in records.items()}
-            if differing := differences(items, truth.named(snapshot)):
-                wrong.append(f"a reader was told of {snapshot.last_modified}, but {differing}")
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-    if wrong:
-        raise WrongTableError(wrong[0])
-
-
-def to_item(type_id: int, record: read_records.Record) -> Item:
-    """Return a record that was read as DynamoDB holds it."""
-    item: Item = {"pk": {"S": str(type_id)}}
-    item |= {"price": plain(record.price), "volume": plain(Decimal(record.volume))}
-    for name, figures in (("buy", record.buy), ("sell", record.sell)):
-        if figures is not None:
-            item[name] = {"M": {key: plain(number) for key, number in figures.items()}}
-    return item
-
-
-def plain(value: Decimal) -> Item:
-    """Return a number in plain digits."""
-    digits = f"{value:f}"
-    return {"N": digits.rstrip("0").rstrip(".") if "." in digits else digits}
 
 
 @contextmanager

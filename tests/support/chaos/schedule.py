@@ -5,7 +5,8 @@ from typing import Literal, get_args
 
 import msgspec
 
-from tasks.orders.choices import Detail, OrderType, Price
+from tasks.orders.choices import Detail, Key, OrderType, Price
+from tests.support.chaos.market import REGION, STATION, SYSTEM
 from tests.support.faults import market, store
 from tests.support.faults.plan import Fault
 
@@ -27,6 +28,12 @@ class Schedule(msgspec.Struct, frozen=True):
     at_once: int  # runs at the same time
     market_faults: list[Fault]
     store_faults: list[Fault]
+    markets: list[int]  # in one table with key `market_type`; none: the region, with key `type`
+
+    @property
+    def key(self) -> Key:
+        """How the table is keyed."""
+        return "market_type" if self.markets else "type"
 
     @property
     def faults(self) -> list[Fault]:
@@ -56,6 +63,7 @@ def draw_schedule(seed: int) -> Schedule:
         at_once=draw.choice([1, 1, 1, 1, 2, 3]),
         market_faults=[draw_market_fault(draw) for _ in range(draw.randint(0, 4))],
         store_faults=[draw_store_fault(draw) for _ in range(draw.randint(0, 4))],
+        markets=draw.choice([[], [], [REGION, STATION, SYSTEM]]),
     )
 
 
