@@ -72,7 +72,7 @@ test: setup ## run all tests except those of `make outages`
 	@$(BIN)/python -m pytest -m "not outage" -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
 
 outages: setup ## run the tests that start whole stacks, or kill the worker or Prefect's server: side by side, as most of them wait
-	@$(BIN)/python -m pytest -m outage -n 6 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m outage -n 4 --dist loadfile --no-loadscope-reorder
 
 chaos: setup ## play random faults against the flow and check the table after every run: N=1000, SEED=7, KILLS=100
 	@$(BIN)/python -m tests.support.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))

@@ -89,7 +89,7 @@ def test_options_are_read(environ: dict[str, str], expected: Options) -> None:
             "10000002, which is not in region 10000043",
             id="another region",
         ),
-        pytest.param({"MARKETS": "60003760 60003760"}, "MARKETS is .*: give each once", id="a market twice"),
+        pytest.param({"MARKETS": "60003760 60003760"}, "MARKETS is .*: give each market once", id="a market twice"),
         pytest.param({"STORE": "gcp"}, "STORE is 'gcp': give local, .* or aws", id="store"),
         pytest.param({"ESI_URL": "esi.evetech.net"}, "ESI_URL is 'esi.evetech.net': give an http", id="url"),
         pytest.param({"ESI_URL": "http://esi.evetech.net"}, "plain http is for this machine only", id="plain http"),

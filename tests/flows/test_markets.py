@@ -415,7 +415,9 @@ def test_newer_market_holds_up_no_other(
         TableName=table_name,
         Key={"pk": {"S": str(places[3])}, "sk": {"S": "#snapshot"}},
         UpdateExpression="SET last_modified = :later",
-        ExpressionAttributeValues={":later": {"S": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}},
+        ExpressionAttributeValues={
+            ":later": {"S": f"{datetime.fromtimestamp(clock.now + 600, UTC):%Y-%m-%dT%H:%M:%SZ}"}
+        },
     )
     pass_time(dynamodb, clock, table_name, places[:3])
     summary = keep(table_name, places, force=False)
