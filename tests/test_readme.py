@@ -157,7 +157,7 @@ def test_python_examples_run(market: Market, dynamodb: DynamoDBClient, table_nam
     assert market.requests["GET 200"] == 1
     records = scan(dynamodb, table_name)
     type_id = min(records.keys() - {"#snapshot"})
-    read = read.replace("MarketData", table_name).replace("34", type_id)
+    read = read.replace("[34]", f"[{type_id}]").replace("MarketData", table_name)
     assert run(f"python - <<'PY'\n{read}\nPY").split()[0] == records[type_id]["price"]["N"]
 
 
