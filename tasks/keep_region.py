@@ -53,7 +53,7 @@ class Region:
         self._parameters = parameters
         self._all_esi = esi
         self._esi: Esi | None = None
-        self._started = time.monotonic()
+        self._started = 0.0  # monotonic time of the first attempt
         self._attempted: dict[int, Table] = {}  # by market, with the counts of all attempts
         self._snapshot = ""
         self._chunk: Chunk | None = None
@@ -79,6 +79,7 @@ class Region:
             EsiError: a page could not be fetched; the table is unchanged.
             TableError: the table refused; the next attempt or run writes the rest.
         """
+        self._started = self._started or time.monotonic()
         self._esi = self._esi or self._all_esi.share()
         with open_targets(self.open_tables(connection)) as targets:
             for target in targets:

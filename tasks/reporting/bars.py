@@ -1,4 +1,4 @@
-"""Progress bars in a terminal. Does not import Prefect: `make run` shows bars before it needs it."""
+"""Progress bars in a terminal."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn

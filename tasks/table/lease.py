@@ -189,7 +189,8 @@ class Lease:
     ) -> None:
         """Put `#snapshot` with a new count; a run may overwrite its own, so a lost response does no harm."""
         self._count += 1
-        condition, names, values = make_condition(self.owner, self._count, self._seen, only_own=only_own)
+        names = NAMES
+        condition, values = make_condition(self.owner, self._count, self._seen, only_own=only_own)
         if only_writing:
             condition, names = f"{condition} AND #state = :writing", names | {"#state": "state"}
             values[":writing"] = {"S": "writing"}
@@ -223,7 +224,7 @@ class Lease:
             self._renewing.join()
 
 
-def make_condition(owner: str, count: int, seen: Item | None, *, only_own: bool) -> tuple[str, dict[str, str], Item]:
+def make_condition(owner: str, count: int, seen: Item | None, *, only_own: bool) -> tuple[str, Item]:
     """Return the condition for writing `#snapshot`, in DynamoDB's notation, and its values.
 
     Args:
@@ -241,7 +242,7 @@ def make_condition(owner: str, count: int, seen: Item | None, *, only_own: bool)
         values[":seen"] = seen["lease"]
     elif not only_own:  # written by another program, or by a version without leases
         condition += " OR attribute_not_exists(#lease)"
-    return condition, NAMES, values
+    return condition, values
 
 
 def read_holder(item: Item | None) -> str:

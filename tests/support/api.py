@@ -64,12 +64,6 @@ class Artifact(msgspec.Struct, frozen=True):
     data: str
 
 
-class ProgressArtifact(msgspec.Struct, frozen=True):
-    """A progress artifact, in words."""
-
-    description: str
-
-
 class Api:
     """The API of a server on this machine. Use it as a context manager."""
 
@@ -104,22 +98,6 @@ class Api:
         workers = self._ask("POST", f"/work_pools/{pool}/workers/filter", {}, list[dict[str, Any]])
         return any(worker["status"] == "ONLINE" for worker in workers)
 
-    def forget_workers(self, pool: str) -> None:
-        """Remove the workers of stacks that are gone."""
-        for worker in self._ask("POST", f"/work_pools/{pool}/workers/filter", {}, list[dict[str, Any]]):
-            self._send("DELETE", f"/work_pools/{pool}/workers/{worker['name']}")
-
-    def end_leftovers(self) -> None:
-        """End what a killed stack has left: schedules that are on, run that hold their deployment's slot."""
-        for deployment in self._ask("POST", "/deployments/filter", {}, list[Deployment]):
-            for schedule in deployment.schedules:
-                if schedule.active:
-                    self._switch(deployment.id, schedule.id, active=False)
-        unfinished = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING", "SCHEDULED"]}}}
-        state = {"type": "CRASHED", "name": "Crashed", "message": "The stack was stopped while it ran."}
-        for run in self._ask("POST", "/flow_runs/filter", {"flow_runs": unfinished}, list[FlowRun]):
-            self._send("POST", f"/flow_runs/{run.id}/set_state", {"state": state})
-
     def apply_automations(self, automations: list[dict[str, Any]]) -> None:
         """Create automations, or bring those of the same names up to date; who is told stays as the user has it."""
         present = self._ask("POST", "/automations/filter", {}, list[Automation])
@@ -130,18 +108,6 @@ class Api:
                 self._send("PUT", f"/automations/{known[0].id}", automation | own)
             else:
                 self._send("POST", "/automations/", automation)
-
-    def start_schedule(self, deployment: str, parameters: dict[str, Any]) -> None:
-        """Switch on the schedule of a deployment that runs it with these parameters, or create one, every 300 s."""
-        found = self.find_deployment(deployment)
-        fitting = [
-            each for each in found.schedules if parameters.items() <= (found.parameters | each.parameters).items()
-        ]
-        for schedule in fitting:
-            self._switch(found.id, schedule.id, active=True)
-        if not fitting:
-            new = [{"schedule": {"interval": 300}, "active": True, "parameters": parameters}]
-            self._send("POST", f"/deployments/{found.id}/schedules", new)
 
     def find_deployment(self, name: str) -> Deployment:
         """Return a deployment by its whole name, such as `market-data/venal`."""
@@ -162,15 +128,6 @@ class Api:
         wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "artifacts": {"key": {"like_": "summary-"}}}
         artifacts = self._ask("POST", "/artifacts/filter", wanted, list[Artifact])
         return artifacts[0].data if artifacts else ""
-
-    def read_progress(self, flow_run_id: str) -> list[str]:
-        """Return how far the states of a flow run have come, in words."""
-        wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "artifacts": {"type": {"any_": ["progress"]}}}
-        artifacts = self._ask("POST", "/artifacts/filter", wanted | {"sort": "CREATED_DESC"}, list[ProgressArtifact])
-        return [artifact.description for artifact in reversed(artifacts)]
-
-    def _switch(self, deployment_id: str, schedule_id: str, *, active: bool) -> None:
-        self._send("PATCH", f"/deployments/{deployment_id}/schedules/{schedule_id}", {"active": active})
 
     def _ask(self, method: str, path: str, body: Any, kind: type[T]) -> T:
         return msgspec.json.decode(self._send(method, path, body).content, type=kind)

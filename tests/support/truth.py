@@ -6,6 +6,7 @@ import pytest
 
 from deployments.local.market.book import make_orders
 from deployments.local.market.market import Market
+from tasks.table.read import Record
 from tasks.table.requests import Item
 from tests.support import reference
 
@@ -37,7 +38,7 @@ def drop_key(item: Item) -> Item:
     return {name: value for name, value in item.items() if name not in {"pk", "sk"}}
 
 
-def to_item(pk: str, record: reference.Record) -> Item:
+def to_item(pk: str, record: reference.Record | Record) -> Item:
     """Return a record as DynamoDB holds it."""
     item: Item = {"pk": {"S": pk}, "price": to_number(record.price), "volume": to_number(record.volume)}
     for side, figures in (("buy", record.buy), ("sell", record.sell)):
@@ -46,9 +47,9 @@ def to_item(pk: str, record: reference.Record) -> Item:
     return item
 
 
-def to_number(value: float) -> Item:
+def to_number(value: float | Decimal) -> Item:
     """Return a number in plain digits, without zeros that say nothing."""
-    digits = f"{Decimal(repr(value)):f}"
+    digits = f"{value if isinstance(value, Decimal) else Decimal(repr(value)):f}"
     return {"N": digits.rstrip("0").rstrip(".") if "." in digits else digits}
 
 

@@ -3,14 +3,13 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
 
 from tasks.table.client import Table
 from tasks.table.errors import TableError
-from tasks.table.read import Record, read_whole
-from tasks.table.requests import Item
+from tasks.table.read import read_whole
 from tests.support.chaos.check import Truth, WrongTableError, comparable, differences
 from tests.support.chaos.outcome import Outcome
+from tests.support.truth import to_item
 
 READ_SECONDS = 0.2  # between two reads: more of them would take the machine from what they watch
 
@@ -36,7 +35,7 @@ def reading(tables: Sequence[tuple[Table, Truth]], outcome: Outcome) -> Iterator
         except TableError:
             return
         outcome.reads += 1
-        items = {str(type_id): comparable(to_item(type_id, record)) for type_id, record in records.items()}
+        items = {str(type_id): comparable(to_item(str(type_id), record)) for type_id, record in records.items()}
         if differing := differences(items, truth.named(snapshot)):
             wrong.append(f"market {truth.market_id}: the reader was given {snapshot.last_modified}, but {differing}")
 
@@ -49,19 +48,3 @@ def reading(tables: Sequence[tuple[Table, Truth]], outcome: Outcome) -> Iterator
         thread.join()
     if wrong:
         raise WrongTableError(wrong[0])
-
-
-def to_item(type_id: int, record: Record) -> Item:
-    """Return a record that was read as DynamoDB holds it."""
-    item: Item = {"pk": {"S": str(type_id)}}
-    item |= {"price": plain(record.price), "volume": plain(Decimal(record.volume))}
-    for name, figures in (("buy", record.buy), ("sell", record.sell)):
-        if figures is not None:
-            item[name] = {"M": {key: plain(number) for key, number in figures.items()}}
-    return item
-
-
-def plain(value: Decimal) -> Item:
-    """Return a number in plain digits."""
-    digits = f"{value:f}"
-    return {"N": digits.rstrip("0").rstrip(".") if "." in digits else digits}

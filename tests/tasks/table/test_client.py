@@ -31,7 +31,7 @@ from tasks.table.requests import Item, delete_request, put_request
 from tasks.table.snapshot import Parameters, TableSnapshot
 from tests.support.faults.plan import Plan
 from tests.support.faults.store import Capacity, serve_faulty_store
-from tests.support.tables import scan
+from tests.support.tables import STORED, scan
 
 
 def unguarded() -> None:
@@ -55,23 +55,9 @@ def test_missing_table_is_told(store_url: str, table_name: str) -> None:
 
 def test_snapshot_is_stored(table: Table, dynamodb: DynamoDBClient) -> None:
     """`#snapshot` is one item, its numbers numbers and its dates ISO 8601 in UTC; reads and writes are counted."""
-    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
-    snapshot = TableSnapshot(
-        state="complete",
-        market_id=10000002,
-        region_id=10000002,
-        parameters=Parameters("sell", "min", "compact"),
-        last_modified=now,
-        expires=now,
-        etag="",
-        pages=433,
-        orders=1,
-        records=1,
-        written_at=now,
-    )
     with Lease(table) as lease:
         lease.wait()
-        lease.complete(snapshot)
+        lease.complete(STORED)
     item = table.read_snapshot()
     assert item == scan(dynamodb, table.name)["#snapshot"]
     assert item

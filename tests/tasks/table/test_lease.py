@@ -10,7 +10,6 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from tasks.table import lease as lease_module
 from tasks.table.client import Table
-from tasks.table.create import create
 from tasks.table.lease import Lease, LeaseHeldError, LeaseLostError
 from tasks.table.snapshot import TableSnapshot
 from tests.support.tables import STORED, scan
@@ -23,15 +22,6 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a minute be half a second."""
     for name, seconds in (("STANDSTILL", 0.5), ("RENEW", 0.1), ("SAFE", 0.3), ("WAIT", 1.5), ("POLL", 0.02)):
         monkeypatch.setattr(lease_module, f"{name}_SECONDS", seconds)
-
-
-@pytest.fixture
-def table(store_url: str, table_name: str) -> Iterator[Table]:
-    """A new table."""
-    assert store_url
-    with Table(table_name, 1) as opened:
-        create(opened)
-        yield opened
 
 
 @pytest.fixture
