@@ -174,7 +174,8 @@ def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> 
     with receive() as messages:
         subprocess.run([sys.executable, "-c", CREATE_BLOCK, messages.url], cwd=CHECKOUT, check=True)
         assert deploy_automations("custom-webhook/test").count("send-notification") == 6
-        own_api.apply_automations(read_automations())  # as `make up` does
+        with open_client(own_api.url) as client:
+            apply_automations(client, read_automations())  # as `make up` does
         assert run_command(table_name, 19999999) == 1
         wait_for(lambda: bool(messages.posts), "the message")
     message = json.loads(messages.posts[0][1])

@@ -50,14 +50,6 @@ class Deployment(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] = {}
 
 
-class Automation(msgspec.Struct, frozen=True):
-    """An automation, by its name."""
-
-    id: str
-    name: str
-    actions: list[dict[str, Any]]
-
-
 class Artifact(msgspec.Struct, frozen=True):
     """An artifact of markdown."""
 
@@ -97,17 +89,6 @@ class Api:
         """Return whether a worker asks the pool for runs."""
         workers = self._ask("POST", f"/work_pools/{pool}/workers/filter", {}, list[dict[str, Any]])
         return any(worker["status"] == "ONLINE" for worker in workers)
-
-    def apply_automations(self, automations: list[dict[str, Any]]) -> None:
-        """Create automations, or bring those of the same names up to date; who is told stays as the user has it."""
-        present = self._ask("POST", "/automations/filter", {}, list[Automation])
-        for automation in automations:
-            known = [found for found in present if found.name == automation["name"]]
-            if known:
-                own = {"actions": known[0].actions} if automation["actions"] == [{"type": "do-nothing"}] else {}
-                self._send("PUT", f"/automations/{known[0].id}", automation | own)
-            else:
-                self._send("POST", "/automations/", automation)
 
     def find_deployment(self, name: str) -> Deployment:
         """Return a deployment by its whole name, such as `market-data/venal`."""
