@@ -1,6 +1,7 @@
 """The flow `market-data`: stores one exact record per item type of a region's market orders in DynamoDB."""
 
 import sys
+from functools import partial
 from typing import Any
 
 from prefect import flow, unmapped
@@ -27,15 +28,17 @@ from tasks.esi.markets import find_market
 from tasks.esi.token_bucket import TokenBucket
 from tasks.fetch_pages import MAX_SNAPSHOTS, fetch_pages, is_whole, moved_on_again
 from tasks.get_page_count import get_page_count
+from tasks.orders.choices import Parameters
+from tasks.orders.source import OrderSource
 from tasks.reporting import telemetry
 from tasks.reporting.failure import explain_failure
-from tasks.reporting.outcome import complete, keep_summary, report_outcome
-from tasks.reporting.summary import Summary
-from tasks.run import Run, open_run
+from tasks.reporting.outcome import S, complete, keep_summary, report_outcome
+from tasks.reporting.subject import about_region
+from tasks.reporting.summary import Summary, summarize
+from tasks.run import Run, list_targets, open_run
 from tasks.store_records import compare_records, complete_table, split_writes, store_records
 from tasks.table.client import Table
 from tasks.table.connection import open_connection
-from tasks.table.snapshot import Parameters
 
 __all__ = ["Summary", "market_data"]
 
@@ -85,23 +88,20 @@ def market_data(
         TableError: the table refused; the next run writes the rest.
     """
     places = check_markets(region_id, markets, table_name, key)
+    source = OrderSource(find_market(region_id), places, Parameters(order_type, price, detail))
     with (
         TokenBucket() as tokens,
         Esi.from_environment(fetch_concurrency, tokens) as esi,
         open_connection(store_concurrency, len(places)) as connection,
-        open_run(
-            find_market(region_id),
-            [(place, Table(fill_in(table_name, region_id, place.id), connection, place.id, key)) for place in places],
-            Parameters(order_type, price, detail),
-            esi,
-            force=force,
-        ) as run,
     ):
-        return complete(keep_table(run))
+        tables = {each: Table(fill_in(table_name, region_id, each.id), connection, each.id, key) for each in places}
+        targets = list_targets(source, tables)
+        with open_run(source, about_region(region_id), targets, esi, partial(summarize, source), force=force) as run:
+            return complete(keep_table(run))
 
 
-def keep_table(run: Run) -> Summary:
-    """Run the states in order, for a region or a structure."""
+def keep_table(run: Run[S]) -> S:
+    """Run the states in order, whatever the source."""
     for _ in range(MAX_SNAPSHOTS):  # start over if the snapshot moves on during the fetch
         snapshot = get_page_count(run)
         if snapshot.is_stored:

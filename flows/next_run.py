@@ -24,10 +24,9 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Scheduled
 from prefect.utilities.hashing import hash_objects
 
-from tasks.catalogue.names import region_name
 from tasks.reporting.outcome import read_outcome
 from tasks.reporting.reporter import report_afterwards
-from tasks.reporting.summary import Summary
+from tasks.reporting.summary import RunSummary
 
 TAG = "follows-esi"
 AT_EXPIRES = "at-expires"  # tag of a universe deployment whose rounds follow ESI's `Expires`
@@ -138,7 +137,7 @@ def schedule_next_round(flow: Flow[..., Any], flow_run: FlowRun, state: State[An
         follow_esi(flow_run, read_outcome().summary)
 
 
-def follow_esi(flow_run: FlowRun, summary: Summary) -> None:
+def follow_esi(flow_run: FlowRun, summary: RunSummary) -> None:
     """Create a run's follower for shortly after ESI's `Expires`, unless one exists.
 
     Manual runs, and deployments without an active schedule, are not followed. A failure is logged and sent as the event
@@ -152,14 +151,14 @@ def follow_esi(flow_run: FlowRun, summary: Summary) -> None:
     except Exception as error:  # noqa: BLE001 (it must not fail a completed run)
         reason = f"no run could be scheduled for {when:%Y-%m-%d %H:%M:%S} UTC: {type(error).__name__}: {error}"
         get_run_logger().error("%s; the next run is the deployment's next scheduled one", reason)
-        resource = {
-            "prefect.resource.id": f"market.region.{summary.region_id}",
-            "prefect.resource.name": region_name(summary.region_id),
-        }
-        emit_event("market.follow.failed", resource, payload={"reason": reason, "table_name": summary.table_name})
+        emit_event(
+            "market.follow.failed",
+            summary.subject.resource,
+            payload={"reason": reason, "table_name": summary.table_name},
+        )
 
 
-def create_follower(flow_run: FlowRun, summary: Summary, when: datetime) -> None:
+def create_follower(flow_run: FlowRun, summary: RunSummary, when: datetime) -> None:
     """Create a run's follower, unless one exists.
 
     Any follower with the present parameters will do, so chains of runs merge. The idempotency key gives two runs that

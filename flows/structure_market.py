@@ -1,6 +1,7 @@
 """The flow `structure-market`: a player structure's market, which ESI shows only to characters who may dock there."""
 
 import sys
+from functools import partial
 
 from prefect import flow
 
@@ -21,12 +22,14 @@ from flows.parameters import (
 from tasks.esi.client import Esi
 from tasks.esi.credentials import sign_in
 from tasks.esi.markets import find_market
+from tasks.orders.choices import Parameters
+from tasks.orders.source import OrderSource
 from tasks.reporting.failure import explain_failure
 from tasks.reporting.outcome import complete, keep_summary, report_outcome
-from tasks.reporting.summary import Summary
-from tasks.run import open_run
+from tasks.reporting.subject import about_region
+from tasks.reporting.summary import Summary, summarize
+from tasks.run import list_targets, open_run
 from tasks.table.client import Table
-from tasks.table.snapshot import Parameters
 
 
 @as_deployed
@@ -69,15 +72,12 @@ def structure_market(
         TableError: the table refused; the next run writes the rest.
     """
     market = find_market(structure_id)
+    source = OrderSource(market, [market], Parameters(order_type, price, detail))
+    table = Table(fill_in_structure(table_name, structure_id), store_concurrency, structure_id)
+    subject, targets = about_region(structure_id), list_targets(source, {market: table})
     with (
         Esi.from_environment(fetch_concurrency, auth=sign_in(credentials)) as esi,
-        open_run(
-            market,
-            [(market, Table(fill_in_structure(table_name, structure_id), store_concurrency, structure_id))],
-            Parameters(order_type, price, detail),
-            esi,
-            force=force,
-        ) as run,
+        open_run(source, subject, targets, esi, partial(summarize, source), force=force) as run,
     ):
         return complete(keep_table(run))
 

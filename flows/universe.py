@@ -30,6 +30,7 @@ from tasks.esi.client import Esi
 from tasks.esi.shared_limit import create_limit
 from tasks.esi.token_bucket import TokenBucket
 from tasks.keep_region import Region, keep_regions
+from tasks.orders.choices import Parameters
 from tasks.reporting import telemetry
 from tasks.reporting.outcome import note_round
 from tasks.reporting.reporter import Reporter, name_universe_run, report_afterwards
@@ -41,7 +42,6 @@ from tasks.reporting.universe_summary import (
 )
 from tasks.run_shard import SHARD_TAG, deal_out, hand_over, has_worker, run_shards
 from tasks.table.connection import open_connection
-from tasks.table.snapshot import Parameters
 
 __all__ = ["UniverseSummary", "universe"]
 

@@ -3,31 +3,30 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
+from typing import Any
 
 from prefect import task
 
-from tasks.aggregate import import_early
-from tasks.esi.answers import MAX_AHEAD, Answer
+from tasks.esi.answers import Answer
 from tasks.esi.errors import NotFoundError, RefusedError, TransientError
-from tasks.esi.markets import Market, find_market
 from tasks.retries import NOT_KEPT, RETRIED, forget_pages, kept_snapshots
 from tasks.run import Run
 from tasks.table.client import Table
 from tasks.table.create import create_missing, name_keys
 from tasks.table.errors import KeySchemaError, MissingTableError
 from tasks.table.requests import Item
-from tasks.table.snapshot import UNKNOWN, Snapshot, TableSnapshot, is_fresh, is_newer, made_alike
+from tasks.table.snapshot import UNKNOWN, Marker, Snapshot, is_fresh, is_newer, is_same
 
 PAGE_SECONDS = 0.2  # from request to response; fetch_concurrency pages are in flight at once
 MAX_WAIT_SECONDS = 60.0
 
 
 @task(name="Get Page Count", task_run_name="Get Page Count", **RETRIED, **NOT_KEPT)
-def get_page_count(run: Run) -> Snapshot:
+def get_page_count(run: Run[Any]) -> Snapshot:
     """Return the latest snapshot, by one GetItem and one HEAD; no HEAD before the stored snapshot's `Expires`."""
     run.report.begin("Get Page Count")
     snapshot = find_snapshot(run)
-    run.report.tag(snapshot.region_id, snapshot.last_modified)
+    run.report.tag(run.subject, snapshot.last_modified)
     if snapshot.is_stored:
         forget_pages()
     elif kept := kept_snapshots():
@@ -36,7 +35,7 @@ def get_page_count(run: Run) -> Snapshot:
     return snapshot
 
 
-def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType({})) -> Snapshot:
+def find_snapshot(run: Run[Any], known: Mapping[int, Item | None] = MappingProxyType({})) -> Snapshot:
     """Return the latest snapshot, and the markets for which the table does not have it yet.
 
     Args:
@@ -47,14 +46,16 @@ def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType(
         EsiError: no usable response from ESI.
         TableError: the table cannot be read, or is another market's.
     """
-    items = {each.market.id: read_item(each.table, known) for each in run.targets}
-    stored = {each.market.id: found for each in run.targets if (found := run.parse(items[each.market.id], each))}
-    usable = {} if run.force else {each: found for each, found in stored.items() if made_alike(found, run.parameters)}
+    items = {each.id: read_item(each.table, known) for each in run.targets}
+    stored = {each.id: found for each in run.targets if (found := run.parse(items[each.id], each))}
+    blanks = {each.id: each.blank for each in run.targets}
+    usable = {} if run.force else {each: found for each, found in stored.items() if blanks[each].made_as(found)}
+    most_ahead = run.endpoint.most_ahead
     is_whole = len(usable) == len(run.targets)
-    if is_whole and all(is_fresh(found, datetime.now(UTC)) for found in usable.values()):
+    if is_whole and all(is_fresh(found, datetime.now(UTC), most_ahead) for found in usable.values()):
         first = min(usable.values(), key=lambda found: found.expires)
-        run.log.info("not modified: ESI has no newer snapshot than %s before %s", first.last_modified, first.expires)
-        return as_stored(run.source.id, stored, first.expires)
+        run.log.info("not modified: there is no newer snapshot than %s before %s", first.last_modified, first.expires)
+        return as_stored(stored, first.expires)
     answer = ask(run)
     pending = list_behind(answer, usable, run)
     if pending and (wait_seconds := seconds_to_wait(answer, run.esi.fetch_concurrency)):
@@ -66,24 +67,24 @@ def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType(
         pending = list_behind(answer, usable, run)
     if not pending:
         run.log.info("not modified: the table has the snapshot of %s", answer.last_modified)
-        return as_stored(run.source.id, stored, valid_until(answer))
-    for market_id in [] if run.force else [each for each in pending if each in stored]:
-        check_not_older(answer, stored[market_id], find_market(market_id))
-    run.log.info("%s: %d pages of %s", str(run.source), answer.pages, answer.last_modified)
-    import_early()
-    snapshot = offered(answer, run.source.id, stored, pending)
+        return as_stored(stored, valid_until(answer))
+    snapshot = offered(answer, stored, pending)
     for target in run.list_pending(snapshot):
-        previous = stored.get(target.market.id)
-        target.lease.start_scan(items[target.market.id], previous.records if previous else 0)
+        if target.id in stored and not run.force:
+            check_not_older(answer, stored[target.id], target.name, most_ahead)
+    run.log.info("%s: %d pages of %s", run.endpoint.name, answer.pages, answer.last_modified)
+    run.source.prepare()
+    for target in run.list_pending(snapshot):
+        previous = stored.get(target.id)
+        target.lease.start_scan(items[target.id], previous.records if previous else 0)
     return snapshot
 
 
-def list_behind(answer: Answer, usable: dict[int, TableSnapshot], run: Run) -> list[int]:
-    """Return the markets whose records in the table are neither of the snapshot on offer nor of a newer one."""
-    held = {
-        each for each, found in usable.items() if found.last_modified == answer.last_modified or is_newer(found, answer)
-    }
-    return [target.market.id for target in run.targets if target.market.id not in held]
+def list_behind(answer: Answer, usable: dict[int, Marker], run: Run[Any]) -> list[int]:
+    """Return the targets whose records in the table are neither of the snapshot on offer nor of a newer one."""
+    most_ahead = run.endpoint.most_ahead
+    held = {each for each, found in usable.items() if is_same(found, answer) or is_newer(found, answer, most_ahead)}
+    return [target.id for target in run.targets if target.id not in held]
 
 
 def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
@@ -106,7 +107,7 @@ def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
         raise name_keys(table, error) from error
 
 
-def ask(run: Run) -> Answer:
+def ask(run: Run[Any]) -> Answer:
     """Ask ESI for the latest snapshot.
 
     Raises:
@@ -114,20 +115,20 @@ def ask(run: Run) -> Answer:
         TransientError: see `tasks.esi.client`.
     """
     try:
-        return run.esi.head(run.source)
+        return run.esi.head(run.endpoint)
     except NotFoundError as error:
-        raise RefusedError(f"{error}; is there a market {run.source}?") from error
+        raise RefusedError(f"{error}; is there a market {run.endpoint.name}?") from error
 
 
-def check_not_older(answer: Answer, stored: TableSnapshot, market: Market) -> None:
-    """Raise if ESI's snapshot is older than the one that the table has, or is being updated to.
+def check_not_older(answer: Answer, stored: Marker, name: str, most_ahead: timedelta) -> None:
+    """Raise if the snapshot on offer is older than the one that the table has, or is being updated to.
 
     Raises:
         TransientError: it is: a cache has not caught up.
     """
-    if is_newer(stored, answer):
+    if is_newer(stored, answer, most_ahead):
         raise TransientError(
-            f"{market}: ESI offers the snapshot of {answer.last_modified}, older than the table's of "
+            f"{name}: the snapshot on offer is of {answer.last_modified}, older than the table's of "
             f"{stored.last_modified}; to store it anyway, run with force"
         )
 
@@ -142,10 +143,9 @@ def seconds_to_wait(answer: Answer, fetch_concurrency: int) -> float:
     return wait_seconds if 0 < answer.fresh_seconds < fetch_seconds and wait_seconds <= MAX_WAIT_SECONDS else 0.0
 
 
-def offered(answer: Answer, region_id: int, stored: dict[int, TableSnapshot], pending: list[int]) -> Snapshot:
-    """Return the snapshot in a response of ESI's."""
+def offered(answer: Answer, stored: dict[int, Marker], pending: list[int]) -> Snapshot:
+    """Return the snapshot in a response."""
     return Snapshot(
-        region_id=region_id,
         last_modified=answer.last_modified,
         expires=valid_until(answer),
         etag=answer.etag,
@@ -153,24 +153,24 @@ def offered(answer: Answer, region_id: int, stored: dict[int, TableSnapshot], pe
         stored=stored,
         pending=pending,
         answered=answer.answered,
+        name=answer.name,
     )
 
 
 def valid_until(answer: Answer) -> datetime:
-    """Return when a response expires, by this machine's clock; `UNKNOWN` if `Expires` is missing or implausible."""
-    fresh = timedelta(seconds=answer.fresh_seconds)
-    return datetime.now(UTC) + fresh if timedelta() < fresh <= MAX_AHEAD else UNKNOWN
+    """Return when a response expires, by this machine's clock; `UNKNOWN` if it does not say."""
+    return datetime.now(UTC) + timedelta(seconds=answer.fresh_seconds) if answer.fresh_seconds > 0 else UNKNOWN
 
 
-def as_stored(region_id: int, stored: dict[int, TableSnapshot], expires: datetime) -> Snapshot:
+def as_stored(stored: dict[int, Marker], expires: datetime) -> Snapshot:
     """Return the snapshot that the table already has; the newest, if markets have different ones."""
     newest = max(stored.values(), key=lambda found: found.last_modified)
     return Snapshot(
-        region_id=region_id,
         last_modified=newest.last_modified,
         expires=expires,
         etag=newest.etag,
         pages=newest.pages,
         stored=stored,
         pending=[],
+        name=newest.name,
     )

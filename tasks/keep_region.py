@@ -3,31 +3,34 @@
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from prefect import task
 from prefect.futures import PrefectFuture
 
-from tasks.aggregate import make_books
 from tasks.build_iterator import Chunk, make_chunk
 from tasks.esi.client import Esi
 from tasks.esi.markets import Market, find_market
 from tasks.fetch_pages import MAX_SNAPSHOTS, SnapshotMovedOn, fetch_chunk, moved_on_again
 from tasks.get_page_count import find_snapshot
-from tasks.orders.choices import Key
+from tasks.orders.choices import Key, Parameters
+from tasks.orders.records import Book
+from tasks.orders.source import OrderSource
 from tasks.reporting.outcome import complete, send_outcome
 from tasks.reporting.reporter import Reporter
-from tasks.reporting.summary import Summary
+from tasks.reporting.subject import about_region
+from tasks.reporting.summary import RunSummary, Summary, summarize
 from tasks.reporting.timing import Timing
 from tasks.reporting.universe_summary import RegionResult, list_results
 from tasks.retries import NOT_KEPT, RETRIED
-from tasks.run import Run, open_targets
+from tasks.run import Run, list_targets, open_targets
 from tasks.store_records import begin_writing, finish_writing, split_writes, write_part
 from tasks.table.batch_get import read_snapshots
 from tasks.table.client import Table
 from tasks.table.connection import Connection
-from tasks.table.records import Book, Changes
+from tasks.table.records import Changes
 from tasks.table.requests import Item
-from tasks.table.snapshot import Parameters, Snapshot
+from tasks.table.snapshot import Snapshot
 
 KEPT_BY = "universe"
 
@@ -48,9 +51,9 @@ class Region:
     def __init__(self, region_id: int, tables: dict[Market, str], key: Key, parameters: Parameters, esi: Esi) -> None:
         self.region_id = region_id
         self.known: dict[int, Item | None] = {}  # `#snapshot` by market, as read for the whole round
+        self._source = OrderSource(find_market(region_id), list(tables), parameters)
         self._tables = tables
         self._key = key
-        self._parameters = parameters
         self._all_esi = esi
         self._esi: Esi | None = None
         self._started = 0.0  # monotonic time of the first attempt
@@ -68,9 +71,9 @@ class Region:
             self.known[table.market_id] = found[0]
             self._attempted[table.market_id] = table
 
-    def open_tables(self, connection: Connection) -> list[tuple[Market, Table]]:
+    def open_tables(self, connection: Connection) -> dict[Market, Table]:
         """Return the markets with a table client each, for one attempt."""
-        return [(market, Table(name, connection, market.id, self._key)) for market, name in self._tables.items()]
+        return {market: Table(name, connection, market.id, self._key) for market, name in self._tables.items()}
 
     def keep(self, connection: Connection) -> Summary:
         """Update the markets to the latest snapshot.
@@ -81,17 +84,26 @@ class Region:
         """
         self._started = self._started or time.monotonic()
         self._esi = self._esi or self._all_esi.share()
-        with open_targets(self.open_tables(connection)) as targets:
+        with open_targets(list_targets(self._source, self.open_tables(connection))) as targets:
             for target in targets:
-                if earlier := self._attempted.get(target.market.id):
+                if earlier := self._attempted.get(target.id):
                     target.table.continue_counts(earlier)
-                self._attempted[target.market.id] = target.table
-            source = find_market(self.region_id)
+                self._attempted[target.id] = target.table
             return self._keep(
-                Run(source, targets, self._parameters, self._esi, Timing(), False, self._started, end_region)
+                Run(
+                    source=self._source,
+                    subject=about_region(self.region_id),
+                    targets=targets,
+                    esi=self._esi,
+                    report=Timing(),
+                    force=False,
+                    started=self._started,
+                    summarize=partial(summarize, self._source),
+                    end=end_region,
+                )
             )
 
-    def _keep(self, run: Run) -> Summary:
+    def _keep(self, run: Run[Summary]) -> Summary:
         for _ in range(MAX_SNAPSHOTS):
             run.report.begin("Get Page Count")
             known, self.known = self.known, {}
@@ -113,7 +125,7 @@ class Region:
         self._books = {}
         return run.finish(snapshot, comparison.results)
 
-    def _make_books(self, snapshot: Snapshot, run: Run) -> list[Book]:
+    def _make_books(self, snapshot: Snapshot, run: Run[Summary]) -> list[Book]:
         """Return the pending markets' records; fetch the pages that are still missing if they are not made yet.
 
         Raises:
@@ -128,9 +140,9 @@ class Region:
             pages = [fetch_chunk(self._chunk, snapshot, run)]
             self._chunk = make_chunk(1, snapshot.pages)  # should a market fall behind again
             run.report.begin("Aggregate")
-            books = make_books(pages, [target.market for target in run.targets], run.source, run.parameters)
-            self._books = {target.market.id: book for target, book in zip(run.targets, books, strict=True)}
-        return [self._books[target.market.id] for target in run.list_pending(snapshot)]
+            ids = [target.id for target in run.targets]
+            self._books = dict(zip(ids, run.source.make_books(pages, ids), strict=True))
+        return [self._books[target.id] for target in run.list_pending(snapshot)]
 
 
 @task(name="Keep Region", task_run_name="Keep Region {region}", **RETRIED, **NOT_KEPT)
@@ -144,7 +156,7 @@ def keep_regions(
 ) -> list[RegionResult]:
     """Update regions in order, `concurrency` at once, and return each one's result."""
     report.begin("Keep Region", len(regions), "regions")
-    tables = [(region, table) for region in regions for _market, table in region.open_tables(connection)]
+    tables = [(region, table) for region in regions for table in region.open_tables(connection).values()]
     for (region, table), found in zip(tables, read_snapshots([table for _region, table in tables]), strict=True):
         region.note_read(table, found)
     free = threading.Semaphore(concurrency)
@@ -162,6 +174,6 @@ def keep_regions(
     return list_results({region_id: future.result(raise_on_failure=False) for region_id, future in futures.items()})
 
 
-def end_region(summary: Summary, _changes: list[Changes]) -> None:
+def end_region(summary: RunSummary, _changes: list[Changes]) -> None:
     """Send a region's summary as an event; the round's summary has the rest."""
     send_outcome(summary, KEPT_BY)

@@ -108,7 +108,7 @@ def keep_pages() -> dict[str, Any]:
     """Return the options that make a task persist what it fetches, if Prefect's settings say so."""
     if not get_current_settings().results.persist_by_default:
         return {"cache_policy": NO_CACHE, "persist_result": False}
-    of = f"{{parameters[snapshot]}}{OF}{{parameters[snapshot].region_id}}-{{parameters[run].has_places}}"
+    of = f"{{parameters[snapshot]}}{OF}{{parameters[run].source.form}}"
     key = f"{{flow_run.id}}/{of}/{{parameters[chunk]}}"
     return {
         "persist_result": True,

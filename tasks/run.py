@@ -5,48 +5,86 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from logging import Logger, LoggerAdapter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, Protocol
 
 import msgspec
 from prefect.logging import get_run_logger
 
 from tasks.esi.client import Esi
+from tasks.esi.endpoint import Endpoint
 from tasks.esi.markets import Market
-from tasks.reporting.outcome import note_outcome
+from tasks.orders.records import Book
+from tasks.orders.source import OrderSource
+from tasks.reporting.outcome import S, note_outcome
 from tasks.reporting.reporter import Reporter, name_run
-from tasks.reporting.summary import Summary, summarize
+from tasks.reporting.subject import Subject
+from tasks.reporting.summary import RunSummary, Tally
 from tasks.reporting.timing import Timing
 from tasks.retries import forget_old_pages
 from tasks.table.client import Table
 from tasks.table.lease import Lease
-from tasks.table.records import Book, Changes
+from tasks.table.records import Changes
 from tasks.table.requests import Item
-from tasks.table.snapshot import Parameters, Snapshot, TableSnapshot, parse_snapshot
+from tasks.table.snapshot import Marker, Snapshot, TableSnapshot
+
+Columns = Any  # a page's items, as the source decodes them: arrays by name
+
+
+class Source(Protocol):
+    """What a run fetches, and how its items become records."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint with the pages."""
+
+    @property
+    def form(self) -> str:
+        """A name for the columns that pages are decoded to, so that kept pages are not mistaken."""
+
+    def prepare(self) -> None:
+        """Do what can be done while pages are in flight."""
+
+    def decode(self, body: bytes, what: str) -> Columns:
+        """Decode a page's JSON; `what` names it in messages.
+
+        Raises:
+            RefusedError: it is invalid, and would be after a retry.
+            TransientError: a retry may get a valid one.
+        """
+
+    def join(self, pages: list[Columns]) -> Columns:
+        """Return the items of several pages, in order."""
+
+    def make_books(self, chunks: list[Columns], target_ids: Sequence[int]) -> list[Book]:
+        """Return the records of some targets; the chunks may be emptied."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A market of a run, and its lease on the table."""
+    """A market, or all that another source has, and the lease on its part of a table."""
 
-    market: Market
-    lease: Lease  # on the market's part of the table
+    id: int  # of the market
+    name: str  # in messages
+    blank: Marker  # its `#snapshot`, without a snapshot
+    lease: Lease
 
     @property
     def table(self) -> Table:
-        """The market's table client."""
+        """The table client."""
         return self.lease.table
 
 
-class Run(msgspec.Struct, frozen=True):
-    """One run: its source, markets, parameters and clients."""
+class Run(msgspec.Struct, Generic[S], frozen=True):
+    """One run: its source, targets and clients."""
 
-    source: Market  # the region or structure whose pages are fetched
-    targets: Sequence[Target]  # the markets to update, ascending by id
-    parameters: Parameters  # of the records
+    source: Source
+    subject: Subject
+    targets: Sequence[Target]  # to update, ascending by id
     esi: Esi
     report: Timing
     force: bool  # store the snapshot even if it is stored already, older or shrunk
     started: float  # monotonic time
-    end: Callable[[Summary, list[Changes]], None]  # called with the run's summary and changes
+    summarize: Callable[[Tally], S]
+    end: Callable[[RunSummary, list[Changes]], None]  # called with the run's summary and changes
     get_logger: Callable[[], Logger | LoggerAdapter[Any]] = get_run_logger  # the logger of the calling state
 
     @property
@@ -55,55 +93,74 @@ class Run(msgspec.Struct, frozen=True):
         return self.get_logger()
 
     @property
-    def has_places(self) -> bool:
-        """Whether orders need `PLACES`: some market is not the source itself."""
-        return any(target.market != self.source for target in self.targets)
+    def endpoint(self) -> Endpoint:
+        """The source's endpoint."""
+        return self.source.endpoint
 
     def list_pending(self, snapshot: Snapshot) -> list[Target]:
         """Return the targets that do not have the snapshot yet."""
-        return [target for target in self.targets if target.market.id in snapshot.pending]
+        return [target for target in self.targets if target.id in snapshot.pending]
 
-    def parse(self, item: Item | None, target: Target) -> TableSnapshot | None:
+    def parse(self, item: Item | None, target: Target) -> Marker | None:
         """Return the `#snapshot` in an item of a target, None without one.
 
         Raises:
-            TableError: it is another market's, or another program's, and `force` is not set.
+            TableError: it is another market's or source's, or another program's, and `force` is not set.
         """
-        return parse_snapshot(item, target.table.name, target.market, self.source, force=self.force)
+        return target.blank.parse(item, target.table.name, force=self.force)
 
-    def finish(self, snapshot: Snapshot, results: Mapping[int, tuple[Book, Changes]] = MappingProxyType({})) -> Summary:
+    def finish(self, snapshot: Snapshot, results: Mapping[int, tuple[Book, Changes]] = MappingProxyType({})) -> S:
         """End the run and return its summary.
 
         Args:
             snapshot: that the table has now.
-            results: of the markets that were written, by id.
+            results: of the targets that were written, by id.
         """
         self.report.end()
         seconds = time.monotonic() - self.started
-        tables = {target.market.id: target.table for target in self.targets}
-        summary = summarize(snapshot, self.parameters, tables, self.esi, self.report.seconds, seconds, results)
+        tables = {target.id: target.table for target in self.targets}
+        summary = self.summarize(Tally(snapshot, tables, self.esi, self.report.seconds, seconds, results))
         self.end(summary, [changes for _book, changes in results.values()])
         return summary
 
 
-@contextmanager
-def open_targets(tables: Sequence[tuple[Market, Table]]) -> Iterator[list[Target]]:
-    """Open leases on markets, until the block ends.
+def list_targets(source: OrderSource, tables: Mapping[Market, Table]) -> list[Target]:
+    """Return the markets of a source, ascending by id: the order of their leases, so that no two runs deadlock."""
+    region_id, how = source.market.id, source.parameters
+    return [
+        Target(
+            market.id,
+            str(market),
+            TableSnapshot(market_id=market.id, region_id=region_id, parameters=how),
+            Lease(tables[market]),
+        )
+        for market in sorted(tables, key=lambda market: market.id)
+    ]
 
-    They are taken in the order of the ids, so that no two runs deadlock.
-    """
+
+@contextmanager
+def open_targets(targets: Sequence[Target]) -> Iterator[Sequence[Target]]:
+    """Open the tables, then the leases, until the block ends."""
     with ExitStack() as stack:
-        ascending = sorted(tables, key=lambda pair: pair[0].id)
-        opened = [(market, stack.enter_context(table)) for market, table in ascending]
-        yield [Target(market, stack.enter_context(Lease(table))) for market, table in opened]
+        for target in targets:
+            stack.enter_context(target.table)
+        for target in targets:
+            stack.enter_context(target.lease)
+        yield targets
 
 
 @contextmanager
 def open_run(
-    source: Market, tables: Sequence[tuple[Market, Table]], parameters: Parameters, esi: Esi, *, force: bool
-) -> Iterator[Run]:
+    source: Source,
+    subject: Subject,
+    targets: Sequence[Target],
+    esi: Esi,
+    summarize: Callable[[Tally], S],
+    *,
+    force: bool,
+) -> Iterator[Run[S]]:
     """Open a flow run's reporter and leases, until the block ends."""
     forget_old_pages()
-    with Reporter() as report, open_targets(tables) as targets:
+    with Reporter() as report, open_targets(targets):
         report.rename(name_run())
-        yield Run(source, targets, parameters, esi, report, force, time.monotonic(), note_outcome)
+        yield Run(source, subject, targets, esi, report, force, time.monotonic(), summarize, note_outcome)

@@ -8,29 +8,30 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from prefect import task
 
+from tasks.orders.records import AnyRecord, Book
 from tasks.retries import NOT_KEPT, RETRIED, Work, forget_pages
 from tasks.run import Run, Target
 from tasks.table.errors import TableError, TransientTableError
 from tasks.table.guards import refuse_older, refuse_shrunk
 from tasks.table.lease import LeaseLostError
-from tasks.table.records import Book, Changes, Record, compare, list_records, to_request
+from tasks.table.records import Changes, compare, to_request
 from tasks.table.requests import BATCH_ITEMS
-from tasks.table.snapshot import Snapshot, TableSnapshot
+from tasks.table.snapshot import Marker, Snapshot
 
 PARTS = 4  # the usual number of mapped task runs
 PART_BATCHES = (20, 200)  # least and most in each
 
 
 class Batch(NamedTuple):
-    """Up to 25 writes to one market: records to put, item types to delete."""
+    """Up to 25 writes to one target: records to put, keys to delete."""
 
     target: Target
-    writes: list[Record | str]
+    writes: list[AnyRecord | str]
 
 
 Part = Work[Batch, None]
@@ -55,25 +56,25 @@ class Comparison(msgspec.Struct, frozen=True):
     @property
     def results(self) -> dict[int, tuple[Book, Changes]]:
         """The records and the changes, by market."""
-        return {target.market.id: (book, changes) for target, book, changes in self.compared}
+        return {target.id: (book, changes) for target, book, changes in self.compared}
 
 
 @task(name="Store Records", task_run_name="Store Records: compare", **RETRIED, **NOT_KEPT)
-def compare_records(books: list[Book], snapshot: Snapshot, run: Run) -> Comparison:
+def compare_records(books: list[Book], snapshot: Snapshot, run: Run[Any]) -> Comparison:
     """Compare the records with the table's; where they differ, take the lease."""
     run.report.begin("Store Records: compare")
     return begin_writing(books, snapshot, run)
 
 
 @task(name="Store Records", task_run_name="Store Records {part}", **RETRIED, **NOT_KEPT)
-def store_records(part: Part, comparison: Comparison, run: Run) -> None:
+def store_records(part: Part, comparison: Comparison, run: Run[Any]) -> None:
     """Send one part's writes, 25 per call."""
     run.report.begin("Store Records", comparison.writes, "writes")
     write_part(part, run)
 
 
 @task(name="Store Records", task_run_name="Store Records: complete", **RETRIED, **NOT_KEPT)
-def complete_table(comparison: Comparison, snapshot: Snapshot, run: Run) -> None:
+def complete_table(comparison: Comparison, snapshot: Snapshot, run: Run[Any]) -> None:
     """Set `#snapshot` to `complete` and release the lease: the table now has this snapshot.
 
     Raises:
@@ -84,7 +85,7 @@ def complete_table(comparison: Comparison, snapshot: Snapshot, run: Run) -> None
     forget_pages()
 
 
-def begin_writing(books: list[Book], snapshot: Snapshot, run: Run) -> Comparison:
+def begin_writing(books: list[Book], snapshot: Snapshot, run: Run[Any]) -> Comparison:
     """Return how the table differs from the records, with a lease on each market that does.
 
     Raises:
@@ -107,14 +108,14 @@ def begin_writing(books: list[Book], snapshot: Snapshot, run: Run) -> Comparison
     # Only now the leases: no market is left in `writing` because of another one.
     for number, (target, book, changes) in enumerate(compared):
         while changes.writes and not target.lease.take(
-            describe("writing", target, snapshot, run, book.orders, changes.held)
+            describe("writing", target, snapshot, book.orders, changes.held)
         ):
             changes = compare_market(target, book, snapshot, run)  # noqa: PLW2901 (another run has written meanwhile)
         compared[number] = target, book, changes
     return Comparison(compared, refusals)
 
 
-def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run) -> Changes:
+def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run[Any]) -> Changes:
     """Return how a market in the table differs from its records, once no other run is writing it.
 
     Raises:
@@ -124,13 +125,13 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run) -> 
     """
     stored = run.parse(target.lease.wait(run.log.info), target)
     if stored and not run.force:
-        refuse_older(snapshot, stored, target.table.name)
-    changes = compare(list_records(book.records), target.lease.scan(stored.records if stored else 0))
+        refuse_older(snapshot, stored, target.table.name, run.endpoint.most_ahead)
+    changes = compare(book.records, target.lease.scan(stored.records if stored else 0), target.table.keys)
     if not run.force:
-        refuse_shrunk(changes, target.market)
+        refuse_shrunk(changes, target.name, target.blank.thing)
     run.log.info(
         "%s: %d to write, %d to delete, %d unchanged",
-        str(target.market),
+        target.name,
         len(changes.puts),
         len(changes.deletes),
         changes.unchanged,
@@ -157,7 +158,7 @@ def split_writes(changed: Sequence[tuple[Target, Changes]]) -> list[Part]:
     return parts
 
 
-def write_part(part: Part, run: Run) -> None:
+def write_part(part: Part, run: Run[Any]) -> None:
     """Write what is left of a part.
 
     Raises:
@@ -175,7 +176,7 @@ def write_part(part: Part, run: Run) -> None:
     part.do(write, submit, run.targets[0].table.waits)
 
 
-def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run) -> None:
+def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run[Any]) -> None:
     """Set each `#snapshot` to `complete`; also succeed if another run already stored this snapshot.
 
     Raises:
@@ -184,7 +185,7 @@ def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run) -> None
     """
     failures = list(comparison.refusals)
     for target, book, _changes in comparison.compared:
-        final = describe("complete", target, snapshot, run, book.orders, len(book.records))
+        final = describe("complete", target, snapshot, book.orders, len(book.records))
         try:
             target.lease.complete(final)
         except LeaseLostError as error:
@@ -197,21 +198,19 @@ def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run) -> None
         raise failures[0]
 
 
-def is_superseded(final: TableSnapshot, stored: TableSnapshot) -> bool:
+def is_superseded(final: Marker, stored: Marker) -> bool:
     """Return whether the table is complete with the same parameters, and the same snapshot or a newer one."""
-    is_late = stored.last_modified >= final.last_modified and stored.parameters == final.parameters
+    is_late = stored.last_modified >= final.last_modified and stored.made_with == final.made_with
     return is_late and stored.state == "complete"
 
 
 def describe(
-    state: Literal["writing", "complete"], target: Target, snapshot: Snapshot, run: Run, orders: int, records: int
-) -> TableSnapshot:
+    state: Literal["writing", "complete"], target: Target, snapshot: Snapshot, orders: int, records: int
+) -> Marker:
     """Return the `#snapshot` for a state, written now."""
-    return TableSnapshot(
+    return msgspec.structs.replace(
+        target.blank.named(snapshot.name),
         state=state,
-        market_id=target.market.id,
-        region_id=run.source.id,
-        parameters=run.parameters,
         last_modified=snapshot.last_modified,
         expires=snapshot.expires,
         etag=snapshot.etag,

@@ -12,10 +12,11 @@ from deployments.local.environment import CHECKOUT
 from flows.market_data import market_data
 from tasks.build_iterator import split_pages
 from tasks.catalogue.names import regions, types
+from tasks.orders.records import Record
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine
 from tasks.run import Target
 from tasks.store_records import split_writes
-from tasks.table.records import Changes, Record
+from tasks.table.records import Changes
 from tests.support.api import Api
 from tests.support.deployed import DEPLOYED, FLOWS
 from tests.support.runs import read_task_runs

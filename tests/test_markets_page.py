@@ -15,9 +15,10 @@ from deployments.local.market.book import make_orders
 from deployments.local.market.market import Market
 from tasks.catalogue.names import HUBS
 from tasks.esi.credentials import load_credentials
+from tasks.orders.records import Record
 from tasks.table.client import Table
 from tasks.table.create import create
-from tasks.table.records import Record, to_request
+from tasks.table.records import to_request
 from tests.support.pages import PAGES, find_blocks, find_commands, run
 from tests.support.tables import STORED, scan, scan_markets
 

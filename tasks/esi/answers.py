@@ -1,9 +1,9 @@
-"""Reads ESI's responses: status, headers and body."""
+"""Reads an API's responses: status, headers and body."""
 
 import re
 import time
 import zlib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TypeVar
@@ -11,13 +11,13 @@ from typing import TypeVar
 import httpx
 import msgspec
 
+from tasks.esi.endpoint import ESI, Dialect, Endpoint
 from tasks.esi.errors import DeniedError, EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
 from tasks.network import TIMEOUT
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # decompressed; a full page is about 265 KB
 MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
 BODY_SECONDS = 30.0  # for a whole body: httpx's read timeout allows a server that sends a byte at a time
-MAX_AHEAD = timedelta(minutes=15)  # later dates are wrong: orders change every five minutes, and clocks differ a bit
 LIMIT_SECONDS = 60.0  # the pause after a 420 or 429 that names none: ESI's old error window
 R = TypeVar("R")
 
@@ -47,35 +47,40 @@ SSO_TROUBLE = "either EVE SSO is in trouble, as during the daily downtime at 11:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """ESI's response to a request for one page of a market's orders."""
+    """The response to a request for one page, or for its headers."""
 
-    last_modified: datetime  # names the snapshot, UTC
-    pages: int  # X-Pages, 1 or more; 0 if the page came without it
-    etag: str  # empty if ESI sent none
-    fresh_seconds: float  # Expires - Date, both by ESI's clock; 0 or less means unknown
+    last_modified: datetime  # of the snapshot, UTC; of the response if the API does not say
+    pages: int  # 1 or more; 0 if the page came without a count
+    etag: str  # empty if there was none
+    fresh_seconds: float  # Expires - Date, both by the API's clock; 0 or less if unknown
     body: bytes  # decompressed JSON; empty if only the headers were read
-    answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # by ESI's clock, UTC
+    answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # by the API's clock, UTC
+    name: str | None = ""  # of the snapshot, as the API gives it, empty if `last_modified` names it; None without one
 
 
-def find_class(response: httpx.Response) -> type[EsiError] | None:
+def find_class(response: httpx.Response, dialect: Dialect = ESI) -> type[EsiError] | None:
     """Return the error class for a response's status, None for a 200."""
     status, request = response.status_code, response.request
     kind = STATUSES[status] if status in STATUSES else CLASSES.get(status // 100, TransientError)
+    if status in dialect.past_the_end:
+        kind = NotFoundError
+    elif status in dialect.overload and "Retry-After" in response.headers:
+        kind = RateLimitedError
     is_denied = kind is DeniedError and "Authorization" not in request.headers
     return RefusedError if is_denied or (request.method == "HEAD" and status in NO_METHOD) else kind
 
 
-def raise_for_status(response: httpx.Response, what: str) -> None:
+def raise_for_status(response: httpx.Response, what: str, dialect: Dialect = ESI) -> None:
     """Raise the error for a response's status, unless it is a 200.
 
     Raises:
         EsiError: of a class in `STATUSES` or `CLASSES`.
     """
-    kind = find_class(response)
+    kind = find_class(response, dialect)
     if kind is None:
         return
-    cause = f"ESI {response.status_code}"
-    message = f"{what}: ESI answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
+    cause = f"{dialect.api} {response.status_code}"
+    message = f"{what}: {dialect.api} answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
     if kind is RateLimitedError:
         seconds = limit_seconds(response.headers)
         raise RateLimitedError(f"{message}; pausing all requests for {seconds:.0f} s", cause, seconds)
@@ -122,64 +127,84 @@ def limit_seconds(headers: httpx.Headers) -> float:
     return LIMIT_SECONDS
 
 
-def read_offer(response: httpx.Response, what: str, _deadline: float) -> Answer:
+def read_offer(response: httpx.Response, what: str, _deadline: float, endpoint: Endpoint) -> Answer:
     """Read only the headers of a 200.
 
     Raises:
         TransientError: see `read_headers`.
     """
-    return read_headers(response, what)
+    return read_headers(response, what, endpoint, needs_count=True)
 
 
-def read_page(response: httpx.Response, what: str, deadline: float) -> Answer:
+def read_page(response: httpx.Response, what: str, deadline: float, endpoint: Endpoint) -> Answer:
     """Read a 200's headers and body.
 
     Args:
         response: a 200, its body not yet read.
         what: names the request in messages.
         deadline: for the body, monotonic time.
+        endpoint: that was requested.
 
     Raises:
         TransientError: the body is undecodable, too large or too slow; or see `read_headers`.
     """
-    return msgspec.structs.replace(
-        read_headers(response, what, needs_pages=False), body=read_body(response, deadline, what)
-    )
+    answer = read_headers(response, what, endpoint, needs_count=endpoint.needs_count)
+    return msgspec.structs.replace(answer, body=read_body(response, deadline, what))
 
 
-def read_headers(response: httpx.Response, what: str, *, needs_pages: bool = True) -> Answer:
+def read_headers(response: httpx.Response, what: str, endpoint: Endpoint, *, needs_count: bool) -> Answer:
     """Read the headers of a 200.
 
     Raises:
-        TransientError: one is missing or invalid, or `Last-Modified` is too far ahead of ESI's clock. A retry may get
+        TransientError: one is missing or invalid, or the snapshot is too far ahead of the API's clock. A retry may get
             valid ones, and so may a GET after a HEAD.
     """
-    headers = response.headers
-    if not headers.get("X-Pages") and not headers.get("Last-Modified"):
+    headers, answered = response.headers, time_of(response)
+    counts = endpoint.count_header if endpoint.page_parameter else ""
+    expected = [name for name in (counts, endpoint.snapshot_header) if name]
+    if expected and not any(headers.get(name) for name in expected):
         kind = headers.get("Content-Type", "")[:40]
         quoted = quote_error(response) if response.request.method == "GET" else ""
-        raise TransientError(f"{what}: the 200 is not from ESI, Content-Type {kind!r}{quoted}")
-    last_modified = parse_date(headers.get("Last-Modified", ""))
-    if last_modified is None:
-        raise TransientError(
-            f"{what}: Last-Modified is {headers.get('Last-Modified')!r}, expected an HTTP date", "unreadable headers"
-        )
-    answered = time_of(response)
-    if last_modified > answered + MAX_AHEAD:
-        raise TransientError(
-            f"{what}: Last-Modified is {last_modified}, expected at most 15 minutes after {answered}, the time of the "
-            "response; retrying",
-            "Last-Modified ahead",
-        )
-    expires, date = parse_date(headers.get("Expires", "")), parse_date(headers.get("Date", ""))
+        raise TransientError(f"{what}: the 200 is not from {endpoint.dialect.api}, Content-Type {kind!r}{quoted}")
+    last_modified, name = answered, None
+    if endpoint.snapshot_header:
+        last_modified, name = read_snapshot(headers, what, endpoint, answered)
+    expires, date = parse_date(headers.get(endpoint.expires_header or "-", "")), parse_date(headers.get("Date", ""))
+    fresh_seconds = (expires - date).total_seconds() if expires and date else 0.0
     return Answer(
         last_modified=last_modified,
-        pages=read_pages(headers.get("X-Pages", ""), what, is_optional=not needs_pages),
+        pages=read_pages(headers.get(counts, ""), what, counts, is_optional=not needs_count) if counts else 1,
         etag=headers.get("ETag", ""),
-        fresh_seconds=(expires - date).total_seconds() if expires and date else 0.0,
+        fresh_seconds=fresh_seconds if fresh_seconds <= endpoint.most_ahead.total_seconds() else 0.0,
         body=b"",
         answered=answered,
+        name=name,
     )
+
+
+def read_snapshot(headers: httpx.Headers, what: str, endpoint: Endpoint, answered: datetime) -> tuple[datetime, str]:
+    """Return a snapshot's date and an empty name; if it is not named by a date, the response's date and the name.
+
+    Raises:
+        TransientError: the header is missing, or is `Last-Modified` and no date, or the date is too far ahead.
+    """
+    header = endpoint.snapshot_header
+    name = headers.get(header, "")
+    date = parse_date(name)
+    if not name or (date is None and header.lower() == "last-modified"):
+        raise TransientError(
+            f"{what}: {header} is {headers.get(header)!r}, expected an HTTP date", "unreadable headers"
+        )
+    if date is None:
+        return answered, name
+    if date > answered + endpoint.most_ahead:
+        minutes = endpoint.most_ahead.total_seconds() / 60
+        raise TransientError(
+            f"{what}: {header} is {date}, expected at most {minutes:g} minutes after {answered}, the time of the "
+            "response; retrying",
+            f"{header} ahead",
+        )
+    return date, ""
 
 
 def time_of(response: httpx.Response) -> datetime:
@@ -204,8 +229,8 @@ def decode(body: bytes, kind: type[R], what: str) -> R:
         raise TransientError(f"{what}: the body is not JSON: {error}") from error
 
 
-def read_pages(value: str, what: str, *, is_optional: bool) -> int:
-    """Read `X-Pages`; 0 means 1, as an empty region still has one page.
+def read_pages(value: str, what: str, header: str, *, is_optional: bool) -> int:
+    """Read the number of pages; 0 means 1, as an empty region still has one page.
 
     Raises:
         TransientError: it is invalid, or missing and not optional.
@@ -214,7 +239,7 @@ def read_pages(value: str, what: str, *, is_optional: bool) -> int:
         return 0
     if not (re.fullmatch(r"[0-9]{1,6}", value) and int(value) <= MAX_PAGES):
         raise TransientError(
-            f"{what}: X-Pages is {value[:40]!r}, expected 1 to {MAX_PAGES:,}; nothing was stored", "unreadable headers"
+            f"{what}: {header} is {value[:40]!r}, expected 1 to {MAX_PAGES:,}; nothing was stored", "unreadable headers"
         )
     return max(1, int(value))
 

@@ -1,10 +1,10 @@
-"""The HTTP client for ESI, EVE Online's public API.
+"""The HTTP client for ESI, EVE Online's public API, and for other APIs.
 
 Each response is judged once, by its status and headers. The error's class says what happens next:
 
-    EsiError                 no usable response from ESI
+    EsiError                 no usable response from the API
     ├── TransientError       may pass: worth a retry
-    │   └── RateLimitedError 420 or 429: all requests of this process to ESI pause first
+    │   └── RateLimitedError 420 or 429: all requests of this process to the API pause first
     └── RefusedError         will not pass by itself, or not soon enough
         ├── DeniedError      an authorised request, refused twice
         └── NotFoundError    404
@@ -14,19 +14,20 @@ import copy
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import ParamSpec, Self
 
 import httpx
 
 from tasks.esi.answers import Answer, R, decode, read_body, read_offer, read_page, time_of
+from tasks.esi.endpoint import Endpoint
 from tasks.esi.errors import DeniedError, RateLimitedError, RefusedError, TransientError
 from tasks.esi.gate import Gate
-from tasks.esi.markets import Market
-from tasks.esi.pool import DEFAULT_URL, DEFAULT_USER_AGENT, Pool, Tokens
+from tasks.esi.pool import DEFAULT_URL, ESI_HEADERS, Pool, Tokens, read_user_agent
 from tasks.network import Waits
 
 HEADS = 2  # failures in a row before a run sends GET instead
@@ -35,7 +36,7 @@ P = ParamSpec("P")
 
 
 class Esi:
-    """One run's client for ESI, which counts failures and waits. Use it as a context manager.
+    """One run's client for ESI or another API, which counts failures and waits. Use it as a context manager.
 
     Its arguments and errors are those of `Pool`.
     """
@@ -47,9 +48,10 @@ class Esi:
         fetch_concurrency: int,
         tokens: Tokens | None = None,
         auth: httpx.Auth | None = None,
+        headers: Mapping[str, str] = ESI_HEADERS,
     ) -> None:
         self.fetch_concurrency = fetch_concurrency
-        self._pool = Pool(url, user_agent, fetch_concurrency, tokens, auth)
+        self._pool = Pool(url, user_agent, fetch_concurrency, tokens, auth, headers)
         self._start()
 
     def _start(self) -> None:
@@ -65,8 +67,7 @@ class Esi:
         cls, fetch_concurrency: int, tokens: Tokens | None = None, auth: httpx.Auth | None = None
     ) -> Self:
         """Open a client for `ESI_URL` with `ESI_USER_AGENT`."""
-        url = os.environ.get("ESI_URL") or DEFAULT_URL
-        return cls(url, os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT, fetch_concurrency, tokens, auth)
+        return cls(os.environ.get("ESI_URL") or DEFAULT_URL, read_user_agent(), fetch_concurrency, tokens, auth)
 
     def share(self) -> Self:
         """Return a client for another run: the same connections, its own counts."""
@@ -94,17 +95,18 @@ class Esi:
         """Run `function` on one of `fetch_concurrency` threads; it may make one request at a time."""
         return self._pool.threads.submit(function, *args, **kwargs)
 
-    def head(self, market: Market) -> Answer:
-        """Return the headers for a market's latest snapshot, without its orders.
+    def head(self, endpoint: Endpoint) -> Answer:
+        """Return the headers for an endpoint's latest snapshot, without its items.
 
         After a refusal, or `HEADS` failures in a row, send GET for the first page instead.
 
         Raises:
             EsiError: see the module.
         """
+        read = partial(read_offer, endpoint=endpoint)
         if self._failed_heads < HEADS:
             try:
-                answer = self._request("HEAD", market.path, str(market), read_offer, market.params)
+                answer = self._request("HEAD", endpoint, endpoint.params, endpoint.name, read)
             except (RateLimitedError, DeniedError):
                 raise
             except TransientError:
@@ -115,16 +117,16 @@ class Esi:
             else:
                 self._failed_heads = 0
                 return answer
-        return self._request("GET", market.path, str(market), read_offer, market.params | {"page": "1"})
+        return self._request("GET", endpoint, endpoint.params_of(endpoint.first_page), endpoint.name, read)
 
-    def get(self, market: Market, page: int) -> Answer:
-        """Download one page (1 or more) of a market's orders.
+    def get(self, endpoint: Endpoint, page: int) -> Answer:
+        """Download one page, numbered as the API does.
 
         Raises:
             EsiError: see the module.
         """
-        params = market.params | {"page": str(page)}
-        return self._request("GET", market.path, f"page {page} of {market}", read_page, params, page)
+        read = partial(read_page, endpoint=endpoint)
+        return self._request("GET", endpoint, endpoint.params_of(page), endpoint.name_page(page), read, page)
 
     def get_json(self, path: str, kind: type[R]) -> tuple[R, datetime]:
         """Return the response of an endpoint without pages, and its time by ESI's clock, UTC.
@@ -140,7 +142,8 @@ class Esi:
         def read(response: httpx.Response, what: str, deadline: float) -> tuple[R, datetime]:
             return decode(read_body(response, deadline, what), kind, what), time_of(response)
 
-        return self._request("GET", path, path, read)
+        endpoint = Endpoint(name=path, path=path)
+        return self._request("GET", endpoint, {}, path, read)
 
     def expect(self, pages: int) -> None:
         """Announce how many pages will be requested, so that tokens are reserved in few batches."""
@@ -161,15 +164,15 @@ class Esi:
     def _request(
         self,
         method: str,
-        path: str,
+        endpoint: Endpoint,
+        params: dict[str, str],
         what: str,
         read: Callable[[httpx.Response, str, float], R],
-        params: dict[str, str] | None = None,
         page: int | None = None,
     ) -> R:
         self._gate.wait(what)
         try:
-            answer = self._pool.send(method, path, params or {}, what, read)
+            answer = self._pool.send(method, endpoint, params, what, read)
         except DeniedError as error:
             causes = self._denied.setdefault(what, set())
             if error.cause in causes:

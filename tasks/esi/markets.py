@@ -2,6 +2,8 @@
 
 import msgspec
 
+from tasks.esi.endpoint import Endpoint
+
 FIRST_STRUCTURE_ID = 1_000_000_000_000
 MILLION = 1_000_000
 # The first and the last id of each kind.
@@ -28,14 +30,11 @@ class Market(msgspec.Struct, frozen=True):
         return f"{self.kind} {self.id}"
 
     @property
-    def path(self) -> str:
-        """The path of ESI's orders of a region or a structure."""
-        return f"/markets/structures/{self.id}/" if self.kind == "structure" else f"/markets/{self.id}/orders"
-
-    @property
-    def params(self) -> dict[str, str]:
-        """The query for `path`: a region's requires `order_type`, and ignores it without a `type_id`."""
-        return {} if self.kind == "structure" else {"order_type": "all"}
+    def endpoint(self) -> Endpoint:
+        """ESI's orders of a region or a structure; a region's require `order_type`, and ignore it without `type_id`."""
+        if self.kind == "structure":
+            return Endpoint(name=str(self), noun="the structure", path=f"/markets/structures/{self.id}/")
+        return Endpoint(name=str(self), path=f"/markets/{self.id}/orders", params={"order_type": "all"})
 
     @property
     def table_template(self) -> str:

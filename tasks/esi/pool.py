@@ -1,18 +1,20 @@
-"""Connections to ESI, and the threads that use them."""
+"""Connections to an API, and the threads that use them."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import httpx
 
 from tasks.esi.answers import BODY_SECONDS, R, raise_for_status
+from tasks.esi.endpoint import Endpoint
 from tasks.esi.errors import RateLimitedError, TransientError
 from tasks.esi.pause import find_pause
 from tasks.network import TIMEOUT, check_url, trusted
 
-COMPATIBILITY_DATE = "2026-08-18"
+ESI_HEADERS = {"X-Compatibility-Date": "2026-08-18"}
 DEFAULT_URL = "https://esi.evetech.net"
 DEFAULT_USER_AGENT = "market-data/0.1.0 (set ESI_USER_AGENT to name your contact)"
 
@@ -34,21 +36,28 @@ class Tokens(Protocol):
 
 
 class Pool:
-    """Connections to ESI, and the threads that use them, for one run or several.
+    """Connections to an API, and the threads that use them, for one run or several.
 
     Args:
         url: of the API.
-        user_agent: names the operator to ESI.
+        user_agent: names the operator to the API.
         fetch_concurrency: requests in flight at once, never exceeded.
         tokens: to spend on requests, if other processes share them.
         auth: authorises each request, for endpoints that are not public.
+        headers: of each request.
 
     Raises:
         ValueError: `url` is not an http(s) URL, or plain http to another machine; `user_agent` does not fit a header.
     """
 
     def __init__(
-        self, url: str, user_agent: str, fetch_concurrency: int, tokens: Tokens | None, auth: httpx.Auth | None
+        self,
+        url: str,
+        user_agent: str,
+        fetch_concurrency: int,
+        tokens: Tokens | None,
+        auth: httpx.Auth | None,
+        headers: Mapping[str, str],
     ) -> None:
         self.url = check_url(url, "ESI_URL", DEFAULT_URL)
         if not (user_agent.isascii() and user_agent.isprintable()):
@@ -58,12 +67,7 @@ class Pool:
         self.threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
         self._http = httpx.Client(
             base_url=self.url,
-            headers={
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",
-                "User-Agent": user_agent,
-                "X-Compatibility-Date": COMPATIBILITY_DATE,
-            },
+            headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": user_agent, **headers},
             limits=httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency),
             timeout=TIMEOUT,
             verify=trusted(),
@@ -78,7 +82,7 @@ class Pool:
     def send(
         self,
         method: str,
-        path: str,
+        endpoint: Endpoint,
         params: dict[str, str],
         what: str,
         read: Callable[[httpx.Response, str, float], R],
@@ -89,10 +93,10 @@ class Pool:
             EsiError: see `tasks.esi.client`.
         """
         try:
-            with self._http.stream(method, path, params=params) as response:
+            with self._http.stream(method, endpoint.path, params=params) as response:
                 if self.tokens:
                     self.tokens.note_answer(response.headers)
-                raise_for_status(response, what)
+                raise_for_status(response, what, endpoint.dialect)
                 return read(response, what, time.monotonic() + BODY_SECONDS)
         except RateLimitedError as error:
             self.pause.extend(error.pause_seconds)
@@ -105,3 +109,8 @@ class Pool:
         except httpx.HTTPError as error:
             cause = type(error).__name__
             raise TransientError(f"{what}: {cause} from {self.url}: {error}", cause) from error
+
+
+def read_user_agent() -> str:
+    """Return the environment's `ESI_USER_AGENT`, or the default."""
+    return os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT

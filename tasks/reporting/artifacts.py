@@ -11,17 +11,18 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.runtime import flow_run
 
-from tasks.catalogue.names import market_name, name_region, region_name, type_name
+from tasks.catalogue.names import region_name, type_name
+from tasks.orders.records import Record
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine, describe_cost
-from tasks.reporting.summary import Summary, counted, percent
-from tasks.table.records import Changes, Record
+from tasks.reporting.summary import RunSummary, Summary, counted, percent
+from tasks.table.records import Changes
 from tasks.table.requests import Item
 
 MOVERS = 20
 
 
-def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[str, bytes]) -> None:
-    """Create the artifact `summary-REGION`, whose versions are the region's history.
+def write_summary(client: SyncPrefectClient, summary: RunSummary, pictures: dict[str, bytes]) -> None:
+    """Create the artifact `summary-REGION`, or `summary-SOURCE`, whose versions are the history.
 
     Args:
         client: of Prefect's API.
@@ -33,9 +34,9 @@ def write_summary(client: SyncPrefectClient, summary: Summary, pictures: dict[st
         client,
         "markdown",
         "\n\n".join([describe_run(summary), *shown]),
-        f"{region_name(summary.region_id)}: {summary.written:,} written, {summary.deleted:,} deleted, "
+        f"{summary.subject.name}: {summary.written:,} written, {summary.deleted:,} deleted, "
         f"{summary.unchanged:,} unchanged; {summary.age_seconds:,.0f} s old when stored",
-        key=f"summary-{summary.region_id}",
+        key=f"summary-{summary.subject.id}",
     )
 
 
@@ -54,7 +55,7 @@ def write_movers(client: SyncPrefectClient, summary: Summary, changes: list[Chan
         )
 
 
-def describe_run(summary: Summary) -> str:
+def describe_run(summary: RunSummary) -> str:
     """Return a run's summary as markdown."""
     units = (summary.consumed_write_units, summary.consumed_read_units)
     size = f"{counted(summary.pages, 'page')} and {counted(summary.records, 'record')}"
@@ -63,15 +64,9 @@ def describe_run(summary: Summary) -> str:
     rows = {
         "snapshot": f"{summary.last_modified:%Y-%m-%d %H:%M:%S} UTC, {summary.age_seconds:,.0f} s old when stored",
         "compared with": f"{earlier:%Y-%m-%d %H:%M:%S} UTC" if earlier else "no earlier snapshot with these parameters",
-        "orders from": summary.source,
-        "region": name_region(summary.region_id),
-        **describe_markets(summary),
         "table": summary.table_name,
-        "order_type": str(summary.order_type),
-        "price": str(summary.price),
-        "detail": str(summary.detail),
+        **summary.rows,
         "pages": f"{summary.pages:,}",
-        "orders": f"{summary.orders:,}",
         "records": f"{summary.records:,}",
         "written": f"{summary.written:,}",
         "deleted": f"{summary.deleted:,}",
@@ -93,21 +88,6 @@ def describe_run(summary: Summary) -> str:
         f"make a transition for each of {size}, and write every record. The cost of a month is given only for a run "
         "with an earlier snapshot to compare with: a first fill says nothing about it."
     )
-
-
-def describe_markets(summary: Summary) -> dict[str, str]:
-    """Return a row for each market, none if the region is the only one."""
-    if [market.market_id for market in summary.markets] in ([], [summary.region_id]):
-        return {}
-    return {
-        f"… {market_name(market.market_id)}": (
-            f"{counted(market.records, 'record')} of {market.orders:,} orders: {market.written:,} written, "
-            f"{market.deleted:,} deleted, {market.unchanged:,} unchanged"
-            if market.orders
-            else "no orders of the region are there"
-        )
-        for market in summary.markets
-    }
 
 
 def to_data_uri(png: bytes) -> str:

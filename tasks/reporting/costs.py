@@ -3,7 +3,7 @@
 import os
 from decimal import Decimal, InvalidOperation
 
-from tasks.reporting.summary import Summary
+from tasks.reporting.summary import RunSummary
 
 # USD per million units on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
 WRITE_UNITS_USD, READ_UNITS_USD = "0.625", "0.125"
@@ -13,7 +13,7 @@ MILLION = 1_000_000
 MONTH_SECONDS = 30 * 86_400
 
 
-def describe_cost(cost: Decimal, summary: Summary) -> str:
+def describe_cost(cost: Decimal, summary: RunSummary) -> str:
     """Return the cost of a run, and of a month of such runs at the interval of its two snapshots.
 
     Without an earlier snapshot, as in a first fill, leave out the month.

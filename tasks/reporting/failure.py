@@ -13,6 +13,7 @@ from prefect.exceptions import ParameterTypeError
 from tasks.esi.errors import EsiError
 from tasks.reporting.artifacts import create_artifact
 from tasks.reporting.reporter import attempt, name_run, report_afterwards, send_event
+from tasks.reporting.subject import Subject, find_subject
 from tasks.table.errors import TableError
 from tasks.table.guards import ShrinkError
 
@@ -60,20 +61,16 @@ def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
 
     The final state is recorded already. Events go first: they cannot be sent from a process that is about to exit.
     """
-    given = str(
-        flow_run.parameters.get("region_id", flow_run.parameters.get("structure_id", ""))
-    )  # unvalidated: may be text, may be wrong
-    region_id = int(given) if given.isascii() and given.isdigit() else 0
-    error = find_error(state)
+    subject, error = find_subject(flow_run.parameters), find_error(state)
     if isinstance(error, ShrinkError):
-        attempt(send_event, "refused", region_id, {"reason": str(error)})
+        attempt(send_event, "refused", subject, {"reason": str(error)})
     if not isinstance(error, ParameterTypeError):
-        report_afterwards(write_failure, state, region_id)
+        report_afterwards(write_failure, state, subject)
 
 
-def write_failure(client: SyncPrefectClient, state: State[Any], region_id: int) -> None:
-    """Create the artifact `failure-REGION`."""
-    create_artifact(client, "markdown", describe_failure(state), f"{name_run()} failed", key=f"failure-{region_id}")
+def write_failure(client: SyncPrefectClient, state: State[Any], subject: Subject) -> None:
+    """Create the artifact `failure-REGION`, or `failure-SOURCE`."""
+    create_artifact(client, "markdown", describe_failure(state), f"{name_run()} failed", key=f"failure-{subject.id}")
 
 
 def find_error(state: State[Any]) -> BaseException | None:

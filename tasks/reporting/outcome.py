@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
@@ -12,22 +12,24 @@ from prefect.states import Completed
 
 from tasks.reporting.artifacts import write_movers, write_summary
 from tasks.reporting.reporter import attempt, report_afterwards, send_event
-from tasks.reporting.summary import Summary
+from tasks.reporting.summary import RunSummary, Summary
 from tasks.table.records import Changes
 from tasks.table.snapshot import UNKNOWN
+
+S = TypeVar("S", bound=RunSummary)
 
 
 class Outcome(NamedTuple):
     """What a flow run did."""
 
-    summary: Summary
+    summary: RunSummary
     changes: list[Changes]  # of the written markets; empty if the table already had the snapshot
 
 
 _outcome: ContextVar[Outcome] = ContextVar("outcome")  # of the flow run: Prefect calls hooks in the same context
 
 
-def note_outcome(summary: Summary, changes: list[Changes]) -> None:
+def note_outcome(summary: RunSummary, changes: list[Changes]) -> None:
     """Save what the flow run did for its hooks, and send it as an event."""
     _outcome.set(Outcome(summary, changes))
     send_outcome(summary)
@@ -41,19 +43,19 @@ def note_round(summaries: Sequence[Summary]) -> None:
         _outcome.set(Outcome(min(dated or summaries, key=lambda summary: summary.expires or UNKNOWN), []))
 
 
-def send_outcome(summary: Summary, kept_by: str = "schedule") -> None:
+def send_outcome(summary: RunSummary, kept_by: str = "schedule") -> None:
     """Send a run's summary as an event."""
     event = "not-modified" if summary.not_modified else "stored"
-    attempt(send_event, event, summary.region_id, summary.model_dump(mode="json"), kept_by)
+    attempt(send_event, event, summary.subject, summary.model_dump(mode="json"), kept_by)
 
 
-def complete(summary: Summary) -> Summary:
+def complete(summary: S) -> S:
     """Return a final state for a flow or task run, with the summary's line as its message.
 
     Prefect unwraps the state: callers get the summary.
     """
     name = "NotModified" if summary.not_modified else "Completed"
-    return cast("Summary", Completed(name=name, message=summary.line, data=summary))
+    return cast("S", Completed(name=name, message=summary.line, data=summary))
 
 
 def read_outcome() -> Outcome:
@@ -81,9 +83,12 @@ def report_outcome(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
         report_afterwards(report_changes, outcome.summary, outcome.changes)
 
 
-def report_changes(client: SyncPrefectClient, summary: Summary, changes: list[Changes]) -> None:
-    """Create the artifacts: the types that moved most, and the summary with its pictures."""
+def report_changes(client: SyncPrefectClient, summary: RunSummary, changes: list[Changes]) -> None:
+    """Create the artifacts: the summary; of a market with its pictures, and the types that moved most."""
     from tasks.reporting.history import draw_history  # noqa: PLC0415 (Pillow: only after the run's end)
 
-    attempt(write_movers, client, summary, changes)
-    attempt(write_summary, client, summary, attempt(draw_history, client, summary) or {})
+    pictures: dict[str, bytes] = {}
+    if isinstance(summary, Summary):
+        attempt(write_movers, client, summary, changes)
+        pictures = attempt(draw_history, client, summary) or {}
+    attempt(write_summary, client, summary, pictures)

@@ -22,8 +22,9 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks.catalogue.names import name_region, region_name, regions
+from tasks.catalogue.names import regions
 from tasks.reporting.progress import Progress, show_progress, watcher
+from tasks.reporting.subject import Subject, name_subject
 from tasks.reporting.timing import Timing
 
 FRESH_SECONDS = 900.0  # older data are stale: three snapshots
@@ -77,9 +78,9 @@ class Reporter(Timing):
         of = f": {progress}" if progress.total else ""
         self._logger.info("%s ends after %.2f s%s", progress.name, seconds, of)
 
-    def tag(self, region_id: int, last_modified: datetime) -> None:
-        """Tag the flow run with its region and snapshot."""
-        added = [f"region:{region_id}", f"snapshot:{last_modified:%Y-%m-%dT%H:%M:%SZ}"]
+    def tag(self, subject: Subject, last_modified: datetime) -> None:
+        """Tag the flow run with its region or source, and its snapshot."""
+        added = [f"{subject.kind}:{subject.id}", f"snapshot:{last_modified:%Y-%m-%dT%H:%M:%SZ}"]
         self.later(add_tags, str(flow_run.id), [*flow_run.tags, *added])
 
     def later(
@@ -126,8 +127,7 @@ def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
 
 def name_run() -> str:
     """Return a flow run's name: `10000002 The Forge · 2026-11-24 03:05`, by its scheduled time."""
-    given = flow_run.parameters
-    return f"{name_region(given.get('region_id', given.get('structure_id', 'default region')))} · {scheduled_time()}"
+    return f"{name_subject(flow_run.parameters)} · {scheduled_time()}"
 
 
 def name_universe_run() -> str:
@@ -151,22 +151,18 @@ def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> No
     client.update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
 
 
-def send_event(event: str, region_id: int, payload: dict[str, Any], kept_by: str = "schedule") -> None:
-    """Emit `market.snapshot.EVENT` for a region; with an age in the payload also `market-data.fresh` or `.stale`.
+def send_event(event: str, subject: Subject, payload: dict[str, Any], kept_by: str = "schedule") -> None:
+    """Emit `market.snapshot.EVENT`; with an age in the payload also `market-data.fresh` or `.stale`.
 
     A run may complete while the table's data stay old.
 
     Args:
         event: such as `stored`.
-        region_id: of the market.
+        subject: the region or source.
         payload: of the event.
         kept_by: `schedule`, or `universe`, whose regions are stale later.
     """
-    resource = {
-        "prefect.resource.id": f"market.region.{region_id}",
-        "prefect.resource.name": region_name(region_id),
-        "market.kept-by": kept_by,
-    }
+    resource = subject.resource | {"market.kept-by": kept_by}
     emit_event(f"market.snapshot.{event}", resource, payload=payload)
     if (age_seconds := payload.get("age_seconds")) is not None:
         freshness = "fresh" if abs(age_seconds) <= FRESH_SECONDS else "stale"

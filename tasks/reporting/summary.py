@@ -3,18 +3,23 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
+from tasks.catalogue.names import market_name, name_region
 from tasks.esi.client import Esi
 from tasks.esi.markets import name_market
 from tasks.network import is_this_machine
 from tasks.orders.choices import Detail, OrderType, Price
+from tasks.orders.records import Book
+from tasks.orders.source import OrderSource
+from tasks.reporting.subject import Subject, about_region
 from tasks.table.client import Table
-from tasks.table.records import Book, Changes
-from tasks.table.snapshot import Parameters, Snapshot, TableSnapshot, made_alike
+from tasks.table.records import Changes
+from tasks.table.snapshot import Marker, Snapshot, made_alike
 
 MOST_PERCENT = 25  # larger changes are counted as this
 
@@ -34,23 +39,17 @@ class MarketSummary(BaseModel):
     unchanged: int
 
 
-class Summary(BaseModel):
-    """What a run did, and where the table stands after it."""
+class RunSummary(BaseModel):
+    """What a run did, and where the table stands after it, whatever its records are of."""
 
     model_config = ConfigDict(frozen=True)
 
-    region_id: int
     table_name: str  # filled in
-    order_type: OrderType | None = None  # a parameter, like price and detail; None in an earlier version's
-    price: Price | None = None
-    detail: Detail | None = None
-    esi_url: str = ""  # where the orders came from; empty in an earlier version's
     last_modified: datetime  # names the snapshot that the table has now, UTC
-    expires: datetime | None = None  # until then ESI has no newer one; UTC, by this machine's clock
+    expires: datetime | None = None  # until then there is no newer one; UTC, by this machine's clock
     compared_with: datetime | None = None  # the table's previous complete snapshot with these parameters, UTC
     not_modified: bool  # the table already had it: nothing was fetched or written
     pages: int  # of the snapshot
-    orders: int  # of the snapshot, each counted once
     records: int  # in the table
     written: int
     deleted: int
@@ -58,15 +57,28 @@ class Summary(BaseModel):
     consumed_write_units: float
     consumed_read_units: float
     foreign: int  # items in the table that are not records; never touched
-    retries: int  # of requests to ESI and calls to DynamoDB
+    retries: int  # of requests to the API and calls to DynamoDB
     retry_causes: dict[str, int]  # retries by cause
     pages_retried: int  # pages that failed at least once
     waiting_seconds: float  # for limits, retries, other runs and the next snapshot
     age_seconds: float  # of the snapshot when the run ended, by this machine's clock
     seconds: float
     state_seconds: dict[str, float]  # by state
-    markets: list[MarketSummary] = []  # the counts above are their sums; empty in an earlier version's
-    price_changes: dict[int, int] = {}  # item types whose price changed, by the change in percent
+
+    @property
+    def names(self) -> str:
+        """The names of what the table has."""
+        return self.subject.name
+
+    @property
+    def subject(self) -> Subject:
+        """What the run was about."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """What is shown of it beside what all runs have, by name."""
+        raise NotImplementedError
 
     @property
     def line(self) -> str:
@@ -77,10 +89,28 @@ class Summary(BaseModel):
         did = f"{self.written:,} written, {self.deleted:,} deleted, {self.unchanged:,} unchanged"
         return f"{stand}: {counted(self.records, 'record')} ({did})"
 
+
+class Summary(RunSummary):
+    """What a run did for a region's or a structure's market."""
+
+    region_id: int
+    order_type: OrderType | None = None  # a parameter, like price and detail; None in an earlier version's
+    price: Price | None = None
+    detail: Detail | None = None
+    esi_url: str = ""  # where the orders came from; empty in an earlier version's
+    orders: int  # of the snapshot, each counted once
+    markets: list[MarketSummary] = []  # the counts above are their sums; empty in an earlier version's
+    price_changes: dict[int, int] = {}  # item types whose price changed, by the change in percent
+
     @property
     def names(self) -> str:
         """The markets' names: `region 10000002`, or `region 10000002, station 60003760`."""
         return ", ".join(name_market(market.market_id) for market in self.markets) or name_market(self.region_id)
+
+    @property
+    def subject(self) -> Subject:
+        """The region or structure."""
+        return about_region(self.region_id)
 
     @property
     def is_made_up(self) -> bool:
@@ -93,66 +123,98 @@ class Summary(BaseModel):
         source = httpx.URL(self.esi_url).netloc.decode()
         return f"{source}, not ESI: made up, unless it passes ESI's on" if self.is_made_up else source
 
+    @property
+    def rows(self) -> dict[str, str]:
+        """The parameters, the region and its markets."""
+        return {
+            "orders from": self.source,
+            "region": name_region(self.region_id),
+            **self.market_rows,
+            "order_type": str(self.order_type),
+            "price": str(self.price),
+            "detail": str(self.detail),
+            "orders": f"{self.orders:,}",
+        }
 
-def summarize(
-    snapshot: Snapshot,
-    parameters: Parameters,
-    tables: dict[int, Table],
-    esi: Esi,
-    state_seconds: dict[str, float],
-    seconds: float,
-    results: Mapping[int, tuple[Book, Changes]],
-) -> Summary:
-    """Return the summary of a run.
+    @property
+    def market_rows(self) -> dict[str, str]:
+        """A row for each market, none if the region is the only one."""
+        if [market.market_id for market in self.markets] in ([], [self.region_id]):
+            return {}
+        return {
+            f"… {market_name(market.market_id)}": (
+                f"{counted(market.records, 'record')} of {market.orders:,} orders: {market.written:,} written, "
+                f"{market.deleted:,} deleted, {market.unchanged:,} unchanged"
+                if market.orders
+                else "no orders of the region are there"
+            )
+            for market in self.markets
+        }
 
-    Args:
-        snapshot: that the table has now.
-        parameters: of the records.
-        tables: by market.
-        esi: the run's client.
-        state_seconds: by state.
-        seconds: of the whole run.
-        results: by market, without those that already had the snapshot.
-    """
+
+class Tally(NamedTuple):
+    """What is known of a run at its end."""
+
+    snapshot: Snapshot  # that the table has now
+    tables: Mapping[int, Table]  # by target
+    esi: Esi  # the run's client
+    state_seconds: Mapping[str, float]  # by state
+    seconds: float  # of the whole run
+    results: Mapping[int, tuple[Book, Changes]]  # by target, without those that already had the snapshot
+
+    @property
+    def changes(self) -> list[Changes]:
+        """What was written."""
+        return [changes for _book, changes in self.results.values()]
+
+
+def summarize(source: OrderSource, tally: Tally) -> Summary:
+    """Return the summary of a market's run."""
     markets = [
-        summarize_market(market_id, table.name, snapshot.stored.get(market_id), results.get(market_id))
-        for market_id, table in tables.items()
+        summarize_market(market_id, table.name, tally.snapshot.stored.get(market_id), tally.results.get(market_id))
+        for market_id, table in tally.tables.items()
     ]
-    changes = [changes for _book, changes in results.values()]
-    causes = sum((table.failures for table in tables.values()), esi.failures)
-    names = list(dict.fromkeys(market.table_name for market in markets))
     return Summary(
-        region_id=snapshot.region_id,
-        table_name=", ".join(names),
-        **msgspec.structs.asdict(parameters),
-        esi_url=esi.url,
-        last_modified=snapshot.last_modified,
-        expires=snapshot.expires,
-        compared_with=find_earlier(snapshot, parameters),
-        not_modified=snapshot.is_stored,
-        pages=snapshot.pages,
+        region_id=source.market.id,
+        **msgspec.structs.asdict(source.parameters),
+        esi_url=tally.esi.url,
         orders=sum(market.orders for market in markets),
-        records=sum(market.records for market in markets),
-        written=sum(market.written for market in markets),
-        deleted=sum(market.deleted for market in markets),
-        unchanged=sum(market.unchanged for market in markets),
-        consumed_write_units=sum(table.write_units for table in tables.values()),
-        consumed_read_units=sum(table.read_units for table in tables.values()),
-        foreign=sum(each.foreign for each in changes),
-        retries=causes.total(),
-        retry_causes=dict(causes),
-        pages_retried=len(esi.failed_pages),
-        waiting_seconds=round(esi.waits.seconds + sum(table.waits.seconds for table in tables.values()), 3),
-        age_seconds=round((datetime.now(UTC) - snapshot.last_modified).total_seconds(), 3),
-        seconds=round(seconds, 3),
-        state_seconds={name: round(seconds, 3) for name, seconds in state_seconds.items()},
         markets=markets,
-        price_changes=count_price_changes(changes),
+        price_changes=count_price_changes(tally.changes),
+        **sum_up(tally, markets, source.parameters),
     )
 
 
+def sum_up(tally: Tally, targets: Sequence[MarketSummary], made_with: object) -> dict[str, Any]:
+    """Return the fields that all summaries have."""
+    snapshot, tables, esi = tally.snapshot, tally.tables.values(), tally.esi
+    causes = sum((table.failures for table in tables), esi.failures)
+    return {
+        "table_name": ", ".join(dict.fromkeys(target.table_name for target in targets)),
+        "last_modified": snapshot.last_modified,
+        "expires": snapshot.expires,
+        "compared_with": find_earlier(snapshot, made_with),
+        "not_modified": snapshot.is_stored,
+        "pages": snapshot.pages,
+        "records": sum(target.records for target in targets),
+        "written": sum(target.written for target in targets),
+        "deleted": sum(target.deleted for target in targets),
+        "unchanged": sum(target.unchanged for target in targets),
+        "consumed_write_units": sum(table.write_units for table in tables),
+        "consumed_read_units": sum(table.read_units for table in tables),
+        "foreign": sum(each.foreign for each in tally.changes),
+        "retries": causes.total(),
+        "retry_causes": dict(causes),
+        "pages_retried": len(esi.failed_pages),
+        "waiting_seconds": round(esi.waits.seconds + sum(table.waits.seconds for table in tables), 3),
+        "age_seconds": round((datetime.now(UTC) - snapshot.last_modified).total_seconds(), 3),
+        "seconds": round(tally.seconds, 3),
+        "state_seconds": {name: round(seconds, 3) for name, seconds in tally.state_seconds.items()},
+    }
+
+
 def summarize_market(
-    market_id: int, table_name: str, stored: TableSnapshot | None, result: tuple[Book, Changes] | None
+    market_id: int, table_name: str, stored: Marker | None, result: tuple[Book, Changes] | None
 ) -> MarketSummary:
     """Return a market's summary; without a result, the table already had the snapshot."""
     if result is None:
@@ -174,9 +236,9 @@ def summarize_market(
     )
 
 
-def find_earlier(snapshot: Snapshot, parameters: Parameters) -> datetime | None:
+def find_earlier(snapshot: Snapshot, made_with: object) -> datetime | None:
     """Return the table's previous complete snapshot with the same parameters, None without one."""
-    alike = [found for found in snapshot.stored.values() if made_alike(found, parameters)]
+    alike = [found for found in snapshot.stored.values() if made_alike(found, made_with)]
     earlier = min((found.last_modified for found in alike), default=snapshot.last_modified)
     return earlier if earlier < snapshot.last_modified else None
 

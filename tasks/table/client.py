@@ -25,7 +25,7 @@ from tasks.table.connection import Connection
 from tasks.table.errors import ThrottledError, TransientTableError
 from tasks.table.keys import Keys
 from tasks.table.pace import Pace
-from tasks.table.requests import SNAPSHOT_KEY, Item, describe_request
+from tasks.table.requests import Item, describe_request
 
 SEGMENT_RECORDS = 10_000  # a Scan returns 1 MB per call: for a smaller table, a second segment only adds a call
 _serialize = TypeSerializer().serialize
@@ -38,7 +38,8 @@ class Table(Calls):
         name: of the table.
         connection: see `Calls`.
         market_id: the market whose items are read and written.
-        key: how the table is keyed: see `Keys`.
+        key: how a market's table is keyed: see `Keys`.
+        keys: of a table of other records.
 
     Raises:
         TableError: boto3's settings are wrong: no region, no credentials, no such profile.
@@ -46,11 +47,16 @@ class Table(Calls):
     """
 
     def __init__(
-        self, name: str, connection: Connection | int = 1, market_id: int | None = None, key: Key = "type"
+        self,
+        name: str,
+        connection: Connection | int = 1,
+        market_id: int | None = None,
+        key: Key = "type",
+        keys: Keys | None = None,
     ) -> None:
         super().__init__(name, connection)
         self.market_id = market_id
-        self.keys = Keys(market_id if key == "market_type" else None)
+        self.keys = keys or Keys(market_id if key == "market_type" else None)
 
     def put(self, item: dict[str, str | float]) -> None:
         """Put an item, with its key `pk`; store a float as the decimal of its repr.
@@ -130,7 +136,7 @@ class Table(Calls):
         finally:
             for future in futures:
                 future.cancel()
-        items.pop(SNAPSHOT_KEY, None)
+        items.pop(self.keys.read(self.keys.snapshot), None)
         return items
 
     def _scan_segment(self, segment: int, segments: int, pace: Pace) -> list[Item]:

@@ -60,10 +60,9 @@ def name_keys(table: Table, error: KeySchemaError) -> KeySchemaError:
         return error
     types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
     has = " and ".join(f"{part['AttributeName']} ({types[part['AttributeName']]})" for part in described["KeySchema"])
-    key = "market_type" if table.keys.market_id else "type"
     return KeySchemaError(
-        f"table {table.name} has the key {has}, key={key!r} needs {table.keys}: give the other key, or another "
-        "table_name"
+        f"table {table.name} has the key {has}, {table.keys.parameter} needs {table.keys}: give the other key, or "
+        "another table_name"
     ).with_traceback(error.__traceback__)
 
 

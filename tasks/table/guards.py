@@ -1,9 +1,10 @@
 """Refuses snapshots that must not be written."""
 
-from tasks.esi.markets import Market
+from datetime import timedelta
+
 from tasks.table.errors import TableError
 from tasks.table.records import Changes
-from tasks.table.snapshot import Snapshot, TableSnapshot, is_newer
+from tasks.table.snapshot import MOST_AHEAD, Marker, Snapshot, is_newer
 
 HANDFUL = 20  # records that any market may lose at once
 
@@ -15,21 +16,21 @@ class ShrinkError(TableError):
     advice = "Check the market. If it is right, run once with `force`."
 
 
-def refuse_older(snapshot: Snapshot, stored: TableSnapshot, table_name: str) -> None:
+def refuse_older(snapshot: Snapshot, stored: Marker, table_name: str, most_ahead: timedelta = MOST_AHEAD) -> None:
     """Raise if the table has, or is being updated to, a newer snapshot.
 
     Raises:
         TableError: it has.
     """
-    if is_newer(stored, snapshot):
+    if is_newer(stored, snapshot, most_ahead):
         raise TableError(
             f"table {table_name} has the snapshot of {stored.last_modified} by {stored.owner}, newer than this run's "
             f"of {snapshot.last_modified}: nothing was written"
         )
 
 
-def refuse_shrunk(changes: Changes, market: Market) -> None:
-    """Raise if a market would lose over half of its records, and more than `HANDFUL`.
+def refuse_shrunk(changes: Changes, name: str, thing: str = "the market") -> None:
+    """Raise if a target would lose over half of its records, and more than `HANDFUL`.
 
     Raises:
         ShrinkError: it would.
@@ -37,6 +38,6 @@ def refuse_shrunk(changes: Changes, market: Market) -> None:
     left = changes.held - len(changes.deletes)
     if 2 * left < changes.held and len(changes.deletes) > HANDFUL:
         raise ShrinkError(
-            f"{market} has {changes.wanted:,} records, the table {changes.held:,}: under half of them, "
-            f"{left:,}, would be left, so nothing was written; if the market is right, run with force"
+            f"{name} has {changes.wanted:,} records, the table {changes.held:,}: under half of them, "
+            f"{left:,}, would be left, so nothing was written; if {thing} is right, run with force"
         )

@@ -4,6 +4,8 @@ import msgspec
 
 from tasks.table.requests import SNAPSHOT_KEY, Item
 
+ATTRIBUTES = ("price", "volume", "buy", "sell")  # of a market's records; others belong to other programs
+
 
 class Keys(msgspec.Struct, frozen=True):
     """The keys of one market's items.
@@ -39,6 +41,19 @@ class Keys(msgspec.Struct, frozen=True):
     def read(self, item: Item) -> str:
         """Return the item type's id in an item's key, or whatever else is there."""
         return str(item["sk" if self.market_id else "pk"]["S"])
+
+    def is_record(self, name: str) -> bool:
+        """Return whether a key is an item type's id, so that the item is a record."""
+        return name.isascii() and name.isdigit()
+
+    def owns(self, attribute: str) -> bool:
+        """Return whether an attribute belongs to a record."""
+        return attribute in ATTRIBUTES
+
+    @property
+    def parameter(self) -> str:
+        """The parameter that chooses these keys, for messages."""
+        return f"key={'market_type' if self.market_id else 'type'!r}"
 
     def __str__(self) -> str:
         return describe_schema(self.schema)

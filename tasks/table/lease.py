@@ -23,7 +23,7 @@ from tasks.table.client import Table
 from tasks.table.errors import ConditionError, TableError
 from tasks.table.pace import Pace
 from tasks.table.requests import Item
-from tasks.table.snapshot import TableSnapshot
+from tasks.table.snapshot import Marker
 
 STANDSTILL_SECONDS = 60.0  # without a renewal, before a lease is taken over
 RENEW_SECONDS = 10.0  # a tenth of it after a failed renewal
@@ -64,7 +64,7 @@ class Lease:
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._seen: Item | None = None  # `#snapshot` as last read
         self._early: EarlyScan | None = None
-        self._put: TableSnapshot | None = None  # as last written by this run, in state `writing`
+        self._put: Marker | None = None  # as last written by this run, in state `writing`
         self._count = 0  # of the last change
         self._renewed = 0.0  # monotonic time at which the last successful change was sent
         self._lost = self._released = False
@@ -129,7 +129,7 @@ class Lease:
             return self.table.collect(early.segments)
         return self.table.scan(expected_records)
 
-    def take(self, snapshot: TableSnapshot) -> bool:
+    def take(self, snapshot: Marker) -> bool:
         """Put `#snapshot` in state `writing` and keep renewing it; return False if another run came first.
 
         Raises:
@@ -161,7 +161,7 @@ class Lease:
                 f"table {self.table.name}: {why}; this run stopped writing, the next one repairs the table"
             )
 
-    def complete(self, snapshot: TableSnapshot) -> None:
+    def complete(self, snapshot: Marker) -> None:
         """Put `#snapshot` in state `complete`, which releases the lease.
 
         Raises:
@@ -180,7 +180,7 @@ class Lease:
 
     def _write(
         self,
-        snapshot: TableSnapshot,
+        snapshot: Marker,
         *,
         owner: str,
         only_own: bool = False,

@@ -11,8 +11,8 @@ from tasks.table.batch_get import MOST_KEYS, get_items
 from tasks.table.client import Table
 from tasks.table.connection import open_connection
 from tasks.table.errors import TableError
+from tasks.table.keys import ATTRIBUTES, ONE_MARKET
 from tasks.table.lease import read_holder
-from tasks.table.records import NAMES, is_type_id
 from tasks.table.requests import Item
 from tasks.table.snapshot import TableSnapshot
 
@@ -67,7 +67,7 @@ def read_whole(table: Table) -> tuple[dict[int, Record], TableSnapshot]:
             items = table.scan(snapshot.records)
             after = table.read_snapshot()
             if after and TableSnapshot.from_item(after) == snapshot:
-                names = sorted(filter(is_type_id, items), key=int)
+                names = sorted(filter(ONE_MARKET.is_record, items), key=int)
                 return {int(name): to_record(items[name]) for name in names}, snapshot
         elif not read_holder(before):
             raise UnreadableError(f"table {table.name}: the last run stopped while writing; the next one repairs it")
@@ -123,5 +123,5 @@ def no_snapshot(table: Table) -> UnreadableError:
 def to_record(item: Item) -> Record:
     """Return the record in an item, without its key and foreign attributes."""
     read = TypeDeserializer().deserialize
-    values = {name: read(item[name]) for name in NAMES if name in item}
+    values = {name: read(item[name]) for name in ATTRIBUTES if name in item}
     return Record(**values | {"volume": int(values.get("volume", 0))})

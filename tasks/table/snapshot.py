@@ -1,47 +1,47 @@
-"""The item `#snapshot`, which says which snapshot of a market a table has."""
+"""The item `#snapshot`, which says which snapshot of a market or another source a table has."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal, Self
 
 import msgspec
 
-from tasks.esi.answers import MAX_AHEAD, Answer
-from tasks.esi.markets import Market, name_market
-from tasks.orders.choices import Detail, OrderType, Price
+from tasks.esi.answers import Answer
+from tasks.esi.markets import Market, find_market, name_market
+from tasks.orders.choices import Parameters
 from tasks.table.errors import TableError
 from tasks.table.keys import ONE_MARKET, Keys
 from tasks.table.requests import SNAPSHOT_KEY, Item
 
 UNKNOWN = datetime.fromtimestamp(0, UTC)
+MOST_AHEAD = timedelta(minutes=15)  # of a market's dates
 FORMAT_VERSION = 2  # of the items; a snapshot of another version is never up to date: its records are compared
 
 
-class Parameters(msgspec.Struct, frozen=True):
-    """How orders are aggregated: the same orders and parameters make the same records."""
+class Marker(msgspec.Struct, frozen=True, kw_only=True):
+    """The item `#snapshot`, whatever the records are of."""
 
-    order_type: OrderType
-    price: Price
-    detail: Detail
-
-
-class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The item `#snapshot`: which snapshot of a market the table has."""
-
-    state: Literal["writing", "complete"]  # writing: some records may be of the previous snapshot
-    market_id: int
-    region_id: int  # whose pages have the market's orders; for a structure, its own id
-    parameters: Parameters
-    last_modified: datetime  # names the snapshot, UTC
-    expires: datetime = UNKNOWN  # until then ESI has no newer one; UTC, by this machine's clock
+    state: Literal["writing", "complete"] = "complete"  # writing: some records may be of the previous snapshot
+    last_modified: datetime = UNKNOWN  # names the snapshot, UTC
+    expires: datetime = UNKNOWN  # until then there is no newer one; UTC, by this machine's clock
     etag: str = ""
-    pages: int = 0  # of the region
-    orders: int = 0  # of the market, each counted once
+    pages: int = 0  # of the source
+    orders: int = 0  # that the records were made of, each counted once
     records: int = 0  # while writing: the number before
     written_at: datetime = UNKNOWN  # UTC
     owner: str = ""  # the run that writes or wrote it; empty if it released the lease unfinished
     lease: int = 0  # incremented at each change, so that no two are equal
     version: int = FORMAT_VERSION
+
+    @property
+    def name(self) -> str | None:
+        """The snapshot's name; empty if `last_modified` names it, None if nothing does."""
+        return ""
+
+    @property
+    def made_with(self) -> object:
+        """What records are made with, besides their snapshot."""
+        raise NotImplementedError
 
     def to_item(self, keys: Keys = ONE_MARKET) -> Item:
         """Return the item in DynamoDB's notation, dates as ISO 8601 in UTC."""
@@ -49,15 +49,20 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read the item in this format, or in format 1: a single market, and the parameters as attributes.
+        """Read the item.
 
         Raises:
             TableError: an attribute is missing or of the wrong type.
         """
-        fields = {name: from_attribute(value) for name, value in item.items()}
-        if "parameters" not in fields:
-            parameters = {name: fields.get(name) for name in Parameters.__struct_fields__}
-            fields |= {"market_id": fields.get("region_id"), "parameters": parameters}
+        return cls.from_fields({name: from_attribute(value) for name, value in item.items()})
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
+        """Read the item's attributes, numbers as text.
+
+        Raises:
+            TableError: an attribute is missing or of the wrong type.
+        """
         try:
             return msgspec.convert(fields, cls, strict=False)
         except msgspec.ValidationError as error:
@@ -66,25 +71,76 @@ class TableSnapshot(msgspec.Struct, frozen=True, kw_only=True):
                 "with force to replace it"
             ) from error
 
+    @property
+    def thing(self) -> str:
+        """What it is of, in messages."""
+        return "the market"
+
+    def named(self, name: str | None) -> Self:  # noqa: ARG002 (only some have one)
+        """Return the marker with a snapshot's name."""
+        return self
+
+    def made_as(self, stored: "Marker") -> bool:
+        """Return whether `stored` is complete and made with the same."""
+        return made_alike(stored, self.made_with) is not None
+
+    def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:
+        """Return the marker in an item, None without one; this one says of which market or source it must be.
+
+        Raises:
+            TableError: it is of another, or another program's, and `force` is not set.
+        """
+        raise NotImplementedError
+
+
+class TableSnapshot(Marker, frozen=True, kw_only=True):
+    """The item `#snapshot` of a market."""
+
+    market_id: int
+    region_id: int  # whose pages have the market's orders; for a structure, its own id
+    parameters: Parameters
+
+    @property
+    def made_with(self) -> Parameters:
+        """How the orders were aggregated."""
+        return self.parameters
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Self:
+        """Read the item's attributes, or those of format 1: a single market, and the parameters as attributes.
+
+        Raises:
+            TableError: an attribute is missing or of the wrong type.
+        """
+        if "parameters" not in fields:
+            parameters = {name: fields.get(name) for name in Parameters.__struct_fields__}
+            fields |= {"market_id": fields.get("region_id"), "parameters": parameters}
+        return super().from_fields(fields)
+
+    def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:
+        """Return the market's marker in an item; see `parse_snapshot`."""
+        market, source = find_market(self.market_id), find_market(self.region_id)
+        return parse_snapshot(item, table_name, market, source, force=force)  # type: ignore[return-value]
+
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The snapshot of a region's or structure's orders that ESI offers."""
+    """The snapshot that the API offers."""
 
-    region_id: int
     last_modified: datetime  # names it, UTC
     expires: datetime  # UTC, by this machine's clock; `UNKNOWN` without a plausible `Expires`
     etag: str  # of the first page
     pages: int  # 1 or more
-    stored: dict[int, TableSnapshot]  # what the table has, by market
-    pending: list[int]  # markets for which the table lacks this snapshot, made with the same parameters
-    answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # of the response, by ESI's clock
+    stored: dict[int, Marker]  # what the table has, by target
+    pending: list[int]  # targets for which the table lacks this snapshot, made with the same parameters
+    answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # by the API's clock
+    name: str | None = ""  # as the API gives it, empty if `last_modified` names it; None without one
 
     def __str__(self) -> str:
         return f"{self.last_modified:%Y%m%dT%H%M%SZ}-{self.pages}p"
 
     @property
     def is_stored(self) -> bool:
-        """Whether the table has it for all markets."""
+        """Whether the table has it for all targets."""
         return not self.pending
 
 
@@ -138,21 +194,29 @@ def parse_snapshot(
         raise TableError(f"table {table_name}: {error}") from error
 
 
-def made_alike(stored: TableSnapshot | None, parameters: Parameters) -> TableSnapshot | None:
+def made_alike(stored: Marker | None, parameters: object) -> Marker | None:
     """Return `stored` if it is complete and made with `parameters` in this format, else None."""
     if stored is None or stored.state != "complete" or stored.version != FORMAT_VERSION:
         return None
-    return stored if stored.parameters == parameters else None
+    return stored if stored.made_with == parameters else None
 
 
-def is_fresh(stored: TableSnapshot, now: datetime) -> bool:
-    """Return whether ESI has nothing newer yet, by the stored `Expires`.
+def is_fresh(stored: Marker, now: datetime, most_ahead: timedelta = MOST_AHEAD) -> bool:
+    """Return whether the API has nothing newer yet, by the stored `Expires`.
 
-    It counts only within `MAX_AHEAD` of now and of `written_at`: a wrong one must not count when its time comes near.
+    It counts only within `most_ahead` of now and of `written_at`: a wrong one must not count when its time comes near.
     """
-    return now < stored.expires <= min(now, stored.written_at) + MAX_AHEAD
+    return now < stored.expires <= min(now, stored.written_at) + most_ahead
 
 
-def is_newer(stored: TableSnapshot, offered: Answer | Snapshot) -> bool:
-    """Return whether the table's snapshot is newer than ESI's; ignore one more than `MAX_AHEAD` ahead."""
-    return offered.last_modified < stored.last_modified <= offered.answered + MAX_AHEAD
+def is_same(stored: Marker, offered: Answer | Snapshot) -> bool:
+    """Return whether the table's snapshot is the one on offer."""
+    if offered.name is None:
+        return False
+    return stored.name == offered.name and (offered.name != "" or stored.last_modified == offered.last_modified)
+
+
+def is_newer(stored: Marker, offered: Answer | Snapshot, most_ahead: timedelta = MOST_AHEAD) -> bool:
+    """Return whether the table's snapshot is newer than the one on offer; ignore one more than `most_ahead` ahead."""
+    is_dated = stored.name == offered.name == ""
+    return is_dated and offered.last_modified < stored.last_modified <= offered.answered + most_ahead

@@ -13,8 +13,9 @@ from deployments.local.market.places import find_places
 from deployments.report import main, render
 from flows.market_data import market_data
 from tasks.catalogue.names import type_name
+from tasks.orders.choices import Parameters
 from tasks.table.read import Record, read_records
-from tasks.table.snapshot import Parameters, TableSnapshot
+from tasks.table.snapshot import TableSnapshot
 from tests.support.browser import CHROMIUM, WIDTH, open_page
 from tests.support.programs import needs
 from tests.support.summaries import BEGUN, make_summary

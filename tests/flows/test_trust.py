@@ -10,10 +10,10 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.local.market.market import Request, refuse
-from tasks.esi.answers import MAX_AHEAD
 from tasks.esi.errors import RateLimitedError, RefusedError, TransientError
-from tasks.orders.choices import Price
-from tasks.table.snapshot import Parameters, TableSnapshot
+from tasks.orders.choices import Parameters, Price
+from tasks.table.snapshot import MOST_AHEAD as MAX_AHEAD
+from tasks.table.snapshot import TableSnapshot
 from tests.support.api import Api
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.faults import market as faults

@@ -55,7 +55,7 @@ def measure(phase_seconds: float, *, follows: bool) -> Freshness:
             clock[0], runs = max(time, free_at) + draw(START_SECONDS), runs + 1
             is_new = False
             if clock[0] >= fresh_until:
-                answer = esi.head(find_market(REGION_ID))
+                answer = esi.head(find_market(REGION_ID).endpoint)
                 modified = answer.last_modified.timestamp()
                 is_new = not stored or modified > stored[-1][1]
                 fresh_until = clock[0] + answer.fresh_seconds

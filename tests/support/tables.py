@@ -4,9 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from tasks.table.records import Record
+from tasks.orders.choices import Parameters
+from tasks.orders.records import Record
 from tasks.table.requests import Item
-from tasks.table.snapshot import Parameters, TableSnapshot
+from tasks.table.snapshot import TableSnapshot
 
 
 def scan(dynamodb: DynamoDBClient, table_name: str) -> dict[str, Item]:

@@ -18,7 +18,7 @@ def answer(moved: timedelta, pages: int) -> Answer:
     return Answer(last_modified=NOON + moved, pages=pages, etag="", fresh_seconds=0, body=b"")
 
 
-SNAPSHOT = Snapshot(region_id=7, last_modified=NOON, expires=NOON, etag="", pages=5, stored={}, pending=[7])
+SNAPSHOT = Snapshot(last_modified=NOON, expires=NOON, etag="", pages=5, stored={}, pending=[7])
 
 
 def test_page_of_the_snapshot_passes() -> None:

@@ -5,9 +5,10 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.orders.records import Record
 from tasks.run import Target
 from tasks.store_records import split_writes
-from tasks.table.records import Changes, Record
+from tasks.table.records import Changes
 
 
 @given(puts=st.integers(0, 9000), deletes=st.integers(0, 40))

@@ -21,7 +21,7 @@ from tasks.esi.errors import EsiError
 from tasks.fetch_pages import fetch_pages
 from tasks.get_page_count import get_page_count
 from tasks.keep_region import keep_region
-from tasks.orders.choices import Detail, OrderType, Price
+from tasks.orders.choices import Detail, OrderType, Parameters, Price
 from tasks.store_records import compare_records, complete_table, store_records
 from tasks.table import lease, pace
 from tasks.table import read as read_records
@@ -31,7 +31,7 @@ from tasks.table.create import create
 from tasks.table.errors import TableError
 from tasks.table.keys import Keys
 from tasks.table.requests import Item
-from tasks.table.snapshot import Parameters, TableSnapshot
+from tasks.table.snapshot import TableSnapshot
 from tests.support.chaos.check import (
     FOREIGN,
     Markets,

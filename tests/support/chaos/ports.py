@@ -10,14 +10,15 @@ from tasks.esi.client import Esi
 from tasks.esi.errors import EsiError
 from tasks.esi.markets import find_market
 from tasks.orders.aggregation import aggregate_orders
-from tasks.orders.choices import Detail, OrderType, Price
+from tasks.orders.choices import Detail, OrderType, Parameters, Price
 from tasks.orders.columns import decode_orders
 from tasks.orders.merge import merge_pages
+from tasks.orders.records import list_records
 from tasks.table.client import Table
 from tasks.table.create import create
 from tasks.table.lease import Lease
-from tasks.table.records import compare, list_records, to_request
-from tasks.table.snapshot import Parameters, TableSnapshot
+from tasks.table.records import compare, to_request
+from tasks.table.snapshot import TableSnapshot
 
 ATTEMPTS = 3
 
@@ -50,7 +51,7 @@ def get(esi: Esi, region_id: int, page: int) -> Answer:
     """Download a page, at the third attempt at the latest."""
     for attempt in range(ATTEMPTS):
         try:
-            return esi.get(find_market(region_id), page)
+            return esi.get(find_market(region_id).endpoint, page)
         except EsiError:
             if attempt == ATTEMPTS - 1:
                 raise
@@ -71,7 +72,7 @@ def port(loop: Callable[[Esi, Answer, int], Iterable[bytes]]) -> Callable[..., N
         with Esi.from_environment(fetch_concurrency) as esi, Table(table_name, 1) as table, Lease(table) as lease:
             if not table_is_there(table):
                 create(table)
-            first = esi.head(find_market(region_id))
+            first = esi.head(find_market(region_id).endpoint)
             pages = [decode_orders(body, "a page") for body in loop(esi, first, region_id)]
             orders, _count = merge_pages(pages or [decode_orders(b"[]", "no page")])
             store(orders, first, lease, region_id, Parameters(order_type, price, detail))

@@ -17,9 +17,9 @@ def spend(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with TokenBucket() as tokens, Esi.from_environment(10, tokens) as esi, suppress(TransientError):
-            esi.head(find_market(REGION_ID))
+            esi.head(find_market(REGION_ID).endpoint)
             esi.expect(PAGES)
-            pages = [esi.submit(esi.get, find_market(REGION_ID), 1 + number % 2) for number in range(PAGES)]
+            pages = [esi.submit(esi.get, find_market(REGION_ID).endpoint, 1 + number % 2) for number in range(PAGES)]
             try:
                 for page in pages:
                     page.result(timeout=max(0.1, deadline - time.monotonic()))

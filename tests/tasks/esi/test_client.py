@@ -179,7 +179,7 @@ def test_answer_is_judged_once(esi: Esi, name: str) -> None:
     """Each answer becomes the error whose class says what happens next, in a message that names the page."""
     case = CASES[name]
     with pytest.raises(case.error, match=case.message) as caught:
-        esi.get(find_market(list(CASES).index(name)), 3)
+        esi.get(find_market(list(CASES).index(name)).endpoint, 3)
     assert type(caught.value) is case.error
     assert str(caught.value).startswith(f"page 3 of region {list(CASES).index(name)}: ")
 
@@ -190,7 +190,7 @@ def test_nobody_there_may_pass() -> None:
         Esi("http://127.0.0.1:9", "tests", 1) as esi,
         pytest.raises(TransientError, match="ConnectError from http://127"),
     ):
-        esi.head(find_market(FINE))
+        esi.head(find_market(FINE).endpoint)
 
 
 def test_dripping_body_is_given_up(esi: Esi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,12 +198,12 @@ def test_dripping_body_is_given_up(esi: Esi, monkeypatch: pytest.MonkeyPatch) ->
     for module in (pool, answers):
         monkeypatch.setattr(module, "BODY_SECONDS", 0.3)
     with pytest.raises(TransientError, match="the body was not complete after 0 s"):
-        esi.get(find_market(DRIP), 1)
+        esi.get(find_market(DRIP).endpoint, 1)
 
 
 def test_good_page_is_read(esi: Esi) -> None:
     """A good answer gives its snapshot, page count, tag and body; dates that make no sense say nothing."""
-    answer = esi.get(find_market(FINE), 1)
+    answer = esi.get(find_market(FINE).endpoint, 1)
     assert (answer.pages, answer.etag, answer.body) == (7, '"a"', b"[]")
     assert answer.last_modified == datetime(2026, 11, 24, 14, tzinfo=UTC)
     assert answer.fresh_seconds == 0
@@ -212,7 +212,7 @@ def test_good_page_is_read(esi: Esi) -> None:
 @pytest.mark.parametrize(("region", "pages"), [(MEMBERS, 7), (UNCOUNTED, 0), (EMPTY, 1)])
 def test_odd_page_is_read(esi: Esi, region: int, pages: int) -> None:
     """A gzip of several members, a page without its count, and a count of 0 are taken."""
-    answer = esi.get(find_market(region), 1)
+    answer = esi.get(find_market(region).endpoint, 1)
     assert (answer.pages, answer.body) == (pages, b"[]")
 
 
@@ -220,7 +220,7 @@ def test_offer_must_have_a_count(esi: Esi) -> None:
     """Without a count, from HEAD or from GET of the first page, there is no telling which pages to ask for."""
     for method in ("HEAD", "HEAD", "GET", "GET"):
         with pytest.raises(TransientError, match="X-Pages is '', expected 1 to 10,000"):
-            esi.head(find_market(UNCOUNTED))
+            esi.head(find_market(UNCOUNTED).endpoint)
         assert Misbehaving.seen[-1].startswith(method)
 
 
@@ -231,9 +231,9 @@ def test_head_gives_way_to_get(esi: Esi, name: str) -> None:
     asked = len(Misbehaving.seen)
     for _ in range({RefusedError: 0, TransientError: 2, RateLimitedError: 4}[case.error]):
         with pytest.raises(case.error, match=case.message):
-            esi.head(find_market(region))
+            esi.head(find_market(region).endpoint)
     if case.error is not RateLimitedError:
-        assert (esi.head(find_market(region)).pages, esi.head(find_market(region)).body) == (7, b"")
+        assert (esi.head(find_market(region).endpoint).pages, esi.head(find_market(region).endpoint).body) == (7, b"")
     methods = [head.split(" ", 1)[0] for head in Misbehaving.seen[asked:]]
     wanted = {
         RefusedError: "HEAD GET GET",
@@ -245,7 +245,7 @@ def test_head_gives_way_to_get(esi: Esi, name: str) -> None:
 
 def test_request_says_what_esi_asks_for(esi: Esi) -> None:
     """A request names the compatibility date, its sender, and gzip; `order_type` is all."""
-    esi.get(find_market(FINE), 5)
+    esi.get(find_market(FINE).endpoint, 5)
     head = Misbehaving.seen[-1].lower()
     assert f"get /markets/{FINE}/orders?order_type=all&page=5 http/1.1" in head
     for line in ("x-compatibility-date: 2026-08-18", "user-agent: tests", "accept-encoding: gzip"):
@@ -257,9 +257,9 @@ def test_limit_pauses_all_requests(url: str) -> None:
     until = time.monotonic() + 0.4
     find_pause(url).extend(0.4)  # as a 429 does
     with Esi(url, "tests", 1) as held, Esi(url.replace("127.0.0.1", "localhost"), "tests", 1) as other:
-        other.head(find_market(FINE))
+        other.head(find_market(FINE).endpoint)
         assert time.monotonic() < until
-        held.head(find_market(FINE))
+        held.head(find_market(FINE).endpoint)
         assert time.monotonic() >= until
 
 
@@ -277,7 +277,7 @@ def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("ESI_URL", url + "/")
     monkeypatch.setenv("ESI_USER_AGENT", "me@example.com")
     with Esi.from_environment(1) as esi:
-        esi.head(find_market(FINE))
+        esi.head(find_market(FINE).endpoint)
     assert "user-agent: me@example.com" in Misbehaving.seen[-1].lower()
     monkeypatch.delenv("ESI_URL")
     with Esi.from_environment(1) as esi:
@@ -315,7 +315,7 @@ def test_bomb_takes_no_memory(esi: Esi) -> None:
     """A body that unpacks to 256 MiB is dropped while it is being unpacked, and memory does not grow with it."""
     tracemalloc.start()
     with pytest.raises(TransientError, match="the body is larger than 33,554,432 bytes"):
-        esi.get(find_market(list(CASES).index("bomb")), 3)
+        esi.get(find_market(list(CASES).index("bomb")).endpoint, 3)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 2.5 * MAX_BODY_BYTES  # zlib's buffer and what it gives

@@ -104,7 +104,7 @@ def test_pages_of_a_chunk_are_one_batch(market: Market, asked: list[int]) -> Non
     """Sixty pages that are known ahead are one batch."""
     with TokenBucket() as tokens, Esi.from_environment(10, tokens) as esi:
         esi.expect(60)
-        for future in [esi.submit(esi.get, find_market(REGION_ID), 1) for _page in range(60)]:
+        for future in [esi.submit(esi.get, find_market(REGION_ID).endpoint, 1) for _page in range(60)]:
             future.result()
     assert asked == [120]
     assert market.requests == {"GET 200": 60}
@@ -114,9 +114,9 @@ def test_pages_of_a_chunk_are_one_batch(market: Market, asked: list[int]) -> Non
 def test_without_the_limit_nothing_is_counted(market: Market) -> None:
     """A server that has no such limit is asked once a run, and nothing waits."""
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
-        esi.head(find_market(REGION_ID))
+        esi.head(find_market(REGION_ID).endpoint)
         assert not tokens._limit._counts  # noqa: SLF001
-        esi.head(find_market(REGION_ID))
+        esi.head(find_market(REGION_ID).endpoint)
     assert market.requests == {"HEAD 200": 2}
 
 
@@ -125,7 +125,7 @@ def test_full_limit_waits_for_slots(market: Market) -> None:
     """With all slots taken a request waits until one has decayed, and the wait is counted as such."""
     set_taken(12_030)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
-        esi.head(find_market(REGION_ID))
+        esi.head(find_market(REGION_ID).endpoint)
         assert 0.1 < esi.waits.seconds < 3
     assert market.requests == {"HEAD 200": 1}
 
@@ -135,9 +135,9 @@ def test_limit_follows_what_esi_says(market: Market, clock: Clock) -> None:
     """When another program has used most tokens, the shared limit is brought to what ESI says is left."""
     market.tokens.add(clock.now, 10_500)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
-        esi.head(find_market(REGION_ID))
+        esi.head(find_market(REGION_ID).endpoint)
         assert read_taken() < 100
-        esi.head(find_market(REGION_ID))
+        esi.head(find_market(REGION_ID).endpoint)
         assert 10_500 < read_taken() <= 10_510 + Allowance().margin
 
 
@@ -147,8 +147,8 @@ def test_limit_becomes_esi_s_if_that_is_smaller(market: Market, monkeypatch: pyt
     monkeypatch.setattr("deployments.local.market.market.TOKENS", 1200)
     monkeypatch.setattr("deployments.local.market.market.WINDOW_SECONDS", 120)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
-        esi.head(find_market(REGION_ID))
-        esi.head(find_market(REGION_ID))
+        esi.head(find_market(REGION_ID).endpoint)
+        esi.head(find_market(REGION_ID).endpoint)
     with get_client(sync_client=True) as client:
         now = client.read_global_concurrency_limit_by_name(shared_limit.LIMIT)
     assert (now.limit, now.slot_decay_per_second) == (1200, 10.0)
@@ -161,12 +161,12 @@ def test_one_worker_s_ban_makes_all_hold_still(market: Market) -> None:
     """A ban that one worker gets makes another, which has tokens in hand, ask nothing until it is over."""
     with TokenBucket() as one, TokenBucket() as other, Esi.from_environment(1, other) as second:
         second.expect(60)
-        second.head(find_market(REGION_ID))
+        second.head(find_market(REGION_ID).endpoint)
         one.pause_all(2.0)
         asked_before = sum(market.requests.values())
         time.sleep(token_bucket.LOOK_SECONDS)
         begun = time.monotonic()
-        second.head(find_market(REGION_ID))
+        second.head(find_market(REGION_ID).endpoint)
         assert 0.5 < time.monotonic() - begun < 4
         assert sum(market.requests.values()) == asked_before + 1
 
@@ -178,7 +178,7 @@ def test_ban_is_told_to_all(market: Market, clock: Clock) -> None:
     market.tokens.add(clock.now - 890, TOKENS)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
         with pytest.raises(RateLimitedError, match="pausing all requests for 10 s"):
-            esi.head(find_market(REGION_ID))
+            esi.head(find_market(REGION_ID).endpoint)
         with TokenBucket() as other:
             assert 3 < other.spend() <= 10
         find_pause(esi.url).end()
@@ -256,7 +256,7 @@ def test_limit_below_one_request_is_refused(market: Market, slots: int) -> None:
     change_limit(limit=slots)
     allowed = f"has {slots} slots, a request takes 2: give it 1,600 to 12,000, or deactivate it"
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi, pytest.raises(RefusedError, match=allowed):
-        esi.head(find_market(REGION_ID))
+        esi.head(find_market(REGION_ID).endpoint)
     assert not market.requests
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from tasks.orders.records import Record
 from tasks.reporting.artifacts import find_movers
-from tasks.table.records import Changes, Record
+from tasks.table.records import Changes
 
 
 @pytest.mark.parametrize(

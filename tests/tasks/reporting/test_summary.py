@@ -2,8 +2,9 @@
 
 import pytest
 
+from tasks.orders.records import Record
 from tasks.reporting.summary import count_price_changes, percent
-from tasks.table.records import Changes, Record
+from tasks.table.records import Changes
 
 
 def test_price_changes_are_counted() -> None:

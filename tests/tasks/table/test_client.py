@@ -16,6 +16,7 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from tasks.orders.choices import Parameters
 from tasks.table.client import Table
 from tasks.table.errors import (
     KeySchemaError,
@@ -28,7 +29,7 @@ from tasks.table.lease import Lease, LeaseLostError
 from tasks.table.pace import STALLED_CALLS
 from tasks.table.read import read_whole
 from tasks.table.requests import Item, delete_request, put_request
-from tasks.table.snapshot import Parameters, TableSnapshot
+from tasks.table.snapshot import TableSnapshot
 from tests.support.faults.plan import Plan
 from tests.support.faults.store import Capacity, serve_faulty_store
 from tests.support.tables import STORED, scan

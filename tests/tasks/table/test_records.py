@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.orders.records import Record, list_records
 from tasks.table.keys import ONE_MARKET
-from tasks.table.records import Changes, Record, compare, is_type_id, list_records, number, to_item, to_request
+from tasks.table.records import Changes, compare, number, to_item, to_request
 from tasks.table.requests import Item
 from tests.support.tables import items, rows
 
@@ -94,7 +95,7 @@ def test_changes_turn_any_table_into_the_records(wanted: dict[int, int], present
     after.update({item["pk"]["S"]: item for item in (to_item(put, ONE_MARKET) for put in changes.puts)})
     for pk in changes.deletes:
         del after[pk]
-    foreign = {pk: item for pk, item in items(present).items() if not is_type_id(pk)}
+    foreign = {pk: item for pk, item in items(present).items() if not ONE_MARKET.is_record(pk)}
     assert after == {str(row[0]): to_item(row, ONE_MARKET) for row in rows(wanted)} | foreign
     assert changes.foreign == len(foreign)
 

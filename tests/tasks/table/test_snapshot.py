@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.esi.markets import find_market
-from tasks.orders.choices import Detail, OrderType, Price
+from tasks.orders.choices import Detail, OrderType, Parameters, Price
 from tasks.table.errors import (
     TableError,
 )
-from tasks.table.snapshot import Parameters, TableSnapshot, is_fresh, made_alike, parse_snapshot
+from tasks.table.snapshot import TableSnapshot, is_fresh, made_alike, parse_snapshot
 from tests.support.tables import NOON, STORED
 
 instants = st.datetimes(datetime(2003, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 (bounds)

@@ -1,0 +1,41 @@
+"""Paginated endpoints: where their pages are, and what their responses mean."""
+
+from datetime import timedelta
+
+import msgspec
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """How an API uses HTTP's statuses where APIs differ; the defaults are ESI's."""
+
+    api: str = "ESI"  # in messages
+    past_the_end: frozenset[int] = frozenset({404})  # of a page that does not exist
+    overload: frozenset[int] = frozenset()  # if they have a `Retry-After`, all requests pause
+
+
+ESI = Dialect()
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A paginated endpoint of an API; the defaults are those of ESI's markets."""
+
+    name: str  # in messages: `region 10000002`
+    noun: str = "the region"
+    path: str  # below the API's URL
+    params: dict[str, str] = {}  # of each request
+    page_parameter: str = "page"  # empty if all is in one response
+    first_page: int = 1
+    count_header: str = "X-Pages"  # how many pages there are
+    needs_count: bool = False  # on every page, not only on the first response
+    snapshot_header: str = "Last-Modified"  # names the snapshot; empty if the API does not
+    expires_header: str = "Expires"  # empty if the API has none
+    dialect: Dialect = ESI
+    most_ahead: timedelta = timedelta(minutes=15)  # later dates are wrong: clocks differ a bit
+
+    def params_of(self, page: int) -> dict[str, str]:
+        """Return the query for a page."""
+        return self.params | ({self.page_parameter: str(page)} if self.page_parameter else {})
+
+    def name_page(self, page: int) -> str:
+        """Return a page's name for messages: `page 3 of region 10000002`."""
+        return f"page {page} of {self.name}" if self.page_parameter else self.name

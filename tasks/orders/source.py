@@ -1,0 +1,79 @@
+"""A market's orders as the source of a run."""
+
+import importlib
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tasks.esi.endpoint import Endpoint
+from tasks.esi.markets import PLACES, Market, find_market
+from tasks.orders.choices import Parameters
+from tasks.orders.records import Book, list_records
+
+if TYPE_CHECKING:
+    from tasks.orders.columns import Orders
+
+# pandas takes half a second to import, and most runs have nothing to aggregate: see `prepare`.
+
+
+class OrderSource(msgspec.Struct, frozen=True):
+    """The orders of a region or a structure, and the records of markets in it."""
+
+    market: Market  # the region or structure whose pages are fetched
+    markets: Sequence[Market]  # itself, or places in it
+    parameters: Parameters  # of the records
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The endpoint with the pages."""
+        return self.market.endpoint
+
+    @property
+    def has_places(self) -> bool:
+        """Whether orders need `PLACES`: some market is not the source itself."""
+        return any(market != self.market for market in self.markets)
+
+    @property
+    def form(self) -> str:
+        """A name for the columns that pages are decoded to."""
+        return f"{self.market.id}-{self.has_places}"
+
+    def prepare(self) -> None:
+        """Import what the other methods need, while pages are in flight."""
+        threading.Thread(target=importlib.import_module, args=["tasks.orders.aggregation"], daemon=True).start()
+
+    def decode(self, body: bytes, what: str) -> "Orders":
+        """Decode a page; see `decode_orders`."""
+        from tasks.orders.columns import decode_orders  # noqa: PLC0415
+
+        return decode_orders(body, what, has_places=self.has_places)
+
+    def join(self, pages: "list[Orders]") -> "Orders":
+        """Return the orders of several pages, in order."""
+        from tasks.orders.columns import join_pages  # noqa: PLC0415
+
+        return join_pages(pages)
+
+    def make_books(self, chunks: "list[Orders]", market_ids: Sequence[int]) -> list[Book]:
+        """Return some markets' records, one per item type, and their numbers of orders on both sides.
+
+        Args:
+            chunks: all of the source's; they are emptied.
+            market_ids: of `markets`.
+        """
+        from tasks.orders.aggregation import aggregate_orders, select_place  # noqa: PLC0415
+        from tasks.orders.merge import merge_pages  # noqa: PLC0415
+
+        how = self.parameters
+        wanted = [find_market(market_id) for market_id in market_ids]
+        places = [None if market == self.market else (PLACES[market.kind], market.id) for market in wanted]
+        orders, counts = merge_pages(chunks, how.order_type if how.detail == "compact" else "all", places)
+        return [
+            Book(
+                list_records(aggregate_orders(select_place(orders, place), how.order_type, how.price, how.detail)),
+                count,
+            )
+            for place, count in zip(places, counts, strict=True)
+        ]
