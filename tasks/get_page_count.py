@@ -117,7 +117,7 @@ def ask(run: Run[Any]) -> Answer:
     try:
         return run.esi.head(run.endpoint)
     except NotFoundError as error:
-        raise RefusedError(f"{error}; is there a market {run.endpoint.name}?") from error
+        raise RefusedError(f"{error}; {run.endpoint.hint}") from error
 
 
 def check_not_older(answer: Answer, stored: Marker, name: str, most_ahead: timedelta) -> None:

@@ -17,7 +17,7 @@ from tasks.orders.records import AnyRecord, Book
 from tasks.retries import NOT_KEPT, RETRIED, Work, forget_pages
 from tasks.run import Run, Target
 from tasks.table.errors import TableError, TransientTableError
-from tasks.table.guards import refuse_older, refuse_shrunk
+from tasks.table.guards import refuse_older, refuse_shrunk, refuse_unknown
 from tasks.table.lease import LeaseLostError
 from tasks.table.records import Changes, compare, to_request
 from tasks.table.requests import BATCH_ITEMS
@@ -128,6 +128,7 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run[Any]
         refuse_older(snapshot, stored, target.table.name, run.endpoint.most_ahead)
     changes = compare(book.records, target.lease.scan(stored.records if stored else 0), target.table.keys)
     if not run.force:
+        refuse_unknown(changes, stored, target.blank, target.table.name)
         refuse_shrunk(changes, target.name, target.blank.thing)
     run.log.info(
         "%s: %d to write, %d to delete, %d unchanged",

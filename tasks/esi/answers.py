@@ -3,6 +3,7 @@
 import re
 import time
 import zlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -66,8 +67,8 @@ def find_class(response: httpx.Response, dialect: Dialect = ESI) -> type[EsiErro
         kind = NotFoundError
     elif status in dialect.overload and "Retry-After" in response.headers:
         kind = RateLimitedError
-    is_denied = kind is DeniedError and "Authorization" not in request.headers
-    return RefusedError if is_denied or (request.method == "HEAD" and status in NO_METHOD) else kind
+    is_final = kind is DeniedError and not (dialect.has_sso and "Authorization" in request.headers)
+    return RefusedError if is_final or (request.method == "HEAD" and status in NO_METHOD) else kind
 
 
 def raise_for_status(response: httpx.Response, what: str, dialect: Dialect = ESI) -> None:
@@ -212,15 +213,21 @@ def time_of(response: httpx.Response) -> datetime:
     return parse_date(response.headers.get("Date", "")) or datetime.now(UTC)
 
 
-def decode(body: bytes, kind: type[R], what: str) -> R:
+def decode(body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None) -> R:
     """Decode and validate JSON.
+
+    Args:
+        body: JSON.
+        kind: type to decode to.
+        what: names the request in messages.
+        float_hook: called with the text of each number that is no integer, where `kind` has `Any`.
 
     Raises:
         RefusedError: a value is missing or of the wrong type.
         TransientError: it is not JSON, or an error of ESI's despite the 200.
     """
     try:
-        return msgspec.json.decode(body, type=kind)
+        return msgspec.json.Decoder(kind, float_hook=float_hook).decode(body)
     except msgspec.ValidationError as error:
         if text := find_error(body):
             raise TransientError(f'{what}: ESI answered 200, but with the error "{text}"', "error as 200") from error

@@ -1,6 +1,7 @@
 """Credentials for EVE SSO, kept in a Prefect Secret block."""
 
 import os
+from collections.abc import Generator
 from typing import Any, cast
 
 import httpx
@@ -23,6 +24,34 @@ def sign_in(block: str = BLOCK) -> SsoAuth:
     """
     url = os.environ.get("ESI_SSO_URL") or DEFAULT_URL
     return SsoAuth(load_credentials(block), url, lambda credentials: keep_credentials(credentials, block))
+
+
+class BlockAuth(httpx.Auth):
+    """Sends the value of a Secret block as the header `Authorization`.
+
+    Args:
+        block: its name.
+
+    Raises:
+        RefusedError: there is no such block, or its value cannot be sent.
+    """
+
+    def __init__(self, block: str) -> None:
+        try:
+            self._value = str(cast("Secret[Any]", Secret.load(block)).get())
+        except ValueError as error:
+            if "Unable to find" not in str(error):
+                raise
+            raise RefusedError(
+                f"Secret block {block!r}: the server has no such block; store the header Authorization there"
+            ) from None
+        if not (self._value and self._value.isascii() and self._value.isprintable()):
+            raise RefusedError(f"Secret block {block!r}: its value does not fit a header: store printable ASCII")
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header."""
+        request.headers["Authorization"] = self._value
+        yield request
 
 
 def load_credentials(block: str) -> Credentials:

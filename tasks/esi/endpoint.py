@@ -10,7 +10,8 @@ class Dialect(msgspec.Struct, frozen=True):
 
     api: str = "ESI"  # in messages
     past_the_end: frozenset[int] = frozenset({404})  # of a page that does not exist
-    overload: frozenset[int] = frozenset()  # if they have a `Retry-After`, all requests pause
+    overload: frozenset[int] = frozenset()  # with a `Retry-After`, all requests pause
+    has_sso: bool = True  # a refused authorised request may succeed with a new access token
 
 
 ESI = Dialect()
@@ -21,6 +22,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str  # in messages: `region 10000002`
     noun: str = "the region"
+    hint: str = ""  # what to ask oneself after a 404
     path: str  # below the API's URL
     params: dict[str, str] = {}  # of each request
     page_parameter: str = "page"  # empty if all is in one response

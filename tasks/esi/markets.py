@@ -32,9 +32,11 @@ class Market(msgspec.Struct, frozen=True):
     @property
     def endpoint(self) -> Endpoint:
         """ESI's orders of a region or a structure; a region's require `order_type`, and ignore it without `type_id`."""
+        hint = f"is there a market {self}?"
         if self.kind == "structure":
-            return Endpoint(name=str(self), noun="the structure", path=f"/markets/structures/{self.id}/")
-        return Endpoint(name=str(self), path=f"/markets/{self.id}/orders", params={"order_type": "all"})
+            return Endpoint(name=str(self), noun="the structure", hint=hint, path=f"/markets/structures/{self.id}/")
+        params = {"order_type": "all"}
+        return Endpoint(name=str(self), hint=hint, path=f"/markets/{self.id}/orders", params=params)
 
     @property
     def table_template(self) -> str:

@@ -16,7 +16,7 @@ from tasks.network import is_this_machine
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
-from tasks.reporting.subject import Subject, about_region
+from tasks.reporting.subject import Subject, about_region, about_source
 from tasks.table.client import Table
 from tasks.table.records import Changes
 from tasks.table.snapshot import Marker, Snapshot, made_alike
@@ -152,6 +152,23 @@ class Summary(RunSummary):
         }
 
 
+class SourceSummary(RunSummary):
+    """What a run did for a declared source."""
+
+    source: str  # its URL
+    items: int  # of the snapshot, each counted once
+
+    @property
+    def subject(self) -> Subject:
+        """The source."""
+        return about_source(self.source)
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """The source and its items."""
+        return {"source": self.source, "items": f"{self.items:,}"}
+
+
 class Tally(NamedTuple):
     """What is known of a run at its end."""
 
@@ -183,6 +200,15 @@ def summarize(source: OrderSource, tally: Tally) -> Summary:
         price_changes=count_price_changes(tally.changes),
         **sum_up(tally, markets, source.parameters),
     )
+
+
+def summarize_source(url: str, made_with: str, tally: Tally) -> SourceSummary:
+    """Return the summary of a declared source's run."""
+    targets = [
+        summarize_market(number, table.name, tally.snapshot.stored.get(number), tally.results.get(number))
+        for number, table in tally.tables.items()
+    ]
+    return SourceSummary(source=url, items=sum(each.orders for each in targets), **sum_up(tally, targets, made_with))
 
 
 def sum_up(tally: Tally, targets: Sequence[MarketSummary], made_with: object) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from tasks.table.errors import TableError
 from tasks.table.records import Changes
-from tasks.table.snapshot import MOST_AHEAD, Marker, Snapshot, is_newer
+from tasks.table.snapshot import MOST_AHEAD, Marker, Snapshot, SourceSnapshot, is_newer
 
 HANDFUL = 20  # records that any market may lose at once
 
@@ -26,6 +26,19 @@ def refuse_older(snapshot: Snapshot, stored: Marker, table_name: str, most_ahead
         raise TableError(
             f"table {table_name} has the snapshot of {stored.last_modified} by {stored.owner}, newer than this run's "
             f"of {snapshot.last_modified}: nothing was written"
+        )
+
+
+def refuse_unknown(changes: Changes, stored: Marker | None, blank: Marker, table_name: str) -> None:
+    """Raise if a source's table has records that no run has stored: they would be deleted.
+
+    Raises:
+        TableError: it has.
+    """
+    if stored is None and isinstance(blank, SourceSnapshot) and changes.held:
+        raise TableError(
+            f"table {table_name} has {changes.held:,} items but no #snapshot of {blank.source}, so they may be another "
+            "program's: give an empty table, or run with force to replace them"
         )
 
 

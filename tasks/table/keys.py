@@ -1,5 +1,7 @@
 """The keys of a market's items."""
 
+import json
+
 import msgspec
 
 from tasks.table.requests import SNAPSHOT_KEY, Item
@@ -57,6 +59,46 @@ class Keys(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return describe_schema(self.schema)
+
+
+class ItemKeys(Keys, frozen=True):
+    """The keys of records by declaration: `pk`, or `pk` and `sk`, whose name is a JSON array of both."""
+
+    is_pair: bool = False
+
+    @property
+    def schema(self) -> list[Item]:
+        """The table's key schema, for DynamoDB."""
+        sort = [{"AttributeName": "sk", "KeyType": "RANGE"}] if self.is_pair else []
+        return [{"AttributeName": "pk", "KeyType": "HASH"}, *sort]
+
+    @property
+    def snapshot(self) -> Item:
+        """The key of the item `#snapshot`."""
+        return {part["AttributeName"]: {"S": SNAPSHOT_KEY} for part in self.schema}
+
+    def make(self, name: str) -> Item:
+        """Return the key of a record."""
+        parts = json.loads(name) if self.is_pair else [name]
+        return {part["AttributeName"]: {"S": text} for part, text in zip(self.schema, parts, strict=True)}
+
+    def read(self, item: Item) -> str:
+        """Return the name of an item's key."""
+        parts = [str(item[part["AttributeName"]]["S"]) for part in self.schema]
+        return json.dumps(parts, ensure_ascii=False) if self.is_pair else parts[0]
+
+    def is_record(self, name: str) -> bool:
+        """Return whether a key is a record's: whatever does not begin with #."""
+        return not name.startswith('["#' if self.is_pair else "#")
+
+    def owns(self, attribute: str) -> bool:
+        """Return whether an attribute belongs to a record: all but the key, and what DynamoDB adds."""
+        return attribute not in {"pk", "sk"} and not attribute.startswith("aws:")
+
+    @property
+    def parameter(self) -> str:
+        """The parameter that chooses these keys, for messages."""
+        return f"records.key of {2 if self.is_pair else 1}"
 
 
 ONE_MARKET = Keys()

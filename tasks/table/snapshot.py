@@ -123,6 +123,56 @@ class TableSnapshot(Marker, frozen=True, kw_only=True):
         return parse_snapshot(item, table_name, market, source, force=force)  # type: ignore[return-value]
 
 
+class SourceSnapshot(Marker, frozen=True, kw_only=True, rename={"orders": "items"}):
+    """The item `#snapshot` of a declared source."""
+
+    source: str  # its URL
+    declaration: str  # of what its records are made, as JSON
+    snapshot_header: str | None  # None: the API names no snapshot, `last_modified` is when the run asked
+    snapshot: str = ""  # the header's value, empty if it is a date
+
+    @property
+    def name(self) -> str | None:
+        """The snapshot's name; empty if `last_modified` names it, None if nothing does."""
+        return None if self.snapshot_header is None else self.snapshot
+
+    @property
+    def made_with(self) -> str:
+        """The declaration."""
+        return self.declaration
+
+    @property
+    def thing(self) -> str:
+        """What it is of, in messages."""
+        return "the source"
+
+    def named(self, name: str | None) -> Self:
+        """Return the marker with a snapshot's name."""
+        return msgspec.structs.replace(self, snapshot=name or "")
+
+    def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:
+        """Return the source's marker in an item, None without one, or if it is unreadable.
+
+        Raises:
+            TableError: it is of another source, or of a market, and `force` is not set.
+        """
+        if item is None:
+            return None
+        held = item.get("source", {}).get("S", "")
+        if held == self.source:
+            try:
+                return self.from_item(item)
+            except TableError:
+                return None
+        if force:
+            return None
+        what = held or name_market(int((item.get("market_id") or item.get("region_id") or {}).get("N", "0")))
+        raise TableError(
+            f"table {table_name} holds {what}, not {self.source}: give each source its own table, or run with force to "
+            "replace its records"
+        )
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """The snapshot that the API offers."""
 
@@ -148,12 +198,16 @@ def to_attribute(value: Any) -> Item:  # noqa: ANN401 (what a TableSnapshot hold
     """Return a value in DynamoDB's notation."""
     if isinstance(value, dict):
         return {"M": {name: to_attribute(each) for name, each in value.items()}}
+    if value is None:
+        return {"NULL": True}
     return {"N": str(value)} if isinstance(value, int) else {"S": value}
 
 
 def from_attribute(attribute: Item) -> Any:  # noqa: ANN401 (any program's)
     """Return a value from DynamoDB's notation; numbers as text."""
     [(kind, value)] = attribute.items()
+    if kind == "NULL":
+        return None
     return {name: from_attribute(each) for name, each in value.items()} if kind == "M" else value
 
 

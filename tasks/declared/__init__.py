@@ -1,0 +1,1 @@
+"""Sources and records by declaration: any API with pages, without Python."""

@@ -1,0 +1,169 @@
+"""Aggregates items to records, by a declaration."""
+
+import decimal
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pandas as pd
+
+from tasks.declared.declaration import Records
+from tasks.declared.items import Columns as Page
+from tasks.declared.items import join
+from tasks.esi.errors import RefusedError
+from tasks.orders.exact import INT64_SAFE
+from tasks.orders.records import Book, Value
+
+MOST_KEY_BYTES = 1024  # DynamoDB's limit for a sort key; a partition key may have 2048
+MOST_DIGITS = 38  # of a number in DynamoDB
+EXACT = decimal.Context(prec=400)  # the sum of any numbers that DynamoDB can store
+NOTHING_STORED = "nothing was stored, the next run tries again"
+
+Columns = dict[str, list[Value]]  # of records, by attribute
+
+
+class ItemRecord(msgspec.Struct, frozen=True):
+    """A record by declaration."""
+
+    name: str  # the key: see `name_key`
+    values: dict[str, Value]
+
+
+def make_book(chunks: list[Page], records: Records) -> Book:
+    """Return the records of a snapshot's items.
+
+    Args:
+        chunks: in the order of the pages. Their columns are removed, to save memory.
+        records: how to make them.
+
+    Raises:
+        RefusedError: two items have one key and there are no `values`; or a key or a sum does not fit DynamoDB.
+    """
+    columns = {name: join([chunk.pop(name) for chunk in chunks]) for name in list(chunks[0])}
+    items = pd.DataFrame({name: pd.Series(column, dtype=column.dtype, copy=False) for name, column in columns.items()})
+    del columns
+    if records.once_by is not None:
+        repeated = items.duplicated(records.once_by)
+        items = items[~repeated] if repeated.any() else items
+    count = len(items)
+    for name, allowed in records.where.items():
+        items = items[items[name].isin(allowed if isinstance(allowed, list) else [allowed])]
+    keys, values = aggregate(items, records) if records.computed else list_items(items, records)
+    names = name_keys(keys)
+    rows = zip(*values.values(), strict=True) if values else [()] * len(names)
+    made = [ItemRecord(name, dict(zip(values, row, strict=True))) for name, row in zip(names, rows, strict=True)]
+    return Book(made, count)
+
+
+def list_items(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]], Columns]:
+    """Return the items' keys, a list for each field, and their other fields as columns.
+
+    Raises:
+        RefusedError: two have the same key.
+    """
+    repeated = items[items.duplicated(records.keys)]
+    if len(repeated):
+        key = ", ".join(f"{name} {repeated[name].iloc[0]!r}" for name in records.keys)
+        raise RefusedError(
+            f"two items have the same key, {key}: give records.once_by if an item may appear twice, or records.values "
+            f"to make one record of many; {NOTHING_STORED}"
+        )
+    others = [str(name) for name in items if name not in records.keys]
+    return [to_values(items[name]) for name in records.keys], {name: to_values(items[name]) for name in others}
+
+
+def aggregate(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]], Columns]:
+    """Return the keys of groups of items, a list for each field, and the values of each group as columns."""
+    groups = items.groupby(records.keys, sort=True)
+    sizes = groups.size()
+    keys = sizes.index.to_frame(index=False)
+    columns: Columns = {}
+    for value, what in records.computed.items():
+        if what == "count":
+            columns[value] = to_values(sizes)
+        else:
+            [(operation, name)] = what.items()
+            columns[value] = OPERATIONS[operation](items[name], groups[name], value)
+    return [to_values(keys[name]) for name in records.keys], columns
+
+
+def find_extreme(choose: Callable[[Iterable[Any]], Any]) -> Callable[..., list[Value]]:
+    """Return a function from groups of values to the lowest or highest in each, None where all are missing."""
+
+    def find(column: "pd.Series[Any]", groups: Any, _value: str) -> list[Value]:  # noqa: ANN401 (pandas' groups)
+        if column.dtype != object:
+            return to_values(groups.min() if choose is min else groups.max())
+        return [choose(present) if (present := list_present(group)) else None for _key, group in groups]
+
+    return find
+
+
+def add_up(column: "pd.Series[Any]", groups: Any, value: str) -> list[Value]:  # noqa: ANN401 (pandas' groups)
+    """Return the exact sum of each group, None where all values are missing.
+
+    Raises:
+        RefusedError: it has more digits than DynamoDB keeps.
+    """
+    if column.dtype == "int64" and column.abs().to_numpy("float64").sum() < INT64_SAFE:
+        return to_values(groups.sum())
+    sums: list[Value] = []
+    for key, group in groups:
+        present = list_present(group)
+        total = sum_numbers(present) if present else None
+        if total is not None and len(Decimal(total).normalize(EXACT).as_tuple().digits) > MOST_DIGITS:
+            raise RefusedError(f"the sum {value} of {key!r} has more than {MOST_DIGITS} digits; {NOTHING_STORED}")
+        sums.append(total)
+    return sums
+
+
+OPERATIONS: dict[str, Callable[..., list[Value]]] = {
+    "min": find_extreme(min),
+    "max": find_extreme(max),
+    "sum": add_up,
+}
+
+
+def sum_numbers(values: Sequence[float]) -> int | Decimal:
+    """Return the exact sum of integers, or of float64 as the shortest decimals that they stand for."""
+    if all(isinstance(value, int) for value in values):
+        return sum(map(int, values))
+    with decimal.localcontext(EXACT):
+        return sum((Decimal(repr(value)) for value in values), Decimal(0))
+
+
+def list_present(values: "pd.Series[Any]") -> list[Any]:
+    """Return the values that are not missing."""
+    return values.dropna().tolist()
+
+
+def to_values(column: "pd.Series[Any]") -> list[Value]:
+    """Return a column as Python's values, None for missing ones."""
+    values: list[Any] = column.tolist()
+    return [None if math.isnan(value) else value for value in values] if column.dtype == "float64" else values
+
+
+def name_keys(columns: Sequence[list[Value]]) -> list[str]:
+    """Return each record's key as text: of one field its text, of two a JSON array of both.
+
+    Raises:
+        RefusedError: DynamoDB does not take it, or readers would not take it for a record's.
+    """
+    texts = [list(map(to_text, column)) for column in columns]
+    for text in (text for column in texts for text in column):
+        if not text or text.startswith("#") or len(text.encode()) > MOST_KEY_BYTES:
+            raise RefusedError(
+                f"a key is {text[:80]!r}, expected 1 to {MOST_KEY_BYTES} bytes, the first not #; {NOTHING_STORED}"
+            )
+    if len(texts) == 1:
+        return texts[0]
+    return [json.dumps(pair, ensure_ascii=False) for pair in zip(*texts, strict=True)]
+
+
+def to_text(value: Value) -> str:
+    """Return a key's value as text: a number as its shortest decimal, true and false as in JSON."""
+    if isinstance(value, bool):
+        return json.dumps(value)
+    return format(Decimal(repr(value)).normalize(), "f") if isinstance(value, float) else str(value)

@@ -1,0 +1,257 @@
+"""What a declaration may say: pydantic models, which Prefect's UI shows as a form."""
+
+import re
+from typing import Annotated, Literal, Self
+
+import httpx
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from tasks.network import check_url
+
+FieldType = Literal["int", "number", "str", "bool"]
+Operation = Literal["min", "max", "sum"]
+Scalar = bool | int | float | str
+EXAMPLE = "https://esi.evetech.net/markets/prices"
+OWN_HEADERS = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
+SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization"}
+FITS: dict[str, set[str]] = {  # the operations for fields of each type
+    "int": {"min", "max", "sum"},
+    "number": {"min", "max", "sum"},
+    "str": {"min", "max"},
+    "bool": set(),
+}
+
+
+def check_header_name(name: str) -> str:
+    """Return the name of a header, unchanged.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError(f"{name!r} is not a header's name: give letters, digits and -, such as X-Pages")
+    return name
+
+
+def check_pointer(pointer: str) -> str:
+    """Return a JSON pointer (RFC 6901), unchanged.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if pointer and not re.fullmatch(r"(/([^~/]|~0|~1)*)+", pointer):
+        raise ValueError(f"{pointer!r} is not a JSON pointer: give such as /data/items")
+    return pointer
+
+
+def check_source_url(url: str) -> str:
+    """Return the URL of a source, unchanged; it may have a query.
+
+    Raises:
+        ValueError: see `check_url`.
+    """
+    address, _, query = url.partition("?")
+    check_url(address, "url", EXAMPLE)
+    if "#" in query:
+        raise ValueError(f"url is {url!r}: give it without a fragment, #…")
+    return url
+
+
+def check_attribute(name: str) -> str:
+    """Return the name of a field or value, which becomes an attribute of the items, unchanged.
+
+    Raises:
+        ValueError: it is empty, a key's, or one that DynamoDB uses itself.
+    """
+    if not name or name in {"pk", "sk"} or name.startswith("aws:"):
+        raise ValueError(f"{name!r} cannot be an attribute: give another name than pk, sk and aws:…")
+    return name
+
+
+HeaderName = Annotated[str, AfterValidator(check_header_name)]
+Pointer = Annotated[str, AfterValidator(check_pointer)]
+Attribute = Annotated[str, AfterValidator(check_attribute)]
+
+
+class Declared(BaseModel):
+    """A part of a declaration; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Pages(Declared):
+    """How the API counts pages, or that it has none."""
+
+    parameter: str = Field(default="page", min_length=1, description="The query parameter with the page's number.")
+    first: int = Field(default=1, ge=0, description="The first page's number.")
+    count_header: HeaderName | None = Field(default=None, description="The response header with the number of pages.")
+    single: bool = Field(default=False, description="Whether a single response has all items.")
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """Raise unless it is clear how many pages there are.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.single == (self.count_header is not None):
+            raise ValueError("give count_header, the response header with the number of pages, or single: true")
+        return self
+
+
+class ItemField(Declared):
+    """A field of an item."""
+
+    type: FieldType = Field(description="number is any JSON number, stored exactly.")
+    path: Pointer = Field(default="", description="A JSON pointer within the item; by default the field's own name.")
+    optional: bool = Field(default=False, description="Whether items may lack it, or have null.")
+
+
+class Source(Declared):
+    """An API's endpoint: where its items are, and which of their fields are kept."""
+
+    url: Annotated[str, AfterValidator(check_source_url)] = Field(description="Of the pages, without their number.")
+    headers: dict[HeaderName, str] = Field(default={}, description="Of each request; no secrets.")
+    pages: Pages = Field(description="parameter, first and count_header; or single: true.")
+    snapshot_header: HeaderName | None = Field(
+        default=None,
+        description="The response header that names the snapshot; null if there is none.",
+    )
+    expires_header: HeaderName | None = Field(default=None, description="The response header with its end.")
+    items: Pointer = Field(default="", description="A JSON pointer to the array; empty for the body.")
+    fields: dict[Attribute, FieldType | ItemField] = Field(min_length=1, description="The fields to keep, by name.")
+    authorization_block: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,100}$")] | None = Field(
+        default=None, description="The Secret block whose value is the header Authorization."
+    )
+    requests_per_second: Annotated[float, Field(gt=0, le=10_000)] | None = Field(default=None, description="The most.")
+    max_fresh_seconds: float = Field(
+        default=3600.0, gt=0, le=31_536_000, description="How far ahead of the API's clock its dates are believed."
+    )
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """Raise unless headers can be sent, and fields are told apart.
+
+        Raises:
+            ValueError: they cannot, or two have the same path.
+        """
+        for name, value in self.headers.items():
+            if name.lower() in SECRET_HEADERS:
+                raise ValueError(
+                    f"headers has {name}, which Prefect would store in plain text: put its value into a Secret block, "
+                    "and give the block's name as authorization_block"
+                )
+            if name.lower() in OWN_HEADERS:
+                raise ValueError(f"headers has {name}, which the client sets itself: leave it out")
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError(f"headers has {name}: {value!r}: give printable ASCII")
+        paths: dict[tuple[str, ...], str] = {}
+        for name in self.fields:
+            path = self.path_of(name)
+            for other, its_name in paths.items():
+                if path[: len(other)] == other or other[: len(path)] == path:
+                    raise ValueError(f"fields has {its_name} and {name} at one path, or one within the other")
+            paths[path] = name
+        return self
+
+    def field(self, name: str) -> ItemField:
+        """Return a field."""
+        field = self.fields[name]
+        return field if isinstance(field, ItemField) else ItemField(type=field)
+
+    def path_of(self, name: str) -> tuple[str, ...]:
+        """Return the members that lead to a field."""
+        return split_pointer(self.field(name).path) or (name,)
+
+    @property
+    def base_url(self) -> str:
+        """The URL without path and query: rate limits are a host's."""
+        url = httpx.URL(self.url)
+        return str(url.copy_with(path="/", query=None)).rstrip("/")
+
+
+class Records(Declared):
+    """How items become records."""
+
+    key: str | list[str] = Field(description="The field that is pk; or two, pk and sk.")
+    where: dict[str, Scalar | list[Scalar]] = Field(
+        default={}, description="Values that items must have; a list is one of."
+    )
+    once_by: str | None = Field(default=None, description="A field by which an item that appears twice counts once.")
+    values: dict[Attribute, Literal["count"] | dict[Operation, str]] | None = Field(
+        default=None,
+        description="count, {min: field}, {max: field} or {sum: field}; without it each item is a record.",
+    )
+
+    @property
+    def computed(self) -> dict[str, Literal["count"] | dict[Operation, str]]:
+        """The values, empty if each item is a record."""
+        return self.values or {}
+
+    @property
+    def keys(self) -> list[str]:
+        """The fields of the key."""
+        return [self.key] if isinstance(self.key, str) else self.key
+
+
+def check_declaration(source: Source, records: Records) -> None:
+    """Raise if records need what the source does not have.
+
+    Raises:
+        ValueError: they do; the message begins with the line of the declaration.
+    """
+    if len(records.keys) not in {1, 2} or len(set(records.keys)) < len(records.keys):
+        raise ValueError(f"records.key is {records.key}: give one field, or two different ones")
+    for name in records.keys:
+        check_field(source, name, "records.key", is_needed=True)
+    if records.once_by is not None:
+        check_field(source, records.once_by, "records.once_by", is_needed=True)
+    for name, values in records.where.items():
+        field = check_field(source, name, f"records.where.{name}")
+        for value in values if isinstance(values, list) else [values]:
+            if not is_of_type(value, field.type):
+                raise ValueError(
+                    f"records.where.{name} is {value!r}: the field's type is {field.type}, give such a value"
+                )
+    for value_name, what in records.computed.items():
+        if isinstance(what, dict):
+            check_value(source, f"records.values.{value_name}", what)
+
+
+def check_field(source: Source, name: str, line: str, *, is_needed: bool = False) -> ItemField:
+    """Return a field of the source that a line of the declaration names.
+
+    Raises:
+        ValueError: there is none, or it is optional and must not be.
+    """
+    if name not in source.fields:
+        raise ValueError(f"{line}: {name!r} is not declared: give one of source.fields, {', '.join(source.fields)}")
+    field = source.field(name)
+    if is_needed and field.optional:
+        raise ValueError(f"{line}: {name!r} is optional: give a field that every item has")
+    return field
+
+
+def check_value(source: Source, line: str, what: dict[Operation, str]) -> None:
+    """Raise unless a value is one operation on a field that it fits.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if len(what) != 1:
+        raise ValueError(f"{line} is {what}: give one of min, max and sum, such as {{min: price}}")
+    [(operation, name)] = what.items()
+    kind = check_field(source, name, line).type
+    if operation not in FITS[kind]:
+        raise ValueError(f"{line}: {operation} does not fit {name!r}, which is {kind}: give a field of another type")
+
+
+def is_of_type(value: Scalar, kind: FieldType) -> bool:
+    """Return whether a value is of a field's type."""
+    types: dict[str, tuple[type, ...]] = {"int": (int,), "number": (int, float), "str": (str,), "bool": (bool,)}
+    return isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool))
+
+
+def split_pointer(pointer: str) -> tuple[str, ...]:
+    """Return the members that a JSON pointer names."""
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])

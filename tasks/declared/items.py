@@ -1,0 +1,142 @@
+"""Decodes a page's items to columns, by the fields that a source declares."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from functools import reduce
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tasks.declared.declaration import FieldType, Source, split_pointer
+from tasks.esi.answers import decode
+from tasks.esi.errors import RefusedError
+from tasks.orders.columns import concatenate
+
+Columns = dict[str, np.ndarray]  # by field: int64, float64, bool; object for text, larger or missing
+
+TYPES: dict[FieldType, Any] = {"int": int, "number": float, "str": str, "bool": bool}
+MOST_DIGITS = 15  # of a number: so many survive the way through a float64
+MOST_INTEGER = 10**38  # DynamoDB keeps 38 digits
+SMALLEST, LARGEST = 1e-130, 9.9e125  # DynamoDB's range
+DIGITS = bytes.maketrans(b"0123456789.", b"0" * 11)
+LONG = b"0" * (MOST_DIGITS + 1)
+
+
+class ItemDecoder:
+    """Decodes pages of a source."""
+
+    def __init__(self, source: Source) -> None:
+        self._fields = {name: source.field(name) for name in source.fields}
+        self._paths = {name: source.path_of(name) for name in source.fields}
+        self._getters = {name: self._make_getter(name) for name in source.fields}
+        self._pointer = split_pointer(source.items)
+        self._fast = self._make_type(TYPES)
+        self._exact = self._make_type(TYPES | {"number": Any})
+
+    def decode(self, body: bytes, what: str) -> Columns:
+        """Decode and validate a page's JSON.
+
+        Args:
+            body: JSON.
+            what: names the page in messages.
+
+        Raises:
+            TransientError: the body is not JSON.
+            RefusedError: the items are not an array there, or a field is missing, of the wrong type or out of range.
+        """
+        # A body without long runs of digits has no number that a float64 would round.
+        is_exact = LONG in body.translate(DIGITS)
+        found = decode(body, self._exact if is_exact else self._fast, what, Decimal if is_exact else None)
+        for _part in self._pointer:
+            found = found.m0
+        return {name: self._make_column(name, found, what) for name in self._fields}
+
+    def _make_type(self, types: dict[FieldType, Any]) -> Any:  # noqa: ANN401 (a type)
+        """Return the type that msgspec decodes a body to: structs named by number, members of a body m0."""
+        tree: dict[str, Any] = {}
+        for name, path in self._paths.items():
+            node = tree
+            for part in path[:-1]:
+                node = node.setdefault(part, {})
+            node[path[-1]] = self._fields[name]
+        kind: Any = list[make_struct(tree, types)]  # type: ignore[misc] # made here
+        for part in reversed(self._pointer):
+            kind = msgspec.defstruct("Body", [("m0", kind, msgspec.field(name=part))])
+        return kind
+
+    def _make_column(self, name: str, items: list[Any], what: str) -> np.ndarray:
+        field = self._fields[name]
+        values = list(map(self._getters[name], items))
+        if field.type == "number":
+            if set(map(type, values)) - {float}:
+                values = [to_float(value, f"{what}: {name}") for value in values]
+            column = np.fromiter(values, "float64", len(values)) + 0.0  # never -0.0
+            size = np.abs(column[column != 0])
+            if ((size < SMALLEST) | (size > LARGEST)).any():
+                raise RefusedError(
+                    f"{what}: {name} has a number that DynamoDB cannot store, expected 1e-130 to 9.9e125"
+                )
+            return column
+        if field.type == "int" and not field.optional:
+            try:
+                return np.fromiter(values, "int64", len(values))
+            except OverflowError:
+                pass
+        if field.type == "int" and (long := [value for value in values if abs(value or 0) >= MOST_INTEGER]):
+            raise RefusedError(f"{what}: {name} is {long[0]}, expected at most 38 digits")
+        column = np.empty(len(values), "bool" if field.type == "bool" and not field.optional else "object")
+        column[:] = values
+        return column
+
+    def _make_getter(self, name: str) -> Callable[[Any], Any]:
+        """Return a function that reads a field of a decoded item, None if it is missing."""
+        members: list[str] = []
+        siblings = list(self._paths.values())
+        for depth, part in enumerate(self._paths[name]):
+            names = list(dict.fromkeys(path[depth] for path in siblings))
+            members.append(f"m{names.index(part)}")
+            siblings = [path for path in siblings if path[depth] == part]
+        if not self._fields[name].optional:
+            return attrgetter(".".join(members))
+        return lambda item: reduce(lambda value, member: getattr(value, member, None), members, item)
+
+
+def make_struct(tree: dict[str, Any], types: dict[FieldType, Any]) -> type[msgspec.Struct]:
+    """Return a struct for an object with the members of a tree, whose leaves are fields."""
+    members = []
+    for number, (name, node) in enumerate(tree.items()):
+        kind = make_struct(node, types) if isinstance(node, dict) else types[node.type]
+        if is_optional(node):
+            members.append((f"m{number}", kind | None, msgspec.field(name=name, default=None)))
+        else:
+            members.append((f"m{number}", kind, msgspec.field(name=name)))
+    return msgspec.defstruct("Item", members, gc=False, kw_only=True)
+
+
+def is_optional(node: Any) -> bool:  # noqa: ANN401 (a field, or a tree of them)
+    """Return whether a member may be missing: it is an optional field, or has only such."""
+    return all(map(is_optional, node.values())) if isinstance(node, dict) else bool(node.optional)
+
+
+def to_float(value: object, what: str) -> float:
+    """Return a JSON number as a float64 whose shortest decimal is exactly it; NaN for None.
+
+    Raises:
+        RefusedError: it is not a number, or has more than 15 digits.
+    """
+    if value is None:
+        return float("nan")
+    if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
+        raise RefusedError(f"{what} is {value!r}, expected a number; nothing was stored, the next run tries again")
+    exact = Decimal(value) if isinstance(value, int) else Decimal(str(value))
+    if len("".join(map(str, exact.as_tuple().digits)).rstrip("0")) > MOST_DIGITS:
+        raise RefusedError(f"{what} is {value}, expected at most {MOST_DIGITS} digits; nothing was stored")
+    return float(exact)
+
+
+def join(columns: list[np.ndarray]) -> np.ndarray:
+    """Return columns of pages as one."""
+    kinds = {column.dtype for column in columns}
+    return concatenate(columns) if len(kinds) == 1 and not columns[0].dtype.hasobject else np.concatenate(columns)

@@ -1,0 +1,79 @@
+"""A declared source of a run: what it fetches, and the records that it makes of it."""
+
+import hashlib
+import importlib
+import json
+import threading
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import httpx
+
+from tasks.declared.declaration import Records, Source
+from tasks.esi.endpoint import Dialect, Endpoint
+from tasks.orders.records import Book
+
+if TYPE_CHECKING:
+    from tasks.declared.items import Columns, ItemDecoder
+
+# numpy and pandas take half a second to import, and most runs have nothing to aggregate: see `prepare`.
+
+
+class DeclaredSource:
+    """The items of an endpoint, and the records that a declaration makes of them."""
+
+    def __init__(self, source: Source, records: Records) -> None:
+        self.declared = source
+        self.records = records
+        made_with = source.model_dump(mode="json", include={"url", "items", "fields"})
+        made_with["records"] = records.model_dump(mode="json")
+        self.description = json.dumps(made_with, sort_keys=True, separators=(",", ":"))
+        url, pages = httpx.URL(source.url), source.pages
+        self.endpoint = Endpoint(
+            name=source.url.partition("?")[0],
+            noun="the source",
+            hint="is url right?",
+            path=url.path,
+            params=dict(url.params),
+            page_parameter="" if pages.single else pages.parameter,
+            first_page=0 if pages.single else pages.first,
+            count_header=pages.count_header or "",
+            needs_count=True,
+            snapshot_header=source.snapshot_header or "",
+            expires_header=source.expires_header or "",
+            dialect=Dialect(url.host, past_the_end=frozenset({400, 404}), overload=frozenset({503}), has_sso=False),
+            most_ahead=timedelta(seconds=source.max_fresh_seconds),
+        )
+
+    @property
+    def form(self) -> str:
+        """A name for the columns that pages are decoded to."""
+        return hashlib.sha256(self.description.encode()).hexdigest()[:16]
+
+    def prepare(self) -> None:
+        """Import what the other methods need, while pages are in flight."""
+        threading.Thread(target=importlib.import_module, args=["tasks.declared.aggregation"], daemon=True).start()
+
+    def decode(self, body: bytes, what: str) -> "Columns":
+        """Decode a page; see `ItemDecoder.decode`."""
+        return self._decoder.decode(body, what)
+
+    def join(self, pages: "list[Columns]") -> "Columns":
+        """Return the items of several pages, in order."""
+        from tasks.declared.items import join  # noqa: PLC0415
+
+        return {name: join([page[name] for page in pages]) for name in pages[0]}
+
+    def make_books(self, chunks: "list[Columns]", _target_ids: Sequence[int]) -> list[Book]:
+        """Return the records of all items; the chunks are emptied."""
+        from tasks.declared.aggregation import make_book  # noqa: PLC0415
+
+        return [make_book(chunks, self.records)]
+
+    @cached_property
+    def _decoder(self) -> "ItemDecoder":
+        from tasks.declared.items import ItemDecoder  # noqa: PLC0415
+
+        return ItemDecoder(self.declared)
