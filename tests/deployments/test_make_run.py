@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from deployments.local.market.market import refuse
-from deployments.local.market.server import serve
 from tests.support.clone import processes_of, run_make
-from tests.support.worlds import Clock, Faulty
+from tests.support.worlds import Clock, Faulty, serve
 
 STATES = ["Get Page Count", "Build Iterator", "Fetch Pages", "Aggregate", "Store Records: compare", "Store Records"]
 

@@ -13,11 +13,10 @@ import pytest
 
 from deployments.local.market.book import Order, make_orders
 from deployments.local.market.market import TOKENS, Market
-from deployments.local.market.places import HUB_SYSTEMS, find_places
-from deployments.local.market.server import serve
-from deployments.local.market.sizes import MADE_UP
+from deployments.local.market.places import HUB_SYSTEMS, MADE_UP, find_places
 from deployments.local.market.structures import SYSTEM_ID
 from tasks.catalogue.names import HUBS, find_type, market_name, region_name, regions, type_name
+from tests.support.worlds import serve
 
 VENAL, FORGE, PERIOD_BASIS = 10000015, 10000002, 10000063
 STRUCTURE = 1_000_000_000_002  # of two pages
