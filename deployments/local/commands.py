@@ -15,7 +15,15 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from deployments.local.environment import CHECKOUT, STATE, VENV, Options, aws_environment, read_options
+from deployments.local.environment import (
+    CHECKOUT,
+    STATE,
+    VENV,
+    Options,
+    aws_environment,
+    read_options,
+    replace_settings,
+)
 from deployments.local.processes import ChildError
 from deployments.local.progress import WIDTH, Progress, fail
 from deployments.local.show import show_table
@@ -80,7 +88,7 @@ def run(options: Options) -> None:
     """Fill the table once and show its first rows."""
     with Progress() as progress:
         with Stack(options, progress) as stack:
-            stack.start()
+            stack.start_all()
             from deployments.local.run import run_deployment  # noqa: PLC0415 (imports Prefect)
 
             progress.begin(f"running {options.deployment}")
@@ -96,7 +104,7 @@ def run(options: Options) -> None:
 def up(options: Options) -> None:
     """Keep the stack up, with a schedule for the region active, until Ctrl-C."""
     with Progress() as progress, Stack(options, progress) as stack:
-        stack.start()
+        stack.start_all()
         from deployments.local.prepare import start_schedule  # noqa: PLC0415 (imports Prefect)
 
         start_schedule(stack.client, options.deployment, {"region_id": options.region_id} | options.parameters)
@@ -115,17 +123,13 @@ def shell(options: Options) -> None:
         open_shell(options, running)
         return
     with Progress() as progress, Stack(options, progress) as stack:
-        stack.start()
+        stack.start_all()
         progress.end()
         open_shell(options, stack.addresses)
 
 
 def open_shell(options: Options, addresses: Addresses) -> None:
-    """Run the user's shell in the environment of flow runs, with the project's `.venv`.
-
-    Raises:
-        ValueError: SHELL is not a program.
-    """
+    """Run the user's shell in the environment of flow runs, with the project's `.venv`."""
     param = "".join(f" --param {name}={shlex.quote(json.dumps(value))}" for name, value in options.parameters.items())
     print_commands(IN_SHELL, deployment=options.deployment, param=param)
     program = os.environ.get("SHELL") or "/bin/sh"
@@ -212,9 +216,10 @@ def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addre
         if with_server:
             stack.start_server()
         stack.start_store()
-        addresses = stack.wait_for_server() if with_server else stack.addresses
+        if with_server:
+            stack.wait_for_server()
         progress.end()
-        yield addresses
+        yield stack.addresses
 
 
 def find_running(options: Options) -> Addresses | None:
@@ -227,8 +232,5 @@ def find_running(options: Options) -> Addresses | None:
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:
     """Show the table, after giving boto3 the worker's settings."""
-    wanted = aws_environment(options, store_url, os.environ)
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-    os.environ.update(wanted)
+    replace_settings("AWS_", aws_environment(options, store_url, os.environ))
     show_table(options.table_name, type_wanted, rows, options.market_id)

@@ -98,10 +98,8 @@ def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
     chosen, listed = read_markets(environ, "MARKET"), read_markets(environ, "MARKETS")
     markets = tuple(dict.fromkeys(chosen + listed)) if chosen else listed
     region = region or find_region(markets)
-    region_id = int(region) if region.isascii() and region.isdigit() else DEFAULT_REGION if not region else 0
-    if not url and region_id not in regions():
-        raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
-    if not 10_000_000 <= region_id <= 19_999_999:
+    region_id = int(region) if region.isascii() and region.isdigit() else 0
+    if not 10_000_000 <= region_id <= 19_999_999 or not (url or region_id in regions()):
         raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
     try:
         check_markets(region_id, list(markets), MARKETS_TABLE, "market_type")
@@ -119,11 +117,7 @@ def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
 
 
 def read_markets(environ: Mapping[str, str], name: str) -> tuple[int, ...]:
-    """Return the ids in a variable, separated by blanks or commas.
-
-    Raises:
-        ValueError: one of them is no market's.
-    """
+    """Return the ids in a variable, separated by blanks or commas; raise ValueError if one is no market's."""
     given = environ.get(name, "").strip()
     ids = re.split(r"[\s,]+", given) if given else []
     if not all(each.isascii() and each.isdigit() and is_market(int(each)) for each in ids):
@@ -135,19 +129,19 @@ def read_markets(environ: Mapping[str, str], name: str) -> tuple[int, ...]:
 
 
 def find_region(markets: tuple[int, ...]) -> str:
-    """Return the region of markets, by the region or the hubs among them; empty if there are no markets.
+    """Return the region of markets, by the region or the hubs among them; the default region without any.
 
     Raises:
         ValueError: they do not say which, or they are in several.
     """
-    found = {HUBS[each].region_id if each in HUBS else each for each in markets}
-    found = {each for each in found if find_market(each).kind == "region"}
-    if markets and len(found) != 1:
+    found = {HUBS[each].region_id if each in HUBS else each for each in markets or [DEFAULT_REGION]}
+    regions_found = [str(each) for each in found if find_market(each).kind == "region"]
+    if len(regions_found) != 1:
         wanted = " ".join(map(str, markets))
         raise ValueError(
             f"REGION is '', and MARKETS is {wanted!r}: give REGION as well, the region that they are all in"
         )
-    return "".join(map(str, found))
+    return regions_found[0]
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -156,18 +150,6 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
     bare = ",".join(filter(None, [environ.get("NO_PROXY") or environ.get("no_proxy", ""), "127.0.0.1", "localhost"]))
     own = {"NO_PROXY": bare, "no_proxy": bare, "PYTHONUNBUFFERED": "1", "TMPDIR": str(STATE / "tmp")}
     return kept | own | {"PATH": f"{VENV / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"}
-
-
-def store_environment(port: int, folder: Path) -> dict[str, str]:
-    """Return the settings of the DynamoDB-compatible server."""
-    return {
-        "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "SERVICES": "dynamodb",
-        "IOT_MTLS_ENABLED": "0",
-        "PERSIST_STATE": "1",
-        "STATE_DIR": str(folder),
-    }
 
 
 def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -215,3 +197,10 @@ def prefect_environment(api_url: str, home: Path = STATE / "prefect") -> dict[st
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",  # keeps a failed run's pages for `prefect flow-run retry`
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api_url.removesuffix("/api"),
     }
+
+
+def replace_settings(prefix: str, wanted: Mapping[str, str]) -> None:
+    """Replace this process's environment variables that start with a prefix."""
+    for name in [name for name in os.environ if name.startswith(prefix)]:
+        del os.environ[name]
+    os.environ.update(wanted)

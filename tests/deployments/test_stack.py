@@ -107,7 +107,7 @@ def test_docs_count_right() -> None:
     """What the Makefile and the docs count of the stack is what there is."""
     minutes = [f"{limit.total_seconds() / 60:.0f}" for limit in (SNAPSHOTS, ROUNDS)]
     numbers = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    started = set(re.findall(r'_servers\.start\("(\w+)"', Path(CHECKOUT, "deployments/local/stack.py").read_text()))
+    started = set(re.findall(r'self\.start\("(\w+)"', Path(CHECKOUT, "deployments/local/stack.py").read_text()))
     counted = {
         ("Makefile", r"each of the stack's (\w+) processes"): {numbers[len(started | {"flow run"})]},
         ("README.md", r"The Forge, (\d+) pages"): {str(regions()[10000002].pages)},
