@@ -116,7 +116,8 @@ def create_tables(names: Sequence[str], keys: Keys) -> int:
     config = Config(retries={"mode": "standard", "total_max_attempts": 3}, max_pool_connections=CONCURRENCY)
     client = boto3.client("dynamodb", config=config)
     deadline = time.monotonic() + DEADLINE_SECONDS
-    client.meta.events.register("needs-retry.dynamodb", partial(find_wait, deadline))  # type: ignore[arg-type]  # its types know no answer
+    handler: Any = partial(find_wait, deadline)
+    client.meta.events.register("needs-retry.dynamodb", handler)
     states: Counter[str] = Counter()
     errors: set[str] = set()
     threads = ThreadPoolExecutor(CONCURRENCY)

@@ -1,9 +1,9 @@
 """The embedded stack's options, and the environment of its processes, which is set here and not inherited."""
 
-import json
 import os
 import re
 import shlex
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,11 +25,7 @@ POOL = "market-data"
 DEPLOYMENTS = {10000015: "venal", 10000002: "the-forge"}
 DEFAULT_REGION = 10000015
 MARKETS_TABLE = "Markets-{region_id}"  # with the key market_type
-BULKY_EVENTS = [
-    *(f"prefect.task-run.{state}" for state in ("Pending", "Running", "Completed")),
-    "prefect.artifact-collection.updated",
-    "prefect.flow-run.heartbeat",
-]
+PREFECT_SETTINGS = Path(__file__).with_name("prefect-settings.toml")
 # The user's settings of these must not reach the stack: a stray AWS_PROFILE must not fill a real account.
 PRIVATE = re.compile(r"(AWS_|PREFECT_|PYTHONPATH$|PYTHONHOME$|VIRTUAL_ENV$|MAKE|MFLAGS$)")
 
@@ -169,33 +165,15 @@ def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]
 
 def prefect_environment(api_url: str, home: Path = STATE / "prefect") -> dict[str, str]:
     """Return the settings of Prefect's server, worker and commands, which keep their files in `home`."""
-    return {
+    return tomllib.loads(PREFECT_SETTINGS.read_text(encoding="utf-8")) | {
         "PREFECT_API_URL": api_url,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api_url.removesuffix("/api"),
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-        # Prefect opens a single SQLite connection if `:memory:` is in its address. With several, writes are refused
-        # because the database is locked, and the server can then hang for a minute: to free the refused write's cursor,
-        # the event loop waits for a connection that waits for a lock held by the event loop (3.8.8).
+        # See docs/decisions/one-sqlite-connection.md: with `:memory:` in the address, Prefect opens a single one.
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
             f"sqlite+aiosqlite:///file:{quote(str(home / 'prefect.db'))}?uri=true&connections=:memory:"
         ),
-        # Task runs are recorded in batches, once a second (a whole number of seconds), and not one event at a time.
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-        # Runs, their logs and artifacts are removed after a week, as events are by default; the bulkiest events, which
-        # nobody reads, after a day.
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "604800",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": json.dumps(dict.fromkeys(BULKY_EVENTS, 86_400)),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "PREFECT_CLI_PROMPT": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        # The lease on a deployment's slot outlives the server, so the slot is freed if worker and server both die.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",  # keeps a failed run's pages for `prefect flow-run retry`
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api_url.removesuffix("/api"),
     }
 
 

@@ -98,10 +98,10 @@ def make_environment(options: Options, addresses: Addresses) -> dict[str, str]:
 class Stack(Servers):
     """The market, the store, Prefect's server and a worker. Use it as a context manager, from the main thread."""
 
-    def __init__(self, options: Options, progress: Progress) -> None:
+    def __init__(self, options: Options) -> None:
         super().__init__(STATE / "logs", base_environment(os.environ))
         self.options = options
-        self.progress = progress
+        self.progress = Progress()
         self._held = ExitStack()
         self._store = Store(free_port(), options.store_folder, is_kept=True)
         self._api_port = free_port(UI_PORT)
@@ -111,6 +111,7 @@ class Stack(Servers):
     def __enter__(self) -> Self:
         self._held.enter_context(lock_state())
         check_disk(STATE)
+        self._held.enter_context(self.progress)
         return super().__enter__()
 
     def __exit__(self, *_: object) -> None:
