@@ -9,8 +9,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,11 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fill_in_places(names: Sequence[str], regions: Sequence[str], markets: Sequence[str]) -> list[str]:
-    """Return the tables' names, each once.
-
-    Raises:
-        ValueError: a name, a region or a market is invalid, or one is given that needs the other.
-    """
+    """Return the tables' names, each once; raise ValueError if one, a region or a market is invalid or missing."""
     given = [] if regions == ["all"] else regions
     for option, kind, values in (
         ("TABLE", TableTemplate, names),
@@ -120,25 +116,16 @@ def create_tables(names: Sequence[str], keys: Keys) -> int:
     client.meta.events.register("needs-retry.dynamodb", handler)
     states: Counter[str] = Counter()
     errors: set[str] = set()
-    threads = ThreadPoolExecutor(CONCURRENCY)
-    try:
-        futures = {threads.submit(create_table, client, name, keys, deadline): name for name in names}
-        for future in as_completed(futures):
-            try:
-                state, *notes = future.result()
-            except (BotoCoreError, ClientError, TableError) as error:
-                code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-                state, notes = "failed", [f"{error}{ADVICE.get(code, '')}"]
+    with closing(client), ThreadPoolExecutor(CONCURRENCY) as threads:
+        results = threads.map(partial(try_to_create, client, keys, deadline), names)
+        for name, (state, *notes) in zip(names, results, strict=True):
             states[state] += 1
-            line = "; ".join([f"{futures[future]}: {state}", *notes])
+            line = "; ".join([f"{name}: {state}", *notes])
             if state != "failed":
                 print(line, flush=True)  # noqa: T201 (a command's answer)
             elif notes[0] not in errors:  # 113 tables may fail for one reason
                 fail(line)
                 errors.add(notes[0])
-    finally:
-        threads.shutdown(cancel_futures=True)
-        client.close()
     counts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     print(f"{len(names)} asked for in {client.meta.region_name}: {counts}")  # noqa: T201 (a command's answer)
     return 1 if states["failed"] or states["unfit"] else 0
@@ -155,15 +142,19 @@ def find_wait(
     return random.uniform(0, min(MAX_WAIT_SECONDS, 0.2 * 2 ** min(attempts, 8)))  # noqa: S311 (spreads calls)
 
 
-def create_table(client: "DynamoDBClient", name: str, keys: Keys, deadline: float) -> list[str]:
+def try_to_create(client: "DynamoDBClient", keys: Keys, deadline: float, name: str) -> list[str]:
+    """Do as `create_table`, but return `failed` and the reason in place of an error."""
+    try:
+        return create_table(client, keys, deadline, name)
+    except (BotoCoreError, ClientError, TableError) as error:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        return ["failed", f"{error}{ADVICE.get(code, '')}"]
+
+
+def create_table(client: "DynamoDBClient", keys: Keys, deadline: float, name: str) -> list[str]:
     """Create a table unless it exists, wait until it is active, and switch on the settings that it lacks.
 
-    Returns:
-        `created`, `there already` or `unfit`, then notes.
-
-    Raises:
-        ClientError: DynamoDB refused.
-        TableError: the table did not become active.
+    Return `created`, `there already` or `unfit`, then notes.
     """
     state = "there already"
     while (table := describe(client, name))["TableStatus"] != "ACTIVE":

@@ -83,12 +83,8 @@ class Options(msgspec.Struct, frozen=True):
 def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
     """Return the options that REGION, MARKETS, MARKET, STORE and ESI_URL give.
 
-    Args:
-        environ: the environment.
-        fills: whether the command fills tables, or only reads them.
-
     Raises:
-        ValueError: a value is invalid, or the options would fill a real account with made-up orders.
+        ValueError: a value is invalid, or a command that `fills` tables would fill an account with made-up orders.
     """
     region, store, url = (environ.get(name, "").strip() for name in ("REGION", "STORE", "ESI_URL"))
     chosen, listed = read_markets(environ, "MARKET"), read_markets(environ, "MARKETS")
@@ -125,11 +121,7 @@ def read_markets(environ: Mapping[str, str], name: str) -> tuple[int, ...]:
 
 
 def find_region(markets: tuple[int, ...]) -> str:
-    """Return the region of markets, by the region or the hubs among them; the default region without any.
-
-    Raises:
-        ValueError: they do not say which, or they are in several.
-    """
+    """Return the region of markets, by the region or the hubs among them; the default region without any."""
     found = {HUBS[each].region_id if each in HUBS else each for each in markets or [DEFAULT_REGION]}
     regions_found = [str(each) for each in found if find_market(each).kind == "region"]
     if len(regions_found) != 1:

@@ -22,22 +22,13 @@ class ChildError(Exception):
 
 
 class Child:
-    """A running program, with its output in a log file.
-
-    Args:
-        name: for messages.
-        command: program and arguments.
-        environ: its whole environment.
-        log: where its output goes; overwritten.
-        is_task: whether it is expected to end by itself.
-    """
+    """A running program; `environ` is its whole environment, and its output replaces what is in the file `log`."""
 
     def __init__(
         self, name: str, command: list[str], environ: Mapping[str, str], log: Path, *, is_task: bool = False
     ) -> None:
-        self.name = name
-        self.log = log
-        self._is_task = is_task
+        self.name, self.log = name, log
+        self._is_task = is_task  # whether it is expected to end by itself
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self.process = subprocess.Popen(  # noqa: S603 (our own commands)

@@ -22,14 +22,7 @@ RUNNING_FLOWS = ("deploy", "worker")
 
 
 class Servers:
-    """Children by name. Use it as a context manager from the main thread, or call `stop` in the end.
-
-    Args:
-        logs: the folder of their logs.
-        environ: what all of them get.
-        first: names of those that end before the others do: what uses servers, before the servers.
-        start_seconds: how long each may take until it is ready.
-    """
+    """Children by name. Use it as a context manager from the main thread, or call `stop` in the end."""
 
     def __init__(
         self,
@@ -38,12 +31,12 @@ class Servers:
         first: Collection[str] = RUNNING_FLOWS,
         start_seconds: float = START_SECONDS,
     ) -> None:
-        self.logs = logs
-        self.environ = dict(environ)
+        self.logs = logs  # the folder of their logs
+        self.environ = dict(environ)  # of all of them
         self.children: dict[str, Child] = {}
         self.starts: Counter[str] = Counter()  # by name
-        self._first = first
-        self._start_seconds = start_seconds
+        self._first = first  # names of those that end before the others do: what uses servers, before the servers
+        self._start_seconds = start_seconds  # that each may take until it is ready
 
     def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -61,29 +54,25 @@ class Servers:
     def start(
         self, name: str, command: list[str], environ: Mapping[str, str] | None = None, *, is_task: bool = False
     ) -> Child:
-        """Start a child, with an environment on top of what all get; a task is to end by itself.
-
-        If it is not the first of its name, its log has a number.
-        """
+        """Start a child, with an environment on top of what all get; the log of a second one has a number."""
         self.starts[name] += 1
         stem = f"{name}.{self.starts[name]}" if self.starts[name] > 1 else name
         child = Child(name, command, self.environ | dict(environ or {}), self.logs / f"{stem}.log", is_task=is_task)
         self.children[name] = child
         return child
 
-    def wait_for(self, name: str, ready: Callable[[], T]) -> T:
-        """Wait until `ready` returns something that is true, and return that.
-
-        Raises:
-            ChildError: a child has ended meanwhile, or it took too long.
-        """
-        deadline = time.monotonic() + self._start_seconds
+    def wait_for(
+        self, name: str, ready: Callable[[], T], seconds: float | None = None, every_seconds: float = LOOK_SECONDS
+    ) -> T:
+        """Wait until `ready` returns something true, and return it; raise ChildError if a child ends or it is late."""
+        seconds = seconds or self._start_seconds
+        deadline = time.monotonic() + seconds
         while not (result := ready()):
             self.check()
             if time.monotonic() > deadline:
                 log = self.children[name].log if name in self.children else self.logs
-                raise ChildError(f"{name} was not ready after {self._start_seconds:.0f} s: see {log}")
-            time.sleep(LOOK_SECONDS)
+                raise ChildError(f"{name} was not ready after {seconds:.0f} s: see {log}")
+            time.sleep(every_seconds)
         return result
 
     def run(self, name: str, command: list[str], environ: Mapping[str, str]) -> None:
@@ -158,10 +147,7 @@ def deploy_command(*words: str) -> list[str]:
 
 
 def market_command(region_ids: Collection[int], at: float | None = None, latency_ms: float = 0) -> list[str]:
-    """Return the command that starts a market stand-in, which makes the pages of some regions at once.
-
-    Its clock stands at the unix time `at`, if that is given; each answer takes `latency_ms` longer.
-    """
+    """Return the command that starts a market stand-in, with the pages of some regions; `at` is a frozen unix time."""
     words = ["--latency-ms", str(latency_ms)] + ([] if at is None else ["--at", str(at)])
     return [sys.executable, "-m", "deployments.local.market", *words, "--prepare", *map(str, region_ids)]
 

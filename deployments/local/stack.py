@@ -10,15 +10,8 @@ from typing import Self
 
 import msgspec
 
-from deployments.local import servers
-from deployments.local.environment import (
-    STATE,
-    Options,
-    aws_environment,
-    base_environment,
-    prefect_environment,
-    replace_settings,
-)
+from deployments.local import environment, servers
+from deployments.local.environment import STATE, Options
 from deployments.local.processes import free_port
 from deployments.local.progress import Progress
 from deployments.local.servers import Servers, Store, answers
@@ -91,15 +84,15 @@ def read_addresses() -> Addresses | None:
 
 def make_environment(options: Options, addresses: Addresses) -> dict[str, str]:
     """Return the environment of a stack's worker, of Prefect's commands and of a shell."""
-    services = aws_environment(options, addresses.store_url, os.environ) | {"ESI_URL": addresses.esi_url}
-    return base_environment(os.environ) | prefect_environment(addresses.api_url) | services
+    services = environment.aws_environment(options, addresses.store_url, os.environ) | {"ESI_URL": addresses.esi_url}
+    return environment.base_environment(os.environ) | environment.prefect_environment(addresses.api_url) | services
 
 
 class Stack(Servers):
     """The market, the store, Prefect's server and a worker. Use it as a context manager, from the main thread."""
 
     def __init__(self, options: Options) -> None:
-        super().__init__(STATE / "logs", base_environment(os.environ))
+        super().__init__(STATE / "logs", environment.base_environment(os.environ))
         self.options = options
         self.progress = Progress()
         self._held = ExitStack()
@@ -125,7 +118,7 @@ class Stack(Servers):
             market = self.start("market", servers.market_command([self.options.region_id]))
         self.start_server()
         # In a terminal, Prefect would print a notice about usage data, and send some, as soon as it is imported.
-        replace_settings("PREFECT_", prefect_environment(self._api_url) | {"DO_NOT_TRACK": "1"})
+        environment.replace_settings("PREFECT_", environment.prefect_environment(self._api_url) | {"DO_NOT_TRACK": "1"})
         from deployments import automations  # noqa: PLC0415 (imports Prefect: a second, while the server starts)
         from deployments.local import prepare  # noqa: PLC0415 (imports Prefect)
 
@@ -146,7 +139,7 @@ class Stack(Servers):
 
     def start_server(self) -> None:
         """Start Prefect's server."""
-        self.start("server", servers.server_command(self._api_port), prefect_environment(self._api_url))
+        self.start("server", servers.server_command(self._api_port), environment.prefect_environment(self._api_url))
 
     def wait_for_server(self) -> None:
         """Wait until Prefect's server answers."""

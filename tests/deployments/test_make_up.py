@@ -55,12 +55,12 @@ def test_up_is_used_from_another_shell_and_stops_at_once(clone: Path, tmp_path: 
         ["make", "up"], cwd=clone, env=home, stdin=own, stdout=own, stderr=own, start_new_session=True
     )
     os.close(own)
-    said = ""
-    while "export AWS_ENDPOINT_URL_DYNAMODB=" not in said or not said.endswith("\n\r\n"):
-        said += os.read(terminal, 4096).decode()
+    output = ""
+    while "export AWS_ENDPOINT_URL_DYNAMODB=" not in output or not output.endswith("\n\r\n"):
+        output += os.read(terminal, 4096).decode()
     threading.Thread(target=drain, args=[terminal], daemon=True).start()
-    assert re.search(r"Stop it +Ctrl-C", said)
-    lines = re.sub(r"\r|\x1b\[[0-9;?]*[A-Za-z]", "", said).splitlines()
+    assert re.search(r"Stop it +Ctrl-C", output)
+    lines = re.sub(r"\r|\x1b\[[0-9;?]*[A-Za-z]", "", output).splitlines()
     assert not [line for line in lines if len(line) > 80]
     pasted = "\n".join(line for line in lines if re.match(r"(source|unset|export) ", line))
     typed = f"set -e\n{pasted}\n{TYPED}make status\n"

@@ -67,8 +67,8 @@ def test_retry_resumes_from_the_failed_state(
     assert set(market.pages) == {str(page) for page in range(1, 8)} - kept
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
     assert not list(folder.parent.glob("*"))
-    for said in ("gone: starting over", "still the latest: its pages are not fetched again"):
-        wait_for(lambda: any(said in line for line in read_log(own_api, run_id)), "the log")  # noqa: B023 (waited for)
+    for text in ("gone: starting over", "still the latest: its pages are not fetched again"):
+        wait_for(lambda: any(text in line for line in read_log(own_api, run_id)), "the log")  # noqa: B023 (waited for)
 
 
 def retry(run_id: str) -> None:
