@@ -53,11 +53,7 @@ def read_automations() -> list[dict[str, Any]]:
 
 
 def find_notification(client: SyncPrefectClient, block: str) -> dict[str, str]:
-    """Return the action that sends a message through a block, given as `slack-webhook/market`.
-
-    Raises:
-        ValueError: the server has no such block.
-    """
+    """Return the action that sends a message through a block, given as `slack-webhook/market`."""
     kind, _, name = block.partition("/")
     try:
         found = client.read_block_document_by_name(name, kind)
@@ -69,23 +65,17 @@ def find_notification(client: SyncPrefectClient, block: str) -> dict[str, str]:
 def apply_automations(
     client: SyncPrefectClient, automations: list[dict[str, Any]], action: dict[str, str] | None = None
 ) -> list[str]:
-    """Create automations, or update those of the same name.
+    """Create automations, or update those of the same name; return a line for each that says what was done.
 
-    Args:
-        client: of the server.
-        automations: as `read_automations` returns them.
-        action: replaces the action of those that do nothing; if None, they keep the action that the server has.
-
-    Returns:
-        A line for each that says what was done.
+    `action` replaces the action of those that do nothing; if it is None, they keep the action that the server has.
     """
     lines = []
     for wanted in automations:
-        automation = AutomationCore.model_validate(wanted)
+        does_nothing = wanted["actions"] == [DO_NOTHING]
+        given = {"actions": [action]} if does_nothing and action else {}
+        automation = AutomationCore.model_validate(wanted | given)
         present = client.read_automations_by_name(automation.name)
-        if wanted["actions"] == [DO_NOTHING] and action:
-            automation = AutomationCore.model_validate(wanted | {"actions": [action]})
-        elif wanted["actions"] == [DO_NOTHING] and present:
+        if does_nothing and not action and present:
             automation.actions = present[0].actions
         if present:
             client.update_automation(present[0].id, automation)

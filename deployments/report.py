@@ -45,31 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_runs(value: str) -> int:
-    """Return a number of runs.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not 1 to 200.
-    """
+    """Return a number of runs, 1 to 200."""
     if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 200):
         raise argparse.ArgumentTypeError(f"{value!r}: give 1 to 200")
     return int(value)
 
 
 def write_report(table_name: str, count: int, file: Path, *, market_id: int | None = None, made_up: bool) -> None:
-    """Write the report on a table and print where it is.
+    """Write the report on a table and its last runs, `count` at most, and print where it is.
 
-    Args:
-        table_name: of a market table.
-        count: of the last runs, at most.
-        file: is replaced if it exists, once the report is complete.
-        market_id: the market, of a table with the key `market_type`.
-        made_up: whether the orders are the stand-in's; runs with other orders are then left out.
-
-    Raises:
-        TableError: the table holds no complete snapshot, or cannot be read.
-        OSError: the file cannot be written.
-        ValueError: `file` is a folder, a device or a pipe.
-        PrefectException: Prefect's server refused.
+    A file of this name is replaced once the report is complete. If the orders are `made_up`, runs with others are left
+    out.
     """
     if file.exists() and not file.is_file():
         raise ValueError(f"{file} is no regular file, and would be replaced: give the name of a file")
@@ -94,19 +80,12 @@ def write_report(table_name: str, count: int, file: Path, *, market_id: int | No
 def render(
     table_name: str, records: dict[int, Record], snapshot: TableSnapshot, runs: Sequence[Summary], source: str = UNKNOWN
 ) -> str:
-    """Return the report as HTML.
-
-    Args:
-        table_name: of the market table.
-        records: all of the table's, by item type.
-        snapshot: that the records are from.
-        runs: newest first; may be empty.
-        source: where the orders come from, in words.
-    """
+    """Return the report as HTML; runs come newest first, `source` says in words where the orders come from."""
     files = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.globals |= {"cost_of_run": cost_of_run, "counted": counted}
     return environment.get_template(TEMPLATE).render(
+        cost_of_run=cost_of_run,
+        counted=counted,
         table_name=table_name,
         market=describe_market(snapshot.market_id),
         snapshot=snapshot,

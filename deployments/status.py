@@ -3,19 +3,14 @@
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import msgspec
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import PrefectException
@@ -37,7 +32,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of the parameters that say which mark
 SNAPSHOTS = timedelta(minutes=15)  # three of them
 ROUNDS = timedelta(minutes=40)  # of the universe, every 15 minutes, 5 minutes each: one may fail
 PAGE_RUNS, PAGES = 200, 10  # Prefect's limit for a request; together, more runs than any schedule makes in a day
-STARTED = [kind for kind in StateType if kind not in {StateType.SCHEDULED, StateType.PENDING}]
+STARTED = list(set(StateType) - {StateType.SCHEDULED, StateType.PENDING})
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -115,21 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_statuses(own: Sequence[Part]) -> list[Status]:
-    """Return the status of each table that the server has runs for; those of `own` if there are none.
-
-    Raises:
-        TableError: a table cannot be read.
-        PrefectException: the server refused.
-        httpx.HTTPError: the server cannot be reached.
-    """
+    """Return the status of each table that the server has runs for; those of `own` if there are none."""
     found: dict[Part, Status] = {}
     if PREFECT_API_URL.value():
         with get_client(sync_client=True) as client:
             found = find_statuses(client)
-    others = [
-        Status(part, part.market_id or "", limit=None if found else SNAPSHOTS) for part in own if part not in found
-    ]
-    statuses = [*sorted(found.values(), key=lambda status: status.name), *others]
+    statuses = sorted(found.values(), key=lambda status: status.name)
+    limit = None if found else SNAPSHOTS
+    statuses += [Status(part, part.market_id or "", limit=limit) for part in own if part not in found]
     for status in statuses:
         read_snapshot(status)
     return [status for status in statuses if status.part in found or status.snapshot or not found]
@@ -157,12 +145,12 @@ def read_runs(
     client: SyncPrefectClient, kinds: Sequence[StateType], sort: FlowRunSort
 ) -> Iterator[tuple[str, FlowRun]]:
     """Yield the runs of the flows that fill market tables, each after its flow's name."""
-    wanted = FlowFilter(name=FlowFilterName(any_=list(DEFAULTS)))
+    wanted = FlowFilter.model_validate({"name": {"any_": list(DEFAULTS)}})
     flows = {flow.id: flow.name for flow in client.read_flows(flow_filter=wanted)}
-    runs = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(kinds))))
-    for offset in range(0, PAGES * PAGE_RUNS if flows else 0, PAGE_RUNS):
+    runs = FlowRunFilter.model_validate({"state": {"type": {"any_": kinds}}})
+    for page in range(PAGES):
         found = client.read_flow_runs(
-            flow_filter=wanted, flow_run_filter=runs, sort=sort, limit=PAGE_RUNS, offset=offset
+            flow_filter=wanted, flow_run_filter=runs, sort=sort, limit=PAGE_RUNS, offset=page * PAGE_RUNS
         )
         yield from ((flows[run.flow_id], run) for run in found)
         if len(found) < PAGE_RUNS:
@@ -172,12 +160,11 @@ def read_runs(
 def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part, int | str]]:
     """Yield the tables that a run fills, each with its market's id; nothing if the parameters are invalid."""
     given = {**DEFAULTS[flow], **parameters}
-    for source, value in find_markets(flow, given):
-        if isinstance(value, int | str):
-            market_id = int(value) if str(value).isdecimal() else str(value)
-            name = str(given["table_name"]).replace("{market_id}", str(value))
-            for kind in ("region", "structure"):
-                name = name.replace(f"{{{kind}_id}}", str(source))
+    for source, market in find_markets(flow, given):
+        if isinstance(market, int | str):
+            name, market_id = str(given["table_name"]), int(market) if str(market).isdecimal() else str(market)
+            for place, value in {"market": market, "region": source, "structure": source}.items():
+                name = name.replace(f"{{{place}_id}}", str(value))
             has_many = given.get("key") == "market_type" and isinstance(market_id, int)
             yield Part(name, int(market_id) if has_many else None), market_id
 
@@ -185,11 +172,10 @@ def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part,
 def find_markets(flow: str, given: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     """Yield the markets that a run keeps, each after the region that it is in, as its parameters have them."""
     markets = given.get("markets")
-    sources: list[Any] = [given.get("structure_id" if flow == "structure-market" else "region_id")]
+    sources: Any = [given.get("structure_id" if flow == "structure-market" else "region_id")]
     if flow == "universe":
-        regions = given["region_ids"] or (list(markets) if isinstance(markets, dict) else list_regions(None))
-        sources = regions if isinstance(regions, list) else []
-    for source in sources:
+        sources = given["region_ids"] or (list(markets) if isinstance(markets, dict) else list_regions(None))
+    for source in sources if isinstance(sources, list) else []:
         own = markets.get(str(source)) if isinstance(markets, dict) else markets
         yield from ((source, market) for market in (own if own and isinstance(own, list) else [source]))
 
@@ -200,25 +186,15 @@ def is_by_schedule(run: FlowRun) -> bool:
 
 
 def read_snapshot(status: Status) -> None:
-    """Read a table's snapshot, if something is stored, and a table can have this name.
-
-    Raises:
-        TableError: the table cannot be read.
-    """
+    """Read a table's snapshot, if something is stored, and a table can have this name."""
     part = status.part
-    try:
-        table = Table(part.table_name, 1, part.market_id, "market_type" if part.market_id else "type")
-    except ValueError:
-        return
-    with table:
+    with suppress(ValueError, MissingTableError):
         try:
-            item = table.read_snapshot()
-        except MissingTableError:
-            return
+            with Table(part.table_name, 1, part.market_id, "market_type" if part.market_id else "type") as table:
+                item = table.read_snapshot()
+            status.snapshot = TableSnapshot.from_item(item) if item else None
         except KeySchemaError:
             status.state = "its keys are not those of its runs"
-            return
-    status.snapshot = TableSnapshot.from_item(item) if item else None
 
 
 def show_status(statuses: Sequence[Status]) -> int:
@@ -236,7 +212,7 @@ def show_status(statuses: Sequence[Status]) -> int:
 def describe(status: Status) -> Iterator[str]:
     """Yield the lines that describe a table: its data's age, its runs, why the last one failed."""
     snapshot, now = status.snapshot, datetime.now(UTC)
-    market = name_market(snapshot.market_id if snapshot else status.market_id)
+    market = describe_market(snapshot.market_id if snapshot else status.market_id)
     state = f"{snapshot.state}, {describe_time(now - snapshot.last_modified)} old" if snapshot else status.state
     yield wrap(", ".join(filter(None, [market, state])), f"{status.part.table_name}: ", "  ")
     facts = [f"of {snapshot.last_modified:%Y-%m-%d %H:%M:%S} UTC"] if snapshot else []
@@ -254,17 +230,12 @@ def describe(status: Status) -> Iterator[str]:
 def describe_run(run: FlowRun, status: Status, market: str) -> str:
     """Describe a table's last run; name the run's market if the table holds another one."""
     kind = "universe run" if status.flow == "universe" else "run"
-    other = name_market(status.market_id)
+    other = describe_market(status.market_id)
     whose = "" if other == market else f" for {other}"
     late = ""
     if is_by_schedule(run) and run.run_count and run.start_time and run.expected_start_time:
         late = f", {describe_time(run.start_time - run.expected_start_time)} late"
     return f"{kind}{whose} {run.state.name if run.state else ''}{late}"
-
-
-def name_market(market_id: int | str) -> str:
-    """Return a market's name and id, or the value as given if it is no id."""
-    return describe_market(market_id) if isinstance(market_id, int) else market_id
 
 
 def describe_time(time: timedelta) -> str:

@@ -8,15 +8,16 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Annotated, Any
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.model import OperationModel
 from pydantic import TypeAdapter, ValidationError
 
 from deployments.local.progress import fail
@@ -78,19 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fill_in_places(names: Sequence[str], regions: Sequence[str], markets: Sequence[str]) -> list[str]:
-    """Return the tables' names, each once.
-
-    Raises:
-        ValueError: a name, a region or a market is invalid, or one is given that needs the other.
-    """
+    """Return the tables' names, each once; raise ValueError if one, a region or a market is invalid or missing."""
     given = [] if regions == ["all"] else regions
-    values: list[tuple[str, Any, str]] = [("TABLE", TableTemplate, name) for name in names]
-    values += [("--regions", RegionId, each) for each in given] + [("--markets", MARKET, each) for each in markets]
-    for option, kind, value in values:
-        try:
-            TypeAdapter[Any](kind).validate_python(value)
-        except ValidationError as error:
-            raise ValueError(f"{option}: {error.errors()[0]['msg']}") from None
+    for option, kind, values in (
+        ("TABLE", TableTemplate, names),
+        ("--regions", RegionId, given),
+        ("--markets", MARKET, markets),
+    ):
+        for value in values:
+            try:
+                TypeAdapter[Any](kind).validate_python(value)
+            except ValidationError as error:
+                raise ValueError(f"{option}: {error.errors()[0]['msg']}") from None
     for place, option, ids, advice in (
         ("{region_id}", "--regions", regions, "--regions all, or regions' ids"),
         ("{market_id}", "--markets", markets, "--markets and their ids"),
@@ -108,95 +108,93 @@ def fill_in_places(names: Sequence[str], regions: Sequence[str], markets: Sequen
 
 
 def create_tables(names: Sequence[str], keys: Keys) -> int:
-    """Create tables concurrently, print what became of each, and return the exit code.
-
-    Raises:
-        BotoCoreError: boto3 finds no region or profile.
-    """
+    """Create tables concurrently, print what became of each, and return the exit code."""
     config = Config(retries={"mode": "standard", "total_max_attempts": 3}, max_pool_connections=CONCURRENCY)
     client = boto3.client("dynamodb", config=config)
     deadline = time.monotonic() + DEADLINE_SECONDS
+    handler: Any = partial(find_wait, deadline)
+    client.meta.events.register("needs-retry.dynamodb", handler)
     states: Counter[str] = Counter()
     errors: set[str] = set()
-    threads = ThreadPoolExecutor(CONCURRENCY)
-    try:
-        futures = {threads.submit(create_table, client, name, keys, deadline): name for name in names}
-        for future in as_completed(futures):
-            try:
-                state, *notes = future.result()
-            except (BotoCoreError, ClientError, TableError) as error:
-                code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-                state, notes = "failed", [f"{error}{ADVICE.get(code, '')}"]
+    with closing(client), ThreadPoolExecutor(CONCURRENCY) as threads:
+        results = threads.map(partial(try_to_create, client, keys, deadline), names)
+        for name, (state, *notes) in zip(names, results, strict=True):
             states[state] += 1
-            line = "; ".join([f"{futures[future]}: {state}", *notes])
+            line = "; ".join([f"{name}: {state}", *notes])
             if state != "failed":
                 print(line, flush=True)  # noqa: T201 (a command's answer)
             elif notes[0] not in errors:  # 113 tables may fail for one reason
                 fail(line)
                 errors.add(notes[0])
-    finally:
-        threads.shutdown(cancel_futures=True)
-        client.close()
     counts = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     print(f"{len(names)} asked for in {client.meta.region_name}: {counts}")  # noqa: T201 (a command's answer)
     return 1 if states["failed"] or states["unfit"] else 0
 
 
-def create_table(client: "DynamoDBClient", name: str, keys: Keys, deadline: float) -> list[str]:
+def find_wait(
+    deadline: float, response: tuple[Any, Any] | None, operation: OperationModel, attempts: int, **_: object
+) -> float | None:
+    """Return the seconds after which botocore retries a call, growing and jittered; None if it does not."""
+    code = response[1].get("Error", {}).get("Code") if response else None
+    is_transient = code in TRANSIENT or (code == IN_USE and operation.name != "CreateTable")
+    if not is_transient or time.monotonic() > deadline:
+        return None
+    return random.uniform(0, min(MAX_WAIT_SECONDS, 0.2 * 2 ** min(attempts, 8)))  # noqa: S311 (spreads calls)
+
+
+def try_to_create(client: "DynamoDBClient", keys: Keys, deadline: float, name: str) -> list[str]:
+    """Do as `create_table`, but return `failed` and the reason in place of an error."""
+    try:
+        return create_table(client, keys, deadline, name)
+    except (BotoCoreError, ClientError, TableError) as error:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        return ["failed", f"{error}{ADVICE.get(code, '')}"]
+
+
+def create_table(client: "DynamoDBClient", keys: Keys, deadline: float, name: str) -> list[str]:
     """Create a table unless it exists, wait until it is active, and switch on the settings that it lacks.
 
-    Returns:
-        `created`, `there already` or `unfit`, then notes.
-
-    Raises:
-        ClientError: DynamoDB refused.
-        TableError: the table did not become active.
+    Return `created`, `there already` or `unfit`, then notes.
     """
-    call = partial(retry, deadline, TableName=name)
-    is_new = False
-    while True:
-        try:
-            table = call(client.describe_table)["Table"]
-        except client.exceptions.ResourceNotFoundException:
-            table = {"TableStatus": "missing"}
+    state = "there already"
+    while (table := describe(client, name))["TableStatus"] != "ACTIVE":
         status = table["TableStatus"]
-        if status == "ACTIVE":
-            break
         if status not in {"missing", "CREATING", "UPDATING", "DELETING"} or time.monotonic() > deadline:
             raise TableError(f"its status is {status}, expected ACTIVE: see what the AWS console says, then run again")
-        if status == "missing" and not is_new:
-            is_new = begin_table(client, keys, call)
+        if status == "missing" and state != "created":
+            with suppress(client.exceptions.ResourceInUseException):  # another process has just created it
+                client.create_table(
+                    TableName=name,
+                    AttributeDefinitions=keys.attributes,  # type: ignore[arg-type]  # as DynamoDB's API has them
+                    KeySchema=keys.schema,  # type: ignore[arg-type]
+                    BillingMode="PAY_PER_REQUEST",
+                )
+                state = "created"
         time.sleep(POLL_SECONDS)
     types = {each["AttributeName"]: each["AttributeType"] for each in table["AttributeDefinitions"]}
     has = " and ".join(f"{key['AttributeName']} ({types[key['AttributeName']]})" for key in table["KeySchema"])
     if has != str(keys):
         return ["unfit", f"its keys are {has}, expected {'' if keys.market_id else 'only '}{keys}: give another name"]
-    return ["created" if is_new else "there already", *protect(client, call), *expire(client, call)]
+    return [state, *protect(client, name), *expire(client, name)]
 
 
-def begin_table(client: "DynamoDBClient", keys: Keys, call: Callable[..., Any]) -> bool:
-    """Request a table; return False if another process has just done so."""
+def describe(client: "DynamoDBClient", name: str) -> dict[str, Any]:
+    """Return DynamoDB's description of a table; its `TableStatus` is `missing` if there is no table."""
     try:
-        call(
-            client.create_table,
-            transient=TRANSIENT,
-            AttributeDefinitions=keys.attributes,
-            KeySchema=keys.schema,
-            BillingMode="PAY_PER_REQUEST",
-        )
-    except client.exceptions.ResourceInUseException:
-        return False
-    return True
+        return dict(client.describe_table(TableName=name)["Table"])
+    except client.exceptions.ResourceNotFoundException:
+        return {"TableStatus": "missing"}
 
 
-def protect(client: "DynamoDBClient", call: Callable[..., Any]) -> list[str]:
+def protect(client: "DynamoDBClient", name: str) -> list[str]:
     """Make a table restorable to any second of its last 35 days; return what was done, if anything."""
     try:
-        backups = call(client.describe_continuous_backups)["ContinuousBackupsDescription"]
+        backups = client.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
         if backups.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus") == "ENABLED":
             return []
-        wanted = {"PointInTimeRecoveryEnabled": True}
-        call(client.update_continuous_backups, PointInTimeRecoverySpecification=wanted)
+        client.update_continuous_backups(
+            TableName=name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+        )
     except ClientError as error:
         if error.response["Error"]["Code"] != "UnknownOperationException":
             raise
@@ -204,34 +202,12 @@ def protect(client: "DynamoDBClient", call: Callable[..., Any]) -> list[str]:
     return ["point-in-time recovery switched on"]
 
 
-def expire(client: "DynamoDBClient", call: Callable[..., Any]) -> list[str]:
+def expire(client: "DynamoDBClient", name: str) -> list[str]:
     """Have DynamoDB remove items by their attribute `expires_at`; return what was done, if anything."""
-    if call(client.describe_time_to_live)["TimeToLiveDescription"]["TimeToLiveStatus"] != "DISABLED":
+    if client.describe_time_to_live(TableName=name)["TimeToLiveDescription"]["TimeToLiveStatus"] != "DISABLED":
         return []
-    call(client.update_time_to_live, TimeToLiveSpecification={"AttributeName": "expires_at", "Enabled": True})
+    client.update_time_to_live(TableName=name, TimeToLiveSpecification={"AttributeName": "expires_at", "Enabled": True})
     return ["time to live switched on"]
-
-
-def retry(
-    deadline: float,
-    operation: Callable[..., Any],
-    *,
-    transient: set[str] = TRANSIENT | {IN_USE},
-    **arguments: Any,  # noqa: ANN401 (an operation's own shape)
-) -> Any:  # noqa: ANN401 (as above)
-    """Call DynamoDB; retry transient errors after growing, jittered waits until the deadline.
-
-    Raises:
-        ClientError: DynamoDB refused, or the deadline has passed.
-    """
-    for attempts in count(1):
-        try:
-            return operation(**arguments)
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in transient or time.monotonic() > deadline:
-                raise
-        time.sleep(random.uniform(0, min(MAX_WAIT_SECONDS, 0.2 * 2 ** min(attempts, 8))))  # noqa: S311 (spreads calls)
-    raise AssertionError
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deployments.local.market.market import Market
-from deployments.local.market.server import serve
 from tests.support.api import Api
 from tests.support.servers import PrefectServer, prepare_servers, wait_for, wait_for_store
-from tests.support.worlds import Clock
+from tests.support.worlds import Clock, serve
 
 if TYPE_CHECKING:  # what costs a second to import
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -12,7 +12,7 @@ from benchmarks.scale.services import MissingProgramError, find_program
 from benchmarks.scale.topology import Topology
 from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_TIME, Market
 from benchmarks.tables import Tables, WrongTableError
-from deployments.local.market.sizes import region_pages
+from deployments.local.market.places import region_pages
 from deployments.local.prepare import open_client
 from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail

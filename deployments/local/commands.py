@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from deployments.local.environment import CHECKOUT, STATE, VENV, Options, aws_environment, read_options
+from deployments.local import environment
+from deployments.local.environment import CHECKOUT, STATE, VENV, Options
 from deployments.local.processes import ChildError
-from deployments.local.progress import WIDTH, Progress, fail
+from deployments.local.progress import WIDTH, fail
 from deployments.local.show import show_table
 from deployments.local.stack import Addresses, Stack, StackError, make_environment, read_addresses
 from tasks.network import is_this_machine
@@ -66,7 +67,7 @@ def main() -> int:
     )
     name = parser.parse_args().command
     try:
-        return commands[name](read_options(os.environ, fills=name in {"run", "up", "shell"})) or 0
+        return commands[name](environment.read_options(os.environ, fills=name in {"run", "up", "shell"})) or 0
     except (ChildError, StackError, TableError, ValueError) as error:
         return fail(str(error))
     except httpx.HTTPError as error:
@@ -78,29 +79,28 @@ def main() -> int:
 
 def run(options: Options) -> None:
     """Fill the table once and show its first rows."""
-    with Progress() as progress:
-        with Stack(options, progress) as stack:
-            stack.start()
-            from deployments.local.run import run_deployment  # noqa: PLC0415 (imports Prefect)
+    with Stack(options) as stack:
+        stack.start_all()
+        from deployments.local.run import run_deployment  # noqa: PLC0415 (imports Prefect)
 
-            progress.begin(f"running {options.deployment}")
-            run_deployment(stack, verbose=bool(os.environ.get("VERBOSE")))
-            progress.begin("showing the table")
-            show(options, stack.addresses.store_url, rows=10)
-            progress.begin("stopping")
-        progress.end()
-        progress.say("done: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in progress.parts.items()))
+        stack.progress.begin(f"running {options.deployment}")
+        run_deployment(stack, verbose=bool(os.environ.get("VERBOSE")))
+        stack.progress.begin("showing the table")
+        show(options, stack.addresses.store_url, rows=10)
+        stack.progress.begin("stopping")
+    stack.progress.end()
+    stack.progress.say("done: " + ", ".join(f"{name} {time:.1f} s" for name, time in stack.progress.parts.items()))
     print_commands(AFTER_RUN, given=options.given)
 
 
 def up(options: Options) -> None:
     """Keep the stack up, with a schedule for the region active, until Ctrl-C."""
-    with Progress() as progress, Stack(options, progress) as stack:
-        stack.start()
+    with Stack(options) as stack:
+        stack.start_all()
         from deployments.local.prepare import start_schedule  # noqa: PLC0415 (imports Prefect)
 
         start_schedule(stack.client, options.deployment, {"region_id": options.region_id} | options.parameters)
-        progress.end()
+        stack.progress.end()
         print_commands(WHILE_UP, given=options.given, ui=stack.addresses.ui_url)
         print("  Or, to use it from another shell in this folder:\n", *make_exports(stack), "", sep="\n", flush=True)  # noqa: T201
         while True:
@@ -114,18 +114,14 @@ def shell(options: Options) -> None:
     if running and running.api_url:
         open_shell(options, running)
         return
-    with Progress() as progress, Stack(options, progress) as stack:
-        stack.start()
-        progress.end()
+    with Stack(options) as stack:
+        stack.start_all()
+        stack.progress.end()
         open_shell(options, stack.addresses)
 
 
 def open_shell(options: Options, addresses: Addresses) -> None:
-    """Run the user's shell in the environment of flow runs, with the project's `.venv`.
-
-    Raises:
-        ValueError: SHELL is not a program.
-    """
+    """Run the user's shell in the environment of flow runs, with the project's `.venv`."""
     param = "".join(f" --param {name}={shlex.quote(json.dumps(value))}" for name, value in options.parameters.items())
     print_commands(IN_SHELL, deployment=options.deployment, param=param)
     program = os.environ.get("SHELL") or "/bin/sh"
@@ -145,7 +141,7 @@ def make_exports(stack: Stack) -> Iterator[str]:
     yield "source .venv/bin/activate"
     if local:
         yield from (f"unset {names}" for names in MISLEADING)
-    settings = aws_environment(stack.options, addresses.store_url, {}) if local else {}
+    settings = environment.aws_environment(stack.options, addresses.store_url, {}) if local else {}
     for name, value in ({"PREFECT_API_URL": addresses.api_url, "ESI_URL": addresses.esi_url} | settings).items():
         yield f"export {name}={shlex.quote(value)}"
 
@@ -168,8 +164,8 @@ def table(options: Options) -> None:
 
 def status(options: Options) -> int:
     """Print the status of tables; return 1 if one is stale or its last run failed."""
+    markets = ["--markets", *map(str, options.markets)] if options.markets else []
     with find_store(options) as addresses:
-        markets = ["--markets", *map(str, options.markets)] if options.markets else []
         return call("deployments.status", ["--table-name", options.table_name, *markets], options, addresses)
 
 
@@ -207,14 +203,15 @@ def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addre
     if found := Addresses(os.getpid(), options.esi_url, "") if options.store == "aws" else find_running(options):
         yield found
         return
-    with Progress() as progress, Stack(options, progress) as stack:
-        progress.begin("starting the store and a Prefect server" if with_server else "starting the store")
+    with Stack(options) as stack:
+        stack.progress.begin("starting the store and a Prefect server" if with_server else "starting the store")
         if with_server:
             stack.start_server()
         stack.start_store()
-        addresses = stack.wait_for_server() if with_server else stack.addresses
-        progress.end()
-        yield addresses
+        if with_server:
+            stack.wait_for_server()
+        stack.progress.end()
+        yield stack.addresses
 
 
 def find_running(options: Options) -> Addresses | None:
@@ -227,8 +224,5 @@ def find_running(options: Options) -> Addresses | None:
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:
     """Show the table, after giving boto3 the worker's settings."""
-    wanted = aws_environment(options, store_url, os.environ)
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-    os.environ.update(wanted)
+    environment.replace_settings("AWS_", environment.aws_environment(options, store_url, os.environ))
     show_table(options.table_name, type_wanted, rows, options.market_id)

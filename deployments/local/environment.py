@@ -1,9 +1,9 @@
 """The embedded stack's options, and the environment of its processes, which is set here and not inherited."""
 
-import json
 import os
 import re
 import shlex
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,11 +25,7 @@ POOL = "market-data"
 DEPLOYMENTS = {10000015: "venal", 10000002: "the-forge"}
 DEFAULT_REGION = 10000015
 MARKETS_TABLE = "Markets-{region_id}"  # with the key market_type
-BULKY_EVENTS = [
-    *(f"prefect.task-run.{state}" for state in ("Pending", "Running", "Completed")),
-    "prefect.artifact-collection.updated",
-    "prefect.flow-run.heartbeat",
-]
+PREFECT_SETTINGS = Path(__file__).with_name("prefect-settings.toml")
 # The user's settings of these must not reach the stack: a stray AWS_PROFILE must not fill a real account.
 PRIVATE = re.compile(r"(AWS_|PREFECT_|PYTHONPATH$|PYTHONHOME$|VIRTUAL_ENV$|MAKE|MFLAGS$)")
 
@@ -87,21 +83,15 @@ class Options(msgspec.Struct, frozen=True):
 def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
     """Return the options that REGION, MARKETS, MARKET, STORE and ESI_URL give.
 
-    Args:
-        environ: the environment.
-        fills: whether the command fills tables, or only reads them.
-
     Raises:
-        ValueError: a value is invalid, or the options would fill a real account with made-up orders.
+        ValueError: a value is invalid, or a command that `fills` tables would fill an account with made-up orders.
     """
     region, store, url = (environ.get(name, "").strip() for name in ("REGION", "STORE", "ESI_URL"))
     chosen, listed = read_markets(environ, "MARKET"), read_markets(environ, "MARKETS")
     markets = tuple(dict.fromkeys(chosen + listed)) if chosen else listed
     region = region or find_region(markets)
-    region_id = int(region) if region.isascii() and region.isdigit() else DEFAULT_REGION if not region else 0
-    if not url and region_id not in regions():
-        raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
-    if not 10_000_000 <= region_id <= 19_999_999:
+    region_id = int(region) if region.isascii() and region.isdigit() else 0
+    if not 10_000_000 <= region_id <= 19_999_999 or not (url or region_id in regions()):
         raise ValueError(f"REGION is {region!r}: give a region's id, such as 10000002 for The Forge")
     try:
         check_markets(region_id, list(markets), MARKETS_TABLE, "market_type")
@@ -119,11 +109,7 @@ def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
 
 
 def read_markets(environ: Mapping[str, str], name: str) -> tuple[int, ...]:
-    """Return the ids in a variable, separated by blanks or commas.
-
-    Raises:
-        ValueError: one of them is no market's.
-    """
+    """Return the ids in a variable, separated by blanks or commas; raise ValueError if one is no market's."""
     given = environ.get(name, "").strip()
     ids = re.split(r"[\s,]+", given) if given else []
     if not all(each.isascii() and each.isdigit() and is_market(int(each)) for each in ids):
@@ -135,19 +121,15 @@ def read_markets(environ: Mapping[str, str], name: str) -> tuple[int, ...]:
 
 
 def find_region(markets: tuple[int, ...]) -> str:
-    """Return the region of markets, by the region or the hubs among them; empty if there are no markets.
-
-    Raises:
-        ValueError: they do not say which, or they are in several.
-    """
-    found = {HUBS[each].region_id if each in HUBS else each for each in markets}
-    found = {each for each in found if find_market(each).kind == "region"}
-    if markets and len(found) != 1:
+    """Return the region of markets, by the region or the hubs among them; the default region without any."""
+    found = {HUBS[each].region_id if each in HUBS else each for each in markets or [DEFAULT_REGION]}
+    regions_found = [str(each) for each in found if find_market(each).kind == "region"]
+    if len(regions_found) != 1:
         wanted = " ".join(map(str, markets))
         raise ValueError(
             f"REGION is '', and MARKETS is {wanted!r}: give REGION as well, the region that they are all in"
         )
-    return "".join(map(str, found))
+    return regions_found[0]
 
 
 def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -156,18 +138,6 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
     bare = ",".join(filter(None, [environ.get("NO_PROXY") or environ.get("no_proxy", ""), "127.0.0.1", "localhost"]))
     own = {"NO_PROXY": bare, "no_proxy": bare, "PYTHONUNBUFFERED": "1", "TMPDIR": str(STATE / "tmp")}
     return kept | own | {"PATH": f"{VENV / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"}
-
-
-def store_environment(port: int, folder: Path) -> dict[str, str]:
-    """Return the settings of the DynamoDB-compatible server."""
-    return {
-        "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "SERVICES": "dynamodb",
-        "IOT_MTLS_ENABLED": "0",
-        "PERSIST_STATE": "1",
-        "STATE_DIR": str(folder),
-    }
 
 
 def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -187,31 +157,20 @@ def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]
 
 def prefect_environment(api_url: str, home: Path = STATE / "prefect") -> dict[str, str]:
     """Return the settings of Prefect's server, worker and commands, which keep their files in `home`."""
-    return {
+    return tomllib.loads(PREFECT_SETTINGS.read_text(encoding="utf-8")) | {
         "PREFECT_API_URL": api_url,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api_url.removesuffix("/api"),
         "PREFECT_HOME": str(home),
         "PREFECT_PROFILES_PATH": str(home / "profiles.toml"),
-        # Prefect opens a single SQLite connection if `:memory:` is in its address. With several, writes are refused
-        # because the database is locked, and the server can then hang for a minute: to free the refused write's cursor,
-        # the event loop waits for a connection that waits for a lock held by the event loop (3.8.8).
+        # See docs/decisions/one-sqlite-connection.md: with `:memory:` in the address, Prefect opens a single one.
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
             f"sqlite+aiosqlite:///file:{quote(str(home / 'prefect.db'))}?uri=true&connections=:memory:"
         ),
-        # Task runs are recorded in batches, once a second (a whole number of seconds), and not one event at a time.
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-        # Runs, their logs and artifacts are removed after a week, as events are by default; the bulkiest events, which
-        # nobody reads, after a day.
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "604800",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": json.dumps(dict.fromkeys(BULKY_EVENTS, 86_400)),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "PREFECT_CLI_PROMPT": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        # The lease on a deployment's slot outlives the server, so the slot is freed if worker and server both die.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",  # keeps a failed run's pages for `prefect flow-run retry`
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api_url.removesuffix("/api"),
     }
+
+
+def replace_settings(prefix: str, wanted: Mapping[str, str]) -> None:
+    """Replace this process's environment variables that start with a prefix."""
+    for name in [name for name in os.environ if name.startswith(prefix)]:
+        del os.environ[name]
+    os.environ.update(wanted)

@@ -6,15 +6,15 @@ from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import StateType, WorkerStatus
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import WorkerStatus
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.states import Crashed
 
 from deployments.local.environment import POOL
 
-UNFINISHED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+UNFINISHED = {"state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING"]}}}
 
 
 def open_client(api_url: str) -> SyncPrefectClient:
@@ -30,8 +30,7 @@ def prepare_server(client: SyncPrefectClient) -> None:
         for schedule in deployment.schedules:
             if schedule.active:
                 client.update_deployment_schedule(deployment.id, schedule.id, active=False)
-    unfinished = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED)))
-    for run in client.read_flow_runs(flow_run_filter=unfinished):
+    for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(UNFINISHED)):
         client.set_flow_run_state(run.id, Crashed(message="The stack was stopped while it ran."))
     for worker in client.read_workers_for_work_pool(POOL):
         names = {"work_pool_name": POOL, "name": worker.name}
@@ -46,14 +45,12 @@ def has_worker(client: SyncPrefectClient) -> bool:
 def start_schedule(client: SyncPrefectClient, name: str, parameters: dict[str, Any]) -> None:
     """Activate the schedules of a deployment that have these parameters, or create one that runs every 300 s."""
     deployment = client.read_deployment_by_name(name)
-    fitting = [
-        schedule
-        for schedule in deployment.schedules
-        if parameters.items() <= (deployment.parameters | schedule.parameters).items()
-    ]
-    for schedule in fitting:
-        client.update_deployment_schedule(deployment.id, schedule.id, active=True)
-    if not fitting:
+    is_found = False
+    for schedule in deployment.schedules:
+        if parameters.items() <= (deployment.parameters | schedule.parameters).items():
+            client.update_deployment_schedule(deployment.id, schedule.id, active=True)
+            is_found = True
+    if not is_found:
         every = IntervalSchedule(interval=timedelta(seconds=300))
         new = DeploymentScheduleCreate(schedule=every, active=True, parameters=parameters)
         client.create_deployment_schedules(deployment.id, [new])

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,27 +22,18 @@ class ChildError(Exception):
 
 
 class Child:
-    """A running program, with its output in a log file.
-
-    Args:
-        name: for messages.
-        command: program and arguments.
-        environ: its whole environment.
-        log: where its output goes; overwritten.
-        is_task: whether it is expected to end by itself.
-    """
+    """A running program; `environ` is its whole environment, and its output replaces what is in the file `log`."""
 
     def __init__(
         self, name: str, command: list[str], environ: Mapping[str, str], log: Path, *, is_task: bool = False
     ) -> None:
-        self.name = name
-        self.log = log
-        self._is_task = is_task
+        self.name, self.log = name, log
+        self._is_task = is_task  # whether it is expected to end by itself
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             self.process = subprocess.Popen(  # noqa: S603 (our own commands)
                 command,
-                env=dict(environ),
+                env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -59,15 +50,11 @@ class Child:
         return self.process.poll() == 0
 
     def check(self) -> None:
-        """Check that the child is running, or is a task that has succeeded.
-
-        Raises:
-            ChildError: it is not; with the last lines of its log.
-        """
-        code = self.process.poll()
-        if code is not None and not (self._is_task and code == 0):
+        """Raise ChildError, with the end of the log, unless the child is running or is a task that has succeeded."""
+        if not self.is_running() and not (self._is_task and self.has_succeeded()):
             lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            raise ChildError("\n".join([f"{self.name} ended with exit code {code}; the end of {self.log}:", *lines]))
+            ended = f"{self.name} ended with exit code {self.process.returncode}; the end of {self.log}:"
+            raise ChildError("\n".join([ended, *lines]))
 
     def stop(self) -> None:
         """Terminate the child, and kill it if it does not end in time."""
@@ -90,16 +77,14 @@ class Child:
 
 def stop_all(children: Sequence[Child]) -> None:
     """Terminate children, all at once, and kill those that do not end in time."""
-    running = [child.process for child in children if child.is_running()]
-    for process in running:
-        process.terminate()
+    for child in children:
+        child.process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
-    for process in running:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    for child in children:
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+        child.process.kill()  # does nothing if it has ended
+        child.process.wait()
 
 
 def die_with_parent() -> None:
@@ -113,18 +98,13 @@ def adopt_orphans() -> None:
 
 
 def stop_orphans(known: set[int]) -> None:
-    """Stop adopted processes, such as flow runs of a worker that has ended.
-
-    Args:
-        known: children to leave alone.
-    """
+    """Stop adopted processes, such as flow runs of a worker that has ended; leave the known children alone."""
     deadline = time.monotonic() + STOP_SECONDS
     terminated: set[int] = set()
     while orphans := child_pids() - known:
-        late = time.monotonic() > deadline
-        for pid in orphans if late else orphans - terminated:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
+        signal_all(orphans - terminated, signal.SIGTERM)
+        if time.monotonic() > deadline:
+            signal_all(orphans, signal.SIGKILL)
         terminated |= orphans
         for pid in orphans:
             os.waitpid(pid, os.WNOHANG)
@@ -148,7 +128,7 @@ def find_tree(pid: int) -> list[int]:
     return found
 
 
-def signal_all(pids: list[int], number: signal.Signals) -> None:
+def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
     """Send a signal to processes, of which some may have ended."""
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -157,11 +137,9 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
 
 def used_ticks(pid: int) -> int:
     """Return the CPU time of a process and of its children that have ended, 0 if it has ended itself."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(int(ticks) for ticks in fields[11:15])
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return 0
 
 
 def free_port(preferred: int = 0) -> int:

@@ -13,13 +13,7 @@ PREFIX = re.compile(r"^(Flow run encountered an exception|Validation of flow par
 
 
 def wrap(text: str, prefix: str = "", indent: str | None = None) -> str:
-    """Return text in lines of at most 80 columns; words stay whole, even longer ones.
-
-    Args:
-        text: any.
-        prefix: starts the first line.
-        indent: starts the other lines; blanks as wide as `prefix` by default.
-    """
+    """Return text in lines of at most 80 columns, with whole words; by default all are indented as far as the first."""
     rest = " " * len(prefix) if indent is None else indent
     return textwrap.fill(
         text, WIDTH, initial_indent=prefix, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False

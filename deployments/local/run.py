@@ -5,13 +5,7 @@ from collections import defaultdict
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterKey,
-    ArtifactFilterType,
-    FlowRunFilter,
-    FlowRunFilterId,
-)
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact, State
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import ObjectNotFound
@@ -28,9 +22,7 @@ POLL_SECONDS = 0.25
 def run_deployment(stack: Stack, *, verbose: bool) -> None:
     """Run the deployment of the stack's region, show its progress and print its summary.
 
-    Args:
-        stack: started.
-        verbose: whether to show all of the worker's log, not only warnings and the end of each state.
+    With `verbose`, show all of the worker's log, not only warnings and the end of each state.
 
     Raises:
         StackError: the run did not complete, or was deleted.
@@ -63,7 +55,9 @@ def watch(stack: Stack, run_id: UUID, *, verbose: bool) -> State:
         tasks: defaultdict[UUID, TaskID] = defaultdict(lambda: bars.add_task(""))
         while True:
             state = stack.client.read_flow_run(run_id).state
-            for artifact in read_progress(stack.client, run_id):
+            for artifact in read_artifacts(stack.client, run_id):
+                if artifact.type != "progress":
+                    continue
                 words = str(artifact.description)
                 bars.update(tasks[artifact.id], completed=float(str(artifact.data)), description=words)
                 if bars.disable and words not in said:
@@ -86,27 +80,21 @@ def pick(line: str) -> str:
     return message if is_of_run and (" | WARNING | " in head or " ends after " in message) else ""
 
 
-def read_progress(client: SyncPrefectClient, run_id: UUID) -> list[Artifact]:
-    """Return the progress artifacts of a run, oldest first: `data` is the percentage, `description` has the counts."""
-    wanted = ArtifactFilter(type=ArtifactFilterType(any_=["progress"]))
-    newest_first = ArtifactSort.CREATED_DESC
-    return client.read_artifacts(artifact_filter=wanted, flow_run_filter=of_run(run_id), sort=newest_first)[::-1]
+def read_artifacts(client: SyncPrefectClient, run_id: UUID) -> list[Artifact]:
+    """Return a run's artifacts, oldest first; those of progress have a percentage, and counts in `description`."""
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+    return client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)[::-1]
 
 
 def read_summary(client: SyncPrefectClient, run_id: UUID) -> str:
     """Return a run's summary without its pictures; wait for it, since a run writes it after it has ended."""
-    wanted = ArtifactFilter(key=ArtifactFilterKey(like_="summary-"))
     deadline = time.monotonic() + SUMMARY_SECONDS
-    while not (found := client.read_artifacts(artifact_filter=wanted, flow_run_filter=of_run(run_id))):
-        if time.monotonic() > deadline:
-            return ""
+    while time.monotonic() < deadline:
+        for artifact in read_artifacts(client, run_id):
+            if str(artifact.key).startswith("summary-"):
+                return "\n".join(line for line in str(artifact.data).splitlines() if not line.startswith("!["))
         time.sleep(0.1)
-    return "\n".join(line for line in str(found[0].data).splitlines() if not line.startswith("!["))
-
-
-def of_run(run_id: UUID) -> FlowRunFilter:
-    """Return a filter for one flow run."""
-    return FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    return ""
 
 
 def print_summary(markdown: str) -> None:

@@ -1,5 +1,6 @@
 """Servers as named children with logs: started, waited for and stopped in one way by whatever needs some."""
 
+import re
 import signal
 import sys
 import time
@@ -11,7 +12,7 @@ from typing import Self, TypeVar
 import httpx
 import msgspec
 
-from deployments.local.environment import POOL, STORE_VENV, VENV, store_environment
+from deployments.local.environment import POOL, STORE_VENV, VENV
 from deployments.local.processes import Child, ChildError, adopt_orphans, stop_all, stop_orphans
 
 T = TypeVar("T")
@@ -21,14 +22,7 @@ RUNNING_FLOWS = ("deploy", "worker")
 
 
 class Servers:
-    """Children by name. Use it as a context manager from the main thread, or call `stop` in the end.
-
-    Args:
-        logs: the folder of their logs.
-        environ: what all of them get.
-        first: names of those that end before the others do: what uses servers, before the servers.
-        start_seconds: how long each may take until it is ready.
-    """
+    """Children by name. Use it as a context manager from the main thread, or call `stop` in the end."""
 
     def __init__(
         self,
@@ -37,37 +31,30 @@ class Servers:
         first: Collection[str] = RUNNING_FLOWS,
         start_seconds: float = START_SECONDS,
     ) -> None:
-        self.logs = logs
-        self.environ = dict(environ)
+        self.logs = logs  # the folder of their logs
+        self.environ = dict(environ)  # of all of them
         self.children: dict[str, Child] = {}
         self.starts: Counter[str] = Counter()  # by name
-        self._first = first
-        self._start_seconds = start_seconds
-        self._adopts = False
+        self._first = first  # names of those that end before the others do: what uses servers, before the servers
+        self._start_seconds = start_seconds  # that each may take until it is ready
 
     def __enter__(self) -> Self:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, raise_interrupt)
         adopt_orphans()
-        self._adopts = True
         return self
 
     def __exit__(self, *_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave anything behind
-        self.stop()
+        for names in (self._first, self.children):
+            stop_all([self.children[name] for name in names if name in self.children])
+            stop_orphans({child.process.pid for child in self.children.values() if child.is_running()})
 
     def start(
         self, name: str, command: list[str], environ: Mapping[str, str] | None = None, *, is_task: bool = False
     ) -> Child:
-        """Start a child; if it is not the first of its name, its log has a number.
-
-        Args:
-            name: of the child and its log.
-            command: program and arguments.
-            environ: on top of what all get.
-            is_task: whether it is to end by itself.
-        """
+        """Start a child, with an environment on top of what all get; the log of a second one has a number."""
         self.starts[name] += 1
         stem = f"{name}.{self.starts[name]}" if self.starts[name] > 1 else name
         child = Child(name, command, self.environ | dict(environ or {}), self.logs / f"{stem}.log", is_task=is_task)
@@ -75,53 +62,32 @@ class Servers:
         return child
 
     def wait_for(
-        self, what: str, ready: Callable[[], T], seconds: float | None = None, every_seconds: float = LOOK_SECONDS
+        self, name: str, ready: Callable[[], T], seconds: float | None = None, every_seconds: float = LOOK_SECONDS
     ) -> T:
-        """Wait until something is ready, and return what `ready` returned.
-
-        Args:
-            what: the child's name, or other words for the message.
-            ready: returns something that is true.
-            seconds: at most; `start_seconds` if not given.
-            every_seconds: between two looks.
-
-        Raises:
-            ChildError: a child has ended meanwhile, or it took too long.
-        """
+        """Wait until `ready` returns something true, and return it; raise ChildError if a child ends or it is late."""
         seconds = seconds or self._start_seconds
         deadline = time.monotonic() + seconds
         while not (result := ready()):
             self.check()
             if time.monotonic() > deadline:
-                log = self.children[what].log if what in self.children else self.logs
-                raise ChildError(f"{what} was not ready after {seconds:.0f} s: see {log}")
+                log = self.children[name].log if name in self.children else self.logs
+                raise ChildError(f"{name} was not ready after {seconds:.0f} s: see {log}")
             time.sleep(every_seconds)
         return result
 
     def run(self, name: str, command: list[str], environ: Mapping[str, str]) -> None:
-        """Run a command to its end.
-
-        Raises:
-            ChildError: it fails, or takes too long.
-        """
+        """Run a command to its end; raise ChildError if it fails or takes too long."""
         self.wait_for(name, self.start(name, command, environ, is_task=True).has_succeeded)
         del self.children[name]
 
     def check(self) -> None:
-        """Raise if a child has ended.
-
-        Raises:
-            ChildError: with the last lines of its log.
-        """
+        """Raise ChildError, with the last lines of its log, if a child has ended."""
         for child in self.children.values():
             child.check()
 
     def stop(self) -> None:
-        """Stop those that end first, then the rest together, each time with the orphans that they have left."""
-        for names in (self._first, self.children):
-            stop_all([self.children[name] for name in names if name in self.children])
-            if self._adopts:
-                stop_orphans({child.process.pid for child in self.children.values() if child.is_running()})
+        """Stop all of them together."""
+        stop_all(list(self.children.values()))
 
 
 class Store(msgspec.Struct, frozen=True):
@@ -146,12 +112,12 @@ class Store(msgspec.Struct, frozen=True):
 
     def environ(self) -> dict[str, str]:
         """Return its settings."""
-        return store_environment(self.port, self.folder) | ({} if self.is_kept else {"PERSIST_STATE": "0"})
+        local = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(self.port), "SERVICES": "dynamodb"}
+        kept = {"PERSIST_STATE": str(int(self.is_kept)), "STATE_DIR": str(self.folder)}
+        return local | kept | {"IOT_MTLS_ENABLED": "0"}
 
     def is_up(self) -> bool:
-        """Return whether it answers; DynamoDB Local refuses a plain GET."""
-        if self.emulator:
-            return answers(self.url, (httpx.codes.BAD_REQUEST,))
+        """Return whether it answers."""
         return answers(f"{self.url}/_ministack/health")
 
 
@@ -181,22 +147,15 @@ def deploy_command(*words: str) -> list[str]:
 
 
 def market_command(region_ids: Collection[int], at: float | None = None, latency_ms: float = 0) -> list[str]:
-    """Return the command that starts a market stand-in.
-
-    Args:
-        region_ids: whose pages are made at start.
-        at: the unix time at which its clock stands; it goes if not given.
-        latency_ms: added to each answer.
-    """
+    """Return the command that starts a market stand-in, with the pages of some regions; `at` is a frozen unix time."""
     words = ["--latency-ms", str(latency_ms)] + ([] if at is None else ["--at", str(at)])
     return [sys.executable, "-m", "deployments.local.market", *words, "--prepare", *map(str, region_ids)]
 
 
 def market_url(child: Child) -> str:
     """Return the address that a market stand-in has printed, nothing if it has not yet."""
-    start = "market stand-in on "
-    lines = child.log.read_text(errors="replace").splitlines()
-    return next((line.removeprefix(start) for line in lines if line.startswith(start)), "")
+    found = re.search(r"^market stand-in on (.+)\n", child.log.read_text(errors="replace"), re.MULTILINE)
+    return found[1] if found else ""
 
 
 def wait_for_pages(url: str, region_ids: Collection[int], seconds: float) -> None:
@@ -207,10 +166,9 @@ def wait_for_pages(url: str, region_ids: Collection[int], seconds: float) -> Non
             http.head(f"/markets/{region_id}/orders", params={"order_type": "all"}).raise_for_status()
 
 
-def answers(url: str, passing: Collection[int] = ()) -> bool:
-    """Return whether a GET is answered with success, or with one of some other status codes."""
+def answers(url: str) -> bool:
+    """Return whether a GET is answered; DynamoDB Local refuses a plain one."""
     try:
-        response = httpx.get(url, timeout=1.0, trust_env=False)
+        return not httpx.get(url, timeout=1.0, trust_env=False).is_server_error
     except httpx.HTTPError:
         return False
-    return response.is_success or response.status_code in passing

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from deployments.local.progress import wrap
 from tasks.catalogue.names import find_type, market_name, type_name
@@ -10,54 +9,41 @@ from tasks.esi.markets import name_market
 from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 
-ROWS = 20
 
-
-def show_table(table_name: str, type_wanted: str, rows: int = ROWS, market_id: int | None = None) -> None:
-    """Print a table's records, those with the highest price times volume first.
-
-    Args:
-        table_name: of a market table.
-        type_wanted: name or id of the only item type to show; empty for all.
-        rows: the number of records, at most.
-        market_id: the market to show, of a table with the key `market_type`.
+def show_table(table_name: str, type_wanted: str, rows: int = 20, market_id: int | None = None) -> None:
+    """Print a table's records, those with the highest price times volume first, or only one item type's.
 
     Raises:
-        ValueError: there is no such type, or it has no record.
+        ValueError: no item type has this name or id, or the table has no record of it.
         TableError: the table cannot be read, or holds no complete snapshot.
     """
     records, snapshot = read_records(table_name, market_id)
     chosen = pick(records, type_wanted, table_name) if type_wanted else records
-    first = sorted(chosen.items(), key=turnover, reverse=True)[:rows]
+    first = sorted(chosen.items(), key=lambda row: row[1].price * row[1].volume, reverse=True)[:rows]
     title = wrap(describe_market(snapshot.market_id), f"{table_name}: ", "  ")
     summary = wrap(describe(snapshot, len(records), len(first)))
     print(title, "", *format_rows(first), "", summary, sep="\n", flush=True)  # noqa: T201 (a command's answer)
 
 
-def describe_market(market_id: int) -> str:
-    """Return a market's name and id, such as `Jita 4-4 (60003760)`; `system 30000142` if it has no name."""
+def describe_market(market_id: int | str) -> str:
+    """Return a market's name and id, such as `Jita 4-4 (60003760)`; `system 30000142` if it has no name.
+
+    A run may have been given a value that is no id; it is returned as it is.
+    """
+    if isinstance(market_id, str):
+        return market_id
     name = market_name(market_id)
     return name_market(market_id) if name == str(market_id) else f"{name} ({market_id})"
 
 
 def pick(records: dict[int, Record], type_wanted: str, table_name: str) -> dict[int, Record]:
-    """Return one type's record.
-
-    Raises:
-        ValueError: there is no such type, or it has no record.
-    """
+    """Return one type's record; raise ValueError if there is no such type, or no record of it."""
     type_id = int(type_wanted) if type_wanted.isdigit() else find_type(type_wanted)
     if type_id is None:
         raise ValueError(f"TYPE is {type_wanted!r}: give an item type's whole name, such as Tritanium, or its id")
     if type_id not in records:
         raise ValueError(f"{table_name} has no record of {type_name(type_id)} ({type_id}): there is no order for it")
     return {type_id: records[type_id]}
-
-
-def turnover(row: tuple[int, Record]) -> Decimal:
-    """Return price times volume (ISK)."""
-    traded: Decimal = row[1].price * row[1].volume
-    return traded
 
 
 def format_rows(records: Sequence[tuple[int, Record]]) -> Iterator[str]:

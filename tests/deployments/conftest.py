@@ -1,4 +1,4 @@
-"""What the tests of whole stacks share."""
+"""Fixtures for the tests that start whole stacks."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ POOL = "outage"
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the checkout as a newcomer has it, with the environments that `make setup` has made."""
+    """A copy of the checkout as a newcomer has it, with the environments that `make setup` creates."""
     copy = tmp_path_factory.mktemp("clone") / "market-data"
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -39,7 +39,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def deployed(own_server: PrefectServer) -> None:
-    """A pool, and the two deployments in it."""
+    """A work pool with two deployments."""
     own_server.api.create_pool(POOL)
     for what in (["flows/market_data.py:market_data", "--name", "outage"], ["--name", "venal"]):
         command = [prefect(), "--no-prompt", "deploy", *what, "--pool", POOL]
@@ -48,7 +48,7 @@ def deployed(own_server: PrefectServer) -> None:
 
 @pytest.fixture
 def start_worker(deployed: None, own_api: Api, served: str, tmp_path: Path) -> Iterator[Callable[[], Child]]:
-    """Start a worker, whose runs see the market and keep their pages; it is stopped in the end."""
+    """Start a worker whose runs see the market and keep their pages; it is stopped after the test."""
     kept = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "kept")}
     environ = os.environ | kept | {"ESI_URL": served, "PREFECT_LOGGING_LEVEL": "INFO"}
     workers: list[Child] = []

@@ -1,4 +1,4 @@
-"""What a run tells, and that the automations that ship with the deployments notice it, on a real server."""
+"""The events of runs, and the automations that react to them, on a real server."""
 
 import json
 import os
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url")
 
 @pytest.fixture
 def automations(own_api: Api) -> Iterator[dict[str, str]]:
-    """The automations that tell, as quick as Prefect takes them: their names by what they tell of."""
+    """The automations that alert, as quick as Prefect allows; their names by what they alert to."""
     named: dict[str, str] = {}
     for automation in read_automations():
         if automation["actions"] == [{"type": "do-nothing"}]:
@@ -50,27 +50,27 @@ def automations(own_api: Api) -> Iterator[dict[str, str]]:
             httpx.delete(f"{own_api.url}/automations/{found['id']}", trust_env=False).raise_for_status()
 
 
-def test_what_happens_is_told(
+def test_events_trigger_the_automations(
     own_api: Api, automations: dict[str, str], dynamodb: DynamoDBClient, clock: Clock, table_name: str, tmp_path: Path
 ) -> None:
-    """What a run did is an event; a shrunk snapshot, the failed run, a stale table and a late run are noticed."""
-    begun = datetime.now(UTC)
-    ask_for_late_run(own_api)
+    """Runs send events; a shrunk snapshot, a failed run, stale data, a late run and others trigger automations."""
+    started = datetime.now(UTC)
+    create_late_run(own_api)
     assert run_command(table_name) == 0
     assert run_command(table_name) == 0
-    wait_for(lambda: len(read_events(own_api, "market.", begun)) == 2, "the first runs' events")
+    wait_for(lambda: len(read_events(own_api, "market.", started)) == 2, "the first runs' events")
     clock.now += 300
     expire(dynamodb, table_name)
     assert run_command(table_name) == 0
     assert "last 2 runs" in read_summaries(own_api)[0]
-    assert report(table_name, tmp_path / "report.html") in {1, 2}  # events are written down within seconds
+    assert report(table_name, tmp_path / "report.html") in {1, 2}  # events are stored within seconds
     inflate(dynamodb, table_name)
     expire(dynamodb, table_name)
     clock.now += 300
     assert run_command(table_name) == 1
     names = [f"market.snapshot.{what}" for what in ("stored", "not-modified", "stored", "refused")]
-    wait_for(lambda: len(read_events(own_api, "market.", begun)) == len(names), "the events")
-    events = read_events(own_api, "market.", begun)
+    wait_for(lambda: len(read_events(own_api, "market.", started)) == len(names), "the events")
+    events = read_events(own_api, "market.", started)
     assert [event["event"] for event in events] == names
     assert {event["resource"]["prefect.resource.id"] for event in events} == {REGION}
     assert {event["resource"]["prefect.resource.name"] for event in events} == {"Detorid"}
@@ -87,11 +87,11 @@ def test_what_happens_is_told(
         "runs that are not followed",
     }
     for what, name in automations.items():
-        wait_for(lambda: name in told(own_api, begun), what)  # noqa: B023 (waited for)
+        wait_for(lambda: name in find_triggered(own_api, started), what)  # noqa: B023 (waited for)
 
 
 def store_in_universe(own_api: Api) -> None:
-    """Tell of a region that the universe has stored, as its run does."""
+    """Send the event of a region that a universe run has stored."""
     event = {
         "id": str(uuid.uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
@@ -129,25 +129,25 @@ run_on(25)
 """
 
 
-def test_data_that_stay_old_are_told(own_api: Api, automations: dict[str, str], table_name: str) -> None:
-    """Runs that go on ending well are news as long as the data are fresh, and none once they are hours old."""
-    begun = datetime.now(UTC)
+def test_stale_data_trigger_an_alert(own_api: Api, automations: dict[str, str], table_name: str) -> None:
+    """Completed runs prevent the alert only while the data are fresh, not once they are hours old."""
+    started = datetime.now(UTC)
     command = [sys.executable, "-c", RUN_ON, table_name]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     ended, aged = datetime.now(UTC), datetime.fromisoformat(done.stdout.split()[-1])
-    wait_for(lambda: automations["stale data"] in told(own_api, begun), "the alarm")
+    wait_for(lambda: automations["stale data"] in find_triggered(own_api, started), "the alert")
     fired = [
         datetime.fromisoformat(event["occurred"])
-        for event in read_events(own_api, "prefect.automation.triggered", begun)
+        for event in read_events(own_api, "prefect.automation.triggered", started)
         if event["resource"]["prefect.resource.name"] == automations["stale data"]
     ]
     assert aged < fired[0] < ended
-    names = {event["event"] for event in read_events(own_api, "market-data.", begun)}
+    names = {event["event"] for event in read_events(own_api, "market-data.", started)}
     assert names == {"market-data.fresh", "market-data.stale"}
 
 
 def fail_to_follow(own_api: Api, table_name: str) -> None:
-    """Run a deployment's run that is to be followed, on a server that creates none."""
+    """Run a run that is to be followed, on a server that refuses to create the next one."""
 
     def refuse(request: str, answer: httpx.Response) -> httpx.Response:
         return httpx.Response(500, text="planned") if request.endswith("/create_flow_run") else answer
@@ -169,8 +169,8 @@ CustomWebhookNotificationBlock(name="test", url=sys.argv[1], method="POST", json
 """
 
 
-def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> None:
-    """With --notify the automations send messages through the block, and keep doing so when the stack is up again."""
+def test_alerts_are_sent_through_a_notification_block(own_api: Api, table_name: str) -> None:
+    """With --notify, automations send messages through the block, even after the stack has applied its own."""
     with receive() as messages:
         subprocess.run([sys.executable, "-c", CREATE_BLOCK, messages.url], cwd=CHECKOUT, check=True)
         assert deploy_automations("custom-webhook/test").count("send-notification") == 6
@@ -186,24 +186,24 @@ def test_who_has_a_notification_block_is_told(own_api: Api, table_name: str) -> 
     assert deploy_automations(None).count("updated, do-nothing") == 6
 
 
-def test_automation_without_action_says_how_to_be_told(own_api: Api) -> None:
-    """Whoever looks at an automation that does nothing reads what becomes of it, and how to have it send a message."""
+def test_automation_without_action_explains_how_to_add_one(own_api: Api) -> None:
+    """The description of an automation without an action says where alerts appear and how to have them sent."""
     deploy_automations(None)
     ours = {automation["name"] for automation in read_automations()}
     for found in ask(own_api, "/automations/filter", {"limit": 200}):
         does_nothing = [action["type"] for action in found["actions"]] == ["do-nothing"]
-        for said in ("event feed", "python -m deployments.automations --notify TYPE/NAME"):
-            assert found["name"] not in ours or (said in found["description"]) == does_nothing, found["name"]
+        for text in ("event feed", "python -m deployments.automations --notify TYPE/NAME"):
+            assert found["name"] not in ours or (text in found["description"]) == does_nothing, found["name"]
 
 
-def test_unknown_block_is_told(own_api: Api, capsys: pytest.CaptureFixture[str]) -> None:
-    """A notification block that the server does not have is refused, and where to look is said."""
+def test_unknown_block_is_refused(own_api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """A notification block that the server does not have is refused."""
     assert main(["--notify", "slack-webhook/nobody"]) == 1
     assert "no automations: 'slack-webhook/nobody' is no block of this server" in capsys.readouterr().err
 
 
 def deploy_automations(notify: str | None) -> str:
-    """Deploy the automations by their command, and return what it says."""
+    """Run the command that applies the automations; return its output."""
     command = [sys.executable, "-m", "deployments.automations", *(["--notify", notify] if notify else [])]
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
 
@@ -215,27 +215,27 @@ def apply(own_api: Api, wanted: list[dict[str, Any]]) -> None:
 
 
 def read_summaries(own_api: Api) -> list[str]:
-    """Return the region's summary artifacts, the newest first."""
+    """Return the region's summary artifacts, newest first."""
     wanted = {"artifacts": {"key": {"any_": [f"summary-{REGION_ID}"]}}, "sort": "CREATED_DESC"}
     return [artifact["data"] for artifact in ask(own_api, "/artifacts/filter", wanted)]
 
 
 def report(table_name: str, file: Path) -> int:
-    """Write a report, and return how many runs are in it."""
+    """Write a report; return the number of runs in it."""
     command = [sys.executable, "-m", "deployments.report", "--table-name", table_name, "--file", str(file)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     return int(re.findall(r"(\d+) runs", done.stdout)[0])
 
 
-def ask_for_late_run(own_api: Api) -> None:
-    """Ask for a run that no worker takes."""
+def create_late_run(own_api: Api) -> None:
+    """Create a run that no worker takes."""
     flow = ask(own_api, "/flows/", {"name": "market-data"})
     name = f"late-{uuid.uuid4()}"
     ask(own_api, "/deployments/", {"name": name, "flow_id": flow["id"]})
     own_api.create_run(f"market-data/{name}", {})
 
 
-def told(own_api: Api, since: datetime) -> set[str]:
-    """Return the names of the automations that have been triggered."""
+def find_triggered(own_api: Api, since: datetime) -> set[str]:
+    """Return the names of the automations that were triggered."""
     triggered = read_events(own_api, "prefect.automation.triggered", since)
     return {event["resource"]["prefect.resource.name"] for event in triggered}

@@ -1,4 +1,4 @@
-"""The CloudFormation template, deployed into a local stand-in for AWS, and compared with what runs do."""
+"""The CloudFormation template, deployed to a local stand-in for AWS, and compared with what runs do."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from typing import Any
 import boto3
 import pytest
 
-from deployments.local.environment import CHECKOUT, STORE_VENV, base_environment, store_environment
+from deployments.local.environment import CHECKOUT, base_environment
 from deployments.local.processes import Child, free_port
-from deployments.local.servers import answers
+from deployments.local.servers import Store
 from tasks.table.client import Table
 from tasks.table.create import create
 from tasks.table.keys import Keys
@@ -34,20 +34,19 @@ GIVEN = {
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a stand-in for AWS, with more than a store."""
+    """The address of a stand-in for AWS that has all services of the template."""
     home = tmp_path_factory.mktemp("aws")
-    port = free_port()
-    services = {"SERVICES": "cloudformation,dynamodb,iam,ecs,logs,cloudwatch,ec2,sts", "PERSIST_STATE": "0"}
-    environ = base_environment(os.environ) | {"TMPDIR": str(home)} | store_environment(port, home) | services
-    child = Child("aws", [str(STORE_VENV / "bin" / "ministack")], environ, home / "log")
-    url = f"http://127.0.0.1:{port}"
-    wait_for(lambda: answers(f"{url}/_ministack/health"), "the stand-in for AWS")
-    yield url
+    store = Store(free_port(), home)
+    services = {"SERVICES": "cloudformation,dynamodb,iam,ecs,logs,cloudwatch,ec2,sts"}
+    environ = base_environment(os.environ) | {"TMPDIR": str(home)} | store.environ() | services
+    child = Child("aws", store.command(), environ, home / "log")
+    wait_for(store.is_up, "the stand-in for AWS")
+    yield store.url
     child.stop()
 
 
 def test_template_deploys(account: str) -> None:
-    """CloudFormation makes it all but the service, which the stand-in cannot: it takes a parameter's number as text."""
+    """CloudFormation creates everything except the service: the stand-in passes its number parameter as text."""
     wanted = TEMPLATE | {
         "Resources": {name: each for name, each in RESOURCES.items() if name != "Service"},
         "Outputs": {name: each for name, each in TEMPLATE["Outputs"].items() if name != "Service"},
@@ -71,9 +70,9 @@ def test_template_deploys(account: str) -> None:
     assert states[-1] == "CREATE_COMPLETE", [each.get("ResourceStatusReason") for each in events]
     dynamodb = boto3.client("dynamodb", endpoint_url=account)
     for name, keys in (("MarketData", Keys()), ("MarketHubs", Keys(60003760)), ("PlayerCount", Keys())):
-        made = dynamodb.describe_table(TableName=name)["Table"]
-        assert made["KeySchema"] == keys.schema
-        assert made["AttributeDefinitions"] == keys.attributes
+        table = dynamodb.describe_table(TableName=name)["Table"]
+        assert table["KeySchema"] == keys.schema
+        assert table["AttributeDefinitions"] == keys.attributes
     iam = boto3.client("iam", endpoint_url=account)
     roles = [role["RoleName"] for role in iam.list_roles()["Roles"]]
     (role,) = [role for role in roles if "KeepMarketData" in iam.list_role_policies(RoleName=role)["PolicyNames"]]
@@ -85,7 +84,7 @@ def test_template_deploys(account: str) -> None:
 
 @pytest.mark.parametrize("name", ["MarketTable", "HubsTable", "PlayerCountTable"])
 def test_tables_are_safe(name: str) -> None:
-    """Tables are on demand, can be restored to any second, survive the stack, and let `expires_at` remove items."""
+    """Tables are on demand, can be restored to any second, outlive the stack, and expire items by `expires_at`."""
     table = RESOURCES[name]
     assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
     assert table["Properties"]["BillingMode"] == "PAY_PER_REQUEST"
@@ -93,21 +92,21 @@ def test_tables_are_safe(name: str) -> None:
     assert table["Properties"]["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
 
 
-def test_workers_may_do_what_the_policy_says() -> None:
-    """The task role has the actions of iam-policy.json and no others, on its tables and player-count's."""
+def test_task_role_has_the_policy() -> None:
+    """The task role allows exactly the actions of iam-policy.json, on the same tables."""
     (policy,) = RESOURCES["TaskRole"]["Properties"]["Policies"]
-    (granted, key), (told, told_key) = policy["PolicyDocument"]["Statement"], POLICY["Statement"]
-    assert granted["Action"] == told["Action"]
-    assert key["Action"] == told_key["Action"]
+    (granted, key), (wanted, wanted_key) = policy["PolicyDocument"]["Statement"], POLICY["Statement"]
+    assert granted["Action"] == wanted["Action"]
+    assert key["Action"] == wanted_key["Action"]
     assert key["Resource"]["Fn::Sub"].endswith(":kms:${AWS::Region}:${AWS::AccountId}:key/*")
     assert list(key["Condition"]["StringLike"]) == ["kms:ViaService"]
     tables = {resource["Fn::Sub"].rsplit("/", 1)[1] for resource in granted["Resource"]}
-    assert tables == {resource.rsplit("/", 1)[1] for resource in told["Resource"]}
+    assert tables == {resource.rsplit("/", 1)[1] for resource in wanted["Resource"]}
     assert all("${AWS::AccountId}:table/" in resource["Fn::Sub"] for resource in granted["Resource"])
 
 
-def test_starting_a_task_is_all_that_ecs_may_do() -> None:
-    """The execution role pulls the image, writes the log and reads the one secret; only the token has no resource."""
+def test_execution_role_can_only_start_a_task() -> None:
+    """The execution role may pull the image, write the log and read one secret; only the token is for `*`."""
     (policy,) = RESOURCES["ExecutionRole"]["Properties"]["Policies"]
     everywhere = [each["Action"] for each in policy["PolicyDocument"]["Statement"] if each["Resource"] == "*"]
     actions = [each["Action"] for each in policy["PolicyDocument"]["Statement"]]
@@ -116,16 +115,16 @@ def test_starting_a_task_is_all_that_ecs_may_do() -> None:
     assert "ManagedPolicyArns" not in json.dumps(TEMPLATE)
 
 
-def test_nobody_calls_a_worker() -> None:
-    """The security group lets nothing in, and the health check stays within the container."""
+def test_workers_accept_no_connections() -> None:
+    """The security group has no ingress, and the health check stays within the container."""
     assert RESOURCES["SecurityGroup"]["Properties"]["SecurityGroupIngress"] == []
     (container,) = RESOURCES["TaskDefinition"]["Properties"]["ContainerDefinitions"]
     assert "PortMappings" not in container
     assert {"Name": "PREFECT_WORKER_WEBSERVER_HOST", "Value": "127.0.0.1"} in container["Environment"]
 
 
-def test_no_secret_stands_in_the_template() -> None:
-    """The API key is named by its secret; no parameter takes one, and none has a default that is one."""
+def test_no_secret_is_in_the_template() -> None:
+    """The API key is a reference to a secret; no parameter or default has a key."""
     assert not find_secrets(TEMPLATE)
     (container,) = RESOURCES["TaskDefinition"]["Properties"]["ContainerDefinitions"]
     assert container["Secrets"] == [{"Name": "PREFECT_API_KEY", "ValueFrom": {"Ref": "PrefectApiKeySecretArn"}}]
@@ -133,20 +132,20 @@ def test_no_secret_stands_in_the_template() -> None:
     assert find_secrets({"Environment": [{"Name": "PREFECT_API_KEY", "Value": "pnu_1"}]})
 
 
-def test_staleness_is_an_alarm_after_15_minutes() -> None:
-    """Three periods of five minutes without a run that ended well are an alarm, and so is no data at all."""
+def test_stale_data_raise_an_alarm_after_15_minutes() -> None:
+    """Three periods of five minutes without a completed run raise the alarm, and so do missing data."""
     alarm = RESOURCES["Stale"]["Properties"]
     assert alarm["Period"] * alarm["EvaluationPeriods"] == 900
     assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
     assert alarm["TreatMissingData"] == "breaching"
     for name in ("CompletedRuns", "NotModifiedRuns"):
-        (made,) = RESOURCES[name]["Properties"]["MetricTransformations"]
-        assert (made["MetricNamespace"], made["MetricName"]) == (alarm["Namespace"], alarm["MetricName"])
+        (metric,) = RESOURCES[name]["Properties"]["MetricTransformations"]
+        assert (metric["MetricNamespace"], metric["MetricName"]) == (alarm["Namespace"], alarm["MetricName"])
 
 
 @pytest.mark.usefixtures("api", "served", "store_url")
 def test_log_has_the_lines_that_the_alarm_counts(table_name: str) -> None:
-    """A run that stores a snapshot, one that is not modified, and a round each write a line that their filter fits."""
+    """A run that stores, one that is not modified, and a universe run each log one line that their filter matches."""
     with Table(table_name, 1) as table:
         create(table)
     command = [sys.executable, "-m", "flows.market_data", "--region-id", "10000003", "--table-name", table_name]

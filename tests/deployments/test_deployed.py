@@ -1,4 +1,4 @@
-"""The deployments of prefect.yaml, run by Prefect's own command and by a worker, as users run them."""
+"""The deployments of prefect.yaml, run by Prefect's command and a worker, as users run them."""
 
 import json
 import os
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 
 @pytest.fixture
 def worker(own_api: Api, served: str, tmp_path: Path) -> Iterator[Child]:
-    """A worker for what is deployed."""
+    """A worker for the deployments."""
     own_api.create_pool(POOL)
     deploy(*(argument for name in NAMES for argument in ("--name", name)))
     environ = os.environ | {"ESI_URL": served, "ESI_SSO_URL": served + TOKEN_ROUTE}
@@ -46,12 +46,12 @@ def worker(own_api: Api, served: str, tmp_path: Path) -> Iterator[Child]:
 
 
 def deploy(*arguments: str) -> None:
-    """Deploy what prefect.yaml says, as a user does."""
+    """Deploy from prefect.yaml, as a user does."""
     subprocess.run([prefect(), "--no-prompt", "deploy", *arguments], cwd=CHECKOUT, check=True, capture_output=True)
 
 
 def run(deployment: str, **parameters: object) -> str:
-    """Run a deployment until its end, and return the run's id."""
+    """Run a deployment until it has completed; return the run's id."""
     given = [argument for name, value in parameters.items() for argument in ("--param", f"{name}={json.dumps(value)}")]
     done = subprocess.run(
         [prefect(), "deployment", "run", deployment, *given, "--watch"], capture_output=True, text=True, check=False
@@ -63,7 +63,7 @@ def run(deployment: str, **parameters: object) -> str:
 def test_worker_runs_each_deployment(
     own_api: Api, worker: Child, market: Market, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
-    """Regions run in shards, and one fails alone; a structure and the player count are stored as well."""
+    """Regions run in shards, and one fails without the others; a structure and the player count are stored."""
     assert worker.is_running()
     template = f"{table_name}-{{region_id}}"
     run_id = run("universe/all", region_ids=[SMALL, VENAL, 19999999], table_name=template, shards=2)
@@ -91,12 +91,12 @@ def test_worker_runs_each_deployment(
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 
-def test_runs_by_hand_do_not_cancel_each_other(
+def test_manual_runs_do_not_cancel_each_other(
     own_api: Api, worker: Child, market: Market, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
-    """Runs of one deployment all complete, for different regions side by side and for one table by turns.
+    """Runs of one deployment all complete: side by side for different regions, one after another for one table.
 
-    So they do where the deployment had a limit of one run, once it is deployed again.
+    Deploying removes a limit of one run that an earlier version set.
     """
     assert worker.is_running()
     found = own_api.find_deployment("market-data/region")
@@ -116,6 +116,6 @@ def test_runs_by_hand_do_not_cancel_each_other(
 
 
 def scan_after(deployment: str, dynamodb: DynamoDBClient, table_name: str) -> list[dict[str, dict[str, str]]]:
-    """Run a deployment, and return the items of the table that it writes."""
+    """Run a deployment; return the items of the table that it writes."""
     run(deployment, table_name=table_name)
     return list(scan(dynamodb, table_name).values())

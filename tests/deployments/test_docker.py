@@ -31,7 +31,7 @@ from tests.support.deployment_files import (
 
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 SERVERS = {name: service for name, service in SERVICES.items() if "postgres_password" in service.get("secrets", [])}
-# Names that the docs of Prefect use, and those of the settings behind them.
+# Names from Prefect's docs, and the settings that they set.
 ALIASES = {
     "PREFECT_MESSAGING_BROKER": "PREFECT_SERVER_EVENTS_MESSAGING_BROKER",
     "PREFECT_MESSAGING_CACHE": "PREFECT_SERVER_EVENTS_MESSAGING_CACHE",
@@ -52,20 +52,20 @@ print(json.dumps({
 
 
 def check_compose(compose: dict[str, Any]) -> None:
-    """Check against the Compose Specification, and that what services name is there."""
+    """Check a compose file against the Compose Specification, and that everything its services refer to exists."""
     compose_spec.PyCompose.from_json(json.dumps(compose)).validate()
 
 
 def test_compose_file_is_valid() -> None:
-    """Compose takes the file; the same check refuses a key that it does not know, and a secret that is not there."""
+    """The file is valid; the same check refuses an unknown key and a missing secret."""
     check_compose(COMPOSE)
     for broken in ({"depnds_on": ["api"]}, {"secrets": ["missing"]}):
         with pytest.raises(ValueError, match="depnds_on|missing"):
             check_compose(COMPOSE | {"services": {"api": SERVICES["api"] | broken}})
 
 
-def test_ports_are_of_this_machine_alone() -> None:
-    """One port is published, on 127.0.0.1; database and Redis are on a network that leads nowhere."""
+def test_only_this_machine_can_connect() -> None:
+    """One port is published, on 127.0.0.1; database and Redis are on an internal network."""
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {"proxy": ["127.0.0.1:4200:4200"]}
     assert COMPOSE["networks"]["data"] == {"internal": True}
@@ -74,7 +74,7 @@ def test_ports_are_of_this_machine_alone() -> None:
 
 
 def test_images_are_pinned() -> None:
-    """Images are named with a version of at least two numbers, and ours with Prefect's version and the project's."""
+    """Image tags have at least two version numbers; ours has Prefect's version and the project's."""
     images = {service["image"] for service in SERVICES.values()} | set(
         re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
     )
@@ -84,7 +84,7 @@ def test_images_are_pinned() -> None:
 
 
 def test_no_secret_is_in_a_file() -> None:
-    """Passwords come from files that neither git nor the image knows."""
+    """Passwords come from files that are neither in git nor in the image."""
     assert not find_secrets(COMPOSE)
     assert find_secrets({"environment": {"POSTGRES_PASSWORD": "prefect"}})
     for secret in COMPOSE["secrets"].values():
@@ -94,7 +94,7 @@ def test_no_secret_is_in_a_file() -> None:
 
 
 def is_sent(name: str) -> bool:
-    """Whether Docker gets a file of the checkout to build from: the last line of Dockerfile.dockerignore that fits."""
+    """Return whether a file is in Docker's build context, by the last matching line of Dockerfile.dockerignore."""
     sent = True
     for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines():
         pattern = line.removeprefix("!").replace("**/", "*")
@@ -103,8 +103,8 @@ def is_sent(name: str) -> bool:
     return sent
 
 
-def test_copied_files_are_there() -> None:
-    """What the Dockerfile copies is in the checkout and is sent to Docker; tests, history and environments are not."""
+def test_copied_files_exist() -> None:
+    """What the Dockerfile copies exists and is in the build context; tests, history and environments are not."""
     copied = [
         name for line in re.findall(r"^COPY (?!--from)(.*)", DOCKERFILE, re.MULTILINE) for name in line.split()[:-1]
     ]
@@ -118,7 +118,7 @@ def test_copied_files_are_there() -> None:
 
 
 def test_packages_come_before_the_code() -> None:
-    """The packages' layer holds nothing but their lock, and the image runs as no root."""
+    """The packages' layer depends on their lock alone, and the image does not run as root."""
     first, last = DOCKERFILE.rsplit("\nFROM ", 1)
     assert re.findall(r"^COPY (.*)", first, re.MULTILINE) == ["requirements-run.lock ./"]
     assert "--no-deps --require-hashes -r requirements-run.lock" in first
@@ -127,7 +127,7 @@ def test_packages_come_before_the_code() -> None:
 
 
 def load_settings(environ: dict[str, str], tmp_path: Path) -> dict[str, Any]:
-    """Return what Prefect makes of a service's environment, once the entrypoint has read the secrets."""
+    """Return Prefect's settings in a service's environment, after the entrypoint has read the secrets."""
     secret = tmp_path / "secret"
     secret.write_text("p@ss/w:rd%1\n")
     environ = {name: str(secret) if name.endswith("_FILE") else value for name, value in environ.items()}
@@ -143,7 +143,7 @@ def load_settings(environ: dict[str, str], tmp_path: Path) -> dict[str, Any]:
 
 
 def test_prefect_knows_all_settings(tmp_path: Path) -> None:
-    """Each variable of the servers is a setting that Prefect reads; passwords of any characters reach the database."""
+    """Prefect reads each variable of the servers; a password may have any characters."""
     environ: dict[str, str] = SERVICES["api"]["environment"]
     loaded = load_settings(environ, tmp_path)
     own = {name for name in environ if not name.startswith("PREFECT_REDIS_") and not name.endswith("_FILE")}
@@ -155,7 +155,7 @@ def test_prefect_knows_all_settings(tmp_path: Path) -> None:
 
 
 def test_missing_secret_ends_a_service() -> None:
-    """A secret whose file is not there is an error at once, and not an empty password."""
+    """A missing secret is an error at once, not an empty password."""
     environ = {"PATH": os.environ["PATH"], "PREFECT_SERVER_DATABASE_PASSWORD_FILE": "/nowhere/password"}
     done = subprocess.run([DOCKER / "entrypoint.sh", "true"], env=environ, capture_output=True, text=True, check=False)
     assert done.returncode
@@ -163,7 +163,7 @@ def test_missing_secret_ends_a_service() -> None:
 
 
 def test_settings_are_those_of_the_embedded_stack() -> None:
-    """Servers, services and workers have the settings of the embedded stack, but for those of SQLite and of files."""
+    """Servers, services and workers have the embedded stack's settings, except those for SQLite and files."""
     assert set(SERVERS) == {"postgres", "migrate", "api", "services"}
     environ: dict[str, str] = SERVICES["api"]["environment"]
     assert SERVICES["services"]["environment"] == SERVICES["migrate"]["environment"] == environ
@@ -176,18 +176,21 @@ def test_settings_are_those_of_the_embedded_stack() -> None:
 
 
 def test_locks_agree() -> None:
-    """Running and developing have the same versions and hashes; running has all that it asks for, and no more."""
+    """Both locks have the same versions and hashes; the one for running has all that it needs, and no more."""
     locked, run_locked = read_lock(LOCK), read_lock(RUN_LOCK)
     assert run_locked.items() < locked.items()
-    asked = [*PROJECT["dependencies"], *(name for extra in PROJECT["optional-dependencies"].values() for name in extra)]
-    assert {re.split(r"[\[<>=]", name)[0] for name in asked} <= run_locked.keys()
+    required = [
+        *PROJECT["dependencies"],
+        *(name for extra in PROJECT["optional-dependencies"].values() for name in extra),
+    ]
+    assert {re.split(r"[\[<>=]", name)[0] for name in required} <= run_locked.keys()
     assert locked.keys() >= DEVELOPMENT
     assert not DEVELOPMENT & run_locked.keys()
 
 
 @pytest.mark.outage
 def test_packages_install_as_in_the_image(tmp_path: Path) -> None:
-    """The Dockerfile's step installs what the lock pins, without its development tools, and refuses a wrong hash."""
+    """The Dockerfile's step installs the lock's packages, no development tools, and refuses a wrong hash."""
     (step,) = re.findall(r"^RUN (python -m venv .*?)\n\nFROM", DOCKERFILE.replace("\\\n", ""), re.DOTALL | re.MULTILINE)
     command = step.replace("python -m", f"{sys.executable} -m").replace("/opt/venv", str(tmp_path / "venv"))
 

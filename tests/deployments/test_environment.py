@@ -1,4 +1,4 @@
-"""What the embedded stack is given: options, and an environment without the user's settings."""
+"""The embedded stack's options, and its environment without the user's settings."""
 
 import os
 
@@ -61,12 +61,12 @@ USER = {
         pytest.param(
             {"STORE": "aws", "AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:8000"},
             Options(10000015, "aws", ""),
-            id="an emulator of one's own",
+            id="the user's own emulator",
         ),
     ],
 )
 def test_options_are_read(environ: dict[str, str], expected: Options) -> None:
-    """REGION, MARKETS, STORE and ESI_URL say what is run, with Venal and the local store by default."""
+    """REGION, MARKETS, STORE and ESI_URL set the options; the defaults are Venal and the local store."""
     assert read_options(environ) == expected
 
 
@@ -96,19 +96,19 @@ def test_options_are_read(environ: dict[str, str], expected: Options) -> None:
         pytest.param({"STORE": "aws"}, "would fill your account with made-up orders", id="made-up orders"),
     ],
 )
-def test_bad_options_are_refused(environ: dict[str, str], message: str) -> None:
-    """A bad value is refused in one line that names it and what to give."""
+def test_invalid_options_are_refused(environ: dict[str, str], message: str) -> None:
+    """An invalid value is refused in one line that has the value and what to give instead."""
     with pytest.raises(ValueError, match=message):
         read_options(environ)
 
 
-def test_account_is_read_without_a_market() -> None:
-    """Only commands that fill tables ask for ESI_URL with STORE=aws: what is in the account can be looked at."""
+def test_account_can_be_read_without_a_market() -> None:
+    """With STORE=aws, only commands that fill tables require ESI_URL; those that read tables do not."""
     assert read_options({"STORE": "aws"}, fills=False) == Options(DEFAULT_REGION, "aws", "")
 
 
 def test_user_settings_do_not_reach_the_stack() -> None:
-    """No AWS, Prefect or Python setting of the user's is inherited; a proxy is, but not for this machine."""
+    """The user's AWS, Prefect and Python settings are not inherited; a proxy is, except for this machine."""
     environ = base_environment(USER) | aws_environment(Options(1, "local", ""), "http://127.0.0.1:1", USER)
     assert "planted" not in environ.values()
     assert not {"AWS_PROFILE", "AWS_ENDPOINT_URL", "PREFECT_API_URL", "PYTHONPATH"} & environ.keys()
@@ -117,20 +117,20 @@ def test_user_settings_do_not_reach_the_stack() -> None:
     assert (environ["HTTP_PROXY"], environ["NO_PROXY"]) == ("http://proxy:3128", "intranet,127.0.0.1,localhost")
 
 
-def test_own_account_is_left_as_it_is() -> None:
-    """With STORE=aws boto3 finds just what the user has set."""
+def test_settings_of_the_own_account_are_kept() -> None:
+    """With STORE=aws, boto3 gets exactly the user's settings."""
     environ = aws_environment(Options(1, "aws", ""), "", USER)
     assert environ == {name: value for name, value in USER.items() if name.startswith("AWS_")}
 
 
 def test_made_up_and_real_orders_never_meet() -> None:
-    """Each market has a store of its own, so that a table is never up to date with another market's orders."""
+    """Each market has its own store, so that made-up orders never count as a table's newest snapshot."""
     made_up, real = Options(10000015, "local", ""), Options(10000015, "local", "https://esi.evetech.net")
     assert (made_up.store_folder.name, real.store_folder.name) == ("made-up", "https-esi.evetech.net")
 
 
-def test_what_was_asked_for_is_told_again() -> None:
-    """The commands that are told for next have the same settings."""
+def test_suggested_commands_repeat_the_options() -> None:
+    """The commands suggested next have the same options."""
     assert not Options(10000015, "local", "").given
     given = Options(10000002, "aws", "https://esi.evetech.net").given
     assert given == "REGION=10000002 STORE=aws ESI_URL=https://esi.evetech.net "
@@ -139,8 +139,8 @@ def test_what_was_asked_for_is_told_again() -> None:
     assert read_options({"REGION": "10000015", "MARKETS": "10000015 60003760"}) == markets
 
 
-def test_markets_are_run_into_a_table_of_their_own() -> None:
-    """Markets go to the deployment for any region, into a table that tells them apart; a region stays as it was."""
+def test_markets_have_their_own_table() -> None:
+    """Markets use the deployment for any region and a table with the key market_type; a region alone does not."""
     options = Options(10000002, "local", "", (60003760, 10000002))
     assert (options.deployment, options.table_name) == ("market-data/region", "Markets-10000002")
     filled = {"table_name": "Markets-{region_id}", "key": "market_type", "markets": [60003760, 10000002]}

@@ -1,4 +1,4 @@
-"""The values for Prefect's Helm charts, checked without Helm: by the names that the charts' own values have."""
+"""The values for Prefect's Helm charts, checked without Helm against the names in the charts' own values."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from tests.support.deployment_files import IMAGE_TAG, RETENTION, find_secrets, l
 
 FOLDER = Path(CHECKOUT, "deployments/kubernetes")
 PODS = ["resources", "extraEnvVarsSecret", "extraEnvVarsCM", "livenessProbe", "readinessProbe", "replicaCount"]
-# The names below are those of the charts' values.yaml in the repository PrefectHQ/prefect-helm, late in 2025.
+# From the charts' values.yaml in the repository PrefectHQ/prefect-helm, late 2025.
 KNOWN = {
     "server-values.yaml": {
         "": ["global", "server", "backgroundServices", "migrations", "secret", "postgresql", "redis", "service"],
@@ -68,28 +68,28 @@ def find_unknown(values: dict[str, Any], known: dict[str, list[str]], path: str 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_charts_know_all_values(name: str) -> None:
-    """Each name is one of the chart's own; Helm takes any other without a word, and does nothing with it."""
+    """Each name is one of the chart's own; Helm ignores any other silently."""
     values = load(FOLDER / name)
     assert not find_unknown(values, KNOWN[name])
     values["replicas"] = 2
     assert find_unknown(values, KNOWN[name]) == [".replicas"]
 
 
-def test_image_and_pool_are_ours() -> None:
-    """Server and worker run the image that Compose builds, and the pool is of the type that prefect.yaml deploys to."""
+def test_image_and_pool_are_the_projects() -> None:
+    """Server and worker run the image that Compose builds; the pool is the one that prefect.yaml deploys to."""
     server, worker = load(FOLDER / "server-values.yaml"), load(FOLDER / "worker-values.yaml")["worker"]
     assert server["global"]["prefect"]["image"]["prefectTag"] == worker["image"]["prefectTag"] == IMAGE_TAG
     assert server["global"]["prefect"]["image"]["repository"] == worker["image"]["repository"]
     assert (worker["config"]["workPool"], worker["config"]["type"]) == ("market-data", "process")
 
 
-def test_servers_share_what_compose_has_them_share() -> None:
-    """Servers and background services get each setting that Compose gives its own, by value or from a secret."""
+def test_servers_have_the_settings_of_compose() -> None:
+    """Servers and background services have each of Compose's settings, by value or from a secret."""
     values = load(FOLDER / "server-values.yaml")
     common = {each["name"]: each["value"] for each in values["global"]["prefect"]["env"]}
     server = common | {each["name"]: each["value"] for each in values["server"]["env"]}
     compose = load(Path(CHECKOUT, "deployments/docker/compose.yaml"))["services"]["api"]["environment"]
-    # The chart names the database and the UI's address itself; these come from the secret prefect-redis.
+    # The chart sets the database and the UI's address itself; these come from the secret prefect-redis.
     left = {"PREFECT_SERVER_DOCKET_URL", "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_HOST", "PREFECT_SERVER_UI_API_URL"}
     left |= {name for name in compose if name.startswith("PREFECT_SERVER_DATABASE_")} - common.keys()
     wanted = {name: value for name, value in compose.items() if name not in left}
@@ -101,7 +101,7 @@ def test_servers_share_what_compose_has_them_share() -> None:
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_no_secret_stands_in_a_value(name: str) -> None:
-    """Passwords and keys are named by their secret, and never written down."""
+def test_no_secret_is_in_a_value(name: str) -> None:
+    """Passwords and keys are references to secrets, never values."""
     assert not find_secrets(load(FOLDER / name))
     assert find_secrets({"env": [{"name": "PREFECT_API_KEY", "value": "pnu_1"}]})

@@ -1,4 +1,4 @@
-"""The commands of docs/machines.md, as far as they can be checked without Docker, AWS, Helm and Prefect Cloud."""
+"""The commands in docs/machines.md, as far as they can be checked without Docker, AWS, Helm and Prefect Cloud."""
 
 import re
 import shlex
@@ -16,13 +16,13 @@ COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in blo
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_shell_can_read_it(block: str) -> None:
-    """Each block is a program that a shell can parse."""
+def test_blocks_are_valid_shell(block: str) -> None:
+    """A shell can parse each block."""
     subprocess.run(["bash", "-n"], input=block, text=True, check=True)
 
 
-def test_files_are_there() -> None:
-    """What is linked or given to a command by its path in the checkout is there."""
+def test_files_exist() -> None:
+    """Files exist that are linked, or given to a command by their path in the checkout."""
     linked = [Path(CHECKOUT, "docs", name) for name in re.findall(r"\]\((\.\.[^)]+)\)", DOCS)]
     given = {Path(CHECKOUT, word) for command in COMMANDS for word in command if word.startswith("deployments/")}
     assert len(given) >= 4
@@ -30,7 +30,7 @@ def test_files_are_there() -> None:
 
 
 def test_stack_gets_its_parameters() -> None:
-    """The template has all parameters that its command gives, and the command gives all that have no default."""
+    """The command gives exactly the template's parameters without a default."""
     commands = [each for each in COMMANDS if each[:3] == ["aws", "cloudformation", "deploy"]]
     (command,) = commands
     given = {word.split("=")[0] for word in command[command.index("--parameter-overrides") + 1 :]}
@@ -39,8 +39,8 @@ def test_stack_gets_its_parameters() -> None:
     assert named <= TEMPLATE["Parameters"].keys()
 
 
-def test_services_and_tags_are_those_of_the_files() -> None:
-    """Compose's commands name services that there are, and all tags of the image are the one that is built."""
+def test_services_and_tags_are_right() -> None:
+    """Compose's commands name existing services, and all image tags are that of the image that is built."""
     scaled = set(re.findall(r"--scale (\w+)=|docker compose .*(?:run --rm|exec) (\w+)", DOCS))
     scaled = {name for pair in scaled for name in pair if name}
     assert scaled == {"worker", "api", "deploy", "postgres"}
@@ -49,7 +49,7 @@ def test_services_and_tags_are_those_of_the_files() -> None:
 
 
 def test_sums_are_right() -> None:
-    """What the text adds up is what it says: the parts of each way's cost are its sum, to the cent."""
+    """The parts of each total cost in the text add up to it, to the cent."""
     for total, rest in (("40.87", "Docker"), ("167.50", "Kubernetes"), ("30.84", "AWS")):
         (line,) = [each for each in DOCS.splitlines() if each.startswith("- **Cost.**") and total in each]
         parts = re.findall(r"\$(\d+\.\d\d)(?! × )(?!\d)", line.split(" saves ")[0])

@@ -1,4 +1,4 @@
-"""`make run` and `make table`, as a newcomer types them."""
+"""`make run` and `make table`, as a newcomer runs them."""
 
 import os
 import pty
@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 
 from deployments.local.market.market import refuse
-from deployments.local.market.server import serve
 from tests.support.clone import processes_of, run_make
-from tests.support.worlds import Clock, Faulty
+from tests.support.worlds import Clock, Faulty, serve
 
 STATES = ["Get Page Count", "Build Iterator", "Fetch Pages", "Aggregate", "Store Records: compare", "Store Records"]
 
 
 @pytest.mark.outage
 def test_make_run_twice_and_table(clone: Path) -> None:
-    """`make run` fills the table through the deployment, a second one finds it not modified, `make table` shows it."""
+    """`make run` fills the table, a second run finds it not modified, and `make table` prints it."""
     region = "10000003"  # one page
     first = run_make(clone, "run", REGION=region)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -37,13 +36,13 @@ def test_make_run_twice_and_table(clone: Path) -> None:
     assert "price (ISK)" in table.stdout
     for done in (first, second, table):
         assert not [line for line in done.stdout.splitlines() if len(line) > 80 and len(line.split()) > 1]
-    assert not list((clone.parent / "home").iterdir()), "something was left in the home directory"
+    assert not list((clone.parent / "home").iterdir()), "the home directory is not empty"
     assert not processes_of(clone)
 
 
 @pytest.mark.outage
 def test_make_run_of_a_hub(clone: Path) -> None:
-    """`MARKETS=… make run` fills a table of many markets, and prints the first one's prices; `MARKET=…` another's."""
+    """`MARKETS=… make run` fills a table of several markets and prints the first; `MARKET=…` selects another."""
     hub, region = "60005686", "10000042"
     first = run_make(clone, "run", MARKETS=f"{hub} {region}")
     assert first.returncode == 0, first.stdout + first.stderr
@@ -57,8 +56,8 @@ def test_make_run_of_a_hub(clone: Path) -> None:
 
 
 @pytest.mark.outage
-def test_failed_make_run_says_why(clone: Path, clock: Clock) -> None:
-    """A run that did not complete ends `make run` with its one-line reason and a non-zero exit code."""
+def test_failed_make_run_prints_the_reason(clone: Path, clock: Clock) -> None:
+    """If the flow run fails, `make run` prints the reason in one line and fails."""
     market = Faulty(clock)
     market.plan = {"HEAD": [refuse(403, "go away")], "1": [refuse(403, "go away")]}
     with serve(market) as url:
@@ -71,18 +70,18 @@ def test_failed_make_run_says_why(clone: Path, clock: Clock) -> None:
 
 @pytest.mark.outage
 def test_make_run_shows_bars_in_a_terminal(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a terminal the work of the states shows as bars."""
+    """In a terminal, `make run` shows the progress of the states as bars."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("REGION", "10000002")
     monkeypatch.chdir(clone)
-    said: list[bytes] = []
+    output: list[bytes] = []
 
     def read(terminal: int) -> bytes:
-        said.append(os.read(terminal, 4096))
-        return said[-1]
+        output.append(os.read(terminal, 4096))
+        return output[-1]
 
     code = pty.spawn(["make", "run"], read, lambda _: b"")
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(said).decode())
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(output).decode())
     assert os.waitstatus_to_exitcode(code) == 0, shown
     assert re.findall(r"━+ [\d:]+ Fetch Pages: 433 of 433 pages", shown)
     assert re.findall(r"━+ [\d:]+ Store Records: ([\d,]+) of \1 writes", shown)

@@ -1,4 +1,4 @@
-"""`make up` and `make shell`: what stays up, is used from other shells, and leaves nothing."""
+"""`make up` and `make shell`: the stack can be used from other shells, and stops completely."""
 
 import fcntl
 import os
@@ -28,8 +28,8 @@ PY
 
 
 @pytest.mark.outage
-def test_shell_finds_all(clone: Path, tmp_path: Path) -> None:
-    """In `make shell` the README's commands find table, market, Prefect's server and its worker; then all stops."""
+def test_shell_has_the_settings_of_the_stack(clone: Path, tmp_path: Path) -> None:
+    """In `make shell`, commands find the table, the market, the Prefect server and the worker; afterwards all stop."""
     typed = tmp_path / "typed"
     typed.write_text(f"#!/bin/sh\nset -e\n{TYPED}prefect deployment run market-data/venal --watch\n")
     typed.chmod(0o755)
@@ -47,7 +47,7 @@ def test_shell_finds_all(clone: Path, tmp_path: Path) -> None:
 
 @pytest.mark.outage
 def test_up_is_used_from_another_shell_and_stops_at_once(clone: Path, tmp_path: Path) -> None:
-    """What `make up` prints makes another shell use it; Ctrl-C ends it within five seconds, with nothing left."""
+    """Another shell can use the stack after pasting what `make up` prints; Ctrl-C stops it within five seconds."""
     terminal, own = pty.openpty()
     fcntl.ioctl(own, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
@@ -55,12 +55,12 @@ def test_up_is_used_from_another_shell_and_stops_at_once(clone: Path, tmp_path: 
         ["make", "up"], cwd=clone, env=home, stdin=own, stdout=own, stderr=own, start_new_session=True
     )
     os.close(own)
-    said = ""
-    while "export AWS_ENDPOINT_URL_DYNAMODB=" not in said or not said.endswith("\n\r\n"):
-        said += os.read(terminal, 4096).decode()
+    output = ""
+    while "export AWS_ENDPOINT_URL_DYNAMODB=" not in output or not output.endswith("\n\r\n"):
+        output += os.read(terminal, 4096).decode()
     threading.Thread(target=drain, args=[terminal], daemon=True).start()
-    assert re.search(r"Stop it +Ctrl-C", said)
-    lines = re.sub(r"\r|\x1b\[[0-9;?]*[A-Za-z]", "", said).splitlines()
+    assert re.search(r"Stop it +Ctrl-C", output)
+    lines = re.sub(r"\r|\x1b\[[0-9;?]*[A-Za-z]", "", output).splitlines()
     assert not [line for line in lines if len(line) > 80]
     pasted = "\n".join(line for line in lines if re.match(r"(source|unset|export) ", line))
     typed = f"set -e\n{pasted}\n{TYPED}make status\n"
@@ -79,7 +79,7 @@ def test_up_is_used_from_another_shell_and_stops_at_once(clone: Path, tmp_path: 
 
 
 def drain(terminal: int) -> None:
-    """Read what a terminal shows until its other side is closed."""
+    """Read a terminal's output until the other side is closed."""
     with suppress(OSError):
         while os.read(terminal, 4096):
             pass

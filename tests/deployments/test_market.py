@@ -13,17 +13,16 @@ import pytest
 
 from deployments.local.market.book import Order, make_orders
 from deployments.local.market.market import TOKENS, Market
-from deployments.local.market.places import HUB_SYSTEMS, find_places
-from deployments.local.market.server import serve
-from deployments.local.market.sizes import MADE_UP
+from deployments.local.market.places import HUB_SYSTEMS, MADE_UP, find_places
 from deployments.local.market.structures import SYSTEM_ID
 from tasks.catalogue.names import HUBS, find_type, market_name, region_name, regions, type_name
+from tests.support.worlds import serve
 
 VENAL, FORGE, PERIOD_BASIS = 10000015, 10000002, 10000063
 STRUCTURE = 1_000_000_000_002  # of two pages
 NOW = 1_779_529_560.0  # a minute after a snapshot
 HEADERS = {"X-Compatibility-Date": "2026-08-18"}
-# An order that ESI gave on 2023-08-04.
+# An order of ESI's from 2023-08-04.
 RECORDED = (
     b'{"duration":90,"is_buy_order":false,"issued":"2023-07-20T23:23:12Z","location_id":60013867,"min_volume":1,'
     b'"order_id":6556680193,"price":1950000,"range":"region","system_id":30000019,"type_id":656,"volume_remain":1,'
@@ -33,7 +32,7 @@ RECORDED = (
 
 @pytest.fixture
 def market() -> Market:
-    """A market whose clock stands."""
+    """A market whose clock is frozen."""
     return Market(clock=lambda: NOW)
 
 
@@ -45,12 +44,12 @@ def esi(market: Market) -> Iterator[httpx.Client]:
 
 
 def get(esi: httpx.Client, region_id: int = VENAL, method: str = "GET", **query: Any) -> httpx.Response:
-    """Ask for a page; `order_type` is all unless told."""
+    """Request a page; `order_type` is all by default."""
     return esi.request(method, f"/markets/{region_id}/orders", params={"order_type": "all"} | query)
 
 
-def test_page_is_as_recorded(esi: httpx.Client) -> None:
-    """An order has the fields of a recorded one, in order and of the same JSON types."""
+def test_page_matches_a_recorded_order(esi: httpx.Client) -> None:
+    """Orders have the fields of a recorded one, in its order and with its JSON types."""
     recorded = msgspec.json.decode(RECORDED)
     for order in get(esi).json():
         assert list(order) == list(recorded)
@@ -63,7 +62,7 @@ def test_page_is_as_recorded(esi: httpx.Client) -> None:
 
 
 def test_pages_share_the_snapshot(esi: httpx.Client) -> None:
-    """All pages have 1,000 orders but the last, one `Last-Modified` and one `X-Pages`; together they are the book."""
+    """All pages but the last have 1,000 orders, all the same headers, and together the whole order book."""
     pages = [get(esi, page=page) for page in range(1, 8)]
     sizes = [len(page.json()) for page in pages]
     assert sizes[:-1] == [1000] * 6
@@ -76,7 +75,7 @@ def test_pages_share_the_snapshot(esi: httpx.Client) -> None:
 
 
 def test_body_is_gzipped_on_demand(esi: httpx.Client) -> None:
-    """A page comes gzipped to who accepts that, plain to who does not, and is the same."""
+    """A page is gzipped if the client accepts that, and plain otherwise."""
     plain = get(esi, method="GET")
     identity = esi.get(plain.url, headers={"Accept-Encoding": "identity"})
     assert plain.headers["Content-Encoding"] == "gzip"
@@ -86,8 +85,8 @@ def test_body_is_gzipped_on_demand(esi: httpx.Client) -> None:
     assert 220_000 < len(identity.content) < 280_000
 
 
-def test_head_has_the_headers_alone(esi: httpx.Client) -> None:
-    """HEAD answers with GET's headers, but for what is left of the limit, and without a body."""
+def test_head_has_only_headers(esi: httpx.Client) -> None:
+    """HEAD has GET's headers, except for the remaining tokens, and no body."""
     head, page = get(esi, method="HEAD"), get(esi)
     own = {"x-ratelimit-remaining"}
     assert {k: v for k, v in head.headers.items() if k not in own} == {
@@ -98,17 +97,19 @@ def test_head_has_the_headers_alone(esi: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("header", "from_header"), [("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified")])
 def test_unchanged_page_is_304(esi: httpx.Client, header: str, from_header: str) -> None:
-    """Who has the page already is told so, without a body."""
+    """A client that already has the page gets 304 without a body."""
     page = get(esi)
-    again = esi.get(page.url, headers={header: page.headers[from_header]})
-    assert (again.status_code, again.content) == (304, b"")
-    assert again.headers["ETag"] == page.headers["ETag"]
+    second = esi.get(page.url, headers={header: page.headers[from_header]})
+    assert (second.status_code, second.content) == (304, b"")
+    assert second.headers["ETag"] == page.headers["ETag"]
 
 
 @pytest.mark.parametrize(
     ("path", "headers", "status", "error"),
     [
-        pytest.param("/markets/10000015/orders?order_type=all&page=8", HEADERS, 404, "page does not exist", id="past"),
+        pytest.param(
+            "/markets/10000015/orders?order_type=all&page=8", HEADERS, 404, "page does not exist", id="after the last"
+        ),
         pytest.param("/markets/10000015/orders?order_type=all", {}, 400, "X-Compatibility-Date", id="no date"),
         pytest.param("/markets/10000015/orders", HEADERS, 400, "order_type", id="no order type"),
         pytest.param("/markets/10000015/orders?order_type=any", HEADERS, 400, "order_type", id="bad order type"),
@@ -118,10 +119,10 @@ def test_unchanged_page_is_304(esi: httpx.Client, header: str, from_header: str)
         pytest.param("/nowhere", HEADERS, 404, "Not found", id="other route"),
     ],
 )
-def test_errors_are_worded_as_esi_does(
+def test_invalid_requests_get_esis_errors(
     market: Market, path: str, headers: dict[str, str], status: int, error: str
 ) -> None:
-    """What cannot be answered is refused with a status and an `error`."""
+    """An invalid request is refused with a status and an `error`."""
     with serve(market) as url:
         answer = httpx.get(url + path, headers=headers, trust_env=False)
     assert answer.status_code == status
@@ -129,8 +130,8 @@ def test_errors_are_worded_as_esi_does(
 
 
 @pytest.mark.parametrize("order_type", ["buy", "sell"])
-def test_order_type_counts_with_a_type_alone(esi: httpx.Client, order_type: str) -> None:
-    """Without `type_id`, `order_type` has no effect; with it, one side of that type comes."""
+def test_order_type_has_an_effect_only_with_a_type(esi: httpx.Client, order_type: str) -> None:
+    """Without `type_id`, `order_type` has no effect; with it, the page has one side of that type."""
     both = get(esi, order_type=order_type).json()
     assert {order["is_buy_order"] for order in both} == {True, False}
     wanted = both[0]["type_id"]
@@ -139,8 +140,8 @@ def test_order_type_counts_with_a_type_alone(esi: httpx.Client, order_type: str)
     assert {order["is_buy_order"] for order in one} <= {order_type == "buy"}
 
 
-def test_tokens_are_counted_and_the_limit_enforced() -> None:
-    """A 2xx costs two tokens, a 4xx five; who has used them all gets 429 with `Retry-After`, if that is asked for."""
+def test_token_limit_is_enforced() -> None:
+    """A 2xx costs two tokens, a 4xx five; with `enforce_limit`, 429 with `Retry-After` follows the last."""
     market = Market(clock=lambda: NOW, enforce_limit=True)
     with serve(market) as url, httpx.Client(base_url=url, headers=HEADERS, trust_env=False) as esi:
         assert get(esi).headers["X-Ratelimit-Remaining"] == str(TOKENS - 2)
@@ -150,8 +151,8 @@ def test_tokens_are_counted_and_the_limit_enforced() -> None:
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "900")
 
 
-def test_errors_are_counted_and_the_limit_enforced() -> None:
-    """Who has had a hundred errors in a minute gets 420, whatever is asked for, and how long it lasts."""
+def test_error_limit_is_enforced() -> None:
+    """After a hundred errors within a minute, any request gets 420 with the seconds until the reset."""
     market = Market(clock=lambda: NOW, enforce_limit=True)
     market.errors.add(NOW, 100)
     with serve(market) as url:
@@ -161,7 +162,7 @@ def test_errors_are_counted_and_the_limit_enforced() -> None:
 
 
 def test_requests_are_counted(market: Market, esi: httpx.Client) -> None:
-    """Requests are counted by method, status and page, here and at `/_stats`."""
+    """Requests are counted by method, status and page, in the market and at `/_stats`."""
     get(esi, method="HEAD")
     get(esi, page=3)
     assert (market.requests, market.pages) == ({"HEAD 200": 1, "GET 200": 1}, {"3": 1})
@@ -170,7 +171,7 @@ def test_requests_are_counted(market: Market, esi: httpx.Client) -> None:
 
 
 def test_next_snapshot_changes_a_tenth() -> None:
-    """Between two snapshots about a tenth of the types change; a few orders come and go, the others keep their ids."""
+    """About a tenth of the types change between two snapshots; a few orders come and go, the rest keep their ids."""
     before, after = (make_orders(1, VENAL, index).set_index("order_id") for index in (1000, 1001))
     assert 0 < len(before.index.symmetric_difference(after.index)) < 0.01 * len(before)
     stayed = before.index.intersection(after.index)
@@ -183,8 +184,8 @@ def test_next_snapshot_changes_a_tenth() -> None:
     assert 0.07 < share < 0.13
 
 
-def test_orders_depend_on_seed_region_and_time_alone() -> None:
-    """The same seed, region and time give the same orders; another of any of them gives others."""
+def test_orders_depend_only_on_seed_region_and_time() -> None:
+    """The same seed, region and time give the same orders; a different one gives others."""
     orders = make_orders(1, VENAL, 1000)
     pd.testing.assert_frame_equal(orders, make_orders(1, VENAL, 1000))
     assert not orders.equals(make_orders(2, VENAL, 1000))
@@ -200,15 +201,15 @@ def test_orders_depend_on_seed_region_and_time_alone() -> None:
     ],
 )
 def test_orders_do_not_depend_on_their_places(seed: int, market_id: int, sha256: str) -> None:
-    """All but the places is as it was when each order's place was one of five stations."""
+    """Everything but the places is as in the first version, which had five stations."""
     orders = make_orders(seed, market_id, 1000).drop(columns=["location_id", "system_id"])
     assert hashlib.sha256(orders.to_csv(index=False).encode()).hexdigest().startswith(sha256)
 
 
 @pytest.mark.parametrize("hub_id", HUBS)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_most_of_a_hubs_region_lies_in_the_hub(hub_id: int, seed: int) -> None:
-    """Most of the volume and of the orders lie in the hub, the rest in some forty stations of some twenty systems."""
+def test_most_orders_of_a_hubs_region_are_in_the_hub(hub_id: int, seed: int) -> None:
+    """Most volume and most orders are in the hub, the rest in about forty stations in twenty systems."""
     orders = make_orders(seed, HUBS[hub_id].region_id, 1000)
     for is_buy in (False, True):
         volumes = orders[orders.is_buy_order == is_buy].groupby("location_id").volume_remain.sum()
@@ -221,8 +222,8 @@ def test_most_of_a_hubs_region_lies_in_the_hub(hub_id: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("region_id", [VENAL, FORGE, 19000003])
-def test_structures_have_buy_orders_alone(region_id: int) -> None:
-    """About a quarter of the buy orders lie in structures, as in Domain in 2025, and no sell order does."""
+def test_structures_of_a_region_have_only_buy_orders(region_id: int) -> None:
+    """About a quarter of the buy orders are in structures, as in Domain in 2025, and no sell orders."""
     orders = make_orders(1, region_id, 1000)
     in_structure = orders.location_id >= 10**12
     assert not in_structure[~orders.is_buy_order].any()
@@ -233,8 +234,8 @@ def test_structures_have_buy_orders_alone(region_id: int) -> None:
     assert orders.groupby("location_id").system_id.nunique().eq(1).all()
 
 
-def test_regions_share_no_place() -> None:
-    """Stations, structures and systems of a region are in no other, and a place is in one system."""
+def test_regions_share_no_places() -> None:
+    """No two regions have a station, a structure or a system in common."""
     places = [find_places(region_id) for region_id in {*regions(), *MADE_UP}]
     locations = [location_id for some in places for location_id in some.location_ids.tolist()]
     systems = [system_id for some in places for system_id in set(some.system_ids.tolist())]
@@ -242,8 +243,8 @@ def test_regions_share_no_place() -> None:
     assert len(systems) == len(set(systems))
 
 
-def test_structure_has_its_own_orders_alone() -> None:
-    """All orders of a structure's market lie in it, those to sell too."""
+def test_structure_has_only_its_own_orders() -> None:
+    """All orders of a structure's market are in it, buy and sell orders."""
     orders = make_orders(1, STRUCTURE, 1000)
     assert set(orders.location_id) == {STRUCTURE}
     assert set(orders.system_id) == {SYSTEM_ID}
@@ -251,7 +252,7 @@ def test_structure_has_its_own_orders_alone() -> None:
 
 
 def test_regions_have_their_real_pages() -> None:
-    """Each of the smaller regions has as many pages as it had in December 2025, the empty ones one."""
+    """Each smaller region has as many pages as in December 2025, an empty one a single page."""
     for region_id, region in regions().items():
         if region.pages <= 20:
             orders = make_orders(1, region_id, 5_000_000)
@@ -266,7 +267,7 @@ def test_empty_region_has_an_empty_page(esi: httpx.Client) -> None:
 
 
 def test_snapshot_moves_on_with_the_clock() -> None:
-    """When its time has come, the next snapshot is served, with another `Last-Modified` and other pages."""
+    """When it is due, the next snapshot is served, with a new `Last-Modified` and new pages."""
     times = [NOW]
     with serve(Market(clock=lambda: times[-1])) as url, httpx.Client(base_url=url, headers=HEADERS) as esi:
         first = get(esi)
@@ -277,14 +278,14 @@ def test_snapshot_moves_on_with_the_clock() -> None:
 
 
 def test_names_are_known() -> None:
-    """Types, regions and hubs have their names, whatever the case; an unknown id is its own name."""
+    """Types, regions and hubs have names, found in any case; an unknown id is its own name."""
     assert (type_name(34), find_type("tritanium"), find_type("No Such Thing")) == ("Tritanium", 34, None)
     assert (region_name(FORGE), region_name(5), type_name(5)) == ("The Forge", "5", "5")
     assert (market_name(60003760), market_name(FORGE), market_name(30000142)) == ("Jita 4-4", "The Forge", "30000142")
 
 
-def test_gzip_is_the_same_every_time() -> None:
-    """A page's bytes, and so its `ETag`, do not depend on when it was made."""
+def test_pages_are_reproducible() -> None:
+    """A page's bytes, and so its `ETag`, are the same each time."""
     first, second = (Market(clock=lambda: NOW).prepare(PERIOD_BASIS, 5).result() for _ in range(2))
     assert first == second
     assert gzip.decompress(first.pages[0]) == b"[]"
@@ -292,7 +293,7 @@ def test_gzip_is_the_same_every_time() -> None:
 
 @pytest.mark.parametrize("pages", [1, 3])
 def test_region_of_any_size_is_made_up(esi: httpx.Client, pages: int) -> None:
-    """A region that ESI does not have is of as many pages as its id ends in."""
+    """A made-up region has as many pages as the last digits of its id say."""
     bodies = [get(esi, 19000000 + pages, page=page) for page in range(1, pages + 1)]
     assert {body.headers["X-Pages"] for body in bodies} == {str(pages)}
     assert [len(body.json()) for body in bodies[:-1]] == [1000] * (pages - 1)

@@ -1,4 +1,4 @@
-"""Runs that end without a word, and runs that are retried: a real worker, real kills."""
+"""Killed runs and retried runs, with a real worker and real kills."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def market(clock: Clock) -> Faulty:
     return Faulty(clock)
 
 
-def test_retry_goes_on_from_the_failed_state(
+def test_retry_resumes_from_the_failed_state(
     own_api: Api,
     worker: Child,
     market: Faulty,
@@ -43,7 +43,7 @@ def test_retry_goes_on_from_the_failed_state(
     table_name: str,
     tmp_path: Path,
 ) -> None:
-    """A retry starts over with the next snapshot, or fetches what did not come of the same; then nothing is kept."""
+    """A retry starts over with a new snapshot, or fetches only missing pages of the same; then no page is kept."""
     assert worker.is_running()
     market.plan = {"5": [refuse(403, "no"), refuse(403, "no")]}
     run_id = own_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
@@ -67,12 +67,12 @@ def test_retry_goes_on_from_the_failed_state(
     assert set(market.pages) == {str(page) for page in range(1, 8)} - kept
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
     assert not list(folder.parent.glob("*"))
-    for said in ("gone: starting over", "still the latest: its pages are not fetched again"):
-        wait_for(lambda: any(said in line for line in read_log(own_api, run_id)), "the log")  # noqa: B023 (waited for)
+    for text in ("gone: starting over", "still the latest: its pages are not fetched again"):
+        wait_for(lambda: any(text in line for line in read_log(own_api, run_id)), "the log")  # noqa: B023 (waited for)
 
 
 def retry(run_id: str) -> None:
-    """Retry a run, as a user does."""
+    """Retry a run with Prefect's command."""
     subprocess.run([prefect(), "flow-run", "retry", run_id], check=True, capture_output=True)
 
 
@@ -101,9 +101,9 @@ def test_killed_run_is_crashed(
     state: str,
     heartbeat_seconds: float,
 ) -> None:
-    """A run that was killed together with its worker is not shown as Running or Pending for ever; here for seconds."""
+    """A run that is killed together with its worker is marked as Crashed instead of staying Running or Pending."""
     (wanted,) = [each for each in read_automations() if each["name"] == f"market-data crashes {automation}"]
-    quick = {"name": table_name, "trigger": wanted["trigger"] | {"within": 10}}  # the shortest that Prefect takes
+    quick = {"name": table_name, "trigger": wanted["trigger"] | {"within": 10}}  # the minimum that Prefect allows
     with open_client(own_api.url) as client:
         apply_automations(client, [wanted | quick])
         apply_automations(client, [wanted | quick])  # as a second `make up` does
@@ -111,7 +111,7 @@ def test_killed_run_is_crashed(
     run_id = own_api.create_run(deployment, {"region_id": VENAL, "table_name": table_name})
     while own_api.read_state(run_id).type != state:
         time.sleep(0.02)
-    time.sleep(heartbeat_seconds)  # for its first heartbeat to be on its way, or not
+    time.sleep(heartbeat_seconds)  # enough for the first heartbeat, if there is to be one
     runs = running_below(worker.process.pid)
     worker.process.kill()
     for pid in runs:

@@ -1,4 +1,4 @@
-"""What `prefect deploy --all` deploys."""
+"""The deployments in prefect.yaml."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ REGIONS = [deployment for deployment in DEPLOYED if "region_id" in deployment["p
 
 
 @pytest.mark.parametrize("deployment", DEPLOYED, ids=lambda deployment: deployment["name"])
-def test_deployment_is_whole(deployment: dict[str, Any]) -> None:
-    """Each deployment has a pool, a description, tags, and parameters that its flow takes."""
+def test_deployment_is_complete(deployment: dict[str, Any]) -> None:
+    """Each deployment has a pool, a description, tags, and parameters that its flow accepts."""
     assert deployment["work_pool"]["name"] == "market-data"
     assert deployment["description"]
     assert deployment["tags"]
@@ -27,8 +27,8 @@ def test_deployment_is_whole(deployment: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("deployment", DEPLOYED, ids=lambda deployment: deployment["name"])
-def test_only_what_is_scheduled_has_a_limit(deployment: dict[str, Any]) -> None:
-    """A schedule's run is cancelled while the one before goes on; runs by hand, for any table, exclude nobody."""
+def test_only_scheduled_deployments_have_a_limit(deployment: dict[str, Any]) -> None:
+    """A scheduled run is cancelled if the previous one is active; manual runs, for any table, are not limited."""
     if deployment.get("schedules"):
         assert deployment["concurrency_limit"]["limit"] == 1
         assert deployment["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
@@ -37,15 +37,15 @@ def test_only_what_is_scheduled_has_a_limit(deployment: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("deployment", DEPLOYED, ids=lambda deployment: deployment["name"])
-def test_schedules_are_off_and_out_of_step(deployment: dict[str, Any]) -> None:
-    """A schedule is every 300 s, of all regions 900 s, off until switched on, and not when everybody asks."""
+def test_schedules_are_inactive_and_staggered(deployment: dict[str, Any]) -> None:
+    """Schedules are inactive, run every 300 s, for all regions every 900 s, and not on the full minute."""
     for schedule in deployment.get("schedules", []):
         assert (schedule["interval"], schedule["active"]) == (900 if deployment["name"] == "all" else 300, False)
         assert not schedule["anchor_date"].endswith(":00+00:00")
 
 
-def test_deployments_write_tables_of_their_own() -> None:
-    """No two deployments write one table, and the commands know them by region."""
+def test_deployments_have_their_own_tables() -> None:
+    """No two deployments write the same table, and `make` finds them by region."""
     tables = {d["name"]: fill_in(d["parameters"]["table_name"], d["parameters"]["region_id"]) for d in REGIONS}
     assert len(set(tables.values())) == len(tables)
     assert tables["venal"] == "MarketData"
@@ -53,8 +53,8 @@ def test_deployments_write_tables_of_their_own() -> None:
     assert {d["parameters"]["region_id"]: d["name"] for d in REGIONS if d["name"] != "region"} == DEPLOYMENTS
 
 
-def test_hubs_are_those_that_have_names() -> None:
-    """The deployment for hubs keeps each that has a name, in its region, in one table, and follows ESI's clock."""
+def test_all_named_hubs_are_kept() -> None:
+    """The deployment `hubs` keeps each named hub of each region in one table, and follows ESI's `Expires`."""
     (hubs,) = [deployment for deployment in DEPLOYED if deployment["name"] == "hubs"]
     kept = {(hub, int(region_id)) for region_id, ids in hubs["parameters"]["markets"].items() for hub in ids}
     assert kept == {(hub_id, hub.region_id) for hub_id, hub in HUBS.items()}
@@ -62,15 +62,15 @@ def test_hubs_are_those_that_have_names() -> None:
     assert AT_EXPIRES in hubs["tags"]
 
 
-def test_no_path_of_a_machine() -> None:
-    """The file names no absolute path, so that it deploys from any checkout."""
+def test_file_has_no_absolute_path() -> None:
+    """The file has no absolute path, so that any checkout can deploy it."""
     assert str(CHECKOUT) not in PREFECT_YAML.read_text()
     assert "set_working_directory" not in PREFECT_YAML.read_text()
 
 
 @pytest.mark.parametrize("automation", read_automations(), ids=lambda automation: automation["name"])
 def test_automations_watch_all_flows(automation: dict[str, Any]) -> None:
-    """Whatever watches runs watches those of every flow that is deployed, and of no other project's."""
+    """Automations that watch runs watch those of all deployed flows, and of no other project."""
     if related := automation["trigger"].get("match_related"):
         watched = related[0] if isinstance(related, list) else related
         assert set(watched["prefect.resource.name"]) == {FLOWS[deployed["entrypoint"]].name for deployed in DEPLOYED}

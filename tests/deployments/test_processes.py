@@ -1,4 +1,4 @@
-"""Processes that are started, watched and stopped."""
+"""Starting, checking and stopping child processes."""
 
 import os
 import subprocess
@@ -7,21 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local.environment import (
-    CHECKOUT,
-)
+from deployments.local.environment import CHECKOUT
 from deployments.local.processes import Child, ChildError, free_port, stop_all
 from tests.support.servers import wait_for
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Where a child's output goes."""
+    """A child's log file."""
     return tmp_path / "child.log"
 
 
-def test_dead_child_is_reported_with_its_last_words(log: Path) -> None:
-    """A child that ends is named, with its exit code and the end of its log."""
+def test_dead_child_is_reported_with_the_end_of_its_log(log: Path) -> None:
+    """The error for a child that has ended has its name, its exit code and the end of its log."""
     child = Child("store", [sys.executable, "-c", "print('no disk'); raise SystemExit(3)"], os.environ, log)
     child.process.wait()
     with pytest.raises(ChildError, match=r"(?s)store ended with exit code 3; .*no disk"):
@@ -29,7 +27,7 @@ def test_dead_child_is_reported_with_its_last_words(log: Path) -> None:
 
 
 def test_task_may_end_with_success(log: Path) -> None:
-    """A child that is a task ends well with exit code 0; a server does not."""
+    """A task may end with exit code 0, a server may not."""
     task = Child("deploy", [sys.executable, "-c", ""], os.environ, log, is_task=True)
     server = Child("server", [sys.executable, "-c", ""], os.environ, log)
     task.process.wait()
@@ -40,7 +38,7 @@ def test_task_may_end_with_success(log: Path) -> None:
 
 
 def test_children_stop_together(tmp_path: Path) -> None:
-    """Children are asked to stop at the same time: here each ends only once the other has been asked as well."""
+    """Children are terminated at the same time: here, each ends only after the other got its signal, too."""
     wait = "trap 'touch {0}; until [ -e {1} ]; do sleep 0.05; done; exit 0' TERM; echo up; while :; do sleep 0.05; done"
     programs = [wait.format(*names) for names in (("a", "b"), ("b", "a"))]
     children = [
@@ -53,7 +51,7 @@ def test_children_stop_together(tmp_path: Path) -> None:
 
 
 def test_children_die_with_their_parent(tmp_path: Path) -> None:
-    """A child stops even if its parent is killed outright."""
+    """A child ends even if its parent is killed."""
     parent = f"""
 import os, sys
 from pathlib import Path
@@ -80,7 +78,7 @@ def is_readable(pidfd: int) -> bool:
     return bool(select.select([pidfd], [], [], 10.0)[0])
 
 
-def test_taken_port_is_passed_over(store_url: str) -> None:
-    """A port that somebody has is not the one that is given."""
-    taken = int(store_url.rsplit(":", 1)[1])
-    assert free_port(taken) != taken
+def test_port_in_use_is_not_returned(store_url: str) -> None:
+    """If the preferred port is in use, another one is returned."""
+    used = int(store_url.rsplit(":", 1)[1])
+    assert free_port(used) != used

@@ -1,4 +1,4 @@
-"""The report, as a browser shows it."""
+"""The report, in a browser and as a command."""
 
 import os
 import re
@@ -28,7 +28,7 @@ in_a_browser = needs(CHROMIUM, "there is no chromium: apt-get install chromium")
 
 @pytest.fixture
 def report(table_name: str, tmp_path: Path) -> Path:
-    """A report of a whole table and three runs."""
+    """A report on a table and three runs."""
     market_data(VENAL, table_name)
     runs = [make_summary(number, written=100 * number + 7, price_changes={1: 2}) for number in (3, 2, 1)]
     file = tmp_path / "report.html"
@@ -37,7 +37,7 @@ def report(table_name: str, tmp_path: Path) -> Path:
 
 
 def read_column(page: Page, number: int) -> list[str]:
-    """Return the cells of a column of the records that are shown."""
+    """Return the cells of a column, of the visible records."""
     script = "(rows, number) => rows.filter(row => !row.hidden).map(row => row.cells[number].textContent)"
     cells: list[str] = page.locator("#records tbody tr").evaluate_all(script, number)
     return cells
@@ -46,7 +46,7 @@ def read_column(page: Page, number: int) -> list[str]:
 @in_a_browser
 @pytest.mark.parametrize("width", [WIDTH, 390])
 def test_report_shows_the_table(report: Path, market: Market, width: int) -> None:
-    """It shows every record, sorted and searched at a click, on a wide screen and on a phone."""
+    """The report shows every record and can be sorted and searched, on a wide screen and on a phone."""
     expected = truth(market, VENAL)
     with open_page(width) as page:
         page.goto(report.as_uri())
@@ -96,8 +96,8 @@ ONE_LINE = """cells => cells.every(cell => {
 
 @in_a_browser
 @pytest.mark.parametrize("width", [WIDTH, 420, 390, 360])
-def test_numbers_come_in_order_and_whole(tmp_path: Path, width: int) -> None:
-    """Ids are in numeric order, and no number breaks, however long it is and however small the phone."""
+def test_numbers_are_sorted_and_stay_whole(tmp_path: Path, width: int) -> None:
+    """Ids are in numeric order, and no number breaks, however long, even on a small phone."""
     records = dict.fromkeys((11188, 1119, 11190, 34, 2), WIDE)
     file = tmp_path / "report.html"
     file.write_text(render("Market", records, SNAPSHOT, [make_summary(orders=12_345_678)]), encoding="utf-8")
@@ -114,27 +114,27 @@ def test_numbers_come_in_order_and_whole(tmp_path: Path, width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "heading"),
     [
         (1, "The last run that stored something"),
         (2, "The last 2 runs that stored something"),
     ],
 )
-def test_one_is_no_plural(number: int, said: str) -> None:
-    """One run is `the last run`, one record `1 record`."""
+def test_one_is_singular(number: int, heading: str) -> None:
+    """One run is "the last run", one record is "1 record"."""
     runs = [make_summary(each) for each in range(number)]
     html = render("Market", {34: WIDE}, SNAPSHOT, runs)
-    assert said in html
+    assert heading in html
     assert not re.findall(r"\b1 (?:runs|records|orders|pages)\b", re.sub("<[^>]+>", "", html))
 
 
-def test_report_needs_nothing_else(report: Path) -> None:
-    """There is no outside address in it."""
+def test_report_is_self_contained(report: Path) -> None:
+    """The report refers to no other address."""
     assert not re.findall(r"(?:https?:)?//[^\s/]+\.\w+", report.read_text(encoding="utf-8"))
 
 
 def test_report_is_written(table_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command writes it, says where it is, and with no runs known leaves them out."""
+    """The command writes the report and prints where it is; without known runs it leaves them out."""
     market_data(VENAL, table_name)
     file = tmp_path / "report.html"
     assert main(["--table-name", table_name, "--file", str(file)]) == 0
@@ -147,7 +147,7 @@ def test_report_is_written(table_name: str, tmp_path: Path, capsys: pytest.Captu
 
 
 def test_report_on_one_market_of_many(table_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a table with many markets the report has the one that is asked for."""
+    """A report on a table with several markets has only the market given."""
     station = int(find_places(VENAL).location_ids[0])
     market_data(VENAL, table_name, key="market_type", markets=[VENAL, station])
     (records, _), (region, _) = read_records(table_name, station), read_records(table_name, VENAL)
@@ -168,23 +168,23 @@ def test_report_on_one_market_of_many(table_name: str, tmp_path: Path, capsys: p
         pytest.param("http://127.0.0.1:8", "127.0.0.1:8, not ESI: made up, unless it passes ESI's on", id="stand-in"),
         pytest.param("http://[::1]:8", "[::1]:8, not ESI: made up, unless it passes ESI's on", id="stand-in, IPv6"),
         pytest.param("http://localhost", "localhost, not ESI: made up, unless it passes ESI's on", id="no port"),
-        pytest.param("", "", id="an earlier version's"),
+        pytest.param("", "", id="an earlier version"),
     ],
 )
-def test_orders_that_are_not_from_esi_are_called_made_up(esi_url: str, source: str) -> None:
-    """A summary says where its orders came from, and what that makes of them."""
+def test_summary_says_where_orders_come_from(esi_url: str, source: str) -> None:
+    """A summary says where its orders come from, and whether they may be made up."""
     assert make_summary(esi_url=esi_url).source == source
 
 
-def test_missing_table_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What stands in the way is said in a line, and nothing is written."""
+def test_missing_table_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the table, the command prints the reason in one line and writes nothing."""
     assert main(["--table-name", "Nobodys-Table", "--file", str(tmp_path / "report.html")]) == 1
     assert "no report: table Nobodys-Table does not exist" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_no_file_is_not_replaced(table_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pipe, as a device or a folder, is refused before anything is read, and stays what it is."""
+def test_only_regular_files_are_replaced(table_name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pipe, like a device or a folder, is refused and left unchanged."""
     market_data(10000003, table_name)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -194,8 +194,8 @@ def test_what_is_no_file_is_not_replaced(table_name: str, tmp_path: Path, capsys
     assert list(tmp_path.iterdir()) == [pipe]
 
 
-def test_wrong_option_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """A number of runs that cannot be shown is refused, with what can."""
+def test_invalid_number_of_runs_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A number of runs outside the range is refused with the range."""
     with pytest.raises(SystemExit):
         main(["--runs", "0"])
     assert "argument --runs: '0': give 1 to 200" in capsys.readouterr().err

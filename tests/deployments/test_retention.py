@@ -1,4 +1,4 @@
-"""Prefect's database does not grow for ever."""
+"""Prefect's database does not grow without limit."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url")
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectServer]:
-    """A Prefect server of this test's own, which commands that it runs find."""
+    """A separate Prefect server, also for the commands that the test runs."""
     started = PrefectServer(tmp_path)
     for name, value in started.settings.items():
         monkeypatch.setenv(name, value)
@@ -25,7 +25,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectS
 
 
 def test_old_runs_and_events_are_removed(server: PrefectServer, table_name: str) -> None:
-    """After a day the events of task runs are gone, after a week the run with its logs and artifacts."""
+    """Events of task runs are removed after a day, a run with its logs and artifacts after a week."""
     assert run_command(table_name) == 0
     wait_for(lambda: count(server, "events", "event = 'market.snapshot.stored'") == 1, "the run's event")
     age(server, "events", "occurred", timedelta(days=2))
@@ -38,7 +38,7 @@ def test_old_runs_and_events_are_removed(server: PrefectServer, table_name: str)
 
 
 def count(server: PrefectServer, table: str, where: str = "1") -> int:
-    """Return how many rows of a table of Prefect's there are."""
+    """Return the number of rows in a table of Prefect's database."""
     with closing(sqlite3.connect(server.home / "prefect.db", timeout=30)) as database:
         return int(database.execute(f"SELECT count(*) FROM {table} WHERE {where}").fetchone()[0])
 

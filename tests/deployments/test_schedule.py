@@ -1,4 +1,4 @@
-"""The README's section "Schedule it", typed as it stands, on a server of one's own."""
+"""The commands of the README's section "Schedule it", run as they are, on a separate server."""
 
 import os
 import re
@@ -30,14 +30,14 @@ pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 
 @pytest.fixture
 def environ(served: str, tmp_path: Path) -> dict[str, str]:
-    """A user's shell: nothing of Prefect's is set but where the server may be and keep its files."""
+    """The environment of a user's shell: of Prefect's settings, only the server's port and folder."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     home = {"HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
     return bare | home | {"PREFECT_SERVER_API_PORT": str(free_port()), "ESI_URL": served}
 
 
 def type_in(shell: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Type lines into a shell of the checkout, up to the first that fails."""
+    """Run lines in a shell in the checkout; the first that fails ends it."""
     done = subprocess.run(
         ["bash", "-ec", shell.replace("4200", environ["PREFECT_SERVER_API_PORT"])],
         cwd=CHECKOUT,
@@ -52,7 +52,7 @@ def type_in(shell: str, environ: dict[str, str]) -> subprocess.CompletedProcess[
 
 @contextmanager
 def terminal(shell: str, environ: dict[str, str], log: Path) -> Iterator[None]:
-    """Type lines into a shell of the checkout, the last of which runs until Ctrl-C."""
+    """Run lines in a shell in the checkout; the last one runs until Ctrl-C."""
     *before, last = shell.replace("4200", environ["PREFECT_SERVER_API_PORT"]).splitlines()
     lines = "\n".join([*before, f"exec {last}"])
     with log.open("wb") as output:
@@ -67,25 +67,27 @@ def terminal(shell: str, environ: dict[str, str], log: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, whichever line is being run
+        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, whichever line is running
         process.wait()
 
 
 @pytest.fixture
 def started(environ: dict[str, str], tmp_path: Path) -> Iterator[str]:
-    """What the first two terminals start: server, deployments, automations, worker. Yields the API's address."""
+    """Start server, deployments, automations and worker as in the first two terminals; yield the API's address."""
     with terminal(SERVER, environ, tmp_path / "server.log"), terminal(WORKER, environ, tmp_path / "worker.log"):
         wait_for(lambda: "Worker" in (tmp_path / "worker.log").read_text(), "the worker")
         yield f"http://127.0.0.1:{environ['PREFECT_SERVER_API_PORT']}/api"
 
 
-def test_section_as_it_stands(started: str, environ: dict[str, str], market: Market, dynamodb: DynamoDBClient) -> None:
-    """A run of over 100 s ends well and is never marked; a schedule that is switched on has runs."""
+def test_section_works_as_written(
+    started: str, environ: dict[str, str], market: Market, dynamodb: DynamoDBClient
+) -> None:
+    """A run of over 100 s completes and is never marked as Crashed; an activated schedule creates runs."""
     market.latency_seconds = LATENCY_SECONDS
     activate, run, list_schedules, resume = THIRD_TERMINAL.splitlines()
-    begun = time.monotonic()
+    started_at = time.monotonic()
     type_in(f"{activate}\n{run}", environ)
-    assert time.monotonic() - begun > 100
+    assert time.monotonic() - started_at > 100
     (flow_run,) = ask(started, "/flow_runs/filter")
     states = ask(started, f"/flow_run_states/?flow_run_id={flow_run['id']}", "GET")
     assert "Crashed" not in {state["name"] for state in states}
@@ -99,7 +101,7 @@ def test_section_as_it_stands(started: str, environ: dict[str, str], market: Mar
 
 
 def ask(url: str, path: str, method: str = "POST") -> list[dict[str, str]]:
-    """Ask Prefect's server for a list."""
+    """Request a list from Prefect's API."""
     answer = httpx.request(method, url + path, json={} if method == "POST" else None, trust_env=False)
     found: list[dict[str, str]] = answer.raise_for_status().json()
     return found

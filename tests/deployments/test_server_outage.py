@@ -1,4 +1,4 @@
-"""Prefect's server gone while runs go on, or while it holds the slot of one: a real worker, real kills."""
+"""Outages of Prefect's server during a run, and while a run holds a slot, with a real worker and real kills."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def market(clock: Clock) -> Faulty:
 def test_run_outlives_an_outage_of_the_server(
     own_server: PrefectServer, worker: Child, market: Faulty, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
-    """A run whose Prefect server is gone for 20 s in its middle completes all the same, and so does the worker."""
+    """A run completes although its Prefect server is down for 20 s meanwhile, and the worker goes on."""
     api = own_server.api
     market.latency_seconds = 2.0
     run_id = api.create_run(DEPLOYMENT, {"table_name": table_name})
@@ -45,10 +45,10 @@ def test_run_outlives_an_outage_of_the_server(
     assert worker.is_running()
 
 
-def test_slot_comes_back_after_worker_and_server_died(
+def test_slot_is_freed_after_worker_and_server_are_killed(
     own_server: PrefectServer, worker: Child, start_worker: Callable[[], Child], table_name: str
 ) -> None:
-    """Worker and server are killed while a run is Pending and has the only slot: in two minutes another completes."""
+    """If worker and server are killed while a Pending run holds the only slot, another completes in two minutes."""
     api = own_server.api
     run_id = api.create_run(DEPLOYMENT, {"table_name": table_name})
     while api.read_state(run_id).type != "PENDING":

@@ -1,4 +1,4 @@
-"""The embedded stack: what it is given, what it starts, and that nothing of it stays."""
+"""The embedded stack: its command line, its output, and what the docs say about it."""
 
 import os
 import re
@@ -28,7 +28,7 @@ from tasks.catalogue.names import regions
 
 
 @pytest.mark.parametrize(
-    ("store", "asked", "found", "made_up"),
+    ("store", "given", "running", "made_up"),
     [
         ("local", "", "http://127.0.0.1:5", True),
         ("local", "", "https://esi.evetech.net", False),
@@ -37,15 +37,15 @@ from tasks.catalogue.names import regions
         ("aws", "", "", False),
     ],
 )
-def test_orders_are_those_of_the_stack(
-    store: Literal["local", "aws"], asked: str, found: str, *, made_up: bool
+def test_made_up_orders_are_recognized(
+    store: Literal["local", "aws"], given: str, running: str, *, made_up: bool
 ) -> None:
-    """A report calls orders made up where the stack that is up has them from the stand-in."""
-    assert is_made_up(Options(DEFAULT_REGION, store, asked), Addresses(1, found, "")) == made_up
+    """A report calls orders made up if the running stack has them from the stand-in."""
+    assert is_made_up(Options(DEFAULT_REGION, store, given), Addresses(1, running, "")) == made_up
 
 
-def test_bad_region_ends_make_at_once() -> None:
-    """`REGION=Jita make run` starts nothing, says why in one line, and fails."""
+def test_invalid_region_is_refused_at_once() -> None:
+    """`REGION=Jita make run` starts nothing, prints the reason in one line, and fails."""
     command = [sys.executable, "-m", "deployments.local", "run"]
     done = subprocess.run(
         command, cwd=CHECKOUT, env=os.environ | {"REGION": "Jita"}, capture_output=True, text=True, check=False
@@ -58,16 +58,16 @@ def test_bad_region_ends_make_at_once() -> None:
     ("name", "options"),
     [("deployments.local", "{run,up,shell,table,status,report}"), ("deployments.local.market", "--every")],
 )
-def test_help_explains(name: str, options: str) -> None:
-    """`--help` names the choices."""
+def test_help_lists_the_choices(name: str, options: str) -> None:
+    """`--help` lists commands and options."""
     done = subprocess.run(
         [sys.executable, "-m", name, "--help"], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
     assert options in done.stdout
 
 
-def test_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A disk with too little room is refused, with how much there is and what to do."""
+def test_full_disk_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A disk without enough space is refused; the message has the space left and what to do."""
     check_disk(tmp_path)
     monkeypatch.setattr(stack, "FREE_BYTES", 2**60)
     with pytest.raises(StackError, match=r"has \d+ MiB left, the stack needs \d+ MiB: make room, or `make clean`"):
@@ -78,7 +78,7 @@ def test_full_disk_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatc
 def test_table_is_whole_in_80_columns(
     table_name: str, dynamodb: DynamoDBClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No number and no word of a name is broken, cut or longer than the line, in however narrow a terminal."""
+    """Numbers and the words of names stay whole, and lines within 80 columns, in a terminal of any width."""
     monkeypatch.setenv("COLUMNS", "30")
     market_data(10000003, table_name)
     number = "12345678901234567.89"
@@ -95,7 +95,7 @@ def test_table_is_whole_in_80_columns(
 
 
 def test_summary_is_whole_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    """A run's summary has a row a line, whose words stay whole even if one is longer than the line."""
+    """A run's summary has one line per row; words stay whole, even one longer than the line."""
     table_name = "MarketData-" + "a-10000002" * 20
     print_summary(f"| | |\n| --- | --- |\n| table | {table_name} |\n| pages | 7 |\n\nThe price {'is DynamoDB ' * 20}")
     lines = capsys.readouterr().out.splitlines()
@@ -103,12 +103,12 @@ def test_summary_is_whole_in_80_columns(capsys: pytest.CaptureFixture[str]) -> N
     assert not [line for line in lines if len(line) > 80 and table_name not in line]
 
 
-def test_docs_count_right() -> None:
-    """What the Makefile and the docs count of the stack is what there is."""
+def test_numbers_in_docs_are_right() -> None:
+    """The numbers that the Makefile and the docs give for the stack are those in the code."""
     minutes = [f"{limit.total_seconds() / 60:.0f}" for limit in (SNAPSHOTS, ROUNDS)]
     numbers = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    started = set(re.findall(r'_servers\.start\("(\w+)"', Path(CHECKOUT, "deployments/local/stack.py").read_text()))
-    counted = {
+    started = set(re.findall(r'self\.start\("(\w+)"', Path(CHECKOUT, "deployments/local/stack.py").read_text()))
+    expected_by_place = {
         ("Makefile", r"each of the stack's (\w+) processes"): {numbers[len(started | {"flow run"})]},
         ("README.md", r"The Forge, (\d+) pages"): {str(regions()[10000002].pages)},
         ("docs/operating.md", r"older than (\d+) minutes, or (\d+) if the universe"): set(minutes),
@@ -116,6 +116,6 @@ def test_docs_count_right() -> None:
         ("docs/machines.md", rf"and ({'|'.join(numbers)}) automations"): {numbers[len(read_automations())]},
         ("docs/reliability.md", r"below (\d+) MiB"): {f"{stack.FREE_BYTES / 2**20:.0f}"},
     }
-    for (name, pattern), expected in counted.items():
+    for (name, pattern), expected in expected_by_place.items():
         found = re.findall(pattern, Path(CHECKOUT, name).read_text())
         assert {number for each in found for number in ([each] if isinstance(each, str) else each)} == expected, name

@@ -1,4 +1,4 @@
-"""How tables stand, and how their runs go, told from the runs of a Prefect server or from the table alone."""
+"""The status of tables and their runs, from the runs of a Prefect server or from the table alone."""
 
 import json
 import os
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A Prefect server whose runs are those of these tests."""
+    """A Prefect server that has only the runs of these tests."""
     server = PrefectServer(tmp_path_factory.mktemp("prefect"))
     yield server
     server.stop()
@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
 
 @pytest.fixture
 def own(server: PrefectServer) -> Api:
-    """The API of that server, without any run yet."""
+    """The API of that server, without runs."""
     for path in ("deployments", "flow_runs"):
         while found := ask(server.api, f"/{path}/filter", {}):
             for each in found:
@@ -62,7 +62,7 @@ def make_run(
     due: float = 0.0,
     tags: tuple[str, ...] = (),
 ) -> None:
-    """Make a run that was due some seconds from now, and take it through states."""
+    """Create a run that is due some seconds from now, and set its states."""
     flow_id = ask(api, "/flows/", {"name": flow})["id"]
     when = f"{datetime.now(UTC) + timedelta(seconds=due):%Y-%m-%dT%H:%M:%SZ}"
     first = SCHEDULED | {"state_details": {"scheduled_time": when}}
@@ -82,7 +82,7 @@ def age(dynamodb: DynamoDBClient, table_name: str, seconds: int) -> None:
 def read_status(
     capsys: pytest.CaptureFixture[str], api: Api | None, table_name: str = "MarketData"
 ) -> tuple[int, dict[str, str]]:
-    """Return a status' exit code, and what it says of each table, in one line by the table's name."""
+    """Return the command's exit code, and its text on each table in one line, by the table's name."""
     capsys.readouterr()
     with temporary_settings({PREFECT_API_URL: api.url if api else ""}):
         code = main(["--table-name", table_name])
@@ -90,29 +90,31 @@ def read_status(
     return code, {block.split(": ")[0]: " ".join(block.split(": ", 1)[1].split()) for block in blocks if block}
 
 
-def test_fresh_table_is_told_from_the_table_alone(table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a server the table's own `#snapshot` tells."""
+def test_status_without_a_server(table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a server, the status comes from the table's `#snapshot`."""
     market_data(SMALL, table_name)
-    code, told = read_status(capsys, None, table_name)
+    code, shown = read_status(capsys, None, table_name)
     assert code == 0
-    (line,) = told.values()
+    (line,) = shown.values()
     assert re.fullmatch(r"Vale of the Silent \(10000003\), complete, \d+ s old of \d{4}-\d\d-\d\d [\d:]+ UTC", line)
 
 
-def test_stale_and_empty_tables_are_told(
+def test_stale_and_empty_tables_fail(
     table_name: str, dynamodb: DynamoDBClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table whose snapshot is over 15 minutes old is stale, and so is one that is not there."""
+    """A table is stale if its snapshot is over 15 minutes old, or if it does not exist."""
     market_data(SMALL, table_name)
     age(dynamodb, table_name, 901)
-    code, told = read_status(capsys, None, table_name)
-    assert (code, told["stale"]) == (1, f"{table_name} (older than 15 minutes)")
-    code, told = read_status(capsys, None, f"{table_name}-none")
-    assert (code, told["stale"]) == (1, f"{table_name}-none (empty)")
+    code, shown = read_status(capsys, None, table_name)
+    assert (code, shown["stale"]) == (1, f"{table_name} (older than 15 minutes)")
+    code, shown = read_status(capsys, None, f"{table_name}-none")
+    assert (code, shown["stale"]) == (1, f"{table_name}-none (empty)")
 
 
-def test_run_is_told_of_its_own_region(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run's own parameters say which table it is of, not its deployment's; one that failed fails the status."""
+def test_table_is_that_of_the_runs_own_parameters(
+    own: Api, table_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table is that of the run's parameters, not of its deployment's; a failed run fails the status."""
     flow = ask(own, "/flows/", {"name": "market-data"})
     template = f"{table_name}-{{region_id}}"
     deployment = {"name": "region", "flow_id": flow["id"], "parameters": {"region_id": DOMAIN, "table_name": template}}
@@ -120,73 +122,71 @@ def test_run_is_told_of_its_own_region(own: Api, table_name: str, capsys: pytest
     run_id = own.create_run("market-data/region", {"region_id": SMALL})
     for state in (RUNNING, FAILED):
         ask(own, f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
-    code, told = read_status(capsys, own)
+    code, shown = read_status(capsys, own)
     assert code == 1
-    assert told == {
+    assert shown == {
         f"{table_name}-{SMALL}": "Vale of the Silent (10000003), empty run Failed; by hand page 3 of 7",
         "last run failed": f"{table_name}-{SMALL}",
     }
 
 
-def test_last_run_counts(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run that ended well makes good for one that failed; one that was cancelled before it began is no run."""
+def test_only_the_last_run_counts(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A completed run supersedes a failed one; a run that was cancelled before its start does not count."""
     parameters = {"region_id": SMALL, "table_name": table_name}
     market_data(SMALL, table_name)
     make_run(own, "market-data", parameters, RUNNING, FAILED)
     make_run(own, "market-data", parameters, RUNNING, COMPLETED)
     make_run(own, "market-data", parameters, {"type": "CANCELLED"})
-    code, told = read_status(capsys, own)
+    code, shown = read_status(capsys, own)
     assert code == 0
-    assert told[table_name].endswith("UTC; run Completed; by hand")
+    assert shown[table_name].endswith("UTC; run Completed; by hand")
 
 
-def test_universe_run_is_told_of_its_regions_alone(
-    own: Api, table_name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A universe run by hand is told of the regions that it was given, one that failed as empty, and none as late."""
+def test_universe_run_has_only_its_own_regions(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A manual universe run has the regions that it was given; one that failed is empty, and none is late."""
     given = ["--region-ids", str(SMALL), str(VENAL), "19999999", "--table-name", f"{table_name}-{{region_id}}"]
     command = [sys.executable, "-m", "flows.universe", *given]
     subprocess.run(command, cwd=CHECKOUT, env=os.environ | {"PREFECT_API_URL": own.url}, check=True)
-    code, told = read_status(capsys, own)
+    code, shown = read_status(capsys, own)
     assert code == 1
-    assert told.keys() == {f"{table_name}-{region}" for region in (SMALL, VENAL, 19999999)} | {"stale"}
+    assert shown.keys() == {f"{table_name}-{region}" for region in (SMALL, VENAL, 19999999)} | {"stale"}
     for region_id in (SMALL, VENAL):
-        assert told[f"{table_name}-{region_id}"].endswith("UTC; universe run Completed; by hand")
-    assert told[f"{table_name}-19999999"] == "region 19999999, empty universe run Completed; by hand"
-    assert told["stale"] == f"{table_name}-19999999 (empty)"
+        assert shown[f"{table_name}-{region_id}"].endswith("UTC; universe run Completed; by hand")
+    assert shown[f"{table_name}-19999999"] == "region 19999999, empty universe run Completed; by hand"
+    assert shown["stale"] == f"{table_name}-19999999 (empty)"
 
 
-def test_snapshot_tells_how_a_region_went_in_a_universe_run(
+def test_snapshots_show_which_regions_a_universe_run_updated(
     own: Api, table_name: str, dynamodb: DynamoDBClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a run for many regions, each one's `#snapshot` says whether it has brought that region up to date."""
+    """After a run for several regions, each region's `#snapshot` shows whether it was updated."""
     for region_id in (SMALL, VENAL):
         market_data(region_id, f"{table_name}-{region_id}")
     age(dynamodb, f"{table_name}-{VENAL}", 3600)
     given = {"region_ids": [SMALL, VENAL, DOMAIN], "table_name": f"{table_name}-{{region_id}}"}
     make_run(own, "universe", given, RUNNING, COMPLETED)
-    code, told = read_status(capsys, own)
+    code, shown = read_status(capsys, own)
     assert code == 1
-    assert told[f"{table_name}-{SMALL}"].endswith("UTC; universe run Completed; by hand")
-    assert told[f"{table_name}-{DOMAIN}"] == "Domain (10000043), empty universe run Completed; by hand"
+    assert shown[f"{table_name}-{SMALL}"].endswith("UTC; universe run Completed; by hand")
+    assert shown[f"{table_name}-{DOMAIN}"] == "Domain (10000043), empty universe run Completed; by hand"
     old = f"{table_name}-{VENAL} (older than 15 minutes when its last run began)"
-    assert told["stale"] == f"{old}, {table_name}-{DOMAIN} (empty)"
+    assert shown["stale"] == f"{old}, {table_name}-{DOMAIN} (empty)"
 
 
-def test_regions_of_a_shared_table_are_told_apart(
+def test_regions_of_a_shared_table_are_listed_separately(
     own: Api, table_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Regions that share a table have a status each, from their own `#snapshot`."""
+    """Regions that share a table each have a status, from their own `#snapshot`."""
     market_data(SMALL, table_name, key="market_type")
     given = {"region_ids": [SMALL, VENAL], "table_name": table_name, "key": "market_type"}
     make_run(own, "universe", given, RUNNING, COMPLETED)
-    code, told = read_status(capsys, own)
+    code, shown = read_status(capsys, own)
     assert code == 1
-    assert told["stale"] == f"{table_name} (Venal) (empty)"
+    assert shown["stale"] == f"{table_name} (Venal) (empty)"
 
 
-def test_markets_are_told_by_name(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each market of a table has a line, found from the parameters of the runs that keep it, hubs by their names."""
+def test_markets_are_listed_by_name(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each market of a table is listed, by the parameters of its runs; hubs have their names."""
     given = {"key": "market_type", "table_name": table_name}
     market_data(SMALL, table_name, key="market_type", markets=[JITA])
     make_run(own, "market-data", given | {"region_id": SMALL, "markets": [JITA]}, RUNNING, COMPLETED)
@@ -196,15 +196,15 @@ def test_markets_are_told_by_name(own: Api, table_name: str, capsys: pytest.Capt
     make_run(own, "market-data", apart, RUNNING, COMPLETED)
     with temporary_settings({PREFECT_API_URL: own.url}):
         assert main([]) == 1
-    told = capsys.readouterr().out
-    assert re.search(rf"^{table_name}: Jita 4-4 \({JITA}\), complete, \d+ s", told.replace("\n  ", " "), re.MULTILINE)
+    shown = capsys.readouterr().out
+    assert re.search(rf"^{table_name}: Jita 4-4 \({JITA}\), complete, \d+ s", shown.replace("\n  ", " "), re.MULTILINE)
     for market in ("Amarr (60008494)", "system 30002187", "Venal (10000015)"):
-        assert f"{table_name}: {market}, empty" in told.replace("\n  ", " ")
-    assert f"{table_name}-{SMALL}-{JITA}: Jita 4-4 ({JITA}), empty" in told.replace("\n  ", " ")
+        assert f"{table_name}: {market}, empty" in shown.replace("\n  ", " ")
+    assert f"{table_name}-{SMALL}-{JITA}: Jita 4-4 ({JITA}), empty" in shown.replace("\n  ", " ")
 
 
-def test_markets_are_told_from_the_table_alone(table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a server the markets that are asked for tell."""
+def test_markets_without_a_server(table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a server, the status is that of the markets given."""
     market_data(SMALL, table_name, key="market_type", markets=[JITA])
     with temporary_settings({PREFECT_API_URL: ""}):
         assert main(["--table-name", table_name, "--markets", str(JITA)]) == 0
@@ -212,47 +212,47 @@ def test_markets_are_told_from_the_table_alone(table_name: str, capsys: pytest.C
     assert f"stale: {table_name} (Vale of the Silent) (empty)" in capsys.readouterr().out.replace("\n  ", " ")
 
 
-def test_other_keys_are_told(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table whose keys are not those of its runs is told as such, and the others are told all the same."""
+def test_other_keys_are_reported(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table whose keys are not those of its runs is reported as such; the other tables are listed as usual."""
     market_data(SMALL, table_name, key="market_type")
     make_run(own, "market-data", {"region_id": SMALL, "table_name": table_name}, RUNNING, FAILED)
     market_data(SMALL, f"{table_name}-2")
     make_run(own, "market-data", {"region_id": SMALL, "table_name": f"{table_name}-2"}, RUNNING, COMPLETED)
-    code, told = read_status(capsys, own)
+    code, shown = read_status(capsys, own)
     assert code == 1
-    assert "Vale of the Silent (10000003), its keys are not those of its runs run Failed" in told[table_name]
-    assert told[f"{table_name}-2"].startswith("Vale of the Silent (10000003), complete, ")
-    code, told = read_status(capsys, None, table_name)
-    assert (code, told["stale"]) == (1, f"{table_name} (its keys are not those of its runs)")
+    assert "Vale of the Silent (10000003), its keys are not those of its runs run Failed" in shown[table_name]
+    assert shown[f"{table_name}-2"].startswith("Vale of the Silent (10000003), complete, ")
+    code, shown = read_status(capsys, None, table_name)
+    assert (code, shown["stale"]) == (1, f"{table_name} (its keys are not those of its runs)")
 
 
-def test_table_says_whose_it_is(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table is told of the region that it holds; a run for another one, which was refused, as that one's."""
+def test_refused_run_for_another_region_is_named(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table is listed with the region that it has; a refused run for another region names that one."""
     market_data(SMALL, table_name)
     make_run(own, "market-data", {"region_id": VENAL, "table_name": table_name}, RUNNING, FAILED)
-    code, told = read_status(capsys, own)
+    code, shown = read_status(capsys, own)
     assert code == 1
-    assert told[table_name].startswith("Vale of the Silent (10000003), complete, ")
-    assert "; run for Venal (10000015) Failed; by hand page 3 of 7" in told[table_name]
+    assert shown[table_name].startswith("Vale of the Silent (10000003), complete, ")
+    assert "; run for Venal (10000015) Failed; by hand page 3 of 7" in shown[table_name]
 
 
-def test_structures_are_told(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A structure's run is told as one."""
+def test_structures_are_listed(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A structure's run is listed with the structure's id."""
     given = {"structure_id": 1035466617946, "table_name": f"{table_name}-{{structure_id}}"}
     make_run(own, "structure-market", given, RUNNING, FAILED)
-    _code, told = read_status(capsys, own)
-    assert told[f"{table_name}-1035466617946"].startswith("structure 1035466617946, empty run Failed; by hand ")
+    _code, shown = read_status(capsys, own)
+    assert shown[f"{table_name}-1035466617946"].startswith("structure 1035466617946, empty run Failed; by hand ")
 
 
 @pytest.mark.parametrize(("tags", "late"), [((), ""), ((TAG,), r", 3\d s late")], ids=["by hand", "by schedule"])
 def test_only_scheduled_runs_are_late(
     own: Api, table_name: str, capsys: pytest.CaptureFixture[str], tags: tuple[str, ...], late: str
 ) -> None:
-    """A run that a schedule made, or that follows ESI's clock, is late; a run by hand never is."""
+    """A run is late if a schedule created it or it follows ESI's `Expires`; a manual run never is."""
     given = {"region_id": SMALL, "table_name": table_name}
     make_run(own, "market-data", given, RUNNING, COMPLETED, due=-30, tags=tags)
-    _code, told = read_status(capsys, own)
-    assert re.search(rf" run Completed{late}; by hand", told[table_name])
+    _code, shown = read_status(capsys, own)
+    assert re.search(rf" run Completed{late}; by hand", shown[table_name])
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_only_scheduled_runs_are_late(
         ("universe", {"region_ids": [SMALL]}, 2401, " (older than 40 minutes)"),
     ],
 )
-def test_next_run_is_told(
+def test_next_run_sets_the_limit_of_age(
     own: Api,
     table_name: str,
     dynamodb: DynamoDBClient,
@@ -274,37 +274,37 @@ def test_next_run_is_told(
     seconds: int,
     stale: str,
 ) -> None:
-    """A table for which a run is scheduled is not by hand, whichever flow's it is; its data may be so old, no older."""
+    """A table with a scheduled run, of either flow, shows when it is due, and its data have a maximum age."""
     name = f"{table_name}-{SMALL}"
     market_data(SMALL, name)
     age(dynamodb, name, seconds)
     make_run(own, flow, given | {"table_name": f"{table_name}-{{region_id}}"}, due=60, tags=(TAG,))
-    code, told = read_status(capsys, own)
-    assert re.search(r"UTC; next in [56]\d s$", told[name])
-    assert (code, told.get("stale", "")) == ((1, name + stale) if stale else (0, ""))
+    code, shown = read_status(capsys, own)
+    assert re.search(r"UTC; next in [56]\d s$", shown[name])
+    assert (code, shown.get("stale", "")) == ((1, name + stale) if stale else (0, ""))
 
 
-def test_nothing_is_broken_within_a_word(own: Api, capsys: pytest.CaptureFixture[str]) -> None:
-    """Lines are of 80 columns at most, and a table's name, however long, stays whole."""
+def test_words_stay_whole(own: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines have at most 80 columns, except that a table's name stays whole, however long."""
     name = "MarketData-" + "a-10000002" * 24
     make_run(own, "market-data", {"region_id": DOMAIN, "table_name": name}, RUNNING, FAILED)
     with temporary_settings({PREFECT_API_URL: own.url}):
         main([])
-    said = capsys.readouterr().out
-    assert f"{name}: " in said
-    assert not [line for line in said.splitlines() if len(line) > 80 and name not in line]
+    output = capsys.readouterr().out
+    assert f"{name}: " in output
+    assert not [line for line in output.splitlines() if len(line) > 80 and name not in line]
 
 
-def test_silent_server_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """A server that does not answer is one sentence with its address, and no table is told from elsewhere."""
+def test_silent_server_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    """If the server does not answer, the only output is one sentence with its address."""
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert main([]) == 1
-    said = capsys.readouterr()
-    assert not said.out
+    output = capsys.readouterr()
+    assert not output.out
     assert re.fullmatch(
         r"no status: the Prefect server at PREFECT_API_URL, http://127.0.0.1:9/api, does not respond \(.*\): "
         r"start it, or correct the address\n",
-        said.err,
+        output.err,
     )
 
 
@@ -317,7 +317,7 @@ def test_runs_are_those_of_the_store(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The stack's store has the runs of the stack's server, one's own account those of PREFECT_API_URL's."""
+    """Runs come from the stack's server for the stack's store, and from PREFECT_API_URL for the user's account."""
     make_run(own, "market-data", {"region_id": SMALL, "table_name": f"{table_name}-own"}, RUNNING, COMPLETED)
     market_data(SMALL, f"{table_name}-up")
     up = {"pid": os.getpid(), "esi_url": "", "store_url": store_url, "api_url": api.url}
@@ -327,13 +327,13 @@ def test_runs_are_those_of_the_store(
         monkeypatch.setenv(name, value)
     for store, shown, hidden in (("local", "up", "own"), ("aws", "own", "up")):
         status(Options(SMALL, "aws" if store == "aws" else "local", ""))
-        said = capfd.readouterr().out
-        assert f"{table_name}-{shown}: " in said
-        assert f"{table_name}-{hidden}: " not in said
+        output = capfd.readouterr().out
+        assert f"{table_name}-{shown}: " in output
+        assert f"{table_name}-{hidden}: " not in output
 
 
-def test_killed_stack_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A stack that was killed is not up, although it has left its file."""
+def test_killed_stack_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A killed stack does not count as up, although its file remains."""
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
     monkeypatch.setattr(stack, "ADDRESSES", tmp_path / "stack.json")
@@ -344,7 +344,7 @@ def test_killed_stack_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_defaults_are_those_of_the_flows() -> None:
-    """Where a run's parameters do not say what it is of, the flow's defaults do."""
+    """The defaults for parameters that a run does not have are those of its flow."""
     for flow in (market_data, structure_market, universe):
         for name, default in DEFAULTS[flow.name].items():
             assert flow.parameters.properties[name]["default"] == default

@@ -1,4 +1,4 @@
-"""The command that creates tables: what it creates, what it leaves alone, and what it does when AWS is slow."""
+"""The command that creates tables: their settings, existing tables, and how it waits for AWS."""
 
 import json
 import os
@@ -52,21 +52,21 @@ def recorded(store_url: str, monkeypatch: pytest.MonkeyPatch, *faults: Fault) ->
 
 
 class SlowAws(BaseHTTPRequestHandler):
-    """The store, whose new tables take their time as AWS's do: first missing, then CREATING, then without backups."""
+    """The store, with new tables as slow as AWS's: first missing, then CREATING, then without backups."""
 
     protocol_version = "HTTP/1.1"
     store_url: str
-    asked: Counter[tuple[str, str]]  # calls by operation and table
+    calls: Counter[tuple[str, str]]  # by operation and table
 
     def do_POST(self) -> None:
         """Answer a call."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         operation, name = self.headers["X-Amz-Target"].rsplit(".", 1)[1], json.loads(body)["TableName"]
-        self.asked[operation, name] += 1
+        self.calls[operation, name] += 1
         sent = {key: value for key, value in self.headers.items() if key.lower() not in {"host", "content-length"}}
         reply = httpx.post(self.store_url, content=body, headers=sent, trust_env=False)
         status, answer = reply.status_code, reply.json()
-        since = self.asked[operation, name] if self.asked["CreateTable", name] else 0
+        since = self.calls[operation, name] if self.calls["CreateTable", name] else 0
         if operation == "DescribeTable" and since == 2:
             status, answer = 400, {"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException"}
         elif operation == "DescribeTable" and since == 3:
@@ -81,11 +81,11 @@ class SlowAws(BaseHTTPRequestHandler):
         self.wfile.write(encoded)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (its name in the class above)
-        """Keep quiet."""
+        """Log nothing."""
 
 
 def check_settings(dynamodb: DynamoDBClient, name: str, like: str = "MarketTable") -> None:
-    """Assert that a table has the settings of one of the template's."""
+    """Assert that a table has the settings of a table in the template."""
     wanted = RESOURCES[like]["Properties"]
     assert wanted.keys() == {
         "TableName",
@@ -111,7 +111,7 @@ def check_settings(dynamodb: DynamoDBClient, name: str, like: str = "MarketTable
 
 
 def test_tables_of_all_regions(dynamodb: DynamoDBClient, table_name: str) -> None:
-    """One command creates the tables of all regions as the template would, and finds them there the next time."""
+    """One command creates the tables of all regions with the template's settings; a second one changes nothing."""
     command = [sys.executable, "-m", "deployments.tables", table_name, table_name + "-{region_id}", "--regions", "all"]
     names = [table_name, *(f"{table_name}-{region_id}" for region_id in regions())]
     for state in ("created; " + SWITCHED, "there already"):
@@ -124,8 +124,8 @@ def test_tables_of_all_regions(dynamodb: DynamoDBClient, table_name: str) -> Non
     check_settings(dynamodb, f"{table_name}-10000002")
 
 
-def test_given_regions(table_name: str, capsys: pytest.CaptureFixture[str], store_url: str) -> None:
-    """A name can be filled in for some regions, each once."""
+def test_tables_of_some_regions(table_name: str, capsys: pytest.CaptureFixture[str], store_url: str) -> None:
+    """With `--regions`, each region gets one table."""
     assert store_url
     assert main([table_name + "-{region_id}", "--regions", "10000002", "10000043", "10000002"]) == 0
     assert "2 asked for in us-east-1: 2 created" in capsys.readouterr().out
@@ -146,14 +146,14 @@ def test_given_regions(table_name: str, capsys: pytest.CaptureFixture[str], stor
         ("Market-{region_id} --regions all 10000002", "--regions: 'all' is refused: give a region's id"),
     ],
 )
-def test_wrong_name_is_refused_before_any_call(
+def test_invalid_name_is_refused_before_any_call(
     store_url: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: str,
     message: str,
 ) -> None:
-    """A wrong name or region ends with exit code 2, in one line that says what is allowed; DynamoDB is not asked."""
+    """An invalid name or id ends the command with exit code 2 and one line; DynamoDB is not called."""
     with recorded(store_url, monkeypatch) as calls:
         assert main(arguments.split()) == 2
     assert not calls
@@ -164,7 +164,7 @@ def test_wrong_name_is_refused_before_any_call(
 def test_table_that_lacks_settings_gets_them(
     dynamodb: DynamoDBClient, table_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table that another way, or a command that was killed, left without settings gets them, and keeps its items."""
+    """A table without the settings, as a killed command leaves it, gets them and keeps its items."""
     dynamodb.create_table(
         TableName=table_name,
         AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
@@ -178,8 +178,8 @@ def test_table_that_lacks_settings_gets_them(
     assert dynamodb.scan(TableName=table_name)["Count"] == 1
 
 
-def test_other_keys_are_told(dynamodb: DynamoDBClient, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A table whose keys do not fit is left as it is, and told with its keys; the others are created."""
+def test_other_keys_are_reported(dynamodb: DynamoDBClient, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table with other keys is left unchanged and reported with its keys; the other tables are created."""
     dynamodb.create_table(
         TableName=table_name,
         AttributeDefinitions=[
@@ -190,9 +190,9 @@ def test_other_keys_are_told(dynamodb: DynamoDBClient, table_name: str, capsys: 
         BillingMode="PAY_PER_REQUEST",
     )
     assert main([table_name, f"{table_name}-2"]) == 1
-    said = capsys.readouterr().out
-    assert f"{table_name}: unfit; its keys are id (N) and at (S), expected only pk (S): give another name" in said
-    assert "2 asked for in us-east-1: 1 created, 1 unfit" in said
+    output = capsys.readouterr().out
+    assert f"{table_name}: unfit; its keys are id (N) and at (S), expected only pk (S): give another name" in output
+    assert "2 asked for in us-east-1: 1 created, 1 unfit" in output
     assert dynamodb.describe_time_to_live(TableName=table_name)["TimeToLiveDescription"] == {
         "TimeToLiveStatus": "DISABLED"
     }
@@ -200,7 +200,7 @@ def test_other_keys_are_told(dynamodb: DynamoDBClient, table_name: str, capsys: 
 
 @pytest.mark.usefixtures("served", "api")
 def test_table_for_many_markets(dynamodb: DynamoDBClient, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the key market_type a table has the sort key sk, as the template's; one that is there is checked for it."""
+    """With the key market_type a table has the sort key `sk`, like the template's; an existing table must have it."""
     for state in ("created; " + SWITCHED, "there already"):
         assert main([table_name, "--key", "market_type"]) == 0
         assert f"{table_name}: {state}\n" in capsys.readouterr().out
@@ -214,10 +214,10 @@ def test_table_for_many_markets(dynamodb: DynamoDBClient, table_name: str, capsy
     assert "unfit; its keys are pk (S), expected pk (S) and sk (S): give another name" in capsys.readouterr().out
 
 
-def test_limits_are_waited_for(
+def test_calls_beyond_a_limit_are_retried(
     store_url: str, monkeypatch: pytest.MonkeyPatch, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
-    """Calls that AWS's limits refuse are made again after a wait."""
+    """Calls that AWS refuses because of a limit are retried after a wait."""
     monkeypatch.setitem(ERRORS, "limit exceeded", (400, "LimitExceededException"))
     faults = [
         Fault("limit exceeded", where="CreateTable", times=8),
@@ -230,40 +230,40 @@ def test_limits_are_waited_for(
     check_settings(dynamodb, table_name)
 
 
-def test_new_table_is_waited_for(
+def test_command_waits_for_a_new_table(
     store_url: str, monkeypatch: pytest.MonkeyPatch, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
-    """A table that AWS does not show at once, then as CREATING, and whose backups come later, is waited for."""
-    handler = type("Handler", (SlowAws,), {"store_url": store_url, "asked": Counter()})
+    """The command waits for a table that is not visible at once, then CREATING, and whose backups come later."""
+    handler = type("Handler", (SlowAws,), {"store_url": store_url, "calls": Counter()})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://127.0.0.1:{server.server_port}")
         assert main([table_name]) == 0
         server.shutdown()
-    asked = vars(handler)["asked"]
-    assert asked["DescribeTable", table_name] == 4
-    assert asked["CreateTable", table_name] == 1
-    assert asked["UpdateContinuousBackups", table_name] == 2
+    calls = vars(handler)["calls"]
+    assert calls["DescribeTable", table_name] == 4
+    assert calls["CreateTable", table_name] == 1
+    assert calls["UpdateContinuousBackups", table_name] == 2
     check_settings(dynamodb, table_name)
 
 
-def test_denied_access_is_told_once(
+def test_denied_access_is_reported_once(
     store_url: str, monkeypatch: pytest.MonkeyPatch, table_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever may not create tables is told so once, with the policy that has what it needs."""
+    """If creating tables is denied, the command says so once, with the policy that allows it."""
     with recorded(store_url, monkeypatch, Fault("denied", where="CreateTable", times=1000)):
         assert main([table_name + "-{region_id}", "--regions", "all"]) == 1
-    said = capsys.readouterr()
-    (line,) = said.err.splitlines()
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
     assert "AccessDeniedException" in line
     assert line.endswith(
         "; deployments/aws/iam-policy-create-tables.json has what this needs: is the table among its resources?"
     )
-    assert said.out == "113 asked for in us-east-1: 113 failed\n"
+    assert output.out == "113 asked for in us-east-1: 113 failed\n"
 
 
-def test_missing_region_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a region of AWS the command ends with a sentence."""
+def test_missing_aws_region_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without an AWS region the command fails with one sentence."""
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     assert main(["MarketData"]) == 1
     assert (
@@ -272,8 +272,8 @@ def test_missing_region_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     )
 
 
-def test_policy_is_what_the_command_calls(store_url: str, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
-    """The policy for whoever creates tables has the calls that are made and no others, on the workers' tables."""
+def test_policy_allows_the_commands_calls(store_url: str, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
+    """The policy for creating tables allows exactly the command's calls, on the same tables as the workers'."""
     with recorded(store_url, monkeypatch) as calls:
         assert main([table_name]) == 0
     (granted,) = POLICY["Statement"]

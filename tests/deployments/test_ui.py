@@ -1,4 +1,4 @@
-"""What a person finds of a run in Prefect's UI, in a real browser."""
+"""A run in Prefect's UI, in a real browser."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +20,13 @@ pytestmark = [
 ]
 
 
-def test_run_is_there_to_be_looked_at(
+def test_run_can_be_inspected(
     own_api: Api, dynamodb: DynamoDBClient, clock: Clock, table_name: str, tmp_path: Path
 ) -> None:
-    """From the dashboard one clicks through a run, its graph, its states and its artifacts, and nothing is missing."""
-    begun = datetime.now(UTC)
+    """A run, its graph, its states and its artifacts can be reached from the dashboard, and are complete."""
+    started = datetime.now(UTC)
     assert run_command(table_name) == 0
-    wait_for(lambda: bool(read_events(own_api, "market.", begun)), "the first run's event")
+    wait_for(lambda: bool(read_events(own_api, "market.", started)), "the first run's event")
     expire(dynamodb, table_name)
     clock.now += 300
     assert run_command(table_name) == 0

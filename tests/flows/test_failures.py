@@ -10,11 +10,10 @@ import pytest
 
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market, refuse
-from deployments.local.market.server import serve
 from flows.market_data import market_data
 from tasks.esi.pause import find_pause
 from tasks.table.errors import TableError
-from tests.support.worlds import VENAL, Clock, Faulty
+from tests.support.worlds import VENAL, Clock, Faulty, serve
 
 pytestmark = pytest.mark.usefixtures("store_url", "api")
 

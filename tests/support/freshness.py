@@ -17,10 +17,10 @@ from itertools import pairwise
 import msgspec
 
 from deployments.local.market.market import Market
-from deployments.local.market.server import serve
 from flows.next_run import ATTEMPTS, next_start
 from tasks.esi.client import Esi
 from tasks.esi.markets import find_market
+from tests.support.worlds import serve
 
 DAY_SECONDS, EVERY_SECONDS = 86_400.0, 300.0
 REGION_ID = 10_000_003  # one page; a HEAD is as good as The Forge's

@@ -1,6 +1,12 @@
 """The market that a test's flow sees: its time, its regions, and one that answers as planned."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+
 from deployments.local.market.market import Generation, Market, Reply, Request
+from deployments.local.market.server import answer
+from tests.support.faults.loop import serve_from_thread
 
 VENAL, PERIOD_BASIS, DERELIK = 10000015, 10000063, 10000001
 
@@ -32,3 +38,10 @@ class Faulty(Market):
             assert isinstance(self.clock, Clock)
             self.clock.now += self.on_page.pop(page)
         return reply
+
+
+@contextmanager
+def serve(market: Market) -> Iterator[str]:
+    """Serve a market from a thread of this process; yield its address."""
+    with closing(market), serve_from_thread(partial(answer, market)) as port:
+        yield f"http://127.0.0.1:{port}"

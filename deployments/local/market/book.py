@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deployments.local.market.places import draw_places, find_places
-from deployments.local.market.sizes import region_pages
+from deployments.local.market.places import draw_places, find_places, region_pages
 from tasks.catalogue.names import DATA
 
 PAGE_ORDERS = 1000
@@ -48,15 +47,9 @@ class Order(msgspec.Struct):
 
 
 def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
-    """Return a region's orders.
+    """Return a row per order of a region's snapshot, in the order of the pages, with the fields of `Order`.
 
-    Args:
-        seed: of the whole market.
-        region_id: of a region that has `region_pages`.
-        index: number of the snapshot: its unix time divided by the seconds between two.
-
-    Returns:
-        One row per order, in the order of the pages, with the fields of `Order`; empty if the region has none.
+    `index` is the snapshot's unix time divided by the seconds between two.
     """
     slots = make_slots(seed, region_id)
     orders = slots[is_present(slots.noise.to_numpy("uint64"), index)]

@@ -1,5 +1,6 @@
 """The market stand-in's responses: ESI's order route, from order books that are prepared ahead."""
 
+import asyncio
 import gzip
 import hashlib
 import math
@@ -17,7 +18,7 @@ import msgspec
 
 from deployments.local.market import structures
 from deployments.local.market.book import Order, make_bodies, make_orders
-from deployments.local.market.sizes import region_pages
+from deployments.local.market.places import region_pages
 
 ROUTE = re.compile(r"/markets/(\d+)/orders/?")
 TOKENS, WINDOW_SECONDS = 12_000, 900
@@ -59,7 +60,7 @@ class Limit:
 
     window_seconds: int
     used: int = 0
-    _events: deque[tuple[float, int]] = field(default_factory=deque)
+    _events: deque[tuple[float, int]] = field(default_factory=deque)  # time and amount
 
     def add(self, now: float, amount: int) -> None:
         """Add an amount, and drop amounts that have left the window."""
@@ -107,12 +108,13 @@ class Market:
                 self._generations[region_id, index] = self._threads.submit(self._make, region_id, index)
             return self._generations[region_id, index]
 
-    def prepare_next(self) -> None:
-        """Prepare the next snapshot of each region in use, if it is due soon."""
-        if self.clock() % self.every >= self.every * (1 - LEAD):
-            for region_id, index in list(self._generations):
-                if index == self.index:
-                    self.prepare(region_id, index + 1)
+    async def prepare_ahead(self) -> None:
+        """Prepare the next snapshot of each region in use when it is due soon, for ever."""
+        while True:
+            await asyncio.sleep(min(5.0, self.every / 20))
+            if self.clock() % self.every >= self.every * (1 - LEAD):
+                for region_id in [region_id for region_id, index in self._generations if index == self.index]:
+                    self.prepare(region_id, self.index + 1)
 
     def reset_counts(self) -> None:
         """Reset the counts of requests."""
@@ -159,9 +161,10 @@ class Market:
         if request.path == "/_stats":
             counts = {"requests": self.requests, "pages": self.pages, "most_in_flight": self.most_in_flight}
             return Reply(200, JSON, msgspec.json.encode(counts))
-        answers = {"/status": make_status, "/incursions": make_incursions}
-        if answer := answers.get(request.path.rstrip("/")):
-            return Reply(200, JSON, msgspec.json.encode(answer(self.clock())))
+        if request.path.rstrip("/") == "/status":
+            return Reply(200, JSON, msgspec.json.encode(make_status(self.clock())))
+        if request.path.rstrip("/") == "/incursions":
+            return Reply(200, JSON, msgspec.json.encode(make_incursions(self.clock())))
         return refuse(404, "Not found")
 
     def give_page(self, request: Request, generation: Generation) -> Reply:
@@ -209,11 +212,9 @@ class Market:
 
 def make_status(now: float) -> dict[str, int | str]:
     """Return the game server's status: players vary over a day, and it restarts at 11:05 UTC."""
-    day_seconds = 86_400
-    started = (now - 39_900) // day_seconds * day_seconds + 39_900
-    players = round(24_000 + 8_000 * math.sin(2 * math.pi * now / day_seconds))
-    start_time = datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"players": players, "server_version": "3000000", "start_time": start_time}
+    started = datetime.fromtimestamp((now - 39_900) // 86_400 * 86_400 + 39_900, UTC)
+    players = round(24_000 + 8_000 * math.sin(2 * math.pi * now / 86_400))
+    return {"players": players, "server_version": "3000000", "start_time": f"{started:%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def make_incursions(now: float) -> list[dict[str, int | str | bool | float | list[int]]]:

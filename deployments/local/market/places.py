@@ -1,4 +1,4 @@
-"""Where the stand-in's orders lie: each region's stations, player structures and solar systems."""
+"""Each region's places in the stand-in: stations, player structures and solar systems; and its number of pages."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.local.market import structures
-from tasks.catalogue.names import HUBS
+from tasks.catalogue.names import HUBS, regions
 
+MADE_UP = range(19_000_001, 19_010_000)  # regions that ESI does not have; the last four digits are the number of pages
 HUB_SYSTEMS = {60003760: 30000142, 60008494: 30002187, 60011866: 30002659, 60004588: 30002510, 60005686: 30002053}
 STATIONS, SYSTEMS, STRUCTURES = 40, 20, 10  # of a region
 FIRST_STATION, FIRST_SYSTEM = 60_100_000, 30_100_000  # above the real ones
@@ -56,6 +57,14 @@ def draw_places(
     in_structure = is_buy & (random.random(len(is_buy)) < STRUCTURE_SHARE)
     player_built = STATIONS + random.integers(STRUCTURES, size=len(is_buy))
     return np.select([is_bulk, in_structure], [0, player_built], stations).astype("uint8")
+
+
+def region_pages(region_id: int) -> int | None:
+    """Return the number of pages of a region or structure, 0 if it has no orders, None if it does not exist."""
+    if region_id in MADE_UP or region_id in structures.OPEN:
+        return region_id % 10_000
+    region = regions().get(region_id)
+    return None if region is None else 0 if region.is_empty else region.pages
 
 
 def find_hub(region_id: int) -> int | None:

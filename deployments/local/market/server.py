@@ -1,10 +1,8 @@
 """The market stand-in's HTTP/1.1 server, on asyncio's streams: a web framework needs more CPU time for a request."""
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+import signal
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,6 +11,20 @@ import msgspec
 from deployments.local.market.market import Market, Reply, Request
 
 MAX_BODY_BYTES = 65_536  # of a request
+
+
+async def run(market: Market, port: int) -> None:
+    """Serve a market on a port of 127.0.0.1 until SIGINT or SIGTERM; raise OSError if the port is taken."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    server = await asyncio.start_server(partial(answer, market), "127.0.0.1", port)
+    ahead = asyncio.create_task(market.prepare_ahead())
+    own_port = server.sockets[0].getsockname()[1]
+    print(f"market stand-in on http://127.0.0.1:{own_port}", flush=True)  # noqa: T201 (callers wait for it)
+    await stop.wait()
+    ahead.cancel()
+    market.close()
 
 
 async def answer(market: Market, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -43,10 +55,7 @@ async def find_reply(market: Market, request: Request) -> Reply:
     region_id = market.find_region(request)
     if isinstance(region_id, Reply):
         return region_id
-    generation = market.prepare(region_id, market.index)
-    if not generation.done():
-        await asyncio.wrap_future(generation)
-    return market.give_page(request, generation.result())
+    return market.give_page(request, await asyncio.wrap_future(market.prepare(region_id, market.index)))
 
 
 def parse_head(head: bytes) -> Request:
@@ -61,58 +70,9 @@ def parse_head(head: bytes) -> Request:
 
 def format_reply(request: Request, reply: Reply, counts: dict[str, str]) -> bytes:
     """Return a response as bytes, without a body for HEAD and 304."""
-    headers = {**counts, **reply.headers}
-    if reply.status != HTTPStatus.NOT_MODIFIED:
-        headers["Content-Length"] = str(len(reply.body))
-    try:
-        phrase = HTTPStatus(reply.status).phrase
-    except ValueError:
-        phrase = "Unknown"
+    has_length = reply.status != HTTPStatus.NOT_MODIFIED
+    headers = counts | reply.headers | ({"Content-Length": str(len(reply.body))} if has_length else {})
+    phrase = HTTPStatus(reply.status).phrase if reply.status in set(HTTPStatus) else "Unknown"
     lines = [f"HTTP/1.1 {reply.status} {phrase}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    has_body = request.method != "HEAD" and reply.status != HTTPStatus.NOT_MODIFIED
+    has_body = has_length and request.method != "HEAD"
     return "\r\n".join(lines).encode("latin-1") + (reply.body if has_body else b"")
-
-
-@asynccontextmanager
-async def listen(market: Market, port: int = 0) -> AsyncIterator[str]:
-    """Serve a market on a port of 127.0.0.1, a free one by default; yield its address.
-
-    Raises:
-        OSError: the port is taken.
-    """
-    server = await asyncio.start_server(lambda reader, writer: answer(market, reader, writer), "127.0.0.1", port)
-    ahead = asyncio.ensure_future(prepare_ahead(market))
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        ahead.cancel()
-        server.close()
-        market.close()
-
-
-async def prepare_ahead(market: Market) -> None:
-    """Prepare each snapshot before it is due."""
-    while True:
-        await asyncio.sleep(min(5.0, market.every / 20))
-        market.prepare_next()
-
-
-@contextmanager
-def serve(market: Market) -> Iterator[str]:
-    """Serve a market from a thread of this process; yield its address."""
-    started: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def run() -> None:
-        stop = asyncio.Event()
-        async with listen(market) as url:
-            started.set_result((url, asyncio.get_running_loop(), stop))
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(run()), name="market")
-    thread.start()
-    url, loop, stop = started.result()
-    try:
-        yield url
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()

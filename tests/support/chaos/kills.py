@@ -13,7 +13,6 @@ import boto3
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.environment import POOL
-from deployments.local.market.server import serve
 from deployments.local.processes import Child
 from deployments.local.servers import prefect
 from flows.market_data import market_data
@@ -23,7 +22,7 @@ from tests.support.chaos.many import say
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.chaos.play import FIRST_INDEX, environment, hurry, read_all
 from tests.support.servers import wait_for
-from tests.support.worlds import Clock
+from tests.support.worlds import Clock, serve
 
 PARAMETERS = ("sell", "min", "compact")
 DEPLOYMENT = "market-data/venal"

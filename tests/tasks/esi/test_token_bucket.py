@@ -16,7 +16,6 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import TOKENS, Market
-from deployments.local.market.server import serve
 from flows.market_data import market_data
 from tasks.esi import shared_limit, token_bucket
 from tasks.esi.client import Esi
@@ -28,7 +27,7 @@ from tasks.esi.token_bucket import Allowance, TokenBucket
 from tests.support.api import Api
 from tests.support.faults.server import serve_changed
 from tests.support.runs import ask
-from tests.support.worlds import Clock
+from tests.support.worlds import Clock, serve
 
 REGION_ID, VENAL = 19_000_002, 10_000_015
 
