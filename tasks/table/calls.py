@@ -27,7 +27,7 @@ class Calls:
             of its own.
 
     Raises:
-        TableError: boto3's settings are wrong: no region, no credentials, no such profile.
+        TableError: boto3's settings are wrong.
         ValueError: `name` is not a valid table name.
     """
 

@@ -174,3 +174,31 @@ def test_wrong_settings_are_told_at_once(
     with pytest.raises(TableError, match=message) as caught, Table("MarketData", 1) as table:
         table.read_snapshot()
     assert type(caught.value) is TableError
+
+
+ROLE = """[default]
+role_arn = arn:aws:iam::000000000000:role/market-data
+source_profile = keys
+[profile keys]
+aws_access_key_id = AKIA
+aws_secret_access_key = secret
+"""
+
+
+def test_role_is_assumed(table: Table, keyless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile with a role gets its credentials from STS, which responds in XML, not in JSON."""
+    keyless.write_text(ROLE)
+    with serve_issuer([]) as issuer:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", issuer.url)
+        with Table(table.name, 1) as opened:
+            assert opened.read_snapshot() is None
+    assert issuer.issued == 1
+
+
+def test_unreadable_role_may_pass(keyless: Path, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
+    """If STS does not respond in XML, its credentials are late: a retry asks again."""
+    keyless.write_text(ROLE)
+    with serve_issuer([(200, b"{}")] * 9) as issuer:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", issuer.url)
+        with Table(table_name, 1) as table, pytest.raises(CredentialsError, match="credentials"):
+            table.read_snapshot()
