@@ -5,22 +5,20 @@ import inspect
 import logging
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
+import rich.progress
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.logging.handlers import PrefectConsoleHandler
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from flows.parameters import OrGive
-from tasks.reporting.bars import make_bars
 from tasks.reporting.failure import REASON, is_ours
 from tasks.reporting.progress import Progress, watcher
-
-UPDATE_SECONDS = 0.1
 
 
 class Parser(argparse.ArgumentParser):
@@ -134,30 +132,37 @@ def find_consoles() -> list[logging.Handler]:
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, PrefectConsoleHandler)]
 
 
+class Bars(rich.progress.Progress):
+    """Bars in a terminal, one per state; lines printed meanwhile appear above them."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._followed: dict[TaskID, Progress] = {}
+        super().__init__(*columns, console=console)
+
+    def follow(self, progress: Progress) -> None:
+        """Show a state's progress until it ends."""
+        self._followed[self.add_task(f"{progress.name}, {progress.unit}", total=progress.total)] = progress
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Update the bars each time that they are drawn."""
+        for bar, progress in list(self._followed.items()):
+            has_ended = progress.wait(0)
+            self.update(bar, completed=progress.done)
+            if has_ended:
+                self.stop_task(bar)
+                del self._followed[bar]
+        yield from super().get_renderables()
+
+
 @contextmanager
 def show_bars(console: Console) -> Iterator[None]:
     """Show each state's progress as a bar, and only warnings of the log."""
     for handler in find_consoles():
         handler.setLevel(logging.WARNING)
-    with make_bars(console) as bars:
-        followers: list[threading.Thread] = []
-
-        def follow(progress: Progress) -> None:
-            bar = bars.add_task(f"{progress.name}, {progress.unit}", total=progress.total)
-
-            def update() -> None:
-                while not progress.wait(UPDATE_SECONDS):
-                    bars.update(bar, completed=progress.done)
-                bars.update(bar, completed=progress.done)
-                bars.stop_task(bar)
-
-            followers.append(threading.Thread(target=update))
-            followers[-1].start()
-
-        token = watcher.set(follow)
+    with Bars(console) as bars:
+        token = watcher.set(bars.follow)
         try:
             yield
         finally:
             watcher.reset(token)
-            for follower in followers:
-                follower.join()

@@ -60,10 +60,9 @@ def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
 
     The final state is recorded already. Events go first: they cannot be sent from a process that is about to exit.
     """
-    given = str(
-        flow_run.parameters.get("region_id", flow_run.parameters.get("structure_id", ""))
-    )  # unvalidated: may be text, may be wrong
-    region_id = int(given) if given.isascii() and given.isdigit() else 0
+    given = flow_run.parameters
+    id_given = str(given.get("region_id", given.get("structure_id", "")))  # unvalidated: may be any text
+    region_id = int(id_given) if id_given.isascii() and id_given.isdigit() else 0
     error = find_error(state)
     if isinstance(error, ShrinkError):
         attempt(send_event, "refused", region_id, {"reason": str(error)})

@@ -85,12 +85,11 @@ class Chart:
             self._draw.text((left - 8, y), label, INK, self._font, anchor="rm")
         self._draw.text((8, top - 8), title, INK, self._font, anchor="lb")
 
-    def fill(self, x0: float, x1: float, y0: float, y1: float, colour: str = BLUE, gap: int = 1) -> None:
-        """Fill a rectangle, less a gap of some pixels, but never hide one that is not empty."""
+    def fill(self, x0: float, x1: float, y0: float, y1: float, colour: str = BLUE) -> None:
+        """Fill a rectangle, less a gap of a pixel, but never hide one that is not empty."""
         (left, bottom), (right, top) = self.place(x0, y0), self.place(x1, y1)
         if right > left and bottom > top:
-            right, top = max(left, right - gap), min(bottom, top + gap)
-            self._draw.rectangle((left, top, right, bottom), fill=colour)
+            self._draw.rectangle((left, min(bottom, top + 1), max(left, right - 1), bottom), fill=colour)
 
     def fill_below(self, points: Sequence[tuple[float, float]]) -> None:
         """Fill the area below a line, drawn at four times the size for smooth edges."""
