@@ -113,9 +113,8 @@ def say_reason_once(flow: Flow[..., Any]) -> Iterator[None]:
     """Hide the log lines that say why the flow failed: the command's last line says it."""
 
     def is_shown(record: logging.LogRecord) -> bool:
-        if record.name == "prefect.flows":  # logs refused parameters on many lines
-            return False
-        return not (record.getMessage().startswith(REASON) and getattr(record, "flow_name", "") == flow.name)
+        says_why = record.getMessage().startswith(REASON) and getattr(record, "flow_name", "") == flow.name
+        return not says_why and record.name != "prefect.flows"  # which logs refused parameters on many lines
 
     handlers = find_consoles()
     for handler in handlers:

@@ -26,11 +26,7 @@ def sign_in(block: str = BLOCK) -> SsoAuth:
 
 
 def load_credentials(block: str) -> Credentials:
-    """Read the credentials from a Secret block.
-
-    Raises:
-        RefusedError: there is no such block, or it lacks a value.
-    """
+    """Read the credentials from a Secret block."""
     try:
         stored: Any = cast("Secret[Any]", Secret.load(block)).get()
         given = stored if isinstance(stored, dict) else msgspec.json.decode(stored)  # the UI's form stores text

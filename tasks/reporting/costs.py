@@ -36,11 +36,7 @@ def cost_of_run(write_units: float, read_units: float) -> Decimal:
 
 
 def read_cost(name: str, default: str) -> Decimal:
-    """Return a cost (USD) from the environment.
-
-    Raises:
-        ValueError: it is not a valid cost.
-    """
+    """Return a cost (USD) from the environment."""
     given = os.environ.get(name) or default
     try:
         cost = Decimal(given)

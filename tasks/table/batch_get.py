@@ -28,11 +28,7 @@ def read_snapshots(tables: Sequence[Table]) -> list[list[Item | None]]:
 
 
 def get_items(keys: Sequence[tuple[Table, Item]]) -> list[Item | None]:
-    """Return the items of up to 100 keys, None for missing ones; units and waits count for the first table.
-
-    Raises:
-        ThrottledError: too many calls in a row returned nothing.
-    """
+    """Return the items of up to 100 keys, None for missing ones; units and waits count for the first table."""
     first, pace = keys[0][0], Pace()
     found: dict[tuple[str, str], Item] = {}
     left: dict[str, Item] = {}

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from tasks.network import Waits
@@ -55,7 +54,7 @@ class Calls:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.drain()
         if self._owns_connection:
             self.connection.close()

@@ -20,17 +20,8 @@ from botocore.parsers import JSONParser, ResponseParser, ResponseParserError, Re
 from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
 
 from tasks.network import is_this_machine
-from tasks.table.errors import (
-    EXPIRED,
-    LATE,
-    ConditionError,
-    CredentialsError,
-    Fate,
-    MissingTableError,
-    TableError,
-    TransientTableError,
-    judge,
-)
+from tasks.table import errors
+from tasks.table.errors import ConditionError, CredentialsError, Fate, MissingTableError, TableError, judge
 from tasks.table.requests import SNAPSHOT_KEY
 
 if TYPE_CHECKING:
@@ -66,11 +57,7 @@ class Connection:
         self._opened: Opened | None = None
 
     def open(self) -> Opened:
-        """Return the open client.
-
-        Raises:
-            TableError: the credentials' issuer gave none, or a setting is wrong or missing.
-        """
+        """Return the client, and open it if there is none."""
         with self._lock:
             if self._opened is None:
                 self._opened = connect(self._connections)
@@ -94,11 +81,7 @@ class Connection:
         check: Callable[[], None] = lambda: None,
         **arguments: Any,  # noqa: ANN401 (an operation's own shape)
     ) -> Any:  # noqa: ANN401
-        """Make one call by the name of boto3's method; `check` may stop it, at the last moment.
-
-        Raises:
-            TableError: the class says whether a retry may help.
-        """
+        """Make one call by the name of boto3's method; `check` may stop it, at the last moment."""
         try:
             opened = self.open()
             load_credentials(opened.credentials.get_frozen_credentials)  # refreshes them before they expire
@@ -124,7 +107,7 @@ def translate(error: ClientError | BotoCoreError, what: str, opened: Opened) -> 
         return fate.explain(f"{what} does not exist in {opened.client.meta.region_name}")
     if fate.error is ConditionError:
         return ConditionError(f"{what}: its item {SNAPSHOT_KEY} was written by another run or program")
-    if fate is EXPIRED and not isinstance(opened.credentials, RefreshableCredentials):
+    if fate == errors.EXPIRED and not isinstance(opened.credentials, RefreshableCredentials):
         fate = Fate(TableError, fate.advice)  # static credentials are not renewed
     return fate.explain(f"{what}: {error}")
 
@@ -133,11 +116,7 @@ class Parser(JSONParser):
     """Parses DynamoDB's responses: the JSON already has the shape that botocore builds value by value."""
 
     def parse(self, response: Mapping[str, Any], shape: Any) -> Any:  # noqa: ANN401 (botocore's own)
-        """Return a response in boto3's shape; leave error responses to botocore.
-
-        Raises:
-            ResponseStreamingError: a 200 whose body is not a JSON object.
-        """
+        """Return a response in boto3's shape; leave error responses to botocore."""
         if response["status_code"] != 200:
             return super().parse(response, shape)
         try:
@@ -175,7 +154,7 @@ def connect(connections: int) -> Opened:
     credentials = load_credentials(session.get_credentials)
     if credentials is None:
         missing = NoCredentialsError()
-        raise (LATE if has_metadata(session) else judge(missing)).explain(str(missing)) from missing
+        raise (errors.LATE if has_metadata(session) else judge(missing)).explain(str(missing)) from missing
     try:
         return Opened(boto3.session.Session(botocore_session=session).client("dynamodb", config=config), credentials)
     except BotoCoreError as error:
@@ -196,14 +175,14 @@ def load_credentials(load: Callable[[], R]) -> R:
     try:
         return load()
     except ClientError as error:  # from STS or IAM Identity Center
-        may_pass = issubclass(judge(error).error, TransientTableError)
+        may_pass = issubclass(judge(error).error, errors.TransientTableError)
         fate = Fate(CredentialsError if may_pass else TableError, "check that you may use this role or profile")
         raise fate.explain(f"AWS credentials: {error}") from error
     except BotoCoreError as error:
         raise judge(error).explain(f"AWS credentials: {error}") from error
     except (LookupError, OSError, ResponseParserError, RuntimeError, TypeError, ValueError) as error:
         is_setting = isinstance(error, OSError) or type(error) is ValueError  # a file or a URL
-        fate = judge(BotoCoreError()) if is_setting else LATE
+        fate = judge(BotoCoreError()) if is_setting else errors.LATE
         raise fate.explain(f"AWS credentials: {type(error).__name__}: {error}") from error
 
 

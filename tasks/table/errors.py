@@ -55,120 +55,105 @@ class Fate(NamedTuple):
 
     error: type[TableError]
     advice: str  # why, or what to do
-    codes: str = ""  # DynamoDB's error codes that mean this
 
     def explain(self, what: str) -> TableError:
         """Return the error, with what happened and the advice."""
         return self.error(f"{what.rstrip(' .')}; {self.advice}")
 
 
-THROTTLED = Fate(
-    ThrottledError,
-    "if this goes on, give the table more capacity or on-demand billing",
-    "ProvisionedThroughputExceededException ThrottlingException Throttling ThrottledException RequestThrottled "
-    "RequestThrottledException TooManyRequestsException SlowDown BandwidthLimitExceeded",
+# What to do about a failed call, and the error codes that mean it, by the error to raise: all codes of DynamoDB's
+# service model, those common to AWS's services, and KMS's, which DynamoDB passes on.
+CODES: dict[type[TableError], dict[str, str]] = {
+    ThrottledError: {
+        "if this goes on, give the table more capacity or on-demand billing": (
+            "ProvisionedThroughputExceededException ThrottlingException Throttling ThrottledException RequestThrottled "
+            "RequestThrottledException TooManyRequestsException SlowDown BandwidthLimitExceeded"
+        ),
+        "the account's quota is used up; its other programs count too": "RequestLimitExceeded",
+    },
+    TransientTableError: {
+        "DynamoDB's own failure": (
+            "InternalServerError InternalServerException InternalFailure InternalError ServiceUnavailable "
+            "ServiceUnavailableException RequestTimeout RequestTimeoutException RequestAbortedException "
+            "PriorRequestNotComplete IDPCommunicationError InvalidIdentityToken"  # the last two from STS
+        ),
+        "the item or the table is being changed": (
+            "ReplicatedWriteConflictException TransactionConflictException TransactionInProgressException "
+            "ResourceInUseException TableInUseException BackupInUseException LimitExceededException"
+        ),
+        "this machine's clock is minutes off: set it, such as by NTP": (
+            "RequestExpired RequestTimeTooSkewed RequestInTheFuture"
+        ),
+        "the table's KMS key cannot be used at the moment": (
+            "KMSInternalException KMSThrottlingException KeyUnavailableException DependencyTimeoutException"
+        ),
+    },
+    CredentialsError: {
+        "AWS does not know the access key or its session: new ones take some seconds to propagate; otherwise set keys "
+        "of an account for which the region is enabled": "UnrecognizedClientException InvalidClientTokenId",
+        "the session has expired: get new credentials, such as by `aws sso login`": (
+            "ExpiredTokenException ExpiredToken"
+        ),
+    },
+    MissingTableError: {
+        "if it is in another region or account, set AWS_DEFAULT_REGION or AWS_PROFILE": (
+            "ResourceNotFoundException TableNotFoundException"
+        ),
+    },
+    ConditionError: {"": "ConditionalCheckFailedException"},
+    TableError: {
+        "remove the table's local secondary indexes, or give another table_name": (
+            "ItemCollectionSizeLimitExceededException"
+        ),
+        "deployments/aws/iam-policy.json has what the role needs: is this table among its resources, and does no other "
+        "policy deny it?": "AccessDeniedException AccessDenied NotAuthorized UnauthorizedOperation",
+        "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID: set both again": (
+            "InvalidSignatureException SignatureDoesNotMatch"
+        ),
+        "the signature did not arrive: a proxy must not change the headers": (
+            "IncompleteSignature IncompleteSignatureException MissingAuthenticationToken "
+            "MissingAuthenticationTokenException"
+        ),
+        "enable DynamoDB and the region for the account": "OptInRequired SubscriptionRequiredException",
+        "the role cannot use the table's KMS key: enable the key, and allow the role kms:Decrypt and kms:DescribeKey, "
+        "as deployments/aws/iam-policy.json does, in the key's own policy too": (
+            "KMSAccessDeniedException KMSDisabledException KMSInvalidStateException KMSNotFoundException "
+            "KMSOptInRequired"
+        ),
+        "DynamoDB should not refuse this request: is the address in AWS_ENDPOINT_URL_DYNAMODB DynamoDB's?": (
+            "ValidationException ValidationError SerializationException UnknownOperationException InvalidAction "
+            "InvalidParameterCombination InvalidParameterValue InvalidQueryParameter MalformedHttpRequestException "
+            "MalformedQueryString MissingAction MissingParameter RequestEntityTooLargeException "
+            # of operations that this program does not use
+            "DuplicateItemException IdempotentParameterMismatchException IndexNotFoundException "
+            "TransactionCanceledException PolicyNotFoundException BackupNotFoundException "
+            "ContinuousBackupsUnavailableException PointInTimeRecoveryUnavailableException "
+            "InvalidRestoreTimeException TableAlreadyExistsException ExportConflictException ExportNotFoundException "
+            "InvalidExportTimeException ImportConflictException ImportNotFoundException "
+            "GlobalTableAlreadyExistsException GlobalTableNotFoundException ReplicaAlreadyExistsException "
+            "ReplicaNotFoundException"
+        ),
+    },
+}
+ERRORS = {
+    code: Fate(error, advice)
+    for error, advices in CODES.items()
+    for advice, codes in advices.items()
+    for code in codes.split()
+}
+# Codes that are not in the table are judged by their HTTP status.
+THROTTLED, FAILURE, MISTAKE = (
+    ERRORS[code] for code in ("ThrottlingException", "InternalServerError", "ValidationException")
 )
-FAILURE = Fate(
-    TransientTableError,
-    "DynamoDB's own failure",
-    "InternalServerError InternalServerException InternalFailure InternalError ServiceUnavailable "
-    "ServiceUnavailableException RequestTimeout RequestTimeoutException RequestAbortedException "
-    "PriorRequestNotComplete IDPCommunicationError InvalidIdentityToken",  # the last two from STS
-)
-EXPIRED = Fate(
-    CredentialsError,
-    "the session has expired: get new credentials, such as by `aws sso login`",
-    "ExpiredTokenException ExpiredToken",
-)
-CLOCK = Fate(
-    TransientTableError,
-    "this machine's clock is minutes off: set it, such as by NTP",
-    "RequestExpired RequestTimeTooSkewed RequestInTheFuture",
-)
-NO_KEY = Fate(
-    TableError,
-    "the role cannot use the table's KMS key: enable the key, and allow the role kms:Decrypt and kms:DescribeKey, as "
-    "deployments/aws/iam-policy.json does, in the key's own policy too",
-    "KMSAccessDeniedException KMSDisabledException KMSInvalidStateException KMSNotFoundException KMSOptInRequired",
-)
-MISTAKE = Fate(
-    TableError,
-    "DynamoDB should not refuse this request: is the address in AWS_ENDPOINT_URL_DYNAMODB DynamoDB's?",
-    "ValidationException ValidationError SerializationException UnknownOperationException InvalidAction "
-    "InvalidParameterCombination InvalidParameterValue InvalidQueryParameter MalformedHttpRequestException "
-    "MalformedQueryString MissingAction MissingParameter RequestEntityTooLargeException "
-    # of operations that this program does not use
-    "DuplicateItemException IdempotentParameterMismatchException IndexNotFoundException TransactionCanceledException "
-    "PolicyNotFoundException BackupNotFoundException ContinuousBackupsUnavailableException "
-    "PointInTimeRecoveryUnavailableException InvalidRestoreTimeException TableAlreadyExistsException "
-    "ExportConflictException ExportNotFoundException InvalidExportTimeException ImportConflictException "
-    "ImportNotFoundException GlobalTableAlreadyExistsException GlobalTableNotFoundException "
-    "ReplicaAlreadyExistsException ReplicaNotFoundException",
-)
+EXPIRED = ERRORS["ExpiredToken"]
 LATE = Fate(
     CredentialsError, "the machine's or container's credential service gave none: check that its role still exists"
 )
-# All error codes of DynamoDB's service model, those common to AWS's services, and KMS's, which DynamoDB passes on.
-# Other codes are judged by their HTTP status.
-FATES = [
-    *(THROTTLED, FAILURE, EXPIRED, CLOCK, NO_KEY, MISTAKE),
-    Fate(ThrottledError, "the account's quota is used up; its other programs count too", "RequestLimitExceeded"),
-    Fate(
-        TransientTableError,
-        "the item or the table is being changed",  # also by a write in another region of a global table
-        "ReplicatedWriteConflictException TransactionConflictException TransactionInProgressException "
-        "ResourceInUseException TableInUseException BackupInUseException LimitExceededException",
-    ),
-    Fate(
-        MissingTableError,
-        "if it is in another region or account, set AWS_DEFAULT_REGION or AWS_PROFILE",
-        "ResourceNotFoundException TableNotFoundException",
-    ),
-    Fate(ConditionError, "", "ConditionalCheckFailedException"),
-    Fate(
-        TableError,
-        "remove the table's local secondary indexes, or give another table_name",
-        "ItemCollectionSizeLimitExceededException",
-    ),
-    Fate(
-        TableError,
-        "deployments/aws/iam-policy.json has what the role needs: is this table among its resources, and does no other "
-        "policy deny it?",
-        "AccessDeniedException AccessDenied NotAuthorized UnauthorizedOperation",
-    ),
-    Fate(
-        CredentialsError,
-        "AWS does not know the access key or its session: new ones take some seconds to propagate; otherwise set keys "
-        "of an account for which the region is enabled",
-        "UnrecognizedClientException InvalidClientTokenId",
-    ),
-    Fate(
-        TableError,
-        "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID: set both again",
-        "InvalidSignatureException SignatureDoesNotMatch",
-    ),
-    Fate(
-        TableError,
-        "the signature did not arrive: a proxy must not change the headers",
-        "IncompleteSignature IncompleteSignatureException MissingAuthenticationToken "
-        "MissingAuthenticationTokenException",
-    ),
-    Fate(
-        TableError,
-        "enable DynamoDB and the region for the account",
-        "OptInRequired SubscriptionRequiredException",
-    ),
-    Fate(
-        TransientTableError,
-        "the table's KMS key cannot be used at the moment",
-        "KMSInternalException KMSThrottlingException KeyUnavailableException DependencyTimeoutException",
-    ),
-]
-ERRORS = {code: fate for fate in FATES for code in fate.codes.split()}
+NO_KEY = ERRORS["KMSNotFoundException"]
 # By message, where the code alone would be final; the first match counts.
 PHRASES = {
     r"\bkms:|\bKMS|Key Management Service": NO_KEY,
-    "Signature expired|Signature not yet current": CLOCK,
+    "Signature expired|Signature not yet current": ERRORS["RequestExpired"],
     "Credential should be scoped": Fate(
         TableError, "AWS_DEFAULT_REGION, or the profile's region, is not the endpoint's: set it to the endpoint's"
     ),
@@ -180,8 +165,7 @@ PHRASES = {
 BOTO_ERRORS: dict[type[boto.BotoCoreError] | tuple[type[boto.BotoCoreError], ...], Fate] = {
     boto.SSLError: Fate(TransientTableError, "if this goes on, set AWS_CA_BUNDLE to the proxy's certificate"),
     (boto.ConnectionError, boto.HTTPClientError): Fate(
-        TransientTableError,
-        "if this goes on, check the network, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_DYNAMODB",
+        TransientTableError, "if this goes on, check the network, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL_DYNAMODB"
     ),
     (boto.CredentialRetrievalError, boto.MetadataRetrievalError): LATE,
     boto.NoCredentialsError: Fate(

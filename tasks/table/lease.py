@@ -14,8 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import msgspec
 from boto3.dynamodb.conditions import Attr, ConditionBase
@@ -51,13 +50,6 @@ class LeaseHeldError(TableError):
     advice = "Nothing, or give each table only one schedule."
 
 
-class EarlyScan(NamedTuple):
-    """A scan started before the lease was taken; valid while `#snapshot` stays the same."""
-
-    seen: Item | None  # `#snapshot` before the scan started
-    segments: list[Future[list[Item]]]
-
-
 class Lease:
     """A lease on one table. Use it as a context manager, which releases it even on failure."""
 
@@ -65,7 +57,8 @@ class Lease:
         self.table = table
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._seen: Item | None = None  # `#snapshot` as last read
-        self._early: EarlyScan | None = None
+        self._early: list[Future[list[Item]]] = []  # a scan started before the lease was taken
+        self._early_seen: Item | None = None  # `#snapshot` before that: the scan is valid while it stays the same
         self._put: TableSnapshot | None = None  # as last written by this run, in state `writing`
         self._count = 0  # of the last change
         self._renewed = 0.0  # monotonic time at which the last successful change was sent
@@ -76,7 +69,7 @@ class Lease:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended = self._ended or "the run is over"
         self.table.drain()  # no write is in flight when the lease is released
         self._stop_renewing()
@@ -117,16 +110,15 @@ class Lease:
 
     def start_scan(self, seen: Item | None, expected_records: int) -> None:
         """Start scanning the table while pages are in flight; `seen` is `#snapshot` as read just before."""
-        for segment in self._early.segments if self._early else []:  # of a snapshot that has moved on
+        for segment in self._early:  # of a snapshot that has moved on
             segment.cancel()
-        self._early = None if read_holder(seen) else EarlyScan(seen, self.table.start_scan(expected_records))
+        self._early_seen, self._early = seen, [] if read_holder(seen) else self.table.start_scan(expected_records)
 
     def scan(self, expected_records: int) -> dict[str, Item]:
         """Return the table's items as of the `#snapshot` that `wait` returned; see `Table.scan`."""
-        early, self._early = self._early, None
-        if early and early.seen == self._seen:
-            return self.table.collect(early.segments)
-        return self.table.scan(expected_records)
+        early, self._early = self._early, []
+        is_valid = early and self._early_seen == self._seen
+        return self.table.collect(early) if is_valid else self.table.scan(expected_records)
 
     def take(self, snapshot: TableSnapshot) -> bool:
         """Put `#snapshot` in state `writing` and keep renewing it; return False if another run came first."""
