@@ -1,4 +1,4 @@
-"""Who may write a table, and when he may no longer: against a store as strict as DynamoDB."""
+"""The lease: which run may write a table, and until when."""
 
 import threading
 import time
@@ -19,14 +19,14 @@ WRITING = msgspec.structs.replace(STORED, state="writing")
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a minute be half a second."""
+    """Shorten the minute of standstill to half a second, and the other times with it."""
     for name, seconds in (("STANDSTILL", 0.5), ("RENEW", 0.1), ("SAFE", 0.3), ("WAIT", 1.5), ("POLL", 0.02)):
         monkeypatch.setattr(lease_module, f"{name}_SECONDS", seconds)
 
 
 @pytest.fixture
 def other_table(table: Table) -> Iterator[Table]:
-    """The same table, as another run has it."""
+    """The same table, opened by another run."""
     with Table(table.name, 1) as opened:
         yield opened
 
@@ -37,7 +37,7 @@ def stand(dynamodb: DynamoDBClient, table: Table) -> TableSnapshot:
 
 
 def test_lease_is_taken_kept_and_given_back(table: Table, dynamodb: DynamoDBClient) -> None:
-    """While it is held `#snapshot` says `writing`, names the owner and counts up; in the end it says `complete`."""
+    """While held, `#snapshot` is `writing`, names the owner and counts up; at the end it is `complete`."""
     with Lease(table) as lease:
         assert lease.wait() is None
         assert lease.take(WRITING)
@@ -55,7 +55,7 @@ def test_lease_is_taken_kept_and_given_back(table: Table, dynamodb: DynamoDBClie
 
 
 def test_failed_run_gives_its_lease_back(table: Table, other_table: Table) -> None:
-    """Who fails while writing leaves `writing` without an owner, so that the next run need not wait."""
+    """A run that fails while writing leaves `writing` without an owner, so the next run need not wait."""
     with pytest.raises(ZeroDivisionError), Lease(table) as lease:
         lease.wait()
         lease.take(WRITING)
@@ -70,7 +70,7 @@ def test_failed_run_gives_its_lease_back(table: Table, other_table: Table) -> No
 
 
 def test_run_that_wrote_nothing_leaves_no_mark(table: Table, dynamodb: DynamoDBClient) -> None:
-    """Who never took the lease puts nothing, even on failure."""
+    """A run that never took the lease does not change `#snapshot`, even if it fails."""
     with Lease(table) as lease:
         lease.wait()
         lease.complete(STORED)
@@ -82,7 +82,7 @@ def test_run_that_wrote_nothing_leaves_no_mark(table: Table, dynamodb: DynamoDBC
 
 
 def test_live_lease_is_waited_for(table: Table, other_table: Table) -> None:
-    """A run waits while another writes, and goes on when it is done."""
+    """A run waits while another one writes, and continues once that is done."""
     said: list[str] = []
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
@@ -98,7 +98,7 @@ def test_live_lease_is_waited_for(table: Table, other_table: Table) -> None:
 
 
 def test_live_lease_that_goes_on_fails_the_waiter(table: Table, other_table: Table) -> None:
-    """A run that has waited two minutes for another that still writes fails, and names it."""
+    """A run fails after waiting two minutes for another one, and names it."""
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
         lease.take(WRITING)
@@ -107,7 +107,7 @@ def test_live_lease_that_goes_on_fails_the_waiter(table: Table, other_table: Tab
 
 
 def test_dead_lease_is_taken_over(table: Table, other_table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lease whose count stands still is taken over, and its owner finds out before its next write."""
+    """A lease whose count stands still is taken over, and its owner may not write any more."""
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 60.0)  # as if killed, or frozen
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
@@ -125,7 +125,7 @@ def test_dead_lease_is_taken_over(table: Table, other_table: Table, monkeypatch:
 
 
 def test_owner_notices_that_it_was_taken_over(table: Table, dynamodb: DynamoDBClient) -> None:
-    """The next renewal tells an owner that it has lost, and it puts nothing more."""
+    """An owner notices at its next renewal that it lost the lease, and writes nothing more."""
     with Lease(table) as lease:
         lease.wait()
         lease.take(WRITING)
@@ -139,7 +139,7 @@ def test_owner_notices_that_it_was_taken_over(table: Table, dynamodb: DynamoDBCl
 
 
 def test_one_of_two_gets_the_lease(table: Table, other_table: Table) -> None:
-    """Of two runs that saw the same `#snapshot` one gets the lease, and the other is told."""
+    """If two runs saw the same `#snapshot`, only one of them gets the lease."""
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
         other.wait()
@@ -148,7 +148,7 @@ def test_one_of_two_gets_the_lease(table: Table, other_table: Table) -> None:
 
 
 def test_table_that_changed_is_not_called_complete(table: Table, other_table: Table) -> None:
-    """A run that found nothing to write does not put `complete` over what another has written since."""
+    """A run with nothing to write does not mark the table complete if another run has written since."""
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
         other.wait()
@@ -158,7 +158,7 @@ def test_table_that_changed_is_not_called_complete(table: Table, other_table: Ta
 
 
 def test_answer_lost_on_its_way_does_no_harm(table: Table) -> None:
-    """The owner may take and complete again, as it does when it never heard that it had."""
+    """The owner may repeat `take` and `complete`, as after a lost response."""
     with Lease(table) as lease:
         lease.wait()
         assert lease.take(WRITING)
@@ -175,7 +175,7 @@ def test_late_renewal_does_not_undo_the_end(table: Table, dynamodb: DynamoDBClie
         lease.take(WRITING)
         lease.complete(STORED)
         before = scan(dynamodb, table.name)
-        lease._count -= 2  # noqa: SLF001 (as a renewal sent before `complete` has it)
+        lease._count -= 2  # noqa: SLF001 (the count of a renewal sent before `complete`)
         with pytest.raises(LeaseLostError):
             lease.complete(WRITING)
         assert scan(dynamodb, table.name) == before
@@ -185,7 +185,7 @@ def test_late_renewal_does_not_undo_the_end(table: Table, dynamodb: DynamoDBClie
 def test_item_of_another_program_is_replaced(
     table: Table, dynamodb: DynamoDBClient, attributes: dict[str, dict[str, str]]
 ) -> None:
-    """A `#snapshot` without a lease of ours is nobody's, and is put anew unless it changes meanwhile."""
+    """Nobody holds a `#snapshot` without a valid lease, so a run may replace it."""
     dynamodb.put_item(TableName=table.name, Item={"pk": {"S": "#snapshot"}, **attributes})
     with Lease(table) as lease:
         lease.wait()
