@@ -20,8 +20,17 @@ from botocore.parsers import JSONParser, ResponseParser, ResponseParserError, Re
 from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
 
 from tasks.network import is_this_machine
-from tasks.table import errors
-from tasks.table.errors import ConditionError, CredentialsError, Fate, MissingTableError, TableError, judge
+from tasks.table.errors import (
+    EXPIRED,
+    LATE,
+    ConditionError,
+    CredentialsError,
+    Fate,
+    MissingTableError,
+    TableError,
+    TransientTableError,
+    judge,
+)
 from tasks.table.requests import SNAPSHOT_KEY
 
 if TYPE_CHECKING:
@@ -107,7 +116,7 @@ def translate(error: ClientError | BotoCoreError, what: str, opened: Opened) -> 
         return fate.explain(f"{what} does not exist in {opened.client.meta.region_name}")
     if fate.error is ConditionError:
         return ConditionError(f"{what}: its item {SNAPSHOT_KEY} was written by another run or program")
-    if fate == errors.EXPIRED and not isinstance(opened.credentials, RefreshableCredentials):
+    if fate == EXPIRED and not isinstance(opened.credentials, RefreshableCredentials):
         fate = Fate(TableError, fate.advice)  # static credentials are not renewed
     return fate.explain(f"{what}: {error}")
 
@@ -154,7 +163,7 @@ def connect(connections: int) -> Opened:
     credentials = load_credentials(session.get_credentials)
     if credentials is None:
         missing = NoCredentialsError()
-        raise (errors.LATE if has_metadata(session) else judge(missing)).explain(str(missing)) from missing
+        raise (LATE if has_metadata(session) else judge(missing)).explain(str(missing)) from missing
     try:
         return Opened(boto3.session.Session(botocore_session=session).client("dynamodb", config=config), credentials)
     except BotoCoreError as error:
@@ -175,14 +184,14 @@ def load_credentials(load: Callable[[], R]) -> R:
     try:
         return load()
     except ClientError as error:  # from STS or IAM Identity Center
-        may_pass = issubclass(judge(error).error, errors.TransientTableError)
+        may_pass = issubclass(judge(error).error, TransientTableError)
         fate = Fate(CredentialsError if may_pass else TableError, "check that you may use this role or profile")
         raise fate.explain(f"AWS credentials: {error}") from error
     except BotoCoreError as error:
         raise judge(error).explain(f"AWS credentials: {error}") from error
     except (LookupError, OSError, ResponseParserError, RuntimeError, TypeError, ValueError) as error:
         is_setting = isinstance(error, OSError) or type(error) is ValueError  # a file or a URL
-        fate = judge(BotoCoreError()) if is_setting else errors.LATE
+        fate = judge(BotoCoreError()) if is_setting else LATE
         raise fate.explain(f"AWS credentials: {type(error).__name__}: {error}") from error
 
 

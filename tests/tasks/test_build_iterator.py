@@ -37,7 +37,7 @@ def test_small_region_gets_a_chunk_a_page(pages: int) -> None:
     assert [chunk.left for chunk in split_pages(pages)] == [[page] for page in range(1, pages + 1)]
 
 
-def test_the_forge_is_not_drowned_in_task_runs() -> None:
+def test_the_forge_has_few_task_runs() -> None:
     """The 433 pages of The Forge are 4 chunks, all but the last of 109 pages."""
     sizes = [len(chunk.left) for chunk in split_pages(433)]
     assert sizes == [109] * 3 + [106]
@@ -55,7 +55,7 @@ def test_chunk_is_named_by_its_pages(chunk: Chunk, name: str) -> None:
     assert str(chunk) == name
 
 
-def test_chunk_misses_what_has_not_come() -> None:
+def test_chunk_keeps_its_missing_pages() -> None:
     """A chunk fetches only the pages that it does not have yet."""
     chunk = make_chunk(3, 6)
 

@@ -45,7 +45,7 @@ def test_chunk_that_is_missing_is_noticed() -> None:
     assert not is_whole([decode_orders(b"[]", "page 1"), None])
 
 
-def test_moving_on_again_is_told() -> None:
+def test_moving_on_again_is_explained() -> None:
     """After three snapshots that moved on, a run gives up and says what helps."""
     assert MAX_SNAPSHOTS == 3
     with pytest.raises(TransientError, match="3 snapshots moved on .* raise fetch_concurrency"):

@@ -50,7 +50,7 @@ def test_offer_that_cannot_be_says_nothing(fresh_seconds: float) -> None:
     assert offered(answer(433, fresh_seconds), 10000002, {}, [10000002]).expires == UNKNOWN
 
 
-def test_stored_snapshot_is_given_as_it_is() -> None:
+def test_stored_snapshot_is_returned_as_it_is() -> None:
     """A run that ends as not modified returns the snapshot that the table holds."""
     snapshot = as_stored(10000002, {10000002: STORED}, STORED.expires)
     assert (snapshot.is_stored, snapshot.stored, snapshot.pages) == (True, {10000002: STORED}, 433)

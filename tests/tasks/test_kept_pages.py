@@ -81,7 +81,7 @@ def test_good_runs_leave_nothing(
     assert find_files(tmp_path) == []
 
 
-def test_retry_fetches_what_did_not_come(
+def test_retry_fetches_only_the_missing_page(
     api: Api, execute: Execute, market: Faulty, dynamodb: DynamoDBClient, table_name: str, tmp_path: Path
 ) -> None:
     """A retry on the same machine fetches only the page that failed; then no page is left."""

@@ -39,7 +39,7 @@ def test_dates_are_in_utc() -> None:
         ({}, 60.0),
     ],
 )
-def test_limit_names_its_wait(headers: dict[str, str], seconds: float) -> None:
+def test_limit_names_its_pause(headers: dict[str, str], seconds: float) -> None:
     """The pause is what ESI says, in seconds or as a date by ESI's clock; a minute if ESI says nothing."""
     assert limit_seconds(httpx.Headers(headers, encoding="utf-8")) == seconds
 

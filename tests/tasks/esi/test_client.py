@@ -175,7 +175,7 @@ def esi(url: str) -> Iterator[Esi]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_answer_is_judged_once(esi: Esi, name: str) -> None:
+def test_response_has_its_error(esi: Esi, name: str) -> None:
     """Each response raises the error whose class says what happens next, and the message names the page."""
     case = CASES[name]
     with pytest.raises(case.error, match=case.message) as caught:
@@ -184,7 +184,7 @@ def test_answer_is_judged_once(esi: Esi, name: str) -> None:
     assert str(caught.value).startswith(f"page 3 of region {list(CASES).index(name)}: ")
 
 
-def test_nobody_there_may_pass() -> None:
+def test_refused_connection_is_transient() -> None:
     """A refused connection is a transient error."""
     with (
         Esi("http://127.0.0.1:9", "tests", 1) as esi,

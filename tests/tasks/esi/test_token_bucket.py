@@ -71,7 +71,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.usefixtures("limit")
-def test_limit_is_as_large_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_has_the_configured_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit has ESI's tokens, which come back within ESI's window; a setting makes it smaller for good."""
     for setting, tokens in (("", 12_000), ("6000", 6_000), ("", 6_000)):
         monkeypatch.setenv("ESI_TOKENS", setting)
@@ -157,7 +157,7 @@ def test_limit_becomes_esi_s_if_that_is_smaller(market: Market, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("served", "limit")
-def test_one_worker_s_ban_makes_all_hold_still(market: Market) -> None:
+def test_ban_of_one_worker_pauses_the_others(market: Market) -> None:
     """A ban of one worker pauses another, which still has tokens, until the ban is over."""
     with TokenBucket() as one, TokenBucket() as other, Esi.from_environment(1, other) as second:
         second.expect(60)
@@ -165,14 +165,14 @@ def test_one_worker_s_ban_makes_all_hold_still(market: Market) -> None:
         one.pause_all(2.0)
         asked_before = sum(market.requests.values())
         time.sleep(token_bucket.LOOK_SECONDS)
-        begun = time.monotonic()
+        started = time.monotonic()
         second.head(find_market(REGION_ID))
-        assert 0.5 < time.monotonic() - begun < 4
+        assert 0.5 < time.monotonic() - started < 4
         assert sum(market.requests.values()) == asked_before + 1
 
 
 @pytest.mark.usefixtures("served", "limit")
-def test_ban_is_told_to_all(market: Market, clock: Clock) -> None:
+def test_ban_pauses_all(market: Market, clock: Clock) -> None:
     """A worker that gets a 429 pauses the others for as long as ESI says."""
     market.enforce_limit = True
     market.tokens.add(clock.now - 890, TOKENS)
@@ -193,12 +193,12 @@ def change_limit(**values: float) -> None:
 
 def spend_within(tokens: TokenBucket, seconds: float, requests: int = 1) -> float:
     """Spend tokens for requests, with the waits required, and return the seconds taken; fail after `seconds`."""
-    begun = time.monotonic()
+    started = time.monotonic()
     for _ in range(requests):
         while wait_seconds := tokens.spend():
-            assert time.monotonic() - begun + wait_seconds < seconds
+            assert time.monotonic() - started + wait_seconds < seconds
             time.sleep(wait_seconds)
-    return time.monotonic() - begun
+    return time.monotonic() - started
 
 
 @contextmanager
@@ -229,7 +229,7 @@ def test_slots_that_are_not_said_to_decay_come_free(api: Api) -> None:
 
 
 @pytest.mark.usefixtures("limit")
-def test_hold_ends_where_slots_are_not_said_to_decay(api: Api) -> None:
+def test_pause_ends_where_slots_are_not_said_to_decay(api: Api) -> None:
     """If the server reports slots as of the last change, a pause lasts as long as it should, and no longer."""
     change_limit(slot_decay_per_second=1000)
     with serve_undecayed(api), TokenBucket() as one:
@@ -346,10 +346,10 @@ def test_four_workers_never_overdraw(own_api: Api) -> None:
     Time runs five times as fast for the market and the limit, so that each wait weighs five times as much. In the last
     fifteen minutes others have used two thirds of the tokens, at an even rate.
     """
-    begun = time.time()
-    market = Market(clock=lambda: begun + (time.time() - begun) * SPEED, enforce_limit=True, every=10**9)
+    started = time.time()
+    market = Market(clock=lambda: started + (time.time() - started) * SPEED, enforce_limit=True, every=10**9)
     for age_seconds in range(899, 0, -15):
-        market.tokens.add(begun - age_seconds, 133)
+        market.tokens.add(started - age_seconds, 133)
     httpx.delete(f"{own_api.url}/v2/concurrency_limits/{shared_limit.LIMIT}", trust_env=False)  # another test's
     limit = {"name": shared_limit.LIMIT, "limit": TOKENS, "slot_decay_per_second": SPEED * TOKENS / 900}
     ask(own_api, "/v2/concurrency_limits/", limit)

@@ -43,7 +43,7 @@ def record(number: int, size: int = 0) -> Item:
     return {"pk": {"S": str(number)}, "price": {"N": "5.7"}, "padding": {"S": "x" * size}}
 
 
-def test_missing_table_is_told(store_url: str, table_name: str) -> None:
+def test_missing_table_is_named(store_url: str, table_name: str) -> None:
     """A missing table has its own error, which names the table and the AWS region."""
     assert store_url
     with (
@@ -81,7 +81,7 @@ def test_batch_puts_and_deletes(table: Table, dynamodb: DynamoDBClient) -> None:
     assert table.write_units == 27
 
 
-def test_wrong_key_is_told(dynamodb: DynamoDBClient, table_name: str) -> None:
+def test_wrong_key_schema_is_refused(dynamodb: DynamoDBClient, table_name: str) -> None:
     """A table with another key schema has its own error, which says that the keys do not match."""
     dynamodb.create_table(
         TableName=table_name,
@@ -169,7 +169,7 @@ REQUESTS = [put_request(record(number)) for number in range(25)]
 
 @pytest.mark.usefixtures("scripted")
 @pytest.mark.parametrize(("name", "calls"), [("Some", 5), ("Slow", 125)])
-def test_unprocessed_items_are_sent_again(name: str, calls: int) -> None:
+def test_unprocessed_items_are_resent(name: str, calls: int) -> None:
     """Unprocessed items are resent as long as some are stored, and each resend is counted."""
     with Table(name, 1) as table:
         table.write_batch(REQUESTS, unguarded)
@@ -221,13 +221,13 @@ def test_leaving_a_table_ends_its_waits(monkeypatch: pytest.MonkeyPatch) -> None
     """A run that ends does not wait for capacity for its last batches."""
     monkeypatch.setattr("tasks.table.pace.MAX_WAIT_SECONDS", 60.0)
     monkeypatch.setattr("tasks.table.pace.FIRST_WAIT_SECONDS", 60.0)
-    begun = time.monotonic()
+    started = time.monotonic()
     with Table("All", 1) as table:
         future = table.submit(table.write_batch, REQUESTS, unguarded)
         while not Scripted.calls.get("All"):
             time.sleep(0.01)
     assert isinstance(future.exception(), ThrottledError)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.usefixtures("scripted")
@@ -242,7 +242,7 @@ def test_leaving_a_table_ends_its_waits(monkeypatch: pytest.MonkeyPatch) -> None
         ("Missing", MissingTableError),
     ],
 )
-def test_failed_call_is_judged(name: str, error: type[TableError]) -> None:
+def test_failed_call_has_its_error(name: str, error: type[TableError]) -> None:
     """Only throttling, DynamoDB's own failures and broken connections are transient."""
     with Table(name, 1) as table, pytest.raises(error, match=f"table {name}") as caught:
         table.write_batch(REQUESTS, unguarded)
@@ -279,14 +279,14 @@ def test_throttled_writes_all_arrive(
 ) -> None:
     """Throttled batches and unprocessed items are all stored at the table's pace, none of them twice."""
     requests = [put_request(record(number)) for number in range(150)]
-    begun = time.monotonic()
+    started = time.monotonic()
     with provisioned(store_url, table, 20, monkeypatch) as (opened, capacity):
         for future in [opened.submit(opened.write_batch, requests[n : n + 25], unguarded) for n in range(0, 150, 25)]:
             future.result()
     assert len(scan(dynamodb, table.name)) == 150
     assert capacity.refused > 0
     assert opened.write_units == 150
-    assert 130 / 20 < time.monotonic() - begun < 4 * 150 / 20
+    assert 130 / 20 < time.monotonic() - started < 4 * 150 / 20
 
 
 def test_throttled_lease_and_readers(

@@ -18,14 +18,14 @@ from tests.support.faults.store import ERRORS as ERRORS_OF_STORE
 from tests.support.faults.store import serve_faulty_store
 
 
-def test_nobody_there_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_connection_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused connection is a transient error."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9")
     with Table("MarketData", 1) as table, pytest.raises(TransientTableError, match="Could not connect to the endpoint"):
         table.read_snapshot()
 
 
-def test_no_region_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_region_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an AWS region, the message names the variable that boto3 reads."""
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     with pytest.raises(TableError, match="must specify a region.*AWS_DEFAULT_REGION"):
@@ -125,7 +125,7 @@ def test_credentials_that_never_come_are_given_up(issuer: Issuer, table_name: st
 
 @pytest.mark.parametrize("issuer", ["container"], indirect=True)
 @pytest.mark.parametrize("code", ["ExpiredTokenException", "UnrecognizedClientException"])
-def test_credentials_that_are_not_accepted_are_asked_for_again(
+def test_rejected_credentials_are_replaced(
     issuer: Issuer, store_url: str, table_name: str, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     """If DynamoDB rejects the credentials, the next attempt gets new ones from the issuer."""
@@ -162,9 +162,7 @@ CONFIGURED: dict[str, tuple[dict[str, str], str, str]] = {  # variables, the fil
 
 
 @pytest.mark.parametrize("kind", CONFIGURED)
-def test_wrong_settings_are_told_at_once(
-    keyless: Path, monkeypatch: pytest.MonkeyPatch, store_url: str, kind: str
-) -> None:
+def test_wrong_settings_fail_at_once(keyless: Path, monkeypatch: pytest.MonkeyPatch, store_url: str, kind: str) -> None:
     """A wrong setting is not retried, and the message names it."""
     assert store_url
     variables, file, message = CONFIGURED[kind]

@@ -41,7 +41,7 @@ MAY_PASS = {
 }
 
 
-def test_all_documented_errors_are_judged() -> None:
+def test_all_documented_errors_are_in_the_table() -> None:
     """All errors of boto3's service model of DynamoDB are in the table, and exactly these are transient."""
     model = botocore.session.get_session().get_service_model("dynamodb")
     assert {shape.name for shape in model.error_shapes} <= ERRORS.keys()

@@ -61,9 +61,9 @@ def test_failed_run_gives_its_lease_back(table: Table, other_table: Table) -> No
         lease.take(WRITING)
         raise ZeroDivisionError
     with Lease(other_table) as other:
-        begun = time.monotonic()
+        started = time.monotonic()
         item = other.wait()
-        assert time.monotonic() - begun < lease_module.STANDSTILL_SECONDS
+        assert time.monotonic() - started < lease_module.STANDSTILL_SECONDS
         assert item
         assert (item["state"], item["owner"]) == ({"S": "writing"}, {"S": ""})
         assert other.take(WRITING)
@@ -112,9 +112,9 @@ def test_dead_lease_is_taken_over(table: Table, other_table: Table, monkeypatch:
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
         lease.take(WRITING)
-        begun = time.monotonic()
+        started = time.monotonic()
         other.wait()
-        assert time.monotonic() - begun >= lease_module.STANDSTILL_SECONDS
+        assert time.monotonic() - started >= lease_module.STANDSTILL_SECONDS
         assert other.take(WRITING)
         with pytest.raises(LeaseLostError, match="the last renewal was"):
             lease.check()
@@ -147,7 +147,7 @@ def test_one_of_two_gets_the_lease(table: Table, other_table: Table) -> None:
         assert not other.take(WRITING)
 
 
-def test_table_that_changed_is_not_called_complete(table: Table, other_table: Table) -> None:
+def test_changed_table_is_not_marked_complete(table: Table, other_table: Table) -> None:
     """A run with nothing to write does not mark the table complete if another run has written since."""
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
@@ -157,7 +157,7 @@ def test_table_that_changed_is_not_called_complete(table: Table, other_table: Ta
             lease.complete(STORED)
 
 
-def test_answer_lost_on_its_way_does_no_harm(table: Table) -> None:
+def test_lost_response_does_no_harm(table: Table) -> None:
     """The owner may repeat `take` and `complete`, as after a lost response."""
     with Lease(table) as lease:
         lease.wait()

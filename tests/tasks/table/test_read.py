@@ -54,14 +54,14 @@ def test_records_come_with_their_snapshot(name: str) -> None:
     }
 
 
-def test_table_without_snapshot_is_told(name: str, dynamodb: DynamoDBClient) -> None:
+def test_table_without_snapshot_is_refused(name: str, dynamodb: DynamoDBClient) -> None:
     """A table without `#snapshot` cannot be read: nothing says what its records are."""
     dynamodb.delete_item(TableName=name, Key={"pk": {"S": "#snapshot"}})
     with pytest.raises(UnreadableError, match=f"{name} has no item #snapshot"):
         read_records(name)
 
 
-def test_interrupted_table_is_told(name: str, dynamodb: DynamoDBClient) -> None:
+def test_interrupted_table_is_refused(name: str, dynamodb: DynamoDBClient) -> None:
     """A table that a run left half written cannot be read, and the reader does not wait."""
     dynamodb.put_item(TableName=name, Item=msgspec.structs.replace(STORED, state="writing").to_item())
     with pytest.raises(UnreadableError, match="the last run stopped while writing; the next one repairs"):
@@ -79,7 +79,7 @@ def test_writing_run_is_waited_for(name: str, dynamodb: DynamoDBClient) -> None:
     timer.join()
 
 
-def test_endless_writing_is_told(name: str, dynamodb: DynamoDBClient) -> None:
+def test_endless_writing_is_refused(name: str, dynamodb: DynamoDBClient) -> None:
     """If a run does not stop writing, the error names it."""
     writing = msgspec.structs.replace(STORED, state="writing", owner="host/1/run")
     dynamodb.put_item(TableName=name, Item=writing.to_item())

@@ -52,7 +52,7 @@ def test_snapshot_item_comes_back(snapshot: TableSnapshot) -> None:
     assert TableSnapshot.from_item(snapshot.to_item()) == snapshot
 
 
-def test_foreign_snapshot_is_told() -> None:
+def test_foreign_snapshot_is_refused() -> None:
     """The error for another program's `#snapshot` says so, and what to do."""
     with pytest.raises(
         TableError, match="#snapshot is not this program's .*: give another table_name, or run with force"
@@ -110,7 +110,7 @@ def test_stored_expires_is_believed_for_15_minutes(expires: int, written: int, e
 @pytest.mark.parametrize(
     ("region_id", "own"), [(10000015, "MarketData-{region_id}"), (10**12 + 1, "StructureMarket-{structure_id}")]
 )
-def test_another_market_s_table_is_told(region_id: int, own: str) -> None:
+def test_table_of_another_market_is_refused(region_id: int, own: str) -> None:
     """The error for another market's table suggests a table name that the flow can fill in."""
     with pytest.raises(TableError, match=f"table Market holds region 10000002, not {region_id}: .*{own}.* with force"):
         parse_snapshot(STORED.to_item(), "Market", find_market(region_id), find_market(region_id), force=False)
