@@ -78,18 +78,15 @@ def make_parser(flow: Flow[..., Any], program: str) -> Parser:
     signature = inspect.signature(flow.fn)
     for name, schema in flow.parameters.properties.items():
         is_required = name in flow.parameters.required
-        about: dict[str, Any] = {"required": is_required, "default": schema.get("default")}
-        texts = [schema.get("description", ""), "(required)" if is_required else f"(default: {about['default']})"]
+        default = schema.get("default")
+        texts = [schema.get("description", ""), "(required)" if is_required else f"(default: {default})"]
         kind = schema.get("anyOf", [schema])[0]
-        if kind.get("type") == "boolean":
-            about["action"] = "store_true"
-        else:
+        shape: dict[str, Any] = {"action": "store_true"}
+        if kind.get("type") != "boolean":
             texts += [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
-            if kind.get("type") == "array":
-                about |= {"nargs": "+", "metavar": name_kind(kind["items"])}
-            else:
-                about["metavar"] = name_kind(kind)
-        parser.add_argument(name_option(name), help=" ".join(texts).replace("%", "%%"), **about)
+            shape = {"metavar": name_kind(kind.get("items", kind)), "nargs": "+" if "items" in kind else None}
+        about = " ".join(texts).replace("%", "%%")
+        parser.add_argument(name_option(name), help=about, required=is_required, default=default, **shape)
     return parser
 
 
@@ -135,9 +132,9 @@ class Bars(rich.progress.Progress):
     """Bars in a terminal, one per state; lines printed meanwhile appear above them."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._followed: dict[TaskID, Progress] = {}
-        super().__init__(*columns, console=console)
+        description = TextColumn("{task.description}")
+        super().__init__(description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
 
     def follow(self, progress: Progress) -> None:
         """Show a state's progress until it ends."""

@@ -8,7 +8,7 @@ TableError                the table refused, or could not be reached
 ├── KeySchemaError        the table's key schema does not match `key`
 └── ConditionError        the item has changed since it was read
 
-`ERRORS` maps DynamoDB's error codes to these, with advice; `BOTO_ERRORS` maps boto3's own errors.
+`CODES` maps DynamoDB's error codes to these, with advice; `BOTO_ERRORS` maps boto3's own errors.
 """
 
 from collections.abc import Callable

@@ -34,13 +34,13 @@ def test_help_has_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run_flow(market_data, PROGRAM, ["--help"])
     assert ended.value.code == 0
-    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    output = re.sub(r"\s+", " ", capsys.readouterr().out)
     for name in market_data.parameters.properties:
-        assert f"--{name.replace('_', '-')}" in said
-    assert f"usage: {PROGRAM}" in said
-    assert "The market region, such as 10000002 for The Forge. (default: 10000015)" in said
-    assert "{min,max,mean,weighted_mean,median,percentile_5}" in said
-    assert "best 5 % of the volume" in said
+        assert f"--{name.replace('_', '-')}" in output
+    assert f"usage: {PROGRAM}" in output
+    assert "The market region, such as 10000002 for The Forge. (default: 10000015)" in output
+    assert "{min,max,mean,weighted_mean,median,percentile_5}" in output
+    assert "best 5 % of the volume" in output
 
 
 @pytest.mark.parametrize("flow", [market_data, structure_market, universe, player_count], ids=lambda flow: flow.name)
@@ -48,11 +48,11 @@ def test_help_has_what_is_allowed(flow: Flow[..., object], capsys: pytest.Captur
     """`--help` says what each option accepts, in the same words as a refusal."""
     with pytest.raises(SystemExit):
         run_flow(flow, PROGRAM, ["--help"])
-    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    output = re.sub(r"\s+", " ", capsys.readouterr().out)
     for name, annotation in flow.fn.__annotations__.items():
         if name not in {"force", "return"}:
             (allowed,) = read_allowed(annotation)
-            assert f"Give {allowed}." in said
+            assert f"Give {allowed}." in output
 
 
 def run(module: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -131,10 +131,10 @@ def test_failure_is_one_sentence(
         addresses = {"elsewhere": store_url.replace("127.0.0.1", "0.0.0.0"), "denied": denied}
         given = {name: addresses.get(value, value) for name, value in environ.items()}
         done = run(f"flows.{module}", *arguments, "--table-name", table_name, **given)
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert "Traceback" not in said
-    (line,) = [line for line in said.splitlines() if re.search(sentence, line)]
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "Traceback" not in output
+    (line,) = [line for line in output.splitlines() if re.search(sentence, line)]
     assert re.match(rf"[a-z-]+ failed: .*{sentence}", line)
     runs = ask(
         api,
@@ -216,15 +216,15 @@ def test_terminal_shows_bars(market: Market, table_name: str, monkeypatch: pytes
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     market.latency_seconds = 0.1
-    said: list[bytes] = []
+    chunks: list[bytes] = []
 
     def read(terminal: int) -> bytes:
-        said.append(os.read(terminal, 4096))
-        return said[-1]
+        chunks.append(os.read(terminal, 4096))
+        return chunks[-1]
 
     command = [sys.executable, "-m", "flows.market_data", "--region-id", str(DERELIK), "--table-name", table_name]
     code = pty.spawn([*command, "--fetch-concurrency", "2"], read, lambda _: b"")
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(said).decode())
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(chunks).decode())
     assert os.waitstatus_to_exitcode(code) == 0
     counts = [int(count) for count in re.findall(r"Fetch Pages, pages .*?(\d+)/20", shown)]
     assert counts[-1] == 20

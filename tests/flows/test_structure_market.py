@@ -161,7 +161,7 @@ INVALID = "SSO responded with a 400: Invalid token"
 
 
 @pytest.mark.parametrize(
-    ("status", "wheres", "given"),
+    ("status", "denials", "given"),
     [
         (403, {"HEAD": 1}, 2),
         (403, {"2": 1}, 2),
@@ -177,11 +177,11 @@ def test_passing_denial_is_retried(
     table_name: str,
     block: str,
     status: int,
-    wheres: dict[str, int],
+    denials: dict[str, int],
     given: int,
 ) -> None:
     """A 403, or a 401 even to a new token, is retried once with another token: EVE SSO may be in trouble."""
-    find, left = market.find_region, Counter(wheres)
+    find, left = market.find_region, Counter(denials)
 
     def deny(request: Request) -> int | Reply:
         where = request.query.get("page", "HEAD")
@@ -194,7 +194,7 @@ def test_passing_denial_is_retried(
     with hurry():
         summary = structure_market(STRUCTURE, table_name, fetch_concurrency=1, credentials=block)
     assert records(scan(dynamodb, table_name)) == truth(market, STRUCTURE)
-    assert summary.retry_causes == {f"ESI {status}": len(wheres)}
+    assert summary.retry_causes == {f"ESI {status}": len(denials)}
     assert market.sso.given == given
 
 

@@ -42,7 +42,7 @@ def test_denied_access_fails_at_once(world: World) -> None:
     with pytest.raises(TableError, match=f"table {world.table_name}: .*AccessDenied") as caught:
         world.run(store=(Fault("denied", where="BatchWriteItem", times=99),))
     assert not isinstance(caught.value, TransientTableError)
-    assert (world.stand().state, world.stand().owner) == ("writing", "")
+    assert (world.read_snapshot().state, world.read_snapshot().owner) == ("writing", "")
     world.run()
     assert world.is_exact()
 
@@ -107,7 +107,7 @@ def test_live_lease_fails_the_run_that_waits(world: World, monkeypatch: pytest.M
     monkeypatch.setattr(lease, "WAIT_SECONDS", 0.6)
     world.fill()
     world.move_on()
-    held = msgspec.structs.replace(world.stand(), state="writing", owner="elsewhere/1/run")
+    held = msgspec.structs.replace(world.read_snapshot(), state="writing", owner="elsewhere/1/run")
     done = threading.Event()
 
     def renew() -> None:
@@ -124,14 +124,16 @@ def test_live_lease_fails_the_run_that_waits(world: World, monkeypatch: pytest.M
     finally:
         done.set()
         thread.join()
-    assert world.stand().owner == "elsewhere/1/run"
+    assert world.read_snapshot().owner == "elsewhere/1/run"
 
 
 def test_dead_lease_is_taken_over(world: World) -> None:
     """A killed owner's lease is taken over once it has stood still for a minute, here three seconds."""
     world.fill()
     world.move_on()
-    world.put(msgspec.structs.replace(world.stand(), state="writing", owner="elsewhere/1/dead", lease=9).to_item())
+    world.put(
+        msgspec.structs.replace(world.read_snapshot(), state="writing", owner="elsewhere/1/dead", lease=9).to_item()
+    )
     summary = world.run()
     assert world.is_exact()
     assert summary.seconds > lease.STANDSTILL_SECONDS == 3.0

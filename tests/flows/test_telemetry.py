@@ -75,6 +75,6 @@ def test_logs_are_json_if_asked(table_name: str) -> None:
     settings = {"PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json", "PREFECT_LOGGING_LEVEL": "INFO"}
     done = run_python(code, table_name, **settings)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    said = [line["msg"] % tuple(line["args"] or ()) for line in lines]
-    assert any(re.fullmatch(r"Fetch Pages ends after \d+\.\d\d s: 7 of 7 pages", message) for message in said)
+    messages = [line["msg"] % tuple(line["args"] or ()) for line in lines]
+    assert any(re.fullmatch(r"Fetch Pages ends after \d+\.\d\d s: 7 of 7 pages", message) for message in messages)
     assert {line["flow_name"] for line in lines if line["name"] == "prefect.flow_runs"} == {"market-data"}

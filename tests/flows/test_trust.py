@@ -116,7 +116,7 @@ def test_head_that_fails_once_is_retried(world: World, kind: str) -> None:
 def test_expires_that_cannot_be_freezes_nothing(world: World, kind: str, where: str) -> None:
     """An `Expires` 23 hours ahead, alone or because of a wrong `Date`, does not keep the next run from asking ESI."""
     world.run(Fault(kind, where=where))
-    assert world.stand().expires <= datetime.now(UTC) + MAX_AHEAD
+    assert world.read_snapshot().expires <= datetime.now(UTC) + MAX_AHEAD
     world.move_on()
     assert not world.run().not_modified
     assert world.is_exact()
@@ -143,18 +143,18 @@ FROZEN: dict[str, Callable[[TableSnapshot], dict[str, Any]]] = {
         "expires": datetime.now(UTC) + HOURS,
         "written_at": datetime.now(UTC) + HOURS,
     },
-    "last_modified far ahead": lambda stood: {"last_modified": stood.last_modified + HOURS},
-    "all of them": lambda stood: {
-        "last_modified": stood.last_modified + HOURS,
+    "last_modified far ahead": lambda stored: {"last_modified": stored.last_modified + HOURS},
+    "all of them": lambda stored: {
+        "last_modified": stored.last_modified + HOURS,
         "expires": datetime.now(UTC) + HOURS,
         "written_at": datetime.now(UTC) + HOURS,
     },
 }
 
 
-def with_price(stood: TableSnapshot, price: Price) -> Parameters:
+def with_price(stored: TableSnapshot, price: Price) -> Parameters:
     """Return a snapshot's parameters, with another price."""
-    return msgspec.structs.replace(stood.parameters, price=price)
+    return msgspec.structs.replace(stored.parameters, price=price)
 
 
 @pytest.mark.parametrize(("state", "price"), [("complete", "min"), ("writing", "max")])
@@ -162,10 +162,10 @@ def with_price(stood: TableSnapshot, price: Price) -> Parameters:
 def test_stored_dates_that_cannot_be_freeze_nothing(world: World, name: str, state: str, price: Any) -> None:
     """The next run replaces a `#snapshot` of an earlier version whose dates are hours ahead."""
     world.fill()
-    stood = world.stand()
+    stored = world.read_snapshot()
     world.put(
         msgspec.structs.replace(
-            stood, state=state, parameters=with_price(stood, price), **FROZEN[name](stood)
+            stored, state=state, parameters=with_price(stored, price), **FROZEN[name](stored)
         ).to_item()
     )
     world.move_on()
@@ -178,12 +178,12 @@ def test_stored_dates_that_can_be_are_believed(world: World) -> None:
     """Before an `Expires` a few minutes ahead no request is sent, and no older snapshot replaces a newer one."""
     world.fill()
     soon = {"expires": datetime.now(UTC) + timedelta(minutes=5), "written_at": datetime.now(UTC)}
-    world.put(msgspec.structs.replace(world.stand(), **soon).to_item())
+    world.put(msgspec.structs.replace(world.read_snapshot(), **soon).to_item())
     assert world.run().not_modified
     assert not world.market.requests
-    ahead = world.stand().last_modified + timedelta(minutes=10)
-    stood = world.stand()
-    world.put(msgspec.structs.replace(stood, last_modified=ahead, parameters=with_price(stood, "max")).to_item())
+    ahead = world.read_snapshot().last_modified + timedelta(minutes=10)
+    stored = world.read_snapshot()
+    world.put(msgspec.structs.replace(stored, last_modified=ahead, parameters=with_price(stored, "max")).to_item())
     with pytest.raises(TransientError, match="older than the table's"):
         world.run()
 

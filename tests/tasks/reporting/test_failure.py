@@ -21,8 +21,8 @@ UNKNOWN = 19_999_999
 def test_universe_says_why_once_a_region(table_name: str, caplog: pytest.LogCaptureFixture) -> None:
     """The log of a run of many regions says once why a region failed."""
     universe([10000003, UNKNOWN], table_name + "-{region_id}")
-    said = [record for record in caplog.records if f"{UNKNOWN}: ESI answered 404" in record.getMessage()]
-    assert [(record.levelno, vars(record)["flow_name"]) for record in said] == [
+    logged = [record for record in caplog.records if f"{UNKNOWN}: ESI answered 404" in record.getMessage()]
+    assert [(record.levelno, vars(record)["flow_name"]) for record in logged] == [
         (logging.WARNING, "universe"),
     ]
     assert not any(record.exc_info for record in caplog.records)

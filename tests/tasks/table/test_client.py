@@ -34,7 +34,7 @@ from tests.support.faults.store import Capacity, serve_faulty_store
 from tests.support.tables import STORED, scan
 
 
-def unguarded() -> None:
+def allow() -> None:
     """Allow every call."""
 
 
@@ -69,14 +69,14 @@ def test_snapshot_is_stored(table: Table, dynamodb: DynamoDBClient) -> None:
 def test_scan_reads_all_pages(table: Table, expected_records: int) -> None:
     """A scan reads all of a table of more than 1 MB but `#snapshot`, in one segment or several."""
     requests = [put_request(record(number, 60_000)) for number in range(25)]
-    table.write_batch(requests, unguarded)
+    table.write_batch(requests, allow)
     assert table.scan(expected_records) == {str(number): record(number, 60_000) for number in range(25)}
 
 
 def test_batch_puts_and_deletes(table: Table, dynamodb: DynamoDBClient) -> None:
     """A batch can put and delete, and its write units are counted."""
-    table.write_batch([put_request(record(number)) for number in range(25)], unguarded)
-    table.write_batch([put_request(record(100)), delete_request({"pk": {"S": "3"}})], unguarded)
+    table.write_batch([put_request(record(number)) for number in range(25)], allow)
+    table.write_batch([put_request(record(100)), delete_request({"pk": {"S": "3"}})], allow)
     assert scan(dynamodb, table.name).keys() == {str(number) for number in range(25)} - {"3"} | {"100"}
     assert table.write_units == 27
 
@@ -116,7 +116,7 @@ class Scripted(BaseHTTPRequestHandler):
             self.send(200, {"UnprocessedItems": {name: writes}}, cut_bytes=40)
         elif name in ANSWERS:
             status, code = ANSWERS[name]
-            self.send(status, {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "told"})
+            self.send(status, {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "planned"})
         elif name in NULLS:
             self.send(200, {"UnprocessedItems": {name: None}, "ConsumedCapacity": NULLS[name]})
         else:
@@ -172,7 +172,7 @@ REQUESTS = [put_request(record(number)) for number in range(25)]
 def test_unprocessed_items_are_resent(name: str, calls: int) -> None:
     """Unprocessed items are resent as long as some are stored, and each resend is counted."""
     with Table(name, 1) as table:
-        table.write_batch(REQUESTS, unguarded)
+        table.write_batch(REQUESTS, allow)
     assert (Scripted.calls[name], table.failures) == (calls, {"unprocessed items": calls - 1})
 
 
@@ -181,7 +181,7 @@ def test_unprocessed_items_are_resent(name: str, calls: int) -> None:
 def test_null_is_nothing(name: str) -> None:
     """A null in a response means the same as a missing value."""
     with Table(name, 1) as table:
-        table.write_batch(REQUESTS, unguarded)
+        table.write_batch(REQUESTS, allow)
     assert (Scripted.calls[name], table.write_units) == (1, 0)
 
 
@@ -212,7 +212,7 @@ def test_batch_without_progress_is_given_up() -> None:
                 ThrottledError, match=f"table {name}: 25 writes, the first a put of 0, were left unprocessed 24"
             ),
         ):
-            table.write_batch(REQUESTS, unguarded)
+            table.write_batch(REQUESTS, allow)
         assert Scripted.calls[name] == calls
 
 
@@ -223,7 +223,7 @@ def test_leaving_a_table_ends_its_waits(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("tasks.table.pace.FIRST_WAIT_SECONDS", 60.0)
     started = time.monotonic()
     with Table("All", 1) as table:
-        future = table.submit(table.write_batch, REQUESTS, unguarded)
+        future = table.submit(table.write_batch, REQUESTS, allow)
         while not Scripted.calls.get("All"):
             time.sleep(0.01)
     assert isinstance(future.exception(), ThrottledError)
@@ -245,7 +245,7 @@ def test_leaving_a_table_ends_its_waits(monkeypatch: pytest.MonkeyPatch) -> None
 def test_failed_call_has_its_error(name: str, error: type[TableError]) -> None:
     """Only throttling, DynamoDB's own failures and broken connections are transient."""
     with Table(name, 1) as table, pytest.raises(error, match=f"table {name}") as caught:
-        table.write_batch(REQUESTS, unguarded)
+        table.write_batch(REQUESTS, allow)
     assert type(caught.value) is error
 
 
@@ -265,7 +265,7 @@ def test_throttled_scan_goes_on(store_url: str, table: Table, monkeypatch: pytes
     """A throttled scan continues where it stopped, and reads each page once."""
     items = {str(number): record(number, 300_000) for number in range(16)}
     for item in items.values():
-        table.write_batch([put_request(item)], unguarded)
+        table.write_batch([put_request(item)], allow)
     with provisioned(store_url, table, 200, monkeypatch) as (opened, capacity):
         assert opened.scan(0) == items
     assert capacity.refused > 0
@@ -281,7 +281,7 @@ def test_throttled_writes_all_arrive(
     requests = [put_request(record(number)) for number in range(150)]
     started = time.monotonic()
     with provisioned(store_url, table, 20, monkeypatch) as (opened, capacity):
-        for future in [opened.submit(opened.write_batch, requests[n : n + 25], unguarded) for n in range(0, 150, 25)]:
+        for future in [opened.submit(opened.write_batch, requests[n : n + 25], allow) for n in range(0, 150, 25)]:
             future.result()
     assert len(scan(dynamodb, table.name)) == 150
     assert capacity.refused > 0

@@ -18,7 +18,7 @@ WRITING = msgspec.structs.replace(STORED, state="writing")
 
 
 @pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the minute of standstill to half a second, and the other times with it."""
     for name, seconds in (("STANDSTILL", 0.5), ("RENEW", 0.1), ("SAFE", 0.3), ("WAIT", 1.5), ("POLL", 0.02)):
         monkeypatch.setattr(lease_module, f"{name}_SECONDS", seconds)
@@ -31,7 +31,7 @@ def other_table(table: Table) -> Iterator[Table]:
         yield opened
 
 
-def stand(dynamodb: DynamoDBClient, table: Table) -> TableSnapshot:
+def read_snapshot(dynamodb: DynamoDBClient, table: Table) -> TableSnapshot:
     """Return `#snapshot`."""
     return TableSnapshot.from_item(scan(dynamodb, table.name)["#snapshot"])
 
@@ -41,15 +41,15 @@ def test_lease_is_taken_kept_and_given_back(table: Table, dynamodb: DynamoDBClie
     with Lease(table) as lease:
         assert lease.wait() is None
         assert lease.take(WRITING)
-        first = stand(dynamodb, table)
+        first = read_snapshot(dynamodb, table)
         assert (first.state, first.owner) == ("writing", lease.owner)
         deadline = time.monotonic() + 5
-        while stand(dynamodb, table).lease < first.lease + 3:
+        while read_snapshot(dynamodb, table).lease < first.lease + 3:
             assert time.monotonic() < deadline
         lease.check()
         lease.complete(STORED)
-        counted = stand(dynamodb, table).lease
-    after = stand(dynamodb, table)
+        counted = read_snapshot(dynamodb, table).lease
+    after = read_snapshot(dynamodb, table)
     assert (after.state, after.owner, after.lease) == ("complete", lease.owner, counted)
     assert msgspec.structs.replace(after, owner="", lease=0) == STORED
 
@@ -83,17 +83,17 @@ def test_run_that_wrote_nothing_leaves_no_mark(table: Table, dynamodb: DynamoDBC
 
 def test_live_lease_is_waited_for(table: Table, other_table: Table) -> None:
     """A run waits while another one writes, and continues once that is done."""
-    said: list[str] = []
+    messages: list[str] = []
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
         lease.take(WRITING)
         done = threading.Timer(0.8, lease.complete, [STORED])
         done.start()
-        item = other.wait(said.append)
+        item = other.wait(messages.append)
         done.join()
         assert item
         assert item["state"] == {"S": "complete"}
-        assert said[0] == f"waiting for {lease.owner}, which is writing table {table.name}"
+        assert messages[0] == f"waiting for {lease.owner}, which is writing table {table.name}"
         assert other_table.waits.seconds > 0.4
 
 
@@ -118,7 +118,6 @@ def test_dead_lease_is_taken_over(table: Table, other_table: Table, monkeypatch:
         assert other.take(WRITING)
         with pytest.raises(LeaseLostError, match="the last renewal was"):
             lease.check()
-        lease._renewed = time.monotonic()  # noqa: SLF001 (as if frozen since its last check)
         with pytest.raises(LeaseLostError, match="was written by another run or program meanwhile"):
             lease.complete(STORED)
         other.complete(STORED)

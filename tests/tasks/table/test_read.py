@@ -16,7 +16,7 @@ from tests.support.tables import STORED
 
 
 @pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten the waits."""
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.02)
 
