@@ -5,22 +5,20 @@ import inspect
 import logging
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
 
+import rich.progress
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.logging.handlers import PrefectConsoleHandler
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from flows.parameters import OrGive
-from tasks.reporting.bars import make_bars
 from tasks.reporting.failure import REASON, is_ours
 from tasks.reporting.progress import Progress, watcher
-
-UPDATE_SECONDS = 0.1
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,18 +78,15 @@ def make_parser(flow: Flow[..., Any], program: str) -> Parser:
     signature = inspect.signature(flow.fn)
     for name, schema in flow.parameters.properties.items():
         is_required = name in flow.parameters.required
-        about: dict[str, Any] = {"required": is_required, "default": schema.get("default")}
-        texts = [schema.get("description", ""), "(required)" if is_required else f"(default: {about['default']})"]
+        default = schema.get("default")
+        texts = [schema.get("description", ""), "(required)" if is_required else f"(default: {default})"]
         kind = schema.get("anyOf", [schema])[0]
-        if kind.get("type") == "boolean":
-            about["action"] = "store_true"
-        else:
+        shape: dict[str, Any] = {"action": "store_true"}
+        if kind.get("type") != "boolean":
             texts += [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
-            if kind.get("type") == "array":
-                about |= {"nargs": "+", "metavar": name_kind(kind["items"])}
-            else:
-                about["metavar"] = name_kind(kind)
-        parser.add_argument(name_option(name), help=" ".join(texts).replace("%", "%%"), **about)
+            shape = {"metavar": name_kind(kind.get("items", kind)), "nargs": "+" if "items" in kind else None}
+        about = " ".join(texts).replace("%", "%%")
+        parser.add_argument(name_option(name), help=about, required=is_required, default=default, **shape)
     return parser
 
 
@@ -115,9 +110,8 @@ def say_reason_once(flow: Flow[..., Any]) -> Iterator[None]:
     """Hide the log lines that say why the flow failed: the command's last line says it."""
 
     def is_shown(record: logging.LogRecord) -> bool:
-        if record.name == "prefect.flows":  # logs refused parameters on many lines
-            return False
-        return not (record.getMessage().startswith(REASON) and getattr(record, "flow_name", "") == flow.name)
+        says_why = record.getMessage().startswith(REASON) and getattr(record, "flow_name", "") == flow.name
+        return not says_why and record.name != "prefect.flows"  # which logs refused parameters on many lines
 
     handlers = find_consoles()
     for handler in handlers:
@@ -134,30 +128,37 @@ def find_consoles() -> list[logging.Handler]:
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, PrefectConsoleHandler)]
 
 
+class Bars(rich.progress.Progress):
+    """Bars in a terminal, one per state; lines printed meanwhile appear above them."""
+
+    def __init__(self, console: Console) -> None:
+        self._followed: dict[TaskID, Progress] = {}
+        description = TextColumn("{task.description}")
+        super().__init__(description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
+
+    def follow(self, progress: Progress) -> None:
+        """Show a state's progress until it ends."""
+        self._followed[self.add_task(f"{progress.name}, {progress.unit}", total=progress.total)] = progress
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Update the bars each time that they are drawn."""
+        for bar, progress in list(self._followed.items()):
+            has_ended = progress.wait(0)
+            self.update(bar, completed=progress.done)
+            if has_ended:
+                self.stop_task(bar)
+                del self._followed[bar]
+        yield from super().get_renderables()
+
+
 @contextmanager
 def show_bars(console: Console) -> Iterator[None]:
     """Show each state's progress as a bar, and only warnings of the log."""
     for handler in find_consoles():
         handler.setLevel(logging.WARNING)
-    with make_bars(console) as bars:
-        followers: list[threading.Thread] = []
-
-        def follow(progress: Progress) -> None:
-            bar = bars.add_task(f"{progress.name}, {progress.unit}", total=progress.total)
-
-            def update() -> None:
-                while not progress.wait(UPDATE_SECONDS):
-                    bars.update(bar, completed=progress.done)
-                bars.update(bar, completed=progress.done)
-                bars.stop_task(bar)
-
-            followers.append(threading.Thread(target=update))
-            followers[-1].start()
-
-        token = watcher.set(follow)
+    with Bars(console) as bars:
+        token = watcher.set(bars.follow)
         try:
             yield
         finally:
             watcher.reset(token)
-            for follower in followers:
-                follower.join()

@@ -2,17 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
+from annotated_types import Predicate
+from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticCustomError
 
 from tasks.esi.markets import FIRST_STRUCTURE_ID, Market, find_market, is_market
@@ -55,14 +50,14 @@ def fill_in(table_name: str, region_id: int = 10000002, market_id: int = 6000376
     return check_table_name(name)
 
 
-def check_template(table_name: str) -> str:
-    """Return the template of a table name, unchanged.
+def fill_in_structure(table_name: str, structure_id: int = FIRST_STRUCTURE_ID) -> str:
+    """Return the name of a structure's table, from a template; see `fill_in`."""
+    return check_table_name(table_name.replace("{structure_id}", str(structure_id)))
 
-    Raises:
-        ValueError: filled in, it is not a valid table name.
-    """
-    fill_in(table_name)
-    return table_name
+
+def fits(fill: Callable[[str], str]) -> AfterValidator:
+    """Return a validator of templates, which fills them in with the ids that `fill` has by default."""
+    return AfterValidator(lambda template: fill(template) and template)  # a name is never empty
 
 
 def check_markets(region_id: int, markets: list[int] | None, table_name: str, key: str) -> list[Market]:
@@ -111,30 +106,12 @@ def check_tables(
     return kept
 
 
-def fill_in_structure(table_name: str, structure_id: int = FIRST_STRUCTURE_ID) -> str:
-    """Return the name of a structure's table, from a template.
-
-    Raises:
-        ValueError: DynamoDB does not accept it.
-    """
-    return check_table_name(table_name.replace("{structure_id}", str(structure_id)))
-
-
-def check_structure_table(table_name: str) -> str:
-    """Return the template of a structure's table name, unchanged.
-
-    Raises:
-        ValueError: filled in, it is not a valid table name.
-    """
-    fill_in_structure(table_name)
-    return table_name
-
-
-RegionId = Annotated[int, Field(ge=10_000_000, le=19_999_999), or_give("a region's id, such as 10000002 for The Forge")]
+ID = Annotated[int, Field(ge=10_000_000, le=19_999_999)]
+RegionId = Annotated[ID, or_give("a region's id, such as 10000002 for The Forge")]
 TableTemplate = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9_.-]|\{region_id\}|\{market_id\})+$"),
-    AfterValidator(check_template),
+    fits(fill_in),
     or_give("3 to 255 letters, digits and _ . -, with {region_id} or {market_id} as placeholders"),
 ]
 Sides = Annotated[OrderType, or_give("sell, buy or all")]
@@ -143,29 +120,16 @@ DetailChoice = Annotated[Detail, or_give("compact, full or fuzzwork")]
 FetchConcurrency = Annotated[int, Field(ge=1, le=500), or_give("1 to 500, the pages in flight at once")]
 StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give("1 to 100, the BatchWriteItem calls in flight at once")]
 KeyChoice = Annotated[Key, or_give("type, or market_type for a table with any number of markets")]
-
-
-def check_market(market_id: int) -> int:
-    """Return a market's id, unchanged.
-
-    Raises:
-        ValueError: it is not a market's.
-    """
-    if not is_market(market_id):
-        raise ValueError(f"{market_id} is not the id of a market")
-    return market_id
-
-
-MarketId = Annotated[int, AfterValidator(check_market)]
+MarketId = Annotated[int, Predicate(is_market)]
 MARKETS = "ids of markets in the region: itself, systems, stations such as 60003760 for Jita 4-4, or structures"
 Markets = Annotated[list[MarketId] | None, Field(min_length=1), or_give(f"a list of {MARKETS}")]
 RegionsMarkets = Annotated[
-    dict[Annotated[int, Field(ge=10_000_000, le=19_999_999)], Annotated[list[MarketId], Field(min_length=1)]] | None,
+    dict[ID, Annotated[list[MarketId], Field(min_length=1)]] | None,
     Field(min_length=1),
     or_give(f"for each region a list of {MARKETS}"),
 ]
 RegionIds = Annotated[
-    list[Annotated[int, Field(ge=10_000_000, le=19_999_999)]] | None,
+    list[ID] | None,
     Field(min_length=1),
     or_give("a list of regions' ids, such as [10000002, 10000043], or none for all that have a market"),
 ]
@@ -182,7 +146,7 @@ StructureId = Annotated[
 StructureTable = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9_.-]|\{structure_id\})+$"),
-    AfterValidator(check_structure_table),
+    fits(fill_in_structure),
     or_give("3 to 255 letters, digits and _ . -, with {structure_id} as a placeholder"),
 ]
 BlockName = Annotated[

@@ -55,29 +55,17 @@ class BlockAuth(httpx.Auth):
 
 
 def load_credentials(block: str) -> Credentials:
-    """Read the credentials from a Secret block.
-
-    Raises:
-        RefusedError: there is no such block, or it lacks a value.
-    """
+    """Read the credentials from a Secret block."""
     try:
         stored: Any = cast("Secret[Any]", Secret.load(block)).get()
-        return msgspec.convert(stored, Credentials) if isinstance(stored, dict) else read_text(stored)
-    except (ValueError, msgspec.ValidationError) as error:
+        given = stored if isinstance(stored, dict) else msgspec.json.decode(stored)  # the UI's form stores text
+        return msgspec.convert(given, Credentials)
+    except ValueError as error:
         why = "has no such block" if "Unable to find" in str(error) else "has other contents in it"
         raise RefusedError(
             f"Secret block {block!r}: the server {why}; store client_id, refresh_token and, if the application has "
             "one, client_secret there, as JSON"
         ) from None
-
-
-def read_text(stored: str) -> Credentials:
-    """Read credentials stored as text, as the UI's form does.
-
-    Raises:
-        ValueError: it is not JSON, or lacks a value.
-    """
-    return msgspec.json.decode(stored, type=Credentials)
 
 
 def keep_credentials(credentials: Credentials, block: str) -> None:

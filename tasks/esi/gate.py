@@ -26,23 +26,18 @@ class Gate:
             TransientError: the tokens could not be counted.
         """
         while self._pool.tokens and (seconds := self._pool.tokens.spend()):
-            self._check(what, seconds, "ESI's tokens are used up")
-            self.waits.sleep(seconds)
-        self._wait_for_pause(what)
+            self._sleep(seconds, f"{what}: ESI's tokens are used up")
+        while seconds := self._pool.pause.seconds:
+            self._sleep(seconds, f"{what}: ESI requires a pause of {seconds:.0f} s more")
+        self._sleep(0, f"{what}: time is up")
 
-    def _wait_for_pause(self, what: str) -> None:
-        while True:
-            seconds = self._pool.pause.seconds
-            self._check(what, seconds, f"ESI requires a pause of {seconds:.0f} s more" if seconds else "time is up")
-            if not seconds:
-                return
-            self.waits.sleep(seconds)
-
-    def _check(self, what: str, seconds: float, why: str) -> None:
+    def _sleep(self, seconds: float, why: str) -> None:
         if self.refused:
             raise self.refused
         if time.monotonic() + seconds > self._deadline:
             raise RefusedError(
-                f"{what}: {why}, and a run sends no requests after {RUN_SECONDS:.0f} s; nothing was stored, the next "
-                "run tries again"
+                f"{why}, and a run sends no requests after {RUN_SECONDS:.0f} s; nothing was stored, the next run tries "
+                "again"
             )
+        if seconds:
+            self.waits.sleep(seconds)

@@ -17,16 +17,10 @@ class Pause:
         with self._lock:
             self._until = max(self._until, time.monotonic() + seconds)
 
-    def end(self) -> None:
-        """End the pause."""
-        with self._lock:
-            self._until = 0.0
-
     @property
     def seconds(self) -> float:
         """How long the pause still lasts; 0 if it is over."""
-        with self._lock:
-            return max(0.0, self._until - time.monotonic())
+        return max(0.0, self._until - time.monotonic())
 
 
 @cache

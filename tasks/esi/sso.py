@@ -67,23 +67,21 @@ class SsoAuth(httpx.Auth):
             TransientError: the token endpoint was unreachable, or failed.
             RefusedError: it refused the refresh token.
         """
-        token = self._give_token()
-        request.headers["Authorization"] = f"Bearer {token}"
-        response = yield request
-        if response.status_code == httpx.codes.UNAUTHORIZED:  # most likely it has just expired
-            self._drop(token)
-            token = self._give_token()
+        for is_last in (False, True):
+            token = self._get_token()
             request.headers["Authorization"] = f"Bearer {token}"
             response = yield request
-        if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-            self._drop(token)
+            if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+                self._drop(token)
+            if response.status_code != httpx.codes.UNAUTHORIZED or is_last:  # most likely it has just expired
+                return
 
     def _drop(self, token: str) -> None:
         with self._lock:
             if self._token == token:
                 self._token = ""
 
-    def _give_token(self) -> str:
+    def _get_token(self) -> str:
         with self._lock:
             if not self._token or time.monotonic() > self._ends - EARLY_SECONDS:
                 started = time.monotonic()
@@ -98,15 +96,13 @@ class SsoAuth(httpx.Auth):
             return self._token
 
     def _refresh(self) -> Grant:
+        client_id, secret = self._credentials.client_id, self._credentials.client_secret
         form = {"grant_type": "refresh_token", "refresh_token": self._credentials.refresh_token}
-        login = httpx.BasicAuth(self._credentials.client_id, self._credentials.client_secret)
-        if not self._credentials.client_secret:
-            form["client_id"] = self._credentials.client_id
         try:
             answer = httpx.post(
                 self._url,
-                data=form,
-                auth=login if self._credentials.client_secret else None,
+                data=form if secret else form | {"client_id": client_id},
+                auth=(client_id, secret) if secret else None,
                 timeout=TIMEOUT.read,
                 verify=trusted(),
             )

@@ -31,18 +31,12 @@ def cost_of_run(write_units: float, read_units: float) -> Decimal:
     Raises:
         ValueError: one of them is not a valid cost.
     """
-    write_usd = read_cost("WRITE_UNITS_USD", WRITE_UNITS_USD)
-    return (
-        Decimal(write_units) * write_usd + Decimal(read_units) * read_cost("READ_UNITS_USD", READ_UNITS_USD)
-    ) / MILLION
+    write_usd, read_usd = (read_cost("WRITE_UNITS_USD", WRITE_UNITS_USD), read_cost("READ_UNITS_USD", READ_UNITS_USD))
+    return (Decimal(write_units) * write_usd + Decimal(read_units) * read_usd) / MILLION
 
 
 def read_cost(name: str, default: str) -> Decimal:
-    """Return a cost (USD) from the environment.
-
-    Raises:
-        ValueError: it is not a valid cost.
-    """
+    """Return a cost (USD) from the environment."""
     given = os.environ.get(name) or default
     try:
         cost = Decimal(given)

@@ -1,5 +1,7 @@
 """A table's earlier runs, from their events, as pictures."""
 
+from contextlib import suppress
+
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from pydantic import ValidationError
@@ -24,14 +26,8 @@ def read_history(client: SyncPrefectClient, region_id: int, table_name: str, lim
         event=EventNameFilter(name=["market.snapshot.stored"]),
         resource=EventResourceFilter(id=[f"market.region.{region_id}"]),
     )
-    events = client.read_events(stored, limit=limit).events
-    summaries = (parse_summary(event.payload) for event in events)
-    return [summary for summary in summaries if summary and summary.table_name == table_name]
-
-
-def parse_summary(payload: dict[str, object]) -> Summary | None:
-    """Return the summary in an event's payload, None if it does not parse."""
-    try:
-        return Summary.model_validate(payload)
-    except ValidationError:
-        return None
+    summaries: list[Summary] = []
+    for event in client.read_events(stored, limit=limit).events:
+        with suppress(ValidationError):
+            summaries.append(Summary.model_validate(event.payload))
+    return [summary for summary in summaries if summary.table_name == table_name]

@@ -23,8 +23,6 @@ SHADES = 32  # enough for smooth text, at a third of true colour's size
 BLUE = "#0969da"
 STATE_COLOURS = ("#8250df", "#bf8700", "#0969da", "#1a7f37", "#cf222e", "#57606a")
 
-Axis = tuple[float, float]
-
 
 def draw_pictures(runs: Sequence[Summary]) -> dict[str, bytes]:
     """Draw runs that stored something, the newest first.
@@ -49,7 +47,7 @@ def draw_pictures(runs: Sequence[Summary]) -> dict[str, bytes]:
 class Chart:
     """A plot with axes. Coordinates are in the axes' units."""
 
-    def __init__(self, x: Axis, y: Axis, height: int = HEIGHT) -> None:
+    def __init__(self, x: tuple[float, float], y: tuple[float, float], height: int = HEIGHT) -> None:
         self.image = Image.new("RGB", (WIDTH, height), PAPER)
         self._draw = ImageDraw.Draw(self.image)
         self._font, self._title_font = ImageFont.load_default(12), ImageFont.load_default(15)
@@ -85,12 +83,11 @@ class Chart:
             self._draw.text((left - 8, y), label, INK, self._font, anchor="rm")
         self._draw.text((8, top - 8), title, INK, self._font, anchor="lb")
 
-    def fill(self, x0: float, x1: float, y0: float, y1: float, colour: str = BLUE, gap: int = 1) -> None:
-        """Fill a rectangle, less a gap of some pixels, but never hide one that is not empty."""
+    def fill(self, x0: float, x1: float, y0: float, y1: float, colour: str = BLUE) -> None:
+        """Fill a rectangle, less a gap of a pixel, but never hide one that is not empty."""
         (left, bottom), (right, top) = self.place(x0, y0), self.place(x1, y1)
         if right > left and bottom > top:
-            right, top = max(left, right - gap), min(bottom, top + gap)
-            self._draw.rectangle((left, top, right, bottom), fill=colour)
+            self._draw.rectangle((left, min(bottom, top + 1), max(left, right - 1), bottom), fill=colour)
 
     def fill_below(self, points: Sequence[tuple[float, float]]) -> None:
         """Fill the area below a line, drawn at four times the size for smooth edges."""
@@ -122,7 +119,7 @@ def draw_states(runs: Sequence[Summary]) -> Chart:
     longest = max(sum(run.state_seconds.values()) for run in runs)
     chart = Chart((0, longest), (len(runs), 0), TOP + BOTTOM + BAR * max(2, len(runs)))
     chart.mark_x({tick: f"{tick:g}" for tick in find_ticks(longest)}, "seconds; snapshots by their UTC time", grid=True)
-    chart.mark_y({row + 0.5: format_time(run) for row, run in enumerate(runs)}, "snapshot", grid=False)
+    chart.mark_y({row + 0.5: f"{run.last_modified:%H:%M}" for row, run in enumerate(runs)}, "snapshot", grid=False)
     for row, run in enumerate(runs):
         start = 0.0
         for name, seconds in run.state_seconds.items():
@@ -156,7 +153,7 @@ def draw_written(runs: Sequence[Summary]) -> Chart:
         chart.fill(place + 0.1, place + 0.9, 0, run.written)
         chart.fill(place + 0.1, place + 0.9, run.written, run.written + run.deleted, STATE_COLOURS[4])
     chart.explain({"written": BLUE, "deleted": STATE_COLOURS[4]})
-    chart.mark_x({place + 0.5: format_time(run) for place, run in enumerate(runs)}, "snapshot, UTC")
+    chart.mark_x({place + 0.5: f"{run.last_modified:%H:%M}" for place, run in enumerate(runs)}, "snapshot, UTC")
     return chart
 
 
@@ -180,8 +177,3 @@ def find_ticks(most: float) -> list[float]:
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * magnitude for factor in (1, 2, 5, 10) if factor * magnitude >= rough)
     return [round(number * step, 6) for number in range(int(most / step) + 1)]
-
-
-def format_time(run: Summary) -> str:
-    """Return the time of a run's snapshot."""
-    return f"{run.last_modified:%H:%M}"

@@ -21,21 +21,14 @@ def read_snapshots(tables: Sequence[Table]) -> list[list[Item | None]]:
     for start in range(0, len(tables), MOST_KEYS):
         some = tables[start : start + MOST_KEYS]
         try:
-            items = get_items([(table, table.keys.snapshot) for table in some])
+            found += [[item] for item in get_items([(table, table.keys.snapshot) for table in some])]
         except TableError:
             found += [[] for _ in some]
-        else:
-            found += [[item] for item in items]
     return found
 
 
 def get_items(keys: Sequence[tuple[Table, Item]]) -> list[Item | None]:
-    """Return the items of up to 100 keys, None for missing ones; units and waits count for the first table.
-
-    Raises:
-        ThrottledError: too many calls in a row returned nothing.
-        TableError: see `tasks.table.client`.
-    """
+    """Return the items of up to 100 keys, None for missing ones; units and waits count for the first table."""
     first, pace = keys[0][0], Pace()
     found: dict[tuple[str, str], Item] = {}
     left: dict[str, Item] = {}
@@ -44,8 +37,7 @@ def get_items(keys: Sequence[tuple[Table, Item]]) -> list[Item | None]:
     while left:
         answer = first.call("batch_get_item", Pace(), RequestItems=left)
         responses = answer.get("Responses") or {}
-        for name, items in responses.items():
-            found.update({(name, name_key(item)): item for item in items})
+        found |= {(name, name_key(item)): item for name, items in responses.items() for item in items}
         left = answer.get("UnprocessedKeys") or {}
         pace.note(progress=any(responses.values()))
         if left and not first.wait_for_capacity(pace):

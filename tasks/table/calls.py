@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 from tasks.network import Waits
@@ -27,7 +26,7 @@ class Calls:
             of its own.
 
     Raises:
-        TableError: boto3's settings are wrong: no region, no credentials, no such profile.
+        TableError: boto3's settings are wrong.
         ValueError: `name` is not a valid table name.
     """
 
@@ -55,7 +54,7 @@ class Calls:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.drain()
         if self._owns_connection:
             self.connection.close()

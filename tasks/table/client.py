@@ -8,15 +8,15 @@ TableError                the table refused, or could not be reached
 ├── KeySchemaError        the table's key schema does not match `key`
 └── ConditionError        the item has changed since it was read
 
-`ERRORS` maps DynamoDB's error codes to these, with advice; `BOTO_ERRORS` maps boto3's own errors.
+`CODES` maps DynamoDB's error codes to these, with advice; `BOTO_ERRORS` maps boto3's own errors.
 """
 
 from collections.abc import Callable
 from concurrent.futures import Future
 from decimal import Decimal
-from itertools import chain
 from typing import Any
 
+from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
 from boto3.dynamodb.types import TypeSerializer
 
 from tasks.orders.choices import Key
@@ -32,7 +32,7 @@ _serialize = TypeSerializer().serialize
 
 
 class Table(Calls):
-    """One run's client for a market table. Use it as a context manager.
+    """One run's client for a market table. Use it as a context manager; its methods raise the errors above.
 
     Args:
         name: of the table.
@@ -40,10 +40,6 @@ class Table(Calls):
         market_id: the market whose items are read and written.
         key: how a market's table is keyed: see `Keys`.
         keys: of a table of other records.
-
-    Raises:
-        TableError: boto3's settings are wrong: no region, no credentials, no such profile.
-        ValueError: `name` is not a valid table name.
     """
 
     def __init__(
@@ -59,63 +55,37 @@ class Table(Calls):
         self.keys = keys or Keys(market_id if key == "market_type" else None)
 
     def put(self, item: dict[str, str | float]) -> None:
-        """Put an item, with its key `pk`; store a float as the decimal of its repr.
-
-        Raises:
-            TableError: see the module.
-        """
+        """Put an item, with its key `pk`; store a float as the decimal of its repr."""
         exact = {name: Decimal(repr(value)) if isinstance(value, float) else value for name, value in item.items()}
-        attributes = {name: _serialize(value) for name, value in exact.items()}
-        self.call("put_item", Pace(), Item=attributes)
+        self.call("put_item", Pace(), Item={name: _serialize(value) for name, value in exact.items()})
 
     def read_snapshot(self) -> Item | None:
-        """Return the item `#snapshot` by strongly consistent GetItem, None if there is none.
-
-        Raises:
-            TableError: see the module.
-        """
+        """Return the item `#snapshot` by strongly consistent GetItem, None if there is none."""
         item: Item | None = self.call("get_item", Pace(), Key=self.keys.snapshot, ConsistentRead=True).get("Item")
         return item
 
     def write_snapshot(
-        self,
-        item: Item,
-        condition: str,
-        names: dict[str, str],
-        values: Item,
-        check: Callable[[], None],
-        pace: Pace | None,
+        self, item: Item, condition: ConditionBase, check: Callable[[], None], pace: Pace | None
     ) -> None:
-        """Put the item `#snapshot`.
-
-        Args:
-            item: with its key.
-            condition: on the present item, in DynamoDB's notation.
-            names: attribute names by placeholder.
-            values: by placeholder.
-            check: called before each call; raises to prevent it.
-            pace: of the waits for capacity; None for no retries.
+        """Put the item `#snapshot` if the present one meets a condition; for `check` and `pace` see `Calls.call`.
 
         Raises:
-            ConditionError: the condition does not hold.
-            TableError: see the module.
+            ConditionError: it does not.
         """
+        built = ConditionExpressionBuilder().build_expression(condition)
+        values = built.attribute_value_placeholders
         self.call(
             "put_item",
             pace,
             check,
             Item=item,
-            ConditionExpression=condition,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
+            ConditionExpression=built.condition_expression,
+            ExpressionAttributeNames=built.attribute_name_placeholders,
+            ExpressionAttributeValues={name: _serialize(value) for name, value in values.items()},
         )
 
     def scan(self, expected_records: int) -> dict[str, Item]:
-        """Return all items but `#snapshot` by item type, by strongly consistent Scan, or Query of the market.
-
-        Raises:
-            TableError: see the module.
-        """
+        """Return all items but `#snapshot` by item type, by strongly consistent Scan, or Query of the market."""
         return self.collect(self.start_scan(expected_records))
 
     def start_scan(self, expected_records: int) -> list[Future[list[Item]]]:
@@ -126,13 +96,9 @@ class Table(Calls):
         return [self.submit(self._scan_segment, segment, segments, pace) for segment in range(segments)]
 
     def collect(self, futures: list[Future[list[Item]]]) -> dict[str, Item]:
-        """Return the items of a started scan.
-
-        Raises:
-            TableError: see the module.
-        """
+        """Return the items of a started scan."""
         try:
-            items = {self.keys.read(item): item for item in chain.from_iterable(future.result() for future in futures)}
+            items = {self.keys.read(item): item for future in futures for item in future.result()}
         finally:
             for future in futures:
                 future.cancel()
@@ -164,7 +130,6 @@ class Table(Calls):
 
         Raises:
             ThrottledError: nothing was stored `STALLED_CALLS` times in a row.
-            TableError: see the module.
         """
         pace = Pace()
         while left := self._send_batch(requests, check):

@@ -3,25 +3,20 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
 import botocore.loaders
-import botocore.parsers
 import botocore.session
 import msgspec
 from botocore.config import Config
 from botocore.credentials import Credentials, RefreshableCredentials
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    ResponseStreamingError,
-)
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ResponseStreamingError
+from botocore.parsers import JSONParser, ResponseParser, ResponseParserError, ResponseParserFactory
 from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
 
 from tasks.network import is_this_machine
@@ -35,17 +30,13 @@ from tasks.table.errors import (
     TableError,
     TransientTableError,
     judge,
-    judge_boto,
 )
 from tasks.table.requests import SNAPSHOT_KEY
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-METADATA_SECONDS = 1.0
-
 _api_descriptions = botocore.loaders.create_loader()  # read once per process: it takes longer than a small run's calls
-
 
 R = TypeVar("R")
 
@@ -69,18 +60,13 @@ class Connection:
 
     def __init__(self, store_concurrency: int, runs: int = 1) -> None:
         self.store_concurrency = store_concurrency
-        self._connections = store_concurrency + 2 * runs
         self.threads = ThreadPoolExecutor(store_concurrency, thread_name_prefix="table")
+        self._connections = store_concurrency + 2 * runs
         self._lock = threading.Lock()
         self._opened: Opened | None = None
 
     def open(self) -> Opened:
-        """Return the open client.
-
-        Raises:
-            CredentialsError: the credentials' issuer gave none.
-            TableError: a setting is wrong or missing.
-        """
+        """Return the client, and open it if there is none."""
         with self._lock:
             if self._opened is None:
                 self._opened = connect(self._connections)
@@ -93,19 +79,9 @@ class Connection:
             self._opened.client.close()
 
     @property
-    def endpoint_url(self) -> str:
-        """The endpoint's URL."""
-        return str(self.open().client.meta.endpoint_url)
-
-    @property
-    def aws_region(self) -> str:
-        """The AWS region."""
-        return self.open().client.meta.region_name or "a region without a name"
-
-    @property
     def is_local(self) -> bool:
         """Whether the store is on this machine, so that missing tables are created."""
-        return is_this_machine(urlsplit(self.endpoint_url).hostname or "")
+        return is_this_machine(urlsplit(self.open().client.meta.endpoint_url).hostname or "")
 
     def ask(
         self,
@@ -114,11 +90,7 @@ class Connection:
         check: Callable[[], None] = lambda: None,
         **arguments: Any,  # noqa: ANN401 (an operation's own shape)
     ) -> Any:  # noqa: ANN401
-        """Make one call by the name of boto3's method; `check` may stop it, at the last moment.
-
-        Raises:
-            TableError: the class says whether a retry may help.
-        """
+        """Make one call by the name of boto3's method; `check` may stop it, at the last moment."""
         try:
             opened = self.open()
             load_credentials(opened.credentials.get_frozen_credentials)  # refreshes them before they expire
@@ -132,57 +104,30 @@ class Connection:
             raise
 
 
-@contextmanager
-def open_connection(store_concurrency: int, runs: int) -> Iterator[Connection]:
+def open_connection(store_concurrency: int, runs: int) -> closing[Connection]:
     """Open a connection for several runs, and close it at the end of the block."""
-    connection = Connection(store_concurrency, runs)
-    try:
-        yield connection
-    finally:
-        connection.close()
+    return closing(Connection(store_concurrency, runs))
 
 
 def translate(error: ClientError | BotoCoreError, what: str, opened: Opened) -> TableError:
     """Return this package's error for one of boto3's."""
-    if not isinstance(error, ClientError):
-        return judge_boto(error).explain(f"{what}: {error}")
     fate = judge(error)
     if fate.error is MissingTableError:
-        return fate.explain(f"{what} does not exist in {opened.client.meta.region_name or 'a region without a name'}")
+        return fate.explain(f"{what} does not exist in {opened.client.meta.region_name}")
     if fate.error is ConditionError:
         return ConditionError(f"{what}: its item {SNAPSHOT_KEY} was written by another run or program")
-    if fate is EXPIRED and not isinstance(opened.credentials, RefreshableCredentials):
+    if fate == EXPIRED and not isinstance(opened.credentials, RefreshableCredentials):
         fate = Fate(TableError, fate.advice)  # static credentials are not renewed
     return fate.explain(f"{what}: {error}")
 
 
-class Parsers(botocore.parsers.ResponseParserFactory):
-    """Makes botocore use this module's parser."""
+class Parser(JSONParser):
+    """Parses DynamoDB's responses: the JSON already has the shape that botocore builds value by value."""
 
-    def create_parser(self, protocol_name: str) -> "Parser":  # type: ignore[override]
-        """Return a parser that leaves error responses to botocore's own."""
-        return Parser(super().create_parser(protocol_name))
-
-
-class Parser:
-    """Parses DynamoDB's responses: the JSON already has the shape that boto3 builds value by value.
-
-    Args:
-        errors: parses error responses.
-    """
-
-    def __init__(self, errors: botocore.parsers.ResponseParser) -> None:
-        self._errors = errors
-
-    def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:  # noqa: ANN401 (botocore's own)
-        """Return a response in boto3's shape.
-
-        Raises:
-            ResponseStreamingError: a 200 whose body is not a JSON object.
-        """
+    def parse(self, response: Mapping[str, Any], shape: Any) -> Any:  # noqa: ANN401 (botocore's own)
+        """Return a response in boto3's shape; leave error responses to botocore."""
         if response["status_code"] != 200:
-            parsed: dict[str, Any] = self._errors.parse(response, shape)
-            return parsed
+            return super().parse(response, shape)
         try:
             answer = msgspec.json.decode(response["body"], type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -191,12 +136,19 @@ class Parser:
         return given | {"ResponseMetadata": {"HTTPStatusCode": response["status_code"]}}
 
 
+class Parsers(ResponseParserFactory):
+    """Makes botocore use this module's parser for DynamoDB; not for STS, which answers in XML."""
+
+    def create_parser(self, protocol_name: str) -> ResponseParser:
+        """Return the parser for a service's protocol."""
+        return Parser() if protocol_name == "json" else super().create_parser(protocol_name)
+
+
 def connect(connections: int) -> Opened:
     """Open a client with boto3's settings.
 
     Raises:
-        CredentialsError: the credentials' issuer gave none.
-        TableError: a setting is wrong or missing.
+        TableError: the credentials' issuer gave none, or a setting is wrong or missing.
     """
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 2},  # further retries are Prefect's, where they can be seen
@@ -211,17 +163,15 @@ def connect(connections: int) -> Opened:
     credentials = load_credentials(session.get_credentials)
     if credentials is None:
         missing = NoCredentialsError()
-        fate = LATE if has_metadata(session) else judge_boto(missing)
-        raise fate.explain(str(missing)) from missing
+        raise (LATE if has_metadata(session) else judge(missing)).explain(str(missing)) from missing
     try:
-        client = boto3.session.Session(botocore_session=session).client("dynamodb", config=config)
+        return Opened(boto3.session.Session(botocore_session=session).client("dynamodb", config=config), credentials)
     except BotoCoreError as error:
-        raise judge_boto(error).explain(str(error)) from error
+        raise judge(error).explain(str(error)) from error
     except ValueError as error:
         raise TableError(
             f"{error}; AWS_ENDPOINT_URL_DYNAMODB must be an address such as http://127.0.0.1:8000"
         ) from error
-    return Opened(client, credentials)
 
 
 def load_credentials(load: Callable[[], R]) -> R:
@@ -238,10 +188,10 @@ def load_credentials(load: Callable[[], R]) -> R:
         fate = Fate(CredentialsError if may_pass else TableError, "check that you may use this role or profile")
         raise fate.explain(f"AWS credentials: {error}") from error
     except BotoCoreError as error:
-        raise judge_boto(error).explain(f"AWS credentials: {error}") from error
-    except (LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise judge(error).explain(f"AWS credentials: {error}") from error
+    except (LookupError, OSError, ResponseParserError, RuntimeError, TypeError, ValueError) as error:
         is_setting = isinstance(error, OSError) or type(error) is ValueError  # a file or a URL
-        fate = judge_boto(BotoCoreError()) if is_setting else LATE
+        fate = judge(BotoCoreError()) if is_setting else LATE
         raise fate.explain(f"AWS credentials: {type(error).__name__}: {error}") from error
 
 
@@ -255,7 +205,7 @@ def has_metadata(session: botocore.session.Session) -> bool:
     }
     address = urlsplit(IMDSFetcher(config=config).get_base_url())
     try:
-        socket.create_connection((address.hostname or "", address.port or 80), METADATA_SECONDS).close()
+        socket.create_connection((address.hostname or "", address.port or 80), timeout=1).close()
     except OSError:
         return False
     return True

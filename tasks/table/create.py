@@ -28,20 +28,11 @@ def create_missing(table: Table, error: MissingTableError) -> None:
 
 
 def create(table: Table) -> None:
-    """Create a table with on-demand billing and wait until it is ready; only wait if it exists.
-
-    Raises:
-        TableError: DynamoDB refused.
-    """
+    """Create a table with on-demand billing and wait until it is ready; only wait if it exists."""
+    keys = {"AttributeDefinitions": table.keys.attributes, "KeySchema": table.keys.schema}
+    wanted: Item = {"TableName": table.name, "BillingMode": "PAY_PER_REQUEST", **keys}
     try:
-        table.connection.ask(
-            table.name,
-            "create_table",
-            TableName=table.name,
-            AttributeDefinitions=table.keys.attributes,
-            KeySchema=table.keys.schema,
-            BillingMode="PAY_PER_REQUEST",
-        )
+        table.connection.ask(table.name, "create_table", **wanted)
     except TransientTableError as error:
         if name_cause(error) != "ResourceInUseException":  # another run came first
             raise
@@ -52,29 +43,34 @@ def create(table: Table) -> None:
         raise TransientTableError(f"table {table.name} is not ready: {error}") from error
 
 
+def describe(table: Table) -> Item:
+    """Return DynamoDB's description of a table.
+
+    Raises:
+        TableError: it does not exist, or may not be described.
+    """
+    description: Item = table.connection.ask(table.name, "describe_table", TableName=table.name)["Table"]
+    return description
+
+
 def name_keys(table: Table, error: KeySchemaError) -> KeySchemaError:
-    """Return an error that names the table's keys and those it should have."""
+    """Return an error that names the table's keys, if it may be described, and those it should have."""
     try:
-        described = table.connection.ask(table.name, "describe_table", TableName=table.name)["Table"]
-    except TableError:  # it may not be described
+        described = describe(table)
+    except TableError:
         return error
     types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
     has = " and ".join(f"{part['AttributeName']} ({types[part['AttributeName']]})" for part in described["KeySchema"])
     return KeySchemaError(
         f"table {table.name} has the key {has}, {table.keys.parameter} needs {table.keys}: give the other key, or "
         "another table_name"
-    ).with_traceback(error.__traceback__)
+    )
 
 
 def read_status(table: Table) -> str:
-    """Return the table's status, empty if it does not exist or may not be described.
-
-    Raises:
-        TransientTableError: see `tasks.table.client`.
-    """
+    """Return the table's status, empty if it does not exist or may not be described."""
     try:
-        described = table.connection.ask(table.name, "describe_table", TableName=table.name)
-        return str(described["Table"]["TableStatus"])
+        return str(describe(table)["TableStatus"])
     except TransientTableError:
         raise
     except TableError:
@@ -88,10 +84,11 @@ def join(parts: list[Item]) -> str:
 
 def create_command(table: Table) -> str:
     """Return the shell command that creates the table."""
-    url = table.connection.endpoint_url
-    endpoint = "" if url.endswith((".amazonaws.com", ".amazonaws.com.cn")) else f"--endpoint-url {url} "
+    meta = table.connection.open().client.meta
+    is_aws = meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    endpoint = "" if is_aws else f"--endpoint-url {meta.endpoint_url} "
     return (
-        f"aws dynamodb create-table {endpoint}--region {table.connection.aws_region} --table-name {table.name} "
+        f"aws dynamodb create-table {endpoint}--region {meta.region_name} --table-name {table.name} "
         f"--attribute-definitions {join(table.keys.attributes)} --key-schema {join(table.keys.schema)} "
         "--billing-mode PAY_PER_REQUEST"
     )

@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import msgspec
+from boto3.dynamodb.conditions import Attr, ConditionBase
+from boto3.dynamodb.types import TypeDeserializer
 
 from tasks.table.client import Table
 from tasks.table.errors import ConditionError, TableError
@@ -30,7 +31,7 @@ RENEW_SECONDS = 10.0  # a tenth of it after a failed renewal
 SAFE_SECONDS = 35.0  # since the last renewal: no later write, whether or not another run has taken over
 WAIT_SECONDS = 120.0  # for another run's lease
 POLL_SECONDS = 2.0
-NAMES = {"#owner": "owner", "#lease": "lease"}  # attribute names by placeholder
+TAKEN = "another run has taken over"
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +50,6 @@ class LeaseHeldError(TableError):
     advice = "Nothing, or give each table only one schedule."
 
 
-class EarlyScan(NamedTuple):
-    """A scan started before the lease was taken; valid while `#snapshot` stays the same."""
-
-    seen: Item | None  # `#snapshot` before the scan started
-    segments: list[Future[list[Item]]]
-
-
 class Lease:
     """A lease on one table. Use it as a context manager, which releases it even on failure."""
 
@@ -63,24 +57,25 @@ class Lease:
         self.table = table
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._seen: Item | None = None  # `#snapshot` as last read
-        self._early: EarlyScan | None = None
+        self._early: list[Future[list[Item]]] = []  # a scan started before the lease was taken
+        self._early_seen: Item | None = None  # `#snapshot` before that: the scan is valid while it stays the same
         self._put: Marker | None = None  # as last written by this run, in state `writing`
         self._count = 0  # of the last change
         self._renewed = 0.0  # monotonic time at which the last successful change was sent
-        self._lost = self._released = False
+        self._ended = ""  # why this run must not write any more
         self._done = threading.Event()
         self._renewing: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._released = True
+    def __exit__(self, *_: object) -> None:
+        self._ended = self._ended or "the run is over"
         self.table.drain()  # no write is in flight when the lease is released
         self._stop_renewing()
-        if self._put and not self._lost:
+        if self._put and self._ended != TAKEN:
             try:
-                self._write(self._put, owner="", only_own=True, only_writing=True)
+                self._write(self._put, "")
             except ConditionError:
                 pass  # another run has it by now
             except TableError as failure:
@@ -91,20 +86,18 @@ class Lease:
 
         Raises:
             LeaseHeldError: another run still held it after two minutes.
-            TableError: see `tasks.table.client`.
         """
         started = still_since = time.monotonic()
         watched: Item | None = None
         while True:
             self._seen = self.table.read_snapshot()
             self._count = max(self._count, read_count(self._seen))
-            holder = read_holder(self._seen)
+            holder, now = read_holder(self._seen), time.monotonic()
             if holder in {"", self.owner}:
                 return self._seen
             if self._seen != watched:
-                watched, still_since = self._seen, time.monotonic()
+                watched, still_since = self._seen, now
                 say(f"waiting for {holder}, which is writing table {self.table.name}")
-            now = time.monotonic()
             if now - still_since >= STANDSTILL_SECONDS:
                 say(f"{holder} has not renewed its lease for {STANDSTILL_SECONDS:.0f} s: taking it over")
                 return self._seen
@@ -117,46 +110,39 @@ class Lease:
 
     def start_scan(self, seen: Item | None, expected_records: int) -> None:
         """Start scanning the table while pages are in flight; `seen` is `#snapshot` as read just before."""
-        if self._early:  # of a snapshot that has moved on
-            for segment in self._early.segments:
-                segment.cancel()
-        self._early = None if read_holder(seen) else EarlyScan(seen, self.table.start_scan(expected_records))
+        for segment in self._early:  # of a snapshot that has moved on
+            segment.cancel()
+        self._early_seen, self._early = seen, [] if read_holder(seen) else self.table.start_scan(expected_records)
 
     def scan(self, expected_records: int) -> dict[str, Item]:
         """Return the table's items as of the `#snapshot` that `wait` returned; see `Table.scan`."""
-        early, self._early = self._early, None
-        if early and early.seen == self._seen:
-            return self.table.collect(early.segments)
-        return self.table.scan(expected_records)
+        early, self._early = self._early, []
+        is_valid = early and self._early_seen == self._seen
+        return self.table.collect(early) if is_valid else self.table.scan(expected_records)
 
     def take(self, snapshot: Marker) -> bool:
-        """Put `#snapshot` in state `writing` and keep renewing it; return False if another run came first.
-
-        Raises:
-            TableError: see `tasks.table.client`.
-        """
+        """Put `#snapshot` in state `writing` and keep renewing it; return False if another run came first."""
         self._stop_renewing()  # of an earlier attempt
-        self._put, self._lost = snapshot, False
+        self._put, self._ended = snapshot, ""
         try:
-            self._write(snapshot, owner=self.owner)
+            self._write(snapshot, self.owner, over_seen=True)
         except ConditionError:
             self._put = None
             return False
         self._done.clear()
-        self._renewing = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._renewing = threading.Thread(target=self._renew, args=[snapshot], name="lease", daemon=True)
         self._renewing.start()
         return True
 
     def check(self) -> None:
-        """Raise if another run may be writing by now; call it before each write.
+        """Call it before each write.
 
         Raises:
-            LeaseLostError: it may.
+            LeaseLostError: another run may be writing by now.
         """
         idle_seconds = time.monotonic() - self._renewed
-        if self._lost or self._released or idle_seconds > SAFE_SECONDS:
-            why = f"the last renewal was {idle_seconds:.0f} s ago"
-            why = "another run has taken over" if self._lost else "the run is over" if self._released else why
+        if self._ended or idle_seconds > SAFE_SECONDS:
+            why = self._ended or f"the last renewal was {idle_seconds:.0f} s ago"
             raise LeaseLostError(
                 f"table {self.table.name}: {why}; this run stopped writing, the next one repairs the table"
             )
@@ -166,53 +152,41 @@ class Lease:
 
         Raises:
             LeaseLostError: another run has taken the lease over.
-            TableError: see `tasks.table.client`.
         """
         self._stop_renewing()
         try:
-            self._write(snapshot, owner=self.owner, only_own=self._put is not None)
+            self._write(snapshot, self.owner, over_seen=self._put is None)
         except ConditionError as error:
-            self._lost = True
+            self._ended = TAKEN
             raise LeaseLostError(
                 f"{error} meanwhile: not marked complete; the next run will repair the table"
             ) from error
         self._put = None
 
-    def _write(
-        self,
-        snapshot: Marker,
-        *,
-        owner: str,
-        only_own: bool = False,
-        only_writing: bool = False,
-        is_patient: bool = True,
-    ) -> None:
-        """Put `#snapshot` with a new count; a run may overwrite its own, so a lost response does no harm."""
+    def _write(self, snapshot: Marker, owner: str, *, over_seen: bool = False, is_patient: bool = True) -> None:
+        """Put `#snapshot` over the last one of this run, in case its response was lost; or also over `_seen`."""
         self._count += 1
-        names = NAMES
-        condition, values = make_condition(self.owner, self._count, self._seen, only_own=only_own)
-        if only_writing:
-            condition, names = f"{condition} AND #state = :writing", names | {"#state": "state"}
-            values[":writing"] = {"S": "writing"}
+        # The count: a late renewal must not undo a later write.
+        own = Attr("owner").eq(self.owner) & Attr("lease").lte(self._count)
+        condition: ConditionBase = own
+        if over_seen:
+            condition = own | is_unchanged(self._seen)
+        elif snapshot.state == "writing":
+            condition = own & Attr("state").eq("writing")
         item = msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item(self.table.keys)
-        sent = 0.0
+        sent: list[float] = []  # monotonic times
+        pace = Pace() if is_patient else None
+        self.table.write_snapshot(item, condition, lambda: sent.append(time.monotonic()), pace)
+        self._renewed = sent[-1]
 
-        def note_time() -> None:
-            nonlocal sent
-            sent = time.monotonic()
-
-        self.table.write_snapshot(item, condition, names, values, note_time, Pace() if is_patient else None)
-        self._renewed = sent
-
-    def _renew(self) -> None:
+    def _renew(self, snapshot: Marker) -> None:
         seconds = RENEW_SECONDS
         while not self._done.wait(seconds):
-            assert self._put
             seconds = RENEW_SECONDS
             try:
-                self._write(self._put, owner=self.owner, only_own=True, is_patient=False)
+                self._write(snapshot, self.owner, is_patient=False)
             except ConditionError:
-                self._lost = True
+                self._ended = TAKEN
                 return
             except TableError as failure:
                 log.warning("the lease could not be renewed, retrying: %s", failure)
@@ -224,25 +198,13 @@ class Lease:
             self._renewing.join()
 
 
-def make_condition(owner: str, count: int, seen: Item | None, *, only_own: bool) -> tuple[str, Item]:
-    """Return the condition for writing `#snapshot`, in DynamoDB's notation, and its values.
-
-    Args:
-        owner: the writer.
-        count: the lease's new count.
-        seen: the item as last read.
-        only_own: only overwrite the owner's own item; otherwise also `seen`, unchanged.
-    """
-    condition = "(#owner = :me AND #lease <= :count)"  # a late renewal must not undo a later write
-    values: Item = {":me": {"S": owner}, ":count": {"N": str(count)}}
-    if not only_own and seen is None:
-        condition += " OR attribute_not_exists(pk)"
-    elif not only_own and seen is not None and "lease" in seen:
-        condition += " OR #lease = :seen"
-        values[":seen"] = seen["lease"]
-    elif not only_own:  # written by another program, or by a version without leases
-        condition += " OR attribute_not_exists(#lease)"
-    return condition, values
+def is_unchanged(seen: Item | None) -> ConditionBase:
+    """Return the condition that `#snapshot` is still as it was seen."""
+    if seen is None:
+        return Attr("pk").not_exists()
+    if "lease" not in seen:  # written by another program, or by a version without leases
+        return Attr("lease").not_exists()
+    return Attr("lease").eq(TypeDeserializer().deserialize(seen["lease"]))
 
 
 def read_holder(item: Item | None) -> str:

@@ -13,7 +13,7 @@ from tasks.table.connection import open_connection
 from tasks.table.errors import TableError
 from tasks.table.keys import ATTRIBUTES, ONE_MARKET
 from tasks.table.lease import read_holder
-from tasks.table.requests import Item
+from tasks.table.requests import SNAPSHOT_KEY, Item
 from tasks.table.snapshot import TableSnapshot
 
 ATTEMPTS = 5
@@ -96,22 +96,22 @@ def read_prices(
         UnreadableError: the table does not have one of the markets.
         TableError: see `tasks.table.client`.
     """
-    types, markets = list(dict.fromkeys(type_ids)), list(dict.fromkeys(market_ids))
     with open_connection(1, 1) as connection:
-        tables = {each: Table(table_name, connection, each, "market_type") for each in markets}
-        keys = [(table, table.keys.snapshot) for table in tables.values()]
-        keys += [(tables[market], tables[market].keys.make(str(each))) for market, each in product(markets, types)]
-        items: list[Item | None] = []
-        for start in range(0, len(keys), MOST_KEYS):
-            items += get_items(keys[start : start + MOST_KEYS])
-    found = dict(zip(markets, items, strict=False))
-    if missing := [market for market, item in found.items() if item is None]:
-        raise no_snapshot(tables[missing[0]])
-    prices: Prices = {market: {} for market in markets}
-    for (market, each), item in zip(product(markets, types), items[len(markets) :], strict=True):
-        if item is not None:
-            prices[market][each] = to_record(item)
-    return prices, {market: TableSnapshot.from_item(item) for market, item in found.items() if item is not None}
+        tables = {each: Table(table_name, connection, each, "market_type") for each in market_ids}
+        wanted = list(product(dict.fromkeys([SNAPSHOT_KEY, *map(str, type_ids)]), tables))  # the snapshots first
+        keys = [(tables[market], tables[market].keys.make(name)) for name, market in wanted]
+        batches = [keys[start : start + MOST_KEYS] for start in range(0, len(keys), MOST_KEYS)]
+        items = [item for batch in batches for item in get_items(batch)]
+    prices: Prices = {market: {} for market in tables}
+    snapshots: dict[int, TableSnapshot] = {}
+    for (name, market), item in zip(wanted, items, strict=True):
+        if name == SNAPSHOT_KEY:
+            if item is None:
+                raise no_snapshot(tables[market])
+            snapshots[market] = TableSnapshot.from_item(item)
+        elif item is not None:
+            prices[market][int(name)] = to_record(item)
+    return prices, snapshots
 
 
 def no_snapshot(table: Table) -> UnreadableError:

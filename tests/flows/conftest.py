@@ -1,4 +1,4 @@
-"""What the flows' tests share."""
+"""Fixtures of the flows' tests."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from tests.support.worlds import Clock
 
 @pytest.fixture
 def world(table_name: str, dynamodb: DynamoDBClient) -> Iterator[World]:
-    """A small market of three pages, and a table that is not there yet."""
+    """A small market of three pages, and a table that does not exist yet."""
     with hurry():
         market = SmallMarket(1, Clock(FIRST_INDEX * 300.0 + 60))
         yield World(market, table_name, dynamodb)

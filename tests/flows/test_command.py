@@ -1,4 +1,4 @@
-"""The flow from the command line: its options, its answers and its exit codes."""
+"""The flow from the command line: its options, output and exit codes."""
 
 import os
 import pty
@@ -30,33 +30,33 @@ PROGRAM = "python -m flows.market_data"
 
 
 def test_help_has_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` names each parameter, what it means, its choices and its default."""
+    """`--help` has each parameter, with its meaning, choices and default."""
     with pytest.raises(SystemExit) as ended:
         run_flow(market_data, PROGRAM, ["--help"])
     assert ended.value.code == 0
-    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    output = re.sub(r"\s+", " ", capsys.readouterr().out)
     for name in market_data.parameters.properties:
-        assert f"--{name.replace('_', '-')}" in said
-    assert f"usage: {PROGRAM}" in said
-    assert "The market region, such as 10000002 for The Forge. (default: 10000015)" in said
-    assert "{min,max,mean,weighted_mean,median,percentile_5}" in said
-    assert "best 5 % of the volume" in said
+        assert f"--{name.replace('_', '-')}" in output
+    assert f"usage: {PROGRAM}" in output
+    assert "The market region, such as 10000002 for The Forge. (default: 10000015)" in output
+    assert "{min,max,mean,weighted_mean,median,percentile_5}" in output
+    assert "best 5 % of the volume" in output
 
 
 @pytest.mark.parametrize("flow", [market_data, structure_market, universe, player_count], ids=lambda flow: flow.name)
 def test_help_has_what_is_allowed(flow: Flow[..., object], capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` says of each option that takes a value what it may be, in the words of a refusal."""
+    """`--help` says what each option accepts, in the same words as a refusal."""
     with pytest.raises(SystemExit):
         run_flow(flow, PROGRAM, ["--help"])
-    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    output = re.sub(r"\s+", " ", capsys.readouterr().out)
     for name, annotation in flow.fn.__annotations__.items():
         if name not in {"force", "return"}:
             (allowed,) = read_allowed(annotation)
-            assert f"Give {allowed}." in said
+            assert f"Give {allowed}." in output
 
 
 def run(module: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a flow from the command line in a process of its own, with the log's lines."""
+    """Run a flow from the command line in its own process, and show its log."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=CHECKOUT,
@@ -90,7 +90,7 @@ def run(module: str, *arguments: str, **environ: str) -> subprocess.CompletedPro
     ],
 )
 def test_refusal_is_one_line(api: Api, table_name: str, command: str, message: str) -> None:
-    """Wrong parameters are refused in one line, by exit code 2, and there is no run of them."""
+    """Wrong parameters are refused in one line, with exit code 2 and no flow run."""
     module, *arguments = command.split()
     done = run(f"flows.{module}", *arguments, "--table-name", table_name)
     assert done.returncode == 2
@@ -122,19 +122,19 @@ def test_refusal_is_one_line(api: Api, table_name: str, command: str, message: s
 def test_failure_is_one_sentence(
     api: Api, store_url: str, table_name: str, command: str, environ: dict[str, str], sentence: str
 ) -> None:
-    """An error of this project ends the command with its sentence, said once, and without a traceback.
+    """An error of this project ends the command with one sentence, and no traceback.
 
-    So it does in the run's log in Prefect, and it is in the message of the run's state.
+    The sentence is also in the run's log in Prefect, once, and in the message of the run's state.
     """
     module, *arguments = command.split()
     with serve_faulty_store(store_url, Plan([Fault("denied", times=1000)])) as denied:
         addresses = {"elsewhere": store_url.replace("127.0.0.1", "0.0.0.0"), "denied": denied}
         given = {name: addresses.get(value, value) for name, value in environ.items()}
         done = run(f"flows.{module}", *arguments, "--table-name", table_name, **given)
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
-    assert "Traceback" not in said
-    (line,) = [line for line in said.splitlines() if re.search(sentence, line)]
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "Traceback" not in output
+    (line,) = [line for line in output.splitlines() if re.search(sentence, line)]
     assert re.match(rf"[a-z-]+ failed: .*{sentence}", line)
     runs = ask(
         api,
@@ -142,7 +142,7 @@ def test_failure_is_one_sentence(
         {"flow_runs": {"start_time": {"is_null_": False}}, "sort": "START_TIME_DESC", "limit": 200},
     )
     ours = [found for found in runs if found["parameters"].get("table_name") == table_name]
-    (ended,) = [found for found in ours if not found["parent_task_run_id"]]  # no region of the universe's
+    (ended,) = [found for found in ours if not found["parent_task_run_id"]]  # not a region's run of the universe
     assert re.search(sentence, ended["state"]["message"])
     wanted = {"logs": {"flow_run_id": {"any_": [ended["id"]]}}, "sort": "TIMESTAMP_ASC"}
     log = [entry["message"] for entry in ask(api, "/logs/filter", wanted)]
@@ -153,7 +153,7 @@ def test_failure_is_one_sentence(
 
 @pytest.mark.usefixtures("api")
 def test_unknown_error_shows_its_traceback(tmp_path: Path) -> None:
-    """What nobody expects keeps its traceback, in the log and at the end, even a ValueError of a library."""
+    """Other errors keep their tracebacks, in the log and at the end, even a library's ValueError."""
     program = f"""
 import sys
 sys.path.insert(0, {str(CHECKOUT)!r})
@@ -183,14 +183,14 @@ run_flow(broken, "broken", [])
     ],
 )
 def test_wrong_option_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A value that the flow refuses ends with exit code 2, and says what is allowed."""
+    """A refused value ends the command with exit code 2, and the message says what is allowed."""
     assert run_flow(market_data, PROGRAM, arguments) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("api", "served", "store_url")
-def test_failure_is_told(capsys: pytest.CaptureFixture[str], table_name: str) -> None:
-    """A run that fails ends with exit code 1 and its message."""
+def test_failure_is_printed(capsys: pytest.CaptureFixture[str], table_name: str) -> None:
+    """A failed run ends the command with exit code 1 and the error's message."""
     assert run_flow(market_data, PROGRAM, ["--region-id", "19999999", "--table-name", table_name]) == 1
     assert "market-data failed: region 19999999: ESI answered 404 Not Found" in capsys.readouterr().err
 
@@ -199,7 +199,7 @@ def test_failure_is_told(capsys: pytest.CaptureFixture[str], table_name: str) ->
 def test_run_ends_with_its_summary(
     capsys: pytest.CaptureFixture[str], dynamodb: DynamoDBClient, market: Market, table_name: str
 ) -> None:
-    """Without a terminal a run prints its summary, and no bar."""
+    """Without a terminal, a run prints its summary and no bars."""
     assert run_flow(market_data, PROGRAM, ["--region-id", str(DERELIK), "--table-name", table_name]) == 0
     out = capsys.readouterr().out
     assert re.search(
@@ -211,20 +211,20 @@ def test_run_ends_with_its_summary(
 
 @pytest.mark.usefixtures("api", "served", "store_url")
 def test_terminal_shows_bars(market: Market, table_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a terminal each mapped state is a bar that fills, in place of the log's lines."""
+    """In a terminal, each mapped state is a bar that fills, instead of log lines."""
     monkeypatch.chdir(CHECKOUT)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     market.latency_seconds = 0.1
-    said: list[bytes] = []
+    chunks: list[bytes] = []
 
     def read(terminal: int) -> bytes:
-        said.append(os.read(terminal, 4096))
-        return said[-1]
+        chunks.append(os.read(terminal, 4096))
+        return chunks[-1]
 
     command = [sys.executable, "-m", "flows.market_data", "--region-id", str(DERELIK), "--table-name", table_name]
     code = pty.spawn([*command, "--fetch-concurrency", "2"], read, lambda _: b"")
-    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(said).decode())
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(chunks).decode())
     assert os.waitstatus_to_exitcode(code) == 0
     counts = [int(count) for count in re.findall(r"Fetch Pages, pages .*?(\d+)/20", shown)]
     assert counts[-1] == 20

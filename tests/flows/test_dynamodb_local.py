@@ -1,4 +1,4 @@
-"""The half that stores, against Amazon's own DynamoDB Local, which `.ci/run` unpacks from an npm package.
+"""Store Records against Amazon's own DynamoDB Local, which `.ci/run` unpacks from an npm package.
 
 It needs Java 17.
 """
@@ -39,7 +39,7 @@ pytestmark = [
 
 @pytest.fixture
 def dynamodb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[DynamoDBClient]:
-    """A client of DynamoDB Local, which boto3 finds in the environment."""
+    """A client for DynamoDB Local, whose endpoint boto3 finds in the environment."""
     port = free_port()
     options = ["-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar", "-inMemory", "-port", str(port)]
     command = ["sh", "-c", 'cd "$0" && exec java "$@"', str(EMULATOR), *options]
@@ -53,7 +53,7 @@ def dynamodb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Dynamo
 
 
 def listens(port: int) -> bool:
-    """Return whether somebody takes connections on a port."""
+    """Return whether a port accepts connections."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -64,7 +64,7 @@ def listens(port: int) -> bool:
 def test_table_is_exact_and_differential(
     dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str
 ) -> None:
-    """A first fill, the next snapshot with details, and a read are the same as against any other store."""
+    """A first fill, the next snapshot with details, and a read work as with any other store."""
     first = market_data(VENAL, table_name)
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
     clock.now += 300
@@ -76,7 +76,7 @@ def test_table_is_exact_and_differential(
 
 
 def test_other_key_is_refused(dynamodb: DynamoDBClient, table_name: str) -> None:
-    """A table with a sort key is refused, with what it must be."""
+    """A table with a sort key is refused, and the message says which key it needs."""
     dynamodb.create_table(
         TableName=table_name,
         AttributeDefinitions=[

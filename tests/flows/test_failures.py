@@ -1,4 +1,4 @@
-"""What the flow does at its own pace: retries with their real waits, a missing table, a large region's memory."""
+"""What the flow does at its real pace: retries with real waits, a missing table, a large region's memory."""
 
 import json
 import os
@@ -26,13 +26,13 @@ def market(clock: Clock) -> Faulty:
 
 @pytest.fixture
 def url(served: str) -> Iterator[str]:
-    """The market's address; what a test has it hold still ends with the test."""
+    """The market's address; any pause for it ends with the test."""
     yield served
-    find_pause(served).end()  # as if the time were over
+    find_pause.cache_clear()  # as if its time were over
 
 
-def test_retry_asks_for_the_missing_pages_of_a_chunk_alone(market: Faulty, url: str, table_name: str) -> None:
-    """Of a chunk of many pages, only the one that failed is fetched again."""
+def test_retry_fetches_only_the_missing_pages_of_a_chunk(market: Faulty, url: str, table_name: str) -> None:
+    """A retry of a chunk fetches only the page that failed."""
     assert url
     market.plan = {"57": [refuse(502, "bad gateway")]}
     summary = market_data(10000043, table_name)  # Domain: 190 pages, 24 a chunk
@@ -42,16 +42,16 @@ def test_retry_asks_for_the_missing_pages_of_a_chunk_alone(market: Faulty, url: 
 
 
 def test_head_is_retried(market: Faulty, url: str, table_name: str) -> None:
-    """Get Page Count is retried as well."""
+    """Get Page Count is retried too."""
     assert url
     market.plan = {"HEAD": [refuse(504, "timeout")]}
     assert market_data(VENAL, table_name).retries == 1
 
 
-def test_missing_table_elsewhere_is_told(
+def test_missing_table_elsewhere_is_explained(
     market: Faulty, url: str, table_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table that is missing, and not on this machine, fails before a request, with the command that creates it."""
+    """A missing table on another machine fails the run before any request, with the command that creates it."""
     assert url
     monkeypatch.setattr("tasks.table.connection.is_this_machine", lambda _host: False)
     with pytest.raises(TableError, match=f"{table_name} does not exist .* `aws dynamodb create-table .*{table_name} "):
@@ -60,7 +60,7 @@ def test_missing_table_elsewhere_is_told(
 
 
 def test_the_forge_stays_within_a_gibibyte(table_name: str) -> None:
-    """433 pages, more than 430,000 orders, are fetched and stored within 1 GiB of resident memory."""
+    """433 pages with over 430,000 orders are fetched and stored within 1 GiB of resident memory."""
     program = f"""
 import json, resource
 from flows.market_data import market_data

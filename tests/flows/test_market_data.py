@@ -1,4 +1,4 @@
-"""The flow, run for real: against the market stand-in, the strict store and a Prefect server."""
+"""The flow, run for real against the market stand-in, the strict store and a Prefect server."""
 
 from typing import Any
 
@@ -36,9 +36,9 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 @pytest.mark.parametrize("region_id", [VENAL, DERELIK])
 def test_first_run_fills_the_table(dynamodb: DynamoDBClient, market: Market, table_name: str, region_id: int) -> None:
-    """The table is byte for byte what the orders say, and `#snapshot` names the snapshot and the parameters.
+    """The table is exactly what the orders say, and `#snapshot` names the snapshot and the parameters.
 
-    Venal has a page a chunk, Derelik five.
+    Venal has one page per chunk, Derelik five.
     """
     summary = market_data(region_id, table_name)
     items = scan(dynamodb, table_name)
@@ -54,7 +54,7 @@ def test_first_run_fills_the_table(dynamodb: DynamoDBClient, market: Market, tab
 
 
 def test_first_run_sums_up(market: Market, table_name: str) -> None:
-    """The summary counts what was fetched and written, in orders, records and write units."""
+    """The summary counts orders, records and write units."""
     summary = market_data(VENAL, table_name)
     orders = make_orders(market.seed, VENAL, market.index)
     assert isinstance(summary, Summary)
@@ -64,8 +64,8 @@ def test_first_run_sums_up(market: Market, table_name: str) -> None:
     assert summary.consumed_write_units == summary.records + 2
 
 
-def test_second_run_before_expiry_asks_nothing(market: Market, table_name: str) -> None:
-    """Before the stored snapshot's `Expires` a run makes no request to ESI, reads one item and writes nothing."""
+def test_second_run_before_expiry_sends_no_request(market: Market, table_name: str) -> None:
+    """Before the stored snapshot's `Expires`, a run sends ESI no request, reads one item and writes nothing."""
     first = market_data(VENAL, table_name)
     market.reset_counts()
     summary = market_data(VENAL, table_name)
@@ -75,7 +75,7 @@ def test_second_run_before_expiry_asks_nothing(market: Market, table_name: str) 
     assert (summary.last_modified, summary.records) == (first.last_modified, first.records)
 
 
-def test_second_run_after_expiry_asks_once(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
+def test_second_run_after_expiry_sends_one_request(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
     """A snapshot that outlives its `Expires` costs one HEAD: no page, no write."""
     market_data(VENAL, table_name)
     expire(dynamodb, table_name)
@@ -87,7 +87,7 @@ def test_second_run_after_expiry_asks_once(dynamodb: DynamoDBClient, market: Mar
 
 
 def test_forced_run_fetches_what_is_stored(market: Market, table_name: str) -> None:
-    """`force` fetches and compares a snapshot that is stored already, and finds nothing to write."""
+    """With `force`, a stored snapshot is fetched and compared, and nothing needs writing."""
     market_data(VENAL, table_name)
     market.reset_counts()
     summary = market_data(VENAL, table_name, force=True)
@@ -99,7 +99,7 @@ def test_forced_run_fetches_what_is_stored(market: Market, table_name: str) -> N
 def test_next_snapshot_writes_what_differs(
     dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str
 ) -> None:
-    """After the next snapshot the table is exact again, and no record that stayed the same was written."""
+    """After the next snapshot the table is exact again, and no unchanged record was written."""
     market_data(VENAL, table_name)
     before = records(scan(dynamodb, table_name))
     expire(dynamodb, table_name)
@@ -114,9 +114,9 @@ def test_next_snapshot_writes_what_differs(
 
 
 def test_other_parameters_rewrite_what_differs(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
-    """A run with other parameters than the stored ones is never not modified, and makes the table exactly theirs.
+    """With other parameters than the stored ones, a run is never not modified, and makes the table exact for them.
 
-    That the fewer types of buys take the place of those of sells is for `force` to say.
+    Fewer types have buys than sells, so the shrink guard needs `force`.
     """
     region_id = 10000003  # one page
     market_data(region_id, table_name)
@@ -128,7 +128,7 @@ def test_other_parameters_rewrite_what_differs(dynamodb: DynamoDBClient, market:
 
 
 def test_empty_region_is_no_error(dynamodb: DynamoDBClient, table_name: str) -> None:
-    """A region whose only page is `[]` leaves a table with `#snapshot` alone, complete, of no orders."""
+    """A region whose only page is `[]` leaves a table with a complete `#snapshot` and nothing else."""
     summary = market_data(PERIOD_BASIS, table_name)
     assert (summary.pages, summary.orders, summary.records) == (1, 0, 0)
     items = scan(dynamodb, table_name)
@@ -140,14 +140,14 @@ def test_empty_region_is_no_error(dynamodb: DynamoDBClient, table_name: str) -> 
 def test_requests_in_flight_are_bounded(
     market: Market, table_name: str, fetch_concurrency: int, latency_seconds: float
 ) -> None:
-    """However many chunks there are, the server never sees more requests at once than `fetch_concurrency`."""
-    market.latency_seconds = latency_seconds  # long enough for all to be there before the first is answered
+    """However many chunks there are, no more than `fetch_concurrency` requests are in flight at once."""
+    market.latency_seconds = latency_seconds  # long enough for all requests to be in flight before the first response
     market_data(DERELIK, table_name, fetch_concurrency=fetch_concurrency)
     assert market.most_in_flight == fetch_concurrency
 
 
 def test_run_graph_shows_the_five_states(api: Api, table_name: str) -> None:
-    """Prefect's API knows the run's task runs by the states' names, and the mapped ones by what they do."""
+    """In Prefect's API the task runs have the states' names, and mapped ones also the work that they do."""
     state = market_data(DERELIK, table_name, return_state=True)
     names = sorted(read_task_runs(api, str(state.state_details.flow_run_id)))
     assert {name for name in names if not name[-1].isdigit()} == {
@@ -186,27 +186,27 @@ def test_run_graph_shows_the_five_states(api: Api, table_name: str) -> None:
     ],
 )
 def test_bad_parameters_are_refused(market: Market, parameters: dict[str, Any], message: str) -> None:
-    """A bad value is refused before any request, by a message that names it and what to give instead."""
+    """A bad value is refused before any request; the message has the value and what to give instead."""
     with pytest.raises(ParameterTypeError, match=message):
         market_data(**parameters)
     assert not market.requests
 
 
 def test_bad_esi_url_is_refused(monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
-    """Plain http to another machine is refused, by a message that says what to give."""
+    """Plain http to another machine is refused, and the message says what to give."""
     monkeypatch.setenv("ESI_URL", "http://esi.evetech.net")
     with pytest.raises(ValueError, match="ESI_URL is 'http://esi.evetech.net': plain http is for this machine only"):
         market_data(VENAL, table_name)
 
 
 def test_unknown_region_says_so(table_name: str) -> None:
-    """A region id that ESI does not know fails at once, and the message asks whether there is such a region."""
+    """An unknown region id fails at once, and the message asks whether there is such a region."""
     with pytest.raises(RefusedError, match=r"region 10999999: ESI answered 404 .*is there a market region 10999999\?"):
         market_data(10999999, table_name)
 
 
 def test_table_of_another_region_is_refused(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
-    """A run for another region leaves a table alone and makes no request; with `force` it replaces the records."""
+    """Another region's table is left alone, without a request; with `force` its records are replaced."""
     market_data(10000003, table_name)
     before = scan(dynamodb, table_name)
     market.reset_counts()
@@ -219,7 +219,7 @@ def test_table_of_another_region_is_refused(dynamodb: DynamoDBClient, market: Ma
 
 
 def test_table_without_snapshot_is_taken_over(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
-    """Records of before are compared as any others; items that are no item type's are not touched."""
+    """Existing records are compared like any others; foreign items are not touched."""
     market_data(10000003, table_name)
     dynamodb.delete_item(TableName=table_name, Key={"pk": {"S": "#snapshot"}})
     stale: Item = {"pk": {"S": "999999999"}, "price": {"N": "1"}, "volume": {"N": "1"}}
@@ -235,9 +235,9 @@ def test_table_without_snapshot_is_taken_over(dynamodb: DynamoDBClient, market: 
 def test_market_without_its_sells_is_refused(
     dynamodb: DynamoDBClient, clock: Clock, table_name: str, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    """A market that comes without its sells for a while does not empty the table, whatever `#snapshot` says of it.
+    """A market without its sell orders for a while does not empty the table, whatever `#snapshot` says.
 
-    The table was made with other parameters, or was left `writing` by a killed run, or has no `#snapshot`.
+    The table may have other parameters, be left `writing` by a killed run, or lack `#snapshot`.
     """
     market_data(VENAL, table_name, price="min")
     if state == "none":
@@ -263,7 +263,7 @@ def test_market_without_its_sells_is_refused(
 def test_late_credentials_do_not_end_a_run(
     market: Market, dynamodb: DynamoDBClient, table_name: str, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """A container's endpoint for credentials that is busy when a run begins is asked again, as the summary tells."""
+    """If a container's credential endpoint is busy at a run's start, it is retried, and the summary counts that."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0.01)
@@ -276,6 +276,6 @@ def test_late_credentials_do_not_end_a_run(
 
 
 def make_buys(seed: int, region_id: int, index: int) -> pd.DataFrame:
-    """Return a snapshot's orders without its sells."""
+    """Return a snapshot's buy orders."""
     orders = make_orders(seed, region_id, index)
     return orders[orders["is_buy_order"]]

@@ -1,4 +1,4 @@
-"""Markets that are smaller than a region: systems, stations, structures, in one table or in one each."""
+"""Markets smaller than a region: systems, stations, structures, in one table or one each."""
 
 import threading
 from collections import Counter
@@ -70,7 +70,7 @@ def test_all_kinds_at_once_are_exact(
     table_name: str,
     parameters: dict[str, str],
 ) -> None:
-    """Region, system and stations in one table are exact over two snapshots, by the requests of the region alone."""
+    """Region, system and stations in one table are exact over two snapshots, with the region's requests only."""
     for _ in range(2):
         market.reset_counts()
         summary = keep(table_name, places, **parameters)
@@ -88,7 +88,7 @@ def test_all_kinds_at_once_are_exact(
 
 
 def strip_stddev(items: dict[str, Item]) -> dict[str, Item]:
-    """Return items without `stddev`, whose last digit is the square root's own affair."""
+    """Return items without `stddev`, whose last digit depends on the square root."""
     return {
         name: {
             key: {"M": {figure: n for figure, n in value["M"].items() if figure != "stddev"}} if "M" in value else value
@@ -99,7 +99,7 @@ def strip_stddev(items: dict[str, Item]) -> dict[str, Item]:
 
 
 def test_same_order_counts_in_each_market(places: list[int], table_name: str) -> None:
-    """An order counts in its station, its system and its region alike."""
+    """An order counts in its station, its system and its region."""
     keep(table_name, places)
     region, _snapshot = read_records(table_name, places[0])
     station, _snapshot = read_records(table_name, places[2])
@@ -111,7 +111,7 @@ def test_same_order_counts_in_each_market(places: list[int], table_name: str) ->
 def test_markets_of_type_keys_have_tables_of_their_own(
     dynamodb: DynamoDBClient, market: Market, places: list[int], table_name: str
 ) -> None:
-    """With `{market_id}` in the name each market has its own table."""
+    """With `{market_id}` in the table name, each market has its own table."""
     template = table_name + "-{market_id}"
     summary = market_data(VENAL, template, markets=places[2:])
     for place in places[2:]:
@@ -122,7 +122,7 @@ def test_markets_of_type_keys_have_tables_of_their_own(
 
 
 def test_market_without_orders_is_empty_and_complete(table_name: str, places: list[int]) -> None:
-    """A market of another region is empty and complete, and the summary says that no order lies there."""
+    """A market of another region is empty and complete, and the summary says that it has no orders."""
     elsewhere = 60008494
     summary = keep(table_name, [elsewhere, places[2]])
     records, snapshot = read_records(table_name, elsewhere)
@@ -133,7 +133,7 @@ def test_market_without_orders_is_empty_and_complete(table_name: str, places: li
 def test_market_whose_last_order_is_gone_is_emptied(
     dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A station whose last orders are gone has no record any more, if they were few."""
+    """A station whose last few orders are gone has no records left."""
     few = rare_station(market)
     keep(table_name, [few])
     assert read_records(table_name, few)[0]
@@ -151,7 +151,7 @@ def test_market_whose_last_order_is_gone_is_emptied(
 
 
 def rare_station(market: Market) -> int:
-    """Return a station of Venal with sell orders of 1 to 20 types, in this snapshot."""
+    """Return a station of Venal with sell orders of 1 to 20 types in this snapshot."""
     orders = make_orders(market.seed, VENAL, market.index)
     sells = orders[~orders.is_buy_order & (orders.location_id < 10**12)]
     types = sells.groupby("location_id").type_id.nunique()
@@ -164,7 +164,7 @@ def rare_station(market: Market) -> int:
 def test_shrunk_market_leaves_the_others_alone(
     dynamodb: DynamoDBClient, market: Market, clock: Clock, places: list[int], table_name: str
 ) -> None:
-    """A market that would lose most of its records is refused and fails the run; its other markets are stored."""
+    """A market that would lose most of its records fails the run, but the run's other markets are stored."""
     keep(table_name, places)
     for number in range(2_000):
         if number % 25 == 0:
@@ -192,7 +192,7 @@ def test_shrunk_market_leaves_the_others_alone(
 def test_only_what_is_behind_is_written(
     dynamodb: DynamoDBClient, market: Market, places: list[int], table_name: str
 ) -> None:
-    """A market that is added later is filled from the same snapshot; the others are left as they are."""
+    """A market added later is filled from the same snapshot; the others are left as they are."""
     keep(table_name, places[:2])
     expire(dynamodb, table_name, str(places[0]), "#snapshot")
     summary = keep(table_name, places)
@@ -203,14 +203,14 @@ def test_only_what_is_behind_is_written(
 
 
 def test_runs_on_overlapping_markets(market: Market, places: list[int], table_name: str) -> None:
-    """Two runs at the same time, with markets in common, leave each market exact."""
-    keep(table_name, [VENAL])  # makes the table
+    """Two runs at once that share markets leave each market exact."""
+    keep(table_name, [VENAL])  # creates the table
     failures: list[BaseException] = []
 
     def run(markets: list[int]) -> None:
         try:
             keep(table_name, markets, force=True)
-        except BaseException as error:  # noqa: BLE001 (is looked at below)
+        except BaseException as error:  # noqa: BLE001 (checked below)
             failures.append(error)
 
     threads = [threading.Thread(target=run, args=[some]) for some in (places[:3], [places[3], *places[1:3]])]
@@ -228,7 +228,7 @@ def test_runs_on_overlapping_markets(market: Market, places: list[int], table_na
 def test_reader_of_one_market_while_another_is_written(
     dynamodb: DynamoDBClient, clock: Clock, places: list[int], table_name: str
 ) -> None:
-    """A market is read whole and at once while another one of the table is being written."""
+    """A market can be read while another market of the table is being written."""
     keep(table_name, places)
     dynamodb.update_item(
         TableName=table_name,
@@ -266,7 +266,7 @@ def test_prices_of_some_types_at_some_markets(
 
 
 def test_unprocessed_keys_are_read_again(places: list[int], table_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys that a call leaves unprocessed are asked for again until all are there."""
+    """Unprocessed keys are read again until all are there."""
     keep(table_name, places)
     whole, _snapshots = read_prices(table_name, [34, 35, 36, 37], places)
     call, calls = Table.call, Counter[str]()
@@ -286,7 +286,7 @@ def test_unprocessed_keys_are_read_again(places: list[int], table_name: str, mon
 
 
 def test_index_by_price(dynamodb: DynamoDBClient, market: Market, places: list[int], table_name: str) -> None:
-    """A table with an index by price, a number, takes records and `#snapshot`."""
+    """A table with an index on the number `price` accepts records and `#snapshot`."""
     dynamodb.create_table(
         TableName=table_name,
         AttributeDefinitions=[
@@ -327,7 +327,7 @@ def list_index(dynamodb: DynamoDBClient, table_name: str, place: int) -> list[st
 
 
 def test_wrong_keys_are_named(market: Market, places: list[int], table_name: str) -> None:
-    """A table of the other key is refused before any request, with both keys named."""
+    """A table with the other key schema is refused before any request, and the message has both."""
     market_data(VENAL, table_name)
     market.reset_counts()
     with pytest.raises(KeySchemaError, match=r"has the key pk \(S\), key='market_type' needs pk \(S\) and sk \(S\)"):
@@ -350,7 +350,7 @@ def test_wrong_keys_are_named(market: Market, places: list[int], table_name: str
     ids=str,
 )
 def test_markets_that_do_not_go_together_are_refused(market: Market, given: dict[str, Any], message: str) -> None:
-    """Markets that would share keys, of another region, or twice, are refused before any request."""
+    """Markets that would share keys, are in another region or are given twice are refused before any request."""
     with pytest.raises(ValueError, match=message.replace("{", r"\{").replace("}", r"\}")):
         market_data(VENAL, **given)
     assert not market.requests
@@ -360,7 +360,7 @@ def test_markets_that_do_not_go_together_are_refused(market: Market, given: dict
     "given", [{"markets": []}, {"markets": [7]}, {"markets": "Jita"}, {"region_id": 30000142}], ids=str
 )
 def test_what_is_no_market_is_refused(market: Market, given: dict[str, Any]) -> None:
-    """What is no market's id, and a system for a region, is refused before any request, with what is allowed."""
+    """An id that is not a market's, or not a region's where one is needed, is refused before any request."""
     with pytest.raises(ParameterTypeError, match="is refused: give "):
         market_data(**{"region_id": VENAL} | given)
     assert not market.requests
@@ -382,7 +382,7 @@ def test_universe_keeps_markets_of_regions(market: Market, places: list[int], ta
 def test_first_fill_of_a_throttled_partition(
     store_url: str, places: list[int], table_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A partition that takes a limited number of writes a second is filled at its pace, and the run ends well."""
+    """A partition with limited writes per second is filled at its pace, and the run succeeds."""
     capacity = Capacity(400.0)
     with serve_faulty_store(store_url, Plan([]), capacity) as url, monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
@@ -393,14 +393,14 @@ def test_first_fill_of_a_throttled_partition(
 
 
 def test_market_is_read_by_itself(table_name: str, places: list[int]) -> None:
-    """Without the market's id a table of many markets is not read, and the message says so."""
+    """A table of many markets is not read without a market's id, and the message says so."""
     keep(table_name, places[2:])
     with pytest.raises(TableError, match="its keys do not match the parameter key"):
         read_records(table_name)
 
 
 def test_market_in_two_regions_is_refused(market: Market) -> None:
-    """The universe keeps each market once: two regions would fight over it."""
+    """The universe refuses a market in two regions, which would overwrite each other's records."""
     with pytest.raises(ValueError, match="markets has 60003760 in two regions"):
         universe(table_name="Hubs", key="market_type", markets={VENAL: [60003760], 10000003: [60003760]})
     assert not market.requests
@@ -409,7 +409,7 @@ def test_market_in_two_regions_is_refused(market: Market) -> None:
 def test_newer_market_holds_up_no_other(
     dynamodb: DynamoDBClient, market: Market, clock: Clock, places: list[int], table_name: str
 ) -> None:
-    """A market that another run is writing for too long fails the run; its other markets are complete, none is left."""
+    """A market that another run keeps writing fails the run, but the run's other markets become complete."""
     keep(table_name, places)
     dynamodb.update_item(
         TableName=table_name,
@@ -427,7 +427,7 @@ def test_newer_market_holds_up_no_other(
 
 
 def test_part_that_wakes_late_writes_nothing(store_url: str, table_name: str) -> None:
-    """After a run has drained its table nothing more can be submitted, and its lease allows no write."""
+    """After a run has drained its table, nothing can be submitted, and its lease allows no write."""
     assert store_url
     with Table(table_name, 1) as table:
         create(table)

@@ -1,4 +1,4 @@
-"""When the next run is, after ESI's `Expires`, and with which parameters, on a real Prefect server."""
+"""When the next run starts after ESI's `Expires`, and with which parameters, on a real Prefect server."""
 
 import logging
 import re
@@ -35,7 +35,7 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 @given(st.floats(-1e6, 1e6) | st.floats(-30, 30))
 def test_next_start_is_never_before_expires(ahead_seconds: float) -> None:
-    """The next run is a few seconds after `Expires`; one that has long passed, or is far away, is not followed."""
+    """The next run starts a few seconds after `Expires`, unless that is long past or far ahead."""
     expires = NOW + timedelta(seconds=ahead_seconds)
     when = next_start(expires, NOW)
     if NOW - MOMENT < expires < NOW + MAX_AHEAD:
@@ -46,7 +46,7 @@ def test_next_start_is_never_before_expires(ahead_seconds: float) -> None:
 
 
 def test_regions_do_not_all_ask_at_once() -> None:
-    """Of a hundred regions that change together, no second sees more than half."""
+    """Of a hundred regions that change together, no more than half start in the same second."""
     drawn = [next_start(NOW + timedelta(seconds=300), NOW) for _ in range(100)]
     seconds = [int((when - NOW).total_seconds()) for when in drawn if when]
     assert len(seconds) == 100
@@ -55,9 +55,9 @@ def test_regions_do_not_all_ask_at_once() -> None:
 
 @pytest.mark.parametrize("phase_seconds", [0, 97, 294, 299])
 def test_day_of_following_is_fresh(phase_seconds: int) -> None:
-    """Through a day a reader finds data that are 170 s old in the mean and 330 s at most: 150 and 300 is the floor.
+    """Over a day, a reader sees data 170 s old on average and 330 s at most; 150 and 300 are the minimum.
 
-    Wherever the fixed times of the safety net are, even where they come just before ESI's data change.
+    This holds for any offset of the fixed schedule, even just before ESI's data change.
     """
     freshness = measure(phase_seconds, follows=True)
     assert freshness.mean_seconds <= 170
@@ -68,12 +68,12 @@ OTHER = 10000006
 
 
 def followers(api: Api, deployment_id: str) -> list[FlowRun]:
-    """Return the runs of a deployment that are to follow another."""
+    """Return the scheduled runs of a deployment that follow another run."""
     return find_runs(api, deployment_id, tags={"all_": [TAG]}, state={"type": {"any_": ["SCHEDULED"]}})
 
 
 def start(api: Api, run: FlowRun, flow: Flow[..., Any] = market_data) -> State[Any]:
-    """Run a deployment's run in this process, whenever it is due, and return its last state."""
+    """Execute a deployment's run in this process, whenever it is due, and return its final state."""
     ask(api, f"/flow_runs/{run.id}/set_state", {"state": {"type": "PENDING"}, "force": True})  # as a worker does
     state: State[Any] = run_flow(flow, flow_run=read_run(api, run), return_type="state")  # type: ignore[assignment]
     return state
@@ -85,19 +85,19 @@ def cancel(api: Api, run: FlowRun) -> None:
 
 
 def summary(expires: datetime, last_modified: datetime = NOW) -> Summary:
-    """Return a summary that says no more than which snapshot it is of, and when that expires."""
+    """Return a summary with a given snapshot and expiry."""
     return Summary.model_construct(
         region_id=OTHER, table_name="MarketData", last_modified=last_modified, expires=expires
     )
 
 
 def soon() -> datetime:
-    """Return when a snapshot may expire."""
+    """Return a plausible time for a snapshot to expire."""
     return datetime.now(UTC) + timedelta(seconds=200)
 
 
 def test_run_is_followed_once(api: Api) -> None:
-    """A snapshot's run is followed by one, after `Expires`, though two that found it differ by microseconds in that."""
+    """One run follows per snapshot, even if two runs computed its `Expires` with microseconds' difference."""
     deployment_id = deploy(api, {"region_id": OTHER}, schedule())
     expires = soon()
     (run,) = scheduled_runs(api, deployment_id)
@@ -111,7 +111,7 @@ def test_run_is_followed_once(api: Api) -> None:
 
 
 def test_cancelled_follower_is_replaced(api: Api) -> None:
-    """If the run that was to follow has been cancelled meanwhile, another follows, and no third."""
+    """If the following run was cancelled, one other run replaces it."""
     deployment_id = deploy(api, {}, schedule())
     (run,) = scheduled_runs(api, deployment_id)
     expires = soon()
@@ -130,7 +130,7 @@ def test_cancelled_follower_is_replaced(api: Api) -> None:
     ids=["no schedule", "schedule is off", "by hand"],
 )
 def test_run_is_not_followed(api: Api, schedules: list[dict[str, Any]], tags: list[str]) -> None:
-    """A run by hand, and one whose schedule has been switched off, are followed by none."""
+    """Manual runs, and runs whose schedule has been switched off, are not followed."""
     deployment_id = deploy(api, {}, *schedules)
     run = make_run(api, deployment_id, tags)
     follow_esi(run, summary(soon()))
@@ -141,7 +141,7 @@ def test_run_is_not_followed(api: Api, schedules: list[dict[str, Any]], tags: li
 def test_redeployed_parameters_are_used(
     api: Api, market: Market, clock: Clock, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
-    """A run that follows uses, and shows, what was deployed after it was created; no second chain of runs begins."""
+    """A following run uses, and shows, parameters deployed after it was created, and no second chain starts."""
     elsewhere, name = f"{table_name}-elsewhere", str(uuid.uuid4())
     old = {"region_id": OTHER, "table_name": table_name, "price": "max"}
     new = {"region_id": OTHER, "table_name": elsewhere, "price": "median"}
@@ -166,7 +166,7 @@ def test_redeployed_parameters_are_used(
 
 @pytest.mark.usefixtures("served", "store_url")
 def test_run_that_came_too_early_is_followed(api: Api, table_name: str) -> None:
-    """A run that follows and finds nothing newer is followed again, for the same snapshot."""
+    """If a following run finds no newer snapshot, another one follows for the same snapshot."""
     deployment_id = deploy(api, {"region_id": OTHER, "table_name": table_name}, schedule())
     (run,) = scheduled_runs(api, deployment_id)
     start(api, run)
@@ -179,7 +179,7 @@ def test_run_that_came_too_early_is_followed(api: Api, table_name: str) -> None:
 
 @pytest.mark.usefixtures("served", "store_url")
 def test_two_chains_become_one(api: Api, table_name: str) -> None:
-    """Of two runs that follow, as an earlier version may have left them, one goes on."""
+    """Of two following runs, as an earlier version may have left them, only one continues the chain."""
     deployment_id = deploy(api, {"region_id": OTHER, "table_name": table_name}, schedule())
     for waiting in [make_run(api, deployment_id, [TAG], table_name=f"{table_name}-old") for _ in range(2)]:
         assert start(api, waiting).is_completed()
@@ -191,7 +191,7 @@ def test_two_chains_become_one(api: Api, table_name: str) -> None:
 def test_schedules_of_two_regions_have_a_chain_each(
     api: Api, dynamodb: DynamoDBClient, market: Market, table_name: str, slugs: tuple[str | None, str | None]
 ) -> None:
-    """Two schedules with parameters of their own are followed each, and stay what they are when deployed again."""
+    """Two schedules with different parameters have one chain each, which a new deploy does not change."""
     regions, name = {10000003, OTHER}, str(uuid.uuid4())
     schedules = [schedule(region_id=region, slug=slug) for region, slug in zip(sorted(regions), slugs, strict=True)]
     deployment_id = deploy(api, {"table_name": f"{table_name}-{{region_id}}"}, *schedules, name=name)
@@ -209,7 +209,7 @@ def test_schedules_of_two_regions_have_a_chain_each(
 
 @pytest.mark.usefixtures("served", "store_url")
 def test_schedules_with_the_same_parameters_are_one_chain(api: Api, table_name: str) -> None:
-    """Two schedules that differ in their times alone, such as for day and night, are followed by one run."""
+    """Two schedules that differ only in their times, such as day and night, share one chain."""
     deployment_id = deploy(api, {"region_id": OTHER, "table_name": table_name}, schedule(slug="a"), schedule(slug="b"))
     runs = scheduled_runs(api, deployment_id)
     assert len(runs) == 2
@@ -221,7 +221,7 @@ def test_schedules_with_the_same_parameters_are_one_chain(api: Api, table_name: 
 @pytest.mark.usefixtures("served", "store_url")
 @pytest.mark.parametrize("ended", ["paused", "switched off", "without schedule", "deleted"])
 def test_run_whose_deployment_has_ended_is_cancelled(api: Api, market: Market, table_name: str, ended: str) -> None:
-    """A run that was to follow asks ESI nothing if its deployment is no longer scheduled by then."""
+    """A following run sends ESI no request if its deployment is no longer scheduled."""
     name, parameters = str(uuid.uuid4()), {"region_id": OTHER, "table_name": table_name}
     deployment_id = deploy(api, parameters, schedule(), name=name)
     follower = make_run(api, deployment_id, [TAG])
@@ -241,7 +241,7 @@ def test_run_whose_deployment_has_ended_is_cancelled(api: Api, market: Market, t
 
 @pytest.mark.usefixtures("served", "store_url")
 def test_parameters_given_by_hand_stay(api: Api, dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
-    """A run by hand keeps what it was given, is not followed, and does not ask what is deployed."""
+    """A manual run keeps its parameters, is not followed, and does not read the deployment."""
     deployment_id = deploy(api, {"region_id": OTHER, "table_name": f"{table_name}-other"}, schedule())
     run = make_run(api, deployment_id, [], table_name=table_name, price="max")
     asked: list[str] = []
@@ -262,7 +262,7 @@ def test_parameters_given_by_hand_stay(api: Api, dynamodb: DynamoDBClient, marke
 def test_retry_uses_what_was_deployed_since(
     api: Api, dynamodb: DynamoDBClient, market: Market, table_name: str
 ) -> None:
-    """A scheduled run that is retried, even with the deployment paused, counts as scheduled."""
+    """A retried scheduled run counts as scheduled, even if the deployment is paused."""
     deployment_id = deploy(api, {"region_id": 19999999, "table_name": table_name}, schedule())
     (run,) = scheduled_runs(api, deployment_id)
     assert start(api, run).is_failed()
@@ -276,7 +276,7 @@ def test_retry_uses_what_was_deployed_since(
 
 @pytest.mark.usefixtures("served", "store_url")
 def test_wrong_deployed_parameter_is_refused(api: Api, market: Market, table_name: str) -> None:
-    """A wrong parameter that was deployed since is refused as any other, before a request."""
+    """A wrong parameter that was deployed later is refused like any other, before any request."""
     deployment_id = deploy(api, {"region_id": OTHER, "table_name": table_name}, schedule())
     (run,) = scheduled_runs(api, deployment_id)
     ask(api, f"/flow_runs/{run.id}/set_state", {"state": {"type": "PENDING"}, "force": True})
@@ -299,7 +299,7 @@ def test_wrong_deployed_parameter_is_refused(api: Api, market: Market, table_nam
 def test_other_flows_use_what_was_deployed(
     api: Api, dynamodb: DynamoDBClient, table_name: str, flow: Flow[..., Any], old: dict[str, Any], new: dict[str, Any]
 ) -> None:
-    """Scheduled runs of the other flows use what is deployed, too, and are not followed."""
+    """Scheduled runs of the other flows also use the deployed parameters, and are not followed."""
     tables = [f"{table_name}-A", f"{table_name}-B"]
     given = [parameters | {"table_name": table} for parameters, table in zip((old, new), tables, strict=True)]
     deployment_id = deploy(api, given[0], schedule(), flow=flow.name)
@@ -318,7 +318,7 @@ def test_other_flows_use_what_was_deployed(
 def test_run_goes_on_if_its_deployment_cannot_be_read(
     api: Api, dynamodb: DynamoDBClient, market: Market, table_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A run whose deployment the server does not give it keeps its parameters, and says so."""
+    """A run that cannot read its deployment keeps its parameters, and logs that."""
     deployment_id = deploy(api, {"region_id": OTHER, "table_name": table_name}, schedule())
     (run,) = scheduled_runs(api, deployment_id)
 

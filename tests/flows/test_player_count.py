@@ -1,4 +1,4 @@
-"""The flow player_count, run for real: against the stand-in's `/status` and the strict store."""
+"""The flow player_count, run for real against the stand-in's `/status` and the strict store."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -19,12 +19,12 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that stands at a time whose key is known."""
+    """A clock stopped at a time whose key is known."""
     return Clock(datetime(2026, 11, 25, 14, 5, 7, tzinfo=UTC).timestamp())
 
 
 def test_status_becomes_one_item(dynamodb: DynamoDBClient, clock: Clock, table_name: str) -> None:
-    """A run adds exactly one item, under the time of the answer, to a table that it creates on this machine."""
+    """A run adds exactly one item, under the time of the response, to a table that it creates on this machine."""
     assert player_count(table_name) == "2026-11-25T14:05:07Z"
     status = make_status(clock.now)
     assert scan(dynamodb, table_name) == {
@@ -38,7 +38,7 @@ def test_status_becomes_one_item(dynamodb: DynamoDBClient, clock: Clock, table_n
 
 
 def test_later_runs_add_items(dynamodb: DynamoDBClient, clock: Clock, table_name: str) -> None:
-    """Each answer has an item of its own."""
+    """Each response has its own item."""
     player_count(table_name)
     clock.now += 60
     player_count(table_name)
@@ -46,7 +46,7 @@ def test_later_runs_add_items(dynamodb: DynamoDBClient, clock: Clock, table_name
 
 
 def test_keep_days_lets_dynamodb_remove_it(dynamodb: DynamoDBClient, clock: Clock, table_name: str) -> None:
-    """With `keep_days` an item says, as DynamoDB's TTL wants it, in unix seconds, when it may go."""
+    """With `keep_days`, an item has the unix time at which DynamoDB's TTL may remove it."""
     pk = player_count(table_name, keep_days=30)
     item = scan(dynamodb, table_name)[pk]
     assert item["expires_at"] == {"N": str(int(clock.now + timedelta(days=30).total_seconds()))}
@@ -61,17 +61,17 @@ def test_wrong_parameter_is_refused(market: Market, given: dict[str, Any]) -> No
 
 
 def test_missing_field_is_no_item(dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
-    """A status without a field fails the run at once, in a message that names it, and stores nothing."""
+    """A status without a field fails the run at once; the message names the field, and nothing is stored."""
     monkeypatch.setattr("deployments.local.market.market.make_status", lambda _now: {"players": 7})
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises(Exception, match="/status: Object missing required field `server_version`; nothing was stored"):
         player_count(table_name)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started < 5
     assert table_name not in dynamodb.list_tables()["TableNames"]
 
 
 def test_command_has_the_flow_s_parameters(capsys: pytest.CaptureFixture[str], table_name: str) -> None:
-    """From the command line the parameters are options, and the key is what it prints."""
+    """On the command line the parameters are options, and the output is the item's key."""
     assert run_flow(player_count, "player_count", ["--table-name", table_name, "--keep-days", "7"]) == 0
     assert "2026-11-25T14:05:07Z" in capsys.readouterr().out
     with pytest.raises(SystemExit):

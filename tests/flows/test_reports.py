@@ -1,4 +1,4 @@
-"""What only shows a run never holds it up: Prefect's API may take its time over reports, or refuse them."""
+"""Reports never delay a run, even if Prefect's API is slow or refuses them."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url")
 
 @pytest.fixture(params=["hold", "refuse"])
 def reports(request: pytest.FixtureRequest, api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reports]:
-    """Programs reach the Prefect server through a proxy that stops reports until the test lets them pass."""
+    """A proxy to the Prefect server that holds reports back until the test lets them pass."""
     reports = Reports(request.param)
     with serve_stopping(api.url, reports) as url:
         monkeypatch.setenv("PREFECT_API_URL", url)
@@ -48,7 +48,7 @@ def test_stopped_reports_hold_up_no_run(
     last_line: str,
     artifact: str,
 ) -> None:
-    """The flow returns while none of its reports has come through; they come through later."""
+    """The flow returns before any of its reports has arrived; they arrive later."""
     command = [sys.executable, "-u", "-m", "flows.market_data", "--region-id", str(region_id), "--table-name"]
     with subprocess.Popen(
         [*command, table_name],
@@ -71,7 +71,7 @@ def test_stopped_reports_hold_up_no_run(
 
 
 def read_keys(api: Api, table_name: str) -> set[str]:
-    """Return the keys of the artifacts of the runs for a table."""
+    """Return the keys of the artifacts of a table's runs."""
     runs = ask(
         api,
         "/flow_runs/filter",

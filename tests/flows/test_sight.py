@@ -1,4 +1,4 @@
-"""What a run shows of itself in Prefect: names, tags, progress, log lines, events and artifacts."""
+"""What a run shows in Prefect: names, tags, progress, log lines, events and artifacts."""
 
 import base64
 import json
@@ -29,20 +29,20 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 
 def run(region_id: int, table_name: str, **parameters: Any) -> tuple[str, State[Any]]:
-    """Run the flow, whatever comes of it, and return its flow run's id and its last state."""
+    """Run the flow, and return the flow run's id and its final state, even if it fails."""
     state: State[Any] = market_data(region_id, table_name, return_state=True, **parameters)
     return str(state.state_details.flow_run_id), state
 
 
 def read_summary(state: State[Any]) -> Summary:
-    """Return the summary of a run that ended well."""
+    """Return the summary of a successful run."""
     summary = state.result()
     assert isinstance(summary, Summary)
     return summary
 
 
 def test_run_is_named_and_tagged(api: Api, market: Market, table_name: str) -> None:
-    """A run's name says region and time, its tags say region and snapshot."""
+    """A run's name has the region and the time, its tags the region and the snapshot."""
     run_id, _ = run(VENAL, table_name)
     finish_reports()
     flow_run = httpx.get(f"{api.url}/flow_runs/{run_id}", trust_env=False).json()
@@ -52,7 +52,7 @@ def test_run_is_named_and_tagged(api: Api, market: Market, table_name: str) -> N
 
 
 def test_log_has_two_lines_a_state_and_none_a_page(caplog: pytest.LogCaptureFixture, table_name: str) -> None:
-    """Each state says when it begins and ends, with counts and seconds; no page has a line of its own."""
+    """Each state logs its begin and end, with counts and seconds; pages have no log lines."""
     with caplog.at_level(logging.INFO, "prefect.flow_runs"), caplog.at_level(logging.INFO, "prefect.task_runs"):
         run(VENAL, table_name)
     for state in ("Get Page Count", "Build Iterator", "Aggregate", "Store Records: compare"):
@@ -64,12 +64,12 @@ def test_log_has_two_lines_a_state_and_none_a_page(caplog: pytest.LogCaptureFixt
 
 
 def test_progress_moves(api: Api, market: Market, table_name: str) -> None:
-    """While pages come in, the progress artifact grows, at most four times a second."""
+    """The progress artifact grows while pages come in, at most four times a second."""
     market.latency_seconds = 0.2
     ids: list[str] = []
     at_work = threading.Thread(target=lambda: ids.append(run(19_000_023, table_name, fetch_concurrency=1)[0]))
     at_work.start()
-    seen: dict[float, float] = {}  # when each value was seen first
+    seen: dict[float, float] = {}  # when each value was first seen
     while at_work.is_alive():
         found = ask(api, "/artifacts/filter", {"artifacts": {"type": {"any_": ["progress"]}}, "sort": "CREATED_DESC"})
         ours = [a["data"] for a in found if re.fullmatch(r"Fetch Pages: \d+ of 23 pages", a["description"] or "")]
@@ -90,7 +90,7 @@ def test_progress_moves(api: Api, market: Market, table_name: str) -> None:
 def test_what_a_run_stored_is_left_to_be_read(
     api: Api, dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str
 ) -> None:
-    """A run that stored leaves its summary, and the types that moved most, but for those that show no change."""
+    """A run that stored something creates its summary, and a table of the types that visibly moved most."""
     run(VENAL, table_name)
     before = records(scan(dynamodb, table_name))
     expire(dynamodb, table_name)
@@ -146,19 +146,19 @@ def number(item: dict[str, Any], name: str) -> float:
 
 
 def is_shown_as_moved(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Return whether a record's price or volume changed by as much as one place after the point shows, in percent."""
+    """Return whether a record's price or volume changed by at least 0.1 %, rounded."""
     return any(round(100 * abs(number(new, name) / number(old, name) - 1), 1) for name in ("price", "volume"))
 
 
 def read_cost(summary: Summary) -> Decimal:
-    """Return what a run's units cost, USD."""
+    """Return the cost of a run's units, in USD."""
     units = (Decimal(summary.consumed_write_units), Decimal(summary.consumed_read_units))
     return (units[0] * Decimal("0.625") + units[1] * Decimal("0.125")) / 1_000_000
 
 
 @pytest.mark.parametrize("case", ["first fill", "other parameters", "the same snapshot"])
 def test_month_is_said_of_what_recurs(api: Api, table_name: str, case: str) -> None:
-    """A run without an earlier snapshot of its parameters to compare with has a cost, and says nothing of a month."""
+    """Without an earlier snapshot of the same parameters, the summary has the cost of the run, but not of a month."""
     parameters: dict[str, dict[str, Any]] = {"other parameters": {"price": "max"}, "the same snapshot": {"force": True}}
     if case in parameters:
         run(VENAL, table_name)
@@ -171,7 +171,7 @@ def test_month_is_said_of_what_recurs(api: Api, table_name: str, case: str) -> N
 
 
 def test_month_is_of_runs_as_far_apart(api: Api, dynamodb: DynamoDBClient, clock: Clock, table_name: str) -> None:
-    """A run that found an hour of changes is not taken for one of every five minutes."""
+    """After an hour without runs, the monthly cost assumes a run per hour, not every five minutes."""
     run(10000003, table_name)
     expire(dynamodb, table_name)
     clock.now += 3600
@@ -184,7 +184,7 @@ def test_month_is_of_runs_as_far_apart(api: Api, dynamodb: DynamoDBClient, clock
 
 
 def test_not_modified_leaves_nothing(api: Api, table_name: str) -> None:
-    """A run that finds nothing new leaves no artifact: they would bury the others."""
+    """A run that finds nothing new creates no artifact, which would bury the others."""
     run(VENAL, table_name)
     run_id, state = run(VENAL, table_name)
     assert state.name == "NotModified"
@@ -192,7 +192,7 @@ def test_not_modified_leaves_nothing(api: Api, table_name: str) -> None:
 
 
 def test_shrunk_snapshot_is_explained(api: Api, dynamodb: DynamoDBClient, clock: Clock, table_name: str) -> None:
-    """A snapshot that the shrink guard refuses is explained, with what to do."""
+    """If the shrink guard refuses a snapshot, an artifact explains why and what to do."""
     run(10000003, table_name)
     inflate(dynamodb, table_name)
     clock.now += 300
@@ -203,7 +203,7 @@ def test_shrunk_snapshot_is_explained(api: Api, dynamodb: DynamoDBClient, clock:
 
 
 def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
-    """A run that failed leaves what failed, what was tried and what to do."""
+    """A failed run's artifact says what failed, what was tried and what to do."""
     monkeypatch.setattr("tasks.orders.columns.decode_orders", refuse)
     run_id, _ = run(VENAL, table_name)
     (failure,) = [artifact for artifact in read_artifacts(api, run_id) if artifact["key"]]
@@ -213,7 +213,7 @@ def test_failure_is_explained(api: Api, monkeypatch: pytest.MonkeyPatch, table_n
 
 
 def refuse(_body: bytes, what: str, *, has_places: bool) -> None:
-    """Find a page wrong."""
+    """Raise an error for a page."""
     raise RefusedError(f"{what}: planned")
 
 
@@ -226,7 +226,7 @@ def test_artifact_that_fails_is_a_warning(
     table_name: str,
     broken: str,
 ) -> None:
-    """What cannot be shown is a warning; the data are stored all the same."""
+    """An artifact that cannot be created becomes a warning; the data are stored all the same."""
 
     def fail(*_: object) -> None:
         raise OSError("planned")

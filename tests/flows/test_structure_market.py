@@ -1,4 +1,4 @@
-"""The flow structure-market, run for real: against the stand-in's authorised route and its token endpoint."""
+"""The flow structure-market, run for real against the stand-in's authorised route and token endpoint."""
 
 import io
 import logging
@@ -25,19 +25,19 @@ from tests.support.tables import expire, records, scan
 from tests.support.truth import truth
 from tests.support.worlds import Clock
 
-STRUCTURE, LOCKED = 1_000_000_000_003, 1_000_000_010_001  # three pages; no docking there
+STRUCTURE, LOCKED = 1_000_000_000_003, 1_000_000_010_001  # the first has three pages; the second allows no docking
 
 pytestmark = pytest.mark.usefixtures("store_url", "api")
 
 
 @pytest.fixture(autouse=True)
 def sso(served: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The token endpoint is the stand-in's."""
+    """Set the token endpoint to the stand-in's."""
     monkeypatch.setenv("ESI_SSO_URL", served + TOKEN_ROUTE)
 
 
 def store(name: str, value: Any) -> None:
-    """Make a Secret block, as the UI does."""
+    """Create a Secret block, as the UI does."""
     Secret(value=value).save(name)
 
 
@@ -52,7 +52,7 @@ def block() -> Iterator[str]:
 
 @pytest.fixture
 def logged() -> Iterator[io.StringIO]:
-    """All that is logged, to the last detail."""
+    """Everything that is logged, down to debug messages."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     root = logging.getLogger()
@@ -65,7 +65,7 @@ def logged() -> Iterator[io.StringIO]:
 
 
 def test_structure_s_table_is_exact(dynamodb: DynamoDBClient, market: Market, table_name: str, block: str) -> None:
-    """The table is what the structure's orders say, and a second run before `Expires` asks for nothing."""
+    """The table is exactly what the structure's orders say, and a second run before `Expires` sends no request."""
     summary = structure_market(STRUCTURE, table_name, credentials=block)
     items = scan(dynamodb, table_name)
     assert records(items) == truth(market, STRUCTURE)
@@ -79,7 +79,7 @@ def test_structure_s_table_is_exact(dynamodb: DynamoDBClient, market: Market, ta
 def test_token_that_ends_is_refreshed(
     dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str, block: str
 ) -> None:
-    """A token that ESI takes no more is replaced by a new one, and the page is asked for again: no run fails for it."""
+    """If ESI no longer accepts a token, the page is fetched again with a new one, and the run does not fail."""
     give_page = market.find_region
     expired: list[int] = []
 
@@ -101,12 +101,12 @@ def test_short_token_is_refreshed_before_it_ends(market: Market, table_name: str
     """A token with under a minute left is not used for a new request."""
     market.sso.access_seconds = 30
     structure_market(STRUCTURE, table_name, credentials=block)
-    assert market.sso.given == 4  # one a request
+    assert market.sso.given == 4  # one per request
     assert "GET 401" not in market.requests
 
 
 def test_new_refresh_token_is_kept(market: Market, table_name: str, block: str) -> None:
-    """When EVE SSO changes the refresh token the new one is in the block before the run goes on."""
+    """If EVE SSO changes the refresh token, the new one is saved to the block before the run goes on."""
     answer = market.sso.answer
 
     def rotate(body: bytes, now: float) -> tuple[int, bytes]:
@@ -124,7 +124,7 @@ def test_new_refresh_token_is_kept(market: Market, table_name: str, block: str) 
 def test_new_refresh_token_is_kept_at_last(
     market: Market, table_name: str, block: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If Prefect's server does not take the new refresh token at once, it is put there before the run ends well."""
+    """If Prefect's server does not save the new refresh token at once, it is saved before the run succeeds."""
     answer, keep = market.sso.answer, credentials.keep_credentials
     failed: list[int] = []
 
@@ -146,8 +146,10 @@ def test_new_refresh_token_is_kept_at_last(
     assert market.sso.given == 1
 
 
-def test_no_docking_is_told(dynamodb: DynamoDBClient, market: Market, table_name: str, block: str) -> None:
-    """403 to a new token, too, fails the run, in a message that says what may be the matter; nothing is stored."""
+def test_missing_docking_rights_are_explained(
+    dynamodb: DynamoDBClient, market: Market, table_name: str, block: str
+) -> None:
+    """A 403 also to a new token fails the run; the message says what the cause may be, and nothing is stored."""
     message = r"structure 1000000010001: ESI answered 403 .*either EVE SSO is in trouble.*, or .*allowed to dock there"
     with pytest.raises(RefusedError, match=message):
         structure_market(LOCKED, table_name, credentials=block)
@@ -159,7 +161,7 @@ INVALID = "SSO responded with a 400: Invalid token"
 
 
 @pytest.mark.parametrize(
-    ("status", "wheres", "given"),
+    ("status", "denials", "given"),
     [
         (403, {"HEAD": 1}, 2),
         (403, {"2": 1}, 2),
@@ -169,17 +171,17 @@ INVALID = "SSO responded with a 400: Invalid token"
     ],
     ids=str,
 )
-def test_passing_denial_is_asked_again(
+def test_passing_denial_is_retried(
     dynamodb: DynamoDBClient,
     market: Market,
     table_name: str,
     block: str,
     status: int,
-    wheres: dict[str, int],
+    denials: dict[str, int],
     given: int,
 ) -> None:
-    """A 403, or a 401 to a new token, too, while EVE SSO is in trouble is asked once more, with another token."""
-    find, left = market.find_region, Counter(wheres)
+    """A 403, or a 401 even to a new token, is retried once with another token: EVE SSO may be in trouble."""
+    find, left = market.find_region, Counter(denials)
 
     def deny(request: Request) -> int | Reply:
         where = request.query.get("page", "HEAD")
@@ -192,13 +194,13 @@ def test_passing_denial_is_asked_again(
     with hurry():
         summary = structure_market(STRUCTURE, table_name, fetch_concurrency=1, credentials=block)
     assert records(scan(dynamodb, table_name)) == truth(market, STRUCTURE)
-    assert summary.retry_causes == {f"ESI {status}": len(wheres)}
+    assert summary.retry_causes == {f"ESI {status}": len(denials)}
     assert market.sso.given == given
 
 
 @pytest.mark.parametrize("page", ["1", "2"])
 def test_lasting_denial_of_a_page_is_final(market: Market, table_name: str, block: str, page: str) -> None:
-    """A page that is denied twice ends the run, with what ESI said and both that it may mean."""
+    """A page that is denied twice fails the run, with ESI's message and the two possible causes."""
     find = market.find_region
 
     def deny(request: Request) -> int | Reply:
@@ -228,10 +230,10 @@ def test_lasting_denial_of_a_page_is_final(market: Market, table_name: str, bloc
     ],
     ids=str,
 )
-def test_passing_refusal_of_the_sign_on_is_asked_again(
+def test_passing_refusal_of_the_sign_on_is_retried(
     market: Market, table_name: str, block: str, answers: list[tuple[int, bytes]], times: int
 ) -> None:
-    """What the token endpoint refuses while it is in trouble is asked once more, and more often if it says so."""
+    """A refusal of the token endpoint is retried once, and more often if it says that it is in trouble."""
     answer, planned = market.sso.answer, answers * times
     market.sso.answer = lambda body, now: planned.pop(0) if planned else answer(body, now)  # type: ignore[method-assign]
     with hurry():
@@ -240,7 +242,7 @@ def test_passing_refusal_of_the_sign_on_is_asked_again(
 
 
 def test_denial_and_refusal_of_the_sign_on_may_come_together(market: Market, table_name: str, block: str) -> None:
-    """A 403 of ESI's and then a 400 of EVE SSO's, to the same request, are two troubles that may both pass."""
+    """A 403 from ESI and then a 400 from EVE SSO, for the same request, are both retried."""
     find, answer = market.find_region, market.sso.answer
     seen: list[str] = []
 
@@ -285,7 +287,7 @@ def test_denial_and_refusal_of_the_sign_on_may_come_together(market: Market, tab
 def test_lasting_refusal_of_the_sign_on_is_final(
     market: Market, table_name: str, block: str, status: int, error: str, message: str
 ) -> None:
-    """What the token endpoint refuses twice ends the run, with what may be the matter; ESI is not asked."""
+    """Two refusals of the token endpoint fail the run, with the possible cause, and ESI gets no request."""
     calls: list[float] = []
 
     def refuse_all(body: bytes, now: float) -> tuple[int, bytes]:
@@ -310,8 +312,8 @@ def test_lasting_refusal_of_the_sign_on_is_final(
     ],
     ids=["no block", "half a block", "text", "refused"],
 )
-def test_bad_credentials_are_told(market: Market, table_name: str, value: Any, message: str) -> None:
-    """Credentials that are missing, incomplete or refused fail the run, with what to do, before ESI is asked."""
+def test_bad_credentials_are_explained(market: Market, table_name: str, value: Any, message: str) -> None:
+    """Missing, incomplete or refused credentials fail the run, with what to do, before any request to ESI."""
     name = f"eve-sso-{random.getrandbits(40)}"
     if value is not None:
         store(name, value)
@@ -323,7 +325,7 @@ def test_bad_credentials_are_told(market: Market, table_name: str, value: Any, m
 def test_secrets_show_nowhere(
     api: Api, market: Market, table_name: str, block: str, logged: io.StringIO, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither tokens nor the application's secret are in logs, in output, or in what Prefect stores of a run."""
+    """Neither tokens nor the application's secret are in logs, in output or in Prefect's data of a run."""
     state = structure_market(STRUCTURE, table_name, credentials=block, return_state=True)
     structure_market(LOCKED, f"{table_name}-locked", credentials=block, return_state=True)
     captured = capfd.readouterr()
@@ -354,7 +356,7 @@ def test_wrong_parameter_is_refused(market: Market, given: dict[str, Any]) -> No
 def test_next_snapshot_is_differential(
     dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str, block: str
 ) -> None:
-    """A structure's next snapshot writes what differs, as a region's does."""
+    """For a structure's next snapshot only the differences are written, as for a region's."""
     structure_market(STRUCTURE, table_name, credentials=block)
     expire(dynamodb, table_name)
     clock.now += 300

@@ -1,4 +1,4 @@
-"""What a run does when the table misbehaves or holds odd items, case by case: real servers, real sockets."""
+"""What a run does if the table misbehaves or has odd items, case by case, with real servers and sockets."""
 
 import threading
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("store_url", "api")
 
 @pytest.mark.parametrize("kind", ["throttled", "reset", "answer lost", "answer cut", "HTML"])
 @pytest.mark.parametrize("operations", [("GetItem", "Scan"), ("PutItem", "BatchWriteItem")], ids=" and ".join)
-def test_table_that_stumbles_is_tried_again(world: World, operations: tuple[str, ...], kind: str) -> None:
-    """Calls to the table that fail in a way that may pass are made again, and the table is exact."""
+def test_failing_table_is_retried(world: World, operations: tuple[str, ...], kind: str) -> None:
+    """Transiently failing calls to the table are retried, and the table is exact."""
     world.fill()
     world.move_on()
     summary = world.run(store=tuple(Fault(kind, where=operation, times=3) for operation in operations))
@@ -29,26 +29,26 @@ def test_table_that_stumbles_is_tried_again(world: World, operations: tuple[str,
     assert summary.retries >= len(operations)
 
 
-def test_unprocessed_writes_are_all_sent_again(world: World) -> None:
-    """Writes that are left unprocessed again and again arrive in the end."""
+def test_unprocessed_writes_are_all_resent(world: World) -> None:
+    """Writes that are repeatedly left unprocessed are stored in the end."""
     world.run(store=(Fault("most unprocessed", where="BatchWriteItem", times=12),))
     assert world.is_exact()
 
 
 def test_denied_access_fails_at_once(world: World) -> None:
-    """A denied write is not tried again; the table says that it is being written, and the next run repairs it."""
+    """A denied write is not retried; the table is left `writing`, and the next run repairs it."""
     world.fill()
     world.move_on()
     with pytest.raises(TableError, match=f"table {world.table_name}: .*AccessDenied") as caught:
         world.run(store=(Fault("denied", where="BatchWriteItem", times=99),))
     assert not isinstance(caught.value, TransientTableError)
-    assert (world.stand().state, world.stand().owner) == ("writing", "")
+    assert (world.read_snapshot().state, world.read_snapshot().owner) == ("writing", "")
     world.run()
     assert world.is_exact()
 
 
-def test_snapshot_of_the_few_fields_that_all_share_is_understood(world: World) -> None:
-    """A `#snapshot` without what this version adds is one of ours, and the next run is differential."""
+def test_snapshot_with_only_the_common_attributes_is_read(world: World) -> None:
+    """A `#snapshot` without this version's new attributes is accepted, and the next run is differential."""
     world.run()
     stored = world.items()["#snapshot"]
     for name in ("expires", "owner", "lease", "etag"):
@@ -68,7 +68,7 @@ def test_snapshot_of_the_few_fields_that_all_share_is_understood(world: World) -
 
 
 def test_foreign_items_are_counted_and_left_alone(world: World) -> None:
-    """Items that are no type's stay as they are, and the summary counts them; a type's without a price is replaced."""
+    """Foreign items stay as they are, and the summary counts them; an item type's item without a price is replaced."""
     world.fill()
     for item in FOREIGN.values():
         world.put(item)
@@ -81,7 +81,7 @@ def test_foreign_items_are_counted_and_left_alone(world: World) -> None:
 
 
 def test_empty_region_does_not_empty_a_table(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A region that comes without a single order leaves a table of many records alone, whatever `#snapshot` says."""
+    """A region without a single order leaves a table of many records alone, whatever `#snapshot` says."""
     world.fill()
     before = world.items()
     world.move_on()
@@ -95,7 +95,7 @@ def test_empty_region_does_not_empty_a_table(world: World, monkeypatch: pytest.M
 
 
 def test_two_runs_at_once_do_not_interleave(world: World) -> None:
-    """Of several runs at the same time one writes; the others wait, and find nothing left to write."""
+    """Of several runs at once, one writes; the others wait, and find nothing left to write."""
     world.run(price="max")
     summaries = world.run_at_once(3)
     assert world.is_exact()
@@ -103,11 +103,11 @@ def test_two_runs_at_once_do_not_interleave(world: World) -> None:
 
 
 def test_live_lease_fails_the_run_that_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that has waited for another's lease for two minutes fails and names who holds it."""
+    """A run that has waited two minutes for a lease fails, and names its holder."""
     monkeypatch.setattr(lease, "WAIT_SECONDS", 0.6)
     world.fill()
     world.move_on()
-    held = msgspec.structs.replace(world.stand(), state="writing", owner="elsewhere/1/run")
+    held = msgspec.structs.replace(world.read_snapshot(), state="writing", owner="elsewhere/1/run")
     done = threading.Event()
 
     def renew() -> None:
@@ -124,14 +124,16 @@ def test_live_lease_fails_the_run_that_waits(world: World, monkeypatch: pytest.M
     finally:
         done.set()
         thread.join()
-    assert world.stand().owner == "elsewhere/1/run"
+    assert world.read_snapshot().owner == "elsewhere/1/run"
 
 
 def test_dead_lease_is_taken_over(world: World) -> None:
-    """A lease whose owner was killed is taken over when it has stood still for a minute, here three seconds."""
+    """A killed owner's lease is taken over once it has stood still for a minute, here three seconds."""
     world.fill()
     world.move_on()
-    world.put(msgspec.structs.replace(world.stand(), state="writing", owner="elsewhere/1/dead", lease=9).to_item())
+    world.put(
+        msgspec.structs.replace(world.read_snapshot(), state="writing", owner="elsewhere/1/dead", lease=9).to_item()
+    )
     summary = world.run()
     assert world.is_exact()
     assert summary.seconds > lease.STANDSTILL_SECONDS == 3.0

@@ -1,4 +1,4 @@
-"""Spans and JSON logs, which settings alone switch on."""
+"""Spans and JSON logs, which are switched on by settings alone."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from tests.support.worlds import VENAL
 
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
-# Keeps the spans in memory, beside what is sent.
+# Keeps the spans in memory as well as sending them.
 KEEP_SPANS = """
 import json, sys
 from opentelemetry import trace
@@ -31,13 +31,13 @@ print(json.dumps([(span.name, names.get(span.parent.span_id if span.parent else 
 
 
 def run_python(code: str, table_name: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with a region and a table as its arguments."""
+    """Run a Python program with a region and a table as its arguments."""
     command = [sys.executable, "-c", code, str(VENAL), table_name]
     return subprocess.run(command, cwd=CHECKOUT, env=os.environ | settings, capture_output=True, text=True, check=False)
 
 
 def test_spans_of_states_and_requests(table_name: str) -> None:
-    """With a collector's address there is a span a state, and below it one a request to ESI or DynamoDB."""
+    """With a collector's address, each state has a span, and below it each request to ESI or DynamoDB."""
     with receive() as collector:
         done = run_python(KEEP_SPANS, table_name, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
     assert done.returncode == 0, done.stderr
@@ -55,12 +55,12 @@ def test_spans_of_states_and_requests(table_name: str) -> None:
 
 
 def test_no_span_unless_asked(table_name: str) -> None:
-    """Without the setting nothing of OpenTelemetry's is set up."""
+    """Without the setting, nothing of OpenTelemetry is set up."""
     code = "import sys, flows.market_data; print('opentelemetry.sdk.trace' in sys.modules)"
     assert run_python(code, table_name).stdout.split() == ["False"]
 
 
-def test_missing_packages_are_told(table_name: str) -> None:
+def test_missing_packages_are_named(table_name: str) -> None:
     """The setting without the extra is refused, with what to do."""
     code = "import sys; sys.modules['opentelemetry.sdk.trace'] = None; import flows.market_data"
     done = run_python(code, table_name, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
@@ -70,11 +70,11 @@ def test_missing_packages_are_told(table_name: str) -> None:
 
 
 def test_logs_are_json_if_asked(table_name: str) -> None:
-    """Prefect's own setting makes each line of the log one JSON object."""
+    """Prefect's own setting makes each log line a JSON object."""
     code = "import sys; from flows.market_data import market_data; market_data(int(sys.argv[1]), sys.argv[2])"
     settings = {"PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json", "PREFECT_LOGGING_LEVEL": "INFO"}
     done = run_python(code, table_name, **settings)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    said = [line["msg"] % tuple(line["args"] or ()) for line in lines]
-    assert any(re.fullmatch(r"Fetch Pages ends after \d+\.\d\d s: 7 of 7 pages", message) for message in said)
+    messages = [line["msg"] % tuple(line["args"] or ()) for line in lines]
+    assert any(re.fullmatch(r"Fetch Pages ends after \d+\.\d\d s: 7 of 7 pages", message) for message in messages)
     assert {line["flow_name"] for line in lines if line["name"] == "prefect.flow_runs"} == {"market-data"}

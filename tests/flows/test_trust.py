@@ -1,4 +1,4 @@
-"""What a run does when the market misbehaves, case by case: real servers, real sockets, short waits."""
+"""What a run does if the market misbehaves, case by case, with real servers and sockets but short waits."""
 
 import time
 from collections.abc import Callable
@@ -34,8 +34,8 @@ PASSING = [
 
 
 @pytest.mark.parametrize("kinds", [PASSING[n : n + 3] for n in range(0, len(PASSING), 3)], ids=", ".join)
-def test_what_may_pass_is_tried_again(world: World, kinds: list[str]) -> None:
-    """Pages that fail in ways that may pass are fetched again, each once, and the table is exact."""
+def test_transient_failures_are_retried(world: World, kinds: list[str]) -> None:
+    """Transiently failing pages are fetched again, each once, and the table is exact."""
     summary = world.run(*(Fault(kind, where=str(page)) for page, kind in enumerate(kinds, 1)))
     assert world.is_exact()
     assert (summary.retries, summary.pages_retried) == (3, 3)
@@ -44,7 +44,7 @@ def test_what_may_pass_is_tried_again(world: World, kinds: list[str]) -> None:
 
 
 def test_a_length_too_short_may_spoil_the_next_answer_too(world: World) -> None:
-    """What is left of a page's body stays in the connection, and is all that the next page on it gets, if one comes."""
+    """The rest of a page's body stays in the connection, where the next page, if any, reads it as its response."""
     summary = world.run(Fault("short Content-Length", where="2"))
     assert world.is_exact()
     assert 1 <= summary.retries <= 2
@@ -65,7 +65,7 @@ def test_a_length_too_short_may_spoil_the_next_answer_too(world: World) -> None:
     ],
 )
 def test_what_will_not_pass_fails_at_once(world: World, kind: str, message: str) -> None:
-    """A page that is refused is not fetched again; the run says which and why in its state, and stores nothing."""
+    """A refused page is not fetched again; the run's state says which page and why, and nothing is stored."""
     world.fill()
     before = world.items()
     world.move_on()
@@ -84,7 +84,7 @@ def test_what_will_not_pass_fails_at_once(world: World, kind: str, message: str)
     ],
 )
 def test_head_that_fails_gives_way_to_get(world: World, kind: str) -> None:
-    """Where HEAD never works, whatever comes instead, GET of the first page tells the same, at once or after two."""
+    """If HEAD never works, in whatever way, GET of the first page replaces it, at once or after two failures."""
     summary = world.run(Fault(kind, where="HEAD", times=99))
     assert world.is_exact()
     counts = world.market.requests
@@ -96,15 +96,15 @@ def test_head_that_fails_gives_way_to_get(world: World, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["405", "501", "no X-Pages", "Last-Modified ahead", "503"])
 def test_page_is_found_missing_without_head(world: World, kind: str) -> None:
-    """Where HEAD never works, a 404 within the pages asks by GET whether the snapshot has moved on."""
+    """If HEAD never works, a 404 within the pages makes the run check by GET whether the snapshot has moved on."""
     with pytest.raises(RefusedError, match=r"page 2 .* 404 Not Found: \"planned\", though the region has \d+ pages of"):
         world.run(Fault(kind, where="HEAD", times=99), Fault("404", where="2", times=9))
     assert world.market.pages["2"] == 1
 
 
 @pytest.mark.parametrize("kind", ["no X-Pages", "garbled X-Pages", "no Last-Modified", "503", "Last-Modified ahead"])
-def test_head_that_fails_once_is_asked_again(world: World, kind: str) -> None:
-    """A HEAD that fails once, be it by a header, is followed by another HEAD, and by no GET."""
+def test_head_that_fails_once_is_retried(world: World, kind: str) -> None:
+    """A HEAD that fails once, even by a header, is followed by another HEAD and no GET."""
     assert world.run(Fault(kind, where="HEAD")).retries == 1
     assert world.is_exact()
     assert sum(count for request, count in world.market.requests.items() if request.startswith("HEAD")) == 2
@@ -114,16 +114,16 @@ def test_head_that_fails_once_is_asked_again(world: World, kind: str) -> None:
 @pytest.mark.parametrize("where", ["HEAD", "2"])
 @pytest.mark.parametrize("kind", ["Expires ahead", "clock behind"])
 def test_expires_that_cannot_be_freezes_nothing(world: World, kind: str, where: str) -> None:
-    """An `Expires` 23 hours ahead, by itself or by a wrong `Date`, does not keep the next run from asking ESI."""
+    """An `Expires` 23 hours ahead, alone or because of a wrong `Date`, does not keep the next run from asking ESI."""
     world.run(Fault(kind, where=where))
-    assert world.stand().expires <= datetime.now(UTC) + MAX_AHEAD
+    assert world.read_snapshot().expires <= datetime.now(UTC) + MAX_AHEAD
     world.move_on()
     assert not world.run().not_modified
     assert world.is_exact()
 
 
 def test_last_modified_that_cannot_be_is_not_stored(world: World) -> None:
-    """A `Last-Modified` 23 hours ahead on every answer fails the run, by its value, and stores nothing."""
+    """A `Last-Modified` 23 hours ahead in every response fails the run, which names it and stores nothing."""
     world.fill()
     before = world.items()
     world.move_on()
@@ -143,29 +143,29 @@ FROZEN: dict[str, Callable[[TableSnapshot], dict[str, Any]]] = {
         "expires": datetime.now(UTC) + HOURS,
         "written_at": datetime.now(UTC) + HOURS,
     },
-    "last_modified far ahead": lambda stood: {"last_modified": stood.last_modified + HOURS},
-    "all of them": lambda stood: {
-        "last_modified": stood.last_modified + HOURS,
+    "last_modified far ahead": lambda stored: {"last_modified": stored.last_modified + HOURS},
+    "all of them": lambda stored: {
+        "last_modified": stored.last_modified + HOURS,
         "expires": datetime.now(UTC) + HOURS,
         "written_at": datetime.now(UTC) + HOURS,
     },
 }
 
 
-def with_price(stood: TableSnapshot, price: Price) -> Parameters:
-    """Return a snapshot's parameters, but for the price."""
-    return msgspec.structs.replace(stood.parameters, price=price)
+def with_price(stored: TableSnapshot, price: Price) -> Parameters:
+    """Return a snapshot's parameters, with another price."""
+    return msgspec.structs.replace(stored.parameters, price=price)
 
 
 @pytest.mark.parametrize(("state", "price"), [("complete", "min"), ("writing", "max")])
 @pytest.mark.parametrize("name", FROZEN)
 def test_stored_dates_that_cannot_be_freeze_nothing(world: World, name: str, state: str, price: Any) -> None:
-    """A `#snapshot` of an earlier version whose dates are hours ahead is replaced by the next run."""
+    """The next run replaces a `#snapshot` of an earlier version whose dates are hours ahead."""
     world.fill()
-    stood = world.stand()
+    stored = world.read_snapshot()
     world.put(
         msgspec.structs.replace(
-            stood, state=state, parameters=with_price(stood, price), **FROZEN[name](stood)
+            stored, state=state, parameters=with_price(stored, price), **FROZEN[name](stored)
         ).to_item()
     )
     world.move_on()
@@ -175,22 +175,22 @@ def test_stored_dates_that_cannot_be_freeze_nothing(world: World, name: str, sta
 
 
 def test_stored_dates_that_can_be_are_believed(world: World) -> None:
-    """Before an `Expires` of a few minutes nothing is asked, and no snapshot is replaced by one a little older."""
+    """Before an `Expires` a few minutes ahead no request is sent, and no older snapshot replaces a newer one."""
     world.fill()
     soon = {"expires": datetime.now(UTC) + timedelta(minutes=5), "written_at": datetime.now(UTC)}
-    world.put(msgspec.structs.replace(world.stand(), **soon).to_item())
+    world.put(msgspec.structs.replace(world.read_snapshot(), **soon).to_item())
     assert world.run().not_modified
     assert not world.market.requests
-    ahead = world.stand().last_modified + timedelta(minutes=10)
-    stood = world.stand()
-    world.put(msgspec.structs.replace(stood, last_modified=ahead, parameters=with_price(stood, "max")).to_item())
+    ahead = world.read_snapshot().last_modified + timedelta(minutes=10)
+    stored = world.read_snapshot()
+    world.put(msgspec.structs.replace(stored, last_modified=ahead, parameters=with_price(stored, "max")).to_item())
     with pytest.raises(TransientError, match="older than the table's"):
         world.run()
 
 
 @pytest.mark.parametrize("kind", ["500", "reset", "stale", "broken gzip", "408", "error as 200"])
 def test_what_does_not_pass_is_given_up(world: World, kind: str) -> None:
-    """After five retries the run fails, names the page, and leaves the table as it was."""
+    """After five retries the run fails and names the page, and the table is as it was."""
     world.fill()
     before = world.items()
     world.move_on()
@@ -202,13 +202,13 @@ def test_what_does_not_pass_is_given_up(world: World, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["twice on a page", "twice on two pages", "clock ahead", "clock behind", "NaN"])
 def test_odd_orders_do_no_harm(world: World, kind: str) -> None:
-    """Orders that come twice count once, a wrong clock changes nothing; a price that is no number is undecodable."""
+    """Orders that appear twice count once, a wrong clock does no harm, and an invalid price is undecodable."""
     world.run(Fault(kind, where="2"))
     assert world.is_exact()
 
 
 def test_404_within_the_pages_asks_whether_the_snapshot_has_moved_on(world: World) -> None:
-    """A last page that is gone makes the run look: here the book has become smaller, so it starts over with that."""
+    """If the last page is gone, the run checks the snapshot; here it has become smaller, so the run starts over."""
     market = world.market
 
     def count_pages(index: int) -> int:
@@ -222,14 +222,14 @@ def test_404_within_the_pages_asks_whether_the_snapshot_has_moved_on(world: Worl
 
 
 def test_other_number_of_pages_starts_over(world: World) -> None:
-    """A page that says that there are more pages than HEAD did makes the run start over."""
+    """A page with a larger page count than HEAD's makes the run start over."""
     world.run(Fault("other X-Pages", where="2"))
     assert world.is_exact()
     assert world.market.requests["HEAD 200"] == 2
 
 
-def test_snapshot_that_moves_on_is_fetched_anew(world: World) -> None:
-    """When the snapshot moves on between two pages the run starts over with the next, and nothing is mixed."""
+def test_snapshot_that_moves_on_starts_the_run_over(world: World) -> None:
+    """If the snapshot moves on between two pages, the run starts over with the next one, and nothing is mixed."""
     summary = world.run(Fault("moves on", where="2"), fetch_concurrency=1)
     assert world.is_exact()
     assert summary.last_modified.timestamp() == world.market.index * world.market.every
@@ -245,7 +245,7 @@ def test_snapshot_that_always_moves_on_fails(world: World) -> None:
 
 
 def test_old_offer_is_not_stored_over_a_newer_one(world: World) -> None:
-    """A cache that offers an older snapshot than the table has begun to hold is asked again, and then given up."""
+    """If a cache keeps offering an older snapshot than the table's, the run retries, then fails."""
     world.fill()
     before = world.items()
     with pytest.raises(TransientError, match="older than the table's .*; to store it anyway, run with force"):
@@ -255,18 +255,18 @@ def test_old_offer_is_not_stored_over_a_newer_one(world: World) -> None:
 
 
 def test_limit_that_lasts_longer_than_a_run_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When ESI wants to be left alone for longer than a run may last, the run says so and ends."""
+    """If ESI demands a pause longer than a run may last, the run fails at once and says so."""
     monkeypatch.setattr("tasks.esi.gate.RUN_SECONDS", 60.0)
     limit = {"Retry-After": "3600"}
     monkeypatch.setitem(faults.REPLIES, "429", lambda _market, _reply: refuse(429, "planned", limit))
-    begun = time.monotonic()
+    started = time.monotonic()
     with pytest.raises((RefusedError, RateLimitedError), match="ESI requires a pause of 3[56]\\d\\d s more"):
         world.run(Fault("429", where="2"))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
 
 
-def test_limit_holds_all_pages_still(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a 420 nothing is asked until the second that ESI has named."""
+def test_limit_pauses_all_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a 420, no request is sent until the second that ESI named."""
     times: list[float] = []
     count = SmallMarket.count
 
@@ -285,7 +285,7 @@ def test_limit_holds_all_pages_still(world: World, monkeypatch: pytest.MonkeyPat
 
 
 def test_lost_answer_of_the_prefect_server_does_not_lose_the_summary(world: World, api: Api) -> None:
-    """A run whose end Prefect's server took in, but could not confirm in time, still gives its caller the summary."""
+    """If Prefect's server recorded a run's end but could not confirm it in time, the caller still gets the summary."""
     plan = Plan([Fault("lost", where="COMPLETED")])
     with serve_forgetful(api.url, plan) as url, temporary_settings(updates={PREFECT_API_URL: url}):
         summary = world.run()

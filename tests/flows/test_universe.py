@@ -1,4 +1,4 @@
-"""The flow universe, run for real: without a server as subflows, with one as runs of a deployment."""
+"""The flow universe, run for real: regions as task runs, in one process."""
 
 import random
 from typing import Any
@@ -28,12 +28,12 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 @pytest.fixture
 def template() -> str:
-    """A name of tables, one a region, that no other test has."""
+    """A unique template of table names, one table per region."""
     return f"Universe-{random.getrandbits(64)}-{{region_id}}"
 
 
 def shared_truth(market: Market, region_ids: list[int]) -> dict[tuple[str, str], Item]:
-    """Return the exact table that regions share, by its two keys, without `#snapshot`."""
+    """Return the exact contents of the table that regions share, by both keys, without `#snapshot`."""
     return {
         (str(region_id), pk): item | {"pk": {"S": str(region_id)}, "sk": {"S": pk}}
         for region_id in region_ids
@@ -42,7 +42,7 @@ def shared_truth(market: Market, region_ids: list[int]) -> dict[tuple[str, str],
 
 
 def test_each_region_has_its_table(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
-    """Each region's table is exact, and the summary has each one's result, the sums, the slowest and the cost."""
+    """Each region's table is exact, and the summary has each result, the totals, the slowest region and the cost."""
     summary = universe(THREE, template)
     for region_id in THREE:
         items = scan(dynamodb, template.replace("{region_id}", str(region_id)))
@@ -57,7 +57,7 @@ def test_each_region_has_its_table(dynamodb: DynamoDBClient, market: Market, tem
 
 
 def test_regions_share_a_table(dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str) -> None:
-    """With the market for partition key one table holds all, exact over two snapshots, and each is read by itself."""
+    """With the market as partition key, all share one table, exact over two snapshots, and each can be read alone."""
     for _ in range(2):
         assert universe(THREE, table_name, key="market_type").failed == 0
         items = scan_markets(dynamodb, table_name)
@@ -75,7 +75,7 @@ def test_regions_share_a_table(dynamodb: DynamoDBClient, market: Market, clock: 
 
 
 def test_one_region_fails_alone(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
-    """A region that ESI does not have fails, says why, and keeps no other from its table."""
+    """An unknown region fails and says why, and does not affect the others."""
     summary = universe([19999999, VENAL], template)
     assert (summary.stored, summary.failed) == (1, 1)
     failed = next(region for region in summary.regions if region.state == "failed")
@@ -85,13 +85,13 @@ def test_one_region_fails_alone(dynamodb: DynamoDBClient, market: Market, templa
 
 
 def test_all_regions_fail(template: str) -> None:
-    """If no region is stored the run fails, with the first one's reason."""
+    """If all regions fail, the run fails with the first one's reason."""
     with pytest.raises(RegionError, match="all of 2 regions .* is there a market region 19999998"):
         universe([19999998, 19999999], template)
 
 
 def test_not_modified_costs_one_request_at_most(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
-    """Before `Expires` no region asks ESI for anything; after it, one HEAD each, and nothing is written."""
+    """Before `Expires`, no region sends ESI a request; after it, one HEAD each; nothing is written."""
     universe(THREE, template)
     market.reset_counts()
     summary = universe(THREE, template)
@@ -115,14 +115,14 @@ def test_wrong_parameter_is_refused(market: Market, given: dict[str, Any]) -> No
 
 
 def test_regions_need_keys_that_tell_them_apart(market: Market) -> None:
-    """Several regions in one table with item types for keys are refused, with both ways out."""
+    """Several regions in one table keyed by item type are refused, with both ways out."""
     with pytest.raises(ValueError, match=r'"MarketData-\{region_id\}", or key="market_type"'):
         universe(THREE, "MarketData")
     assert not market.requests
 
 
 def test_all_regions_largest_first() -> None:
-    """Without a list all regions are meant, each once, those with the most pages first; unknown ones before them."""
+    """Without a list, all regions are taken once, those with the most pages first, unknown ones before them."""
     listed = list_regions(None)
     assert sorted(listed) == list(regions())
     assert listed[:2] == [10000002, 10000043]
@@ -130,7 +130,7 @@ def test_all_regions_largest_first() -> None:
 
 
 def test_run_graph_shows_the_regions(api: Api, template: str) -> None:
-    """Each region is a task run of its own in Prefect, and the artifact has a row for it."""
+    """Each region is its own task run in Prefect, and has a row in the artifact."""
     state = universe([VENAL, SMALL], template, return_state=True)
     flow_run_id = str(state.state_details.flow_run_id)
     names = read_task_runs(api, flow_run_id, last=f"Keep Region {SMALL}")
@@ -140,7 +140,7 @@ def test_run_graph_shows_the_regions(api: Api, template: str) -> None:
 
 
 def test_command_takes_several_regions(capsys: pytest.CaptureFixture[str], template: str) -> None:
-    """From the command line several regions are several values, and the line says what became of them, or of one."""
+    """On the command line, an option takes several regions; the output says how all of them, or the one, ended."""
     assert run_flow(universe, "universe", ["--table-name", template, "--region-ids", str(VENAL), str(SMALL)]) == 0
     assert "2 regions in " in capsys.readouterr().out
     assert run_flow(universe, "universe", ["--table-name", template, "--region-ids", str(SMALL)]) == 0

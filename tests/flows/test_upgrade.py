@@ -1,4 +1,4 @@
-"""A table that an earlier version has written is read, and not written anew."""
+"""A table written by an earlier version is read, and not rewritten."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,19 +16,19 @@ from tests.support.worlds import Clock
 
 REGION_ID = 10000005  # one page
 STORED_AT = datetime(2026, 11, 25, 12, 0, 30, tzinfo=UTC).timestamp()
-DUMPS = sorted(Path(__file__).with_name("tables").glob("version-*.json"))  # each as that version left it
+DUMPS = sorted(Path(__file__).with_name("tables").glob("version-*.json"))  # as each version left it
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The market's clock: when the dumps were stored."""
+    """The market's clock, at the time when the dumps were stored."""
     return Clock(STORED_AT)
 
 
 @pytest.mark.usefixtures("served", "api")
 @pytest.mark.parametrize("dump", DUMPS, ids=lambda dump: dump.stem)
 def test_old_table_is_kept(dump: Path, dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str) -> None:
-    """Its records are compared, and none is written; of the next snapshot only what differs is."""
+    """Its records are compared, and none is written; of the next snapshot, only differences are."""
     items = msgspec.json.decode(dump.read_bytes(), type=list[Item])
     load(dynamodb, table_name, items)
     first = market_data(REGION_ID, table_name)
@@ -44,7 +44,7 @@ def test_old_table_is_kept(dump: Path, dynamodb: DynamoDBClient, market: Market,
 
 
 def load(dynamodb: DynamoDBClient, table_name: str, items: list[Item]) -> None:
-    """Make a table of a dump."""
+    """Create a table from a dump."""
     dynamodb.create_table(
         TableName=table_name,
         AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],

@@ -1,4 +1,4 @@
-"""Aggregate: the fast integers give what slow fractions give, for whatever ESI may send."""
+"""Aggregate: fast integers give the same results as slow fractions, for whatever ESI may send."""
 
 import random
 from itertools import product
@@ -45,7 +45,7 @@ def to_page(orders: list[Order]) -> Orders:
 def aggregate(
     orders: list[Order], order_type: OrderType = "sell", price: Price = "min", detail: Detail = "compact"
 ) -> dict[int, Record]:
-    """Return the records of one page of orders, in the reference's own shape."""
+    """Return the records of one page of orders, in the reference's shape."""
     return to_records(aggregate_orders(merge_pages([to_page(orders)])[0], order_type, price, detail))
 
 
@@ -59,7 +59,7 @@ def to_records(frame: pd.DataFrame) -> dict[int, Record]:
 
 
 def assert_same(given: dict[int, Record], expected: dict[int, Record]) -> None:
-    """Compare records: all figures exactly, but `stddev` within 1e-12 of itself."""
+    """Compare records exactly, but `stddev` with a relative tolerance of 1e-12."""
     assert list(given) == list(expected)
     for one, other in zip(given.values(), expected.values(), strict=True):
         assert (one.price, one.volume) == (other.price, other.volume)
@@ -79,14 +79,14 @@ def assert_same_figures(given: Figures | None, expected: Figures | None) -> None
 @settings(max_examples=3 * EXAMPLES)
 @given(orders=ORDERS, choice=st.sampled_from(CHOICES))
 def test_records_are_what_fractions_give(orders: list[Order], choice: tuple[OrderType, Price, Detail]) -> None:
-    """Every choice gives the exact figure, rounded once, whatever the orders are."""
+    """Every choice is exact, rounded once, whatever the orders are."""
     assert_same(aggregate(orders, *choice), reference.aggregate(orders, *choice))
 
 
 SELL = Order(1, 34, 5.7, 10, is_buy_order=False)
 BUY = SELL._replace(is_buy_order=True)
 HUNDRED = [SELL._replace(order_id=n, price=float(n), volume_remain=n) for n in range(1, 101)]
-SMALL = {  # whose sums fit into 64 bits, so that they may stand together
+SMALL = {  # their sums fit into 64 bits, so they can be aggregated together
     "one-sell": [SELL],
     "one-buy": [BUY],
     "both-sides": [SELL, BUY],
@@ -109,7 +109,7 @@ NAMED = {
 
 @pytest.mark.parametrize("name", NAMED)
 def test_records_of_named_books(name: str) -> None:
-    """The books that a random search seldom finds give the exact figures too, under every price and every detail."""
+    """Order books that a random search seldom finds are exact too, for every price and every detail."""
     orders = [order._replace(order_id=number) for number, order in enumerate(NAMED[name], 1)]
     for choice in [choice for choice in CHOICES if "compact" in choice or "min" in choice]:
         assert_same(aggregate(orders, *choice), reference.aggregate(orders, *choice))
@@ -119,7 +119,7 @@ def test_records_of_named_books(name: str) -> None:
 def test_order_of_orders_and_pages_changes_nothing(
     orders: list[Order], choice: tuple[OrderType, Price, Detail], seed: int, pages: int
 ) -> None:
-    """However the orders are mixed and cut into pages, the records stay the same, to the last bit."""
+    """The records are the same, to the last bit, however the orders are shuffled and split into pages."""
     mixed = random.Random(seed).sample(orders, len(orders))
     chunks = [to_page(mixed[page::pages]) for page in range(pages)]
     assert to_records(aggregate_orders(merge_pages(chunks)[0], *choice)) == aggregate(orders, *choice)
@@ -127,7 +127,7 @@ def test_order_of_orders_and_pages_changes_nothing(
 
 @given(orders=ORDERS, twice=st.lists(st.integers(0, 1000), max_size=10), side=st.sampled_from(get_args(OrderType)))
 def test_order_on_two_pages_counts_once(orders: list[Order], twice: list[int], side: OrderType) -> None:
-    """Orders that show up on a later page again leave the book as it was; orders of a side not wanted count too."""
+    """An order that appears on two pages counts once; the count includes orders of the side left out."""
     again = [orders[n % len(orders)] for n in twice] if orders else []
     merged, count = merge_pages([to_page(orders), to_page(again)], side)
     chosen = [order for order in orders if side == "all" or order.is_buy_order == (side == "buy")]
@@ -136,14 +136,14 @@ def test_order_on_two_pages_counts_once(orders: list[Order], twice: list[int], s
 
 
 def test_order_on_two_pages_keeps_its_first_values() -> None:
-    """Of an order that changed between two pages the first page's values stay."""
+    """If an order changed between two pages, the first page's values count."""
     changed = SELL._replace(volume_remain=9)
     merged, _count = merge_pages([to_page([SELL]), to_page([changed])])
     assert merged.volume_remain.tolist() == [10]
 
 
 def test_page_dtypes_survive_an_empty_page() -> None:
-    """An empty page among others changes no column's dtype."""
+    """An empty page does not change the dtype of any column."""
     merged, _count = merge_pages([to_page([]), to_page([SELL]), to_page([])])
     assert {"order_id": "int64"} | {str(name): str(dtype) for name, dtype in merged.dtypes.items()} == DTYPES
 
@@ -159,7 +159,7 @@ def test_page_dtypes_survive_an_empty_page() -> None:
     ],
 )
 def test_columns(orders: list[Order], order_type: OrderType, types: list[int], detail: Detail) -> None:
-    """The frame has the documented columns and dtypes, also where it is empty, and its types ascend."""
+    """The frame has the documented columns and dtypes, even if empty, and its types are ascending."""
     frame = aggregate_orders(merge_pages([to_page(orders)])[0], order_type, "min", detail)
     dtypes = {"price": "float64", "volume": "object"}
     if detail != "compact":
@@ -171,7 +171,7 @@ def test_columns(orders: list[Order], order_type: OrderType, types: list[int], d
 
 @pytest.mark.parametrize("price", get_args(Price))
 def test_numbers_are_pythons_own(price: Price) -> None:
-    """Volumes and figures are Python's int and float, which the table can write digit by digit."""
+    """Volumes and figures are Python's int and float, which can be written exactly."""
     for record in aggregate(HUNDRED, "all", price, "full").values():
         assert type(record.volume) is int
         assert {type(figure) for figure in (record.sell or {}).values()} == {int, float}
@@ -186,7 +186,7 @@ def test_numbers_are_pythons_own(price: Price) -> None:
     ],
 )
 def test_percentile_5_takes_the_best_orders(order_type: OrderType, expected: float) -> None:
-    """The best 5 % of 40 units are the first two: of the cheapest orders, for buy of the dearest."""
+    """The best 5 % of 40 units are the first two, of the cheapest orders, or for buy of the dearest."""
     orders = [
         Order(n, 34, price, 10, is_buy_order=is_buy)
         for n, (price, is_buy) in enumerate([(1.0, False), (2.0, False), (30.0, True), (40.0, True)], 1)
@@ -195,6 +195,6 @@ def test_percentile_5_takes_the_best_orders(order_type: OrderType, expected: flo
 
 
 def test_median_does_not_weigh() -> None:
-    """One order of a million units counts no more than one of a single unit."""
+    """An order of a million units counts no more than an order of one unit."""
     orders = [Order(n, 34, float(n), 10**6 if n == 1 else 1, is_buy_order=False) for n in range(1, 5)]
     assert aggregate(orders, price="median")[34].price == 2.5

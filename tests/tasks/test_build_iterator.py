@@ -1,4 +1,4 @@
-"""Build Iterator: every page once, in order, in chunks of a bounded size and number."""
+"""Build Iterator: each page once, in order, in chunks of bounded size and number."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,14 +18,14 @@ from tasks.orders.columns import Orders, decode_orders
 @example(pages=MAX_PAGES)
 @given(pages=st.integers(1, MAX_PAGES))
 def test_split_gives_every_page_once_in_order(pages: int) -> None:
-    """The chunks' pages, one after the other, are 1 to the last page."""
+    """The chunks have the pages from 1 to the last one, in order."""
     chunks = split_pages(pages)
     assert [page for chunk in chunks for page in chunk.left] == list(range(1, pages + 1))
 
 
 @given(pages=st.integers(1, MAX_PAGES))
 def test_split_bounds_size_and_number(pages: int) -> None:
-    """No chunk is over 60 pages, and there are no more than 8 chunks unless 60 pages each need more."""
+    """No chunk is over `MAX_CHUNK_PAGES`, and there are at most 8 chunks unless that size needs more."""
     chunks = split_pages(pages)
     assert max(len(chunk.left) for chunk in chunks) <= MAX_CHUNK_PAGES
     assert len(chunks) <= max(ALONE_PAGES, -(-pages // MAX_CHUNK_PAGES))
@@ -33,11 +33,11 @@ def test_split_bounds_size_and_number(pages: int) -> None:
 
 @pytest.mark.parametrize("pages", [1, 2, 7, ALONE_PAGES])
 def test_small_region_gets_a_chunk_a_page(pages: int) -> None:
-    """A small region shows each page as a task run of its own, as the state machine did."""
+    """In a small region each page has its own task run, as in the state machine."""
     assert [chunk.left for chunk in split_pages(pages)] == [[page] for page in range(1, pages + 1)]
 
 
-def test_the_forge_is_not_drowned_in_task_runs() -> None:
+def test_the_forge_has_few_task_runs() -> None:
     """The 433 pages of The Forge are 4 chunks, all but the last of 109 pages."""
     sizes = [len(chunk.left) for chunk in split_pages(433)]
     assert sizes == [109] * 3 + [106]
@@ -55,8 +55,8 @@ def test_chunk_is_named_by_its_pages(chunk: Chunk, name: str) -> None:
     assert str(chunk) == name
 
 
-def test_chunk_misses_what_has_not_come() -> None:
-    """A chunk asks only for the pages that it does not have yet."""
+def test_chunk_keeps_its_missing_pages() -> None:
+    """A chunk fetches only the pages that it does not have yet."""
     chunk = make_chunk(3, 6)
 
     def fetch(page: int) -> Orders:
@@ -70,7 +70,7 @@ def test_chunk_misses_what_has_not_come() -> None:
 
 
 def test_chunks_share_nothing() -> None:
-    """A page that comes for one chunk does not show up in another."""
+    """A page fetched for one chunk does not show up in another."""
     one, other = split_pages(2)
     with ThreadPoolExecutor() as threads:
         one.do(lambda page: decode_orders(b"[]", f"page {page}"), threads.submit, Waits())

@@ -1,4 +1,4 @@
-"""A page's way from JSON into columns."""
+"""Fetch Pages: pages that belong to the snapshot, and pages that do not."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,7 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 def answer(moved: timedelta, pages: int) -> Answer:
-    """Return an answer so much newer than the snapshot, of so many pages."""
+    """Return an answer that is so much newer than the snapshot, with so many pages."""
     return Answer(last_modified=NOON + moved, pages=pages, etag="", fresh_seconds=0, body=b"")
 
 
@@ -28,25 +28,25 @@ def test_page_of_the_snapshot_passes() -> None:
 
 @pytest.mark.parametrize(("moved", "pages"), [(300, 5), (300, 6), (0, 4), (0, 6)])
 def test_newer_page_means_the_snapshot_moved_on(moved: int, pages: int) -> None:
-    """A newer page, or another number of pages, is of another snapshot, and the message names both."""
+    """A newer page, or another number of pages, means another snapshot, and the message names both."""
     with pytest.raises(SnapshotMovedOn, match=rf"page 1 is of .* {pages} pages; the snapshot was of .* 5 pages"):
         check_same_snapshot(answer(timedelta(seconds=moved), pages), SNAPSHOT, "page 1")
 
 
 def test_older_page_may_pass() -> None:
-    """A page that is older than the snapshot comes from a cache, which will catch up."""
+    """A page older than the snapshot is a transient error: a cache has not caught up."""
     with pytest.raises(TransientError, match="page 1 is of .*, older than the snapshot"):
         check_same_snapshot(answer(timedelta(seconds=-300), 5), SNAPSHOT, "page 1")
 
 
 def test_chunk_that_is_missing_is_noticed() -> None:
-    """A book is whole if each chunk brought its orders."""
+    """The pages are whole if each chunk has its orders."""
     assert is_whole([decode_orders(b"[]", "page 1")] * 2)
     assert not is_whole([decode_orders(b"[]", "page 1"), None])
 
 
-def test_moving_on_again_is_told() -> None:
-    """After the third snapshot that moved on a run gives up, and says what helps."""
+def test_moving_on_again_is_explained() -> None:
+    """After three snapshots that moved on, a run gives up and says what helps."""
     assert MAX_SNAPSHOTS == 3
     with pytest.raises(TransientError, match="3 snapshots moved on .* raise fetch_concurrency"):
         raise moved_on_again()

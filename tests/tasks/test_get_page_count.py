@@ -1,4 +1,4 @@
-"""When a run ends early, waits, or goes on."""
+"""Get Page Count: when a run ends early, waits, or goes on."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +12,7 @@ from tests.support.tables import NOON, STORED
 
 
 def answer(pages: int, fresh_seconds: float) -> Answer:
-    """Return ESI's answer to HEAD."""
+    """Return ESI's answer to a HEAD request."""
     return Answer(last_modified=NOON, pages=pages, etag='"b"', fresh_seconds=fresh_seconds, body=b"")
 
 
@@ -32,12 +32,12 @@ def answer(pages: int, fresh_seconds: float) -> Answer:
 def test_wait_for_the_next_snapshot(
     pages: int, fresh_seconds: float, fetch_concurrency: int, wait_seconds: float
 ) -> None:
-    """A snapshot that ends before its pages can be here is left for the next, if that comes within a minute."""
+    """A run waits for the next snapshot if this one expires during the fetch and the wait is at most a minute."""
     assert seconds_to_wait(answer(pages, fresh_seconds), fetch_concurrency) == wait_seconds
 
 
 def test_offer_expires_by_this_clock() -> None:
-    """`Expires` is kept as an instant of this machine's clock, however wrong ESI's is."""
+    """`Expires` is converted to this machine's clock, however wrong ESI's is."""
     before = datetime.now(UTC)
     snapshot = offered(answer(433, 240), {}, [10000002])
     assert timedelta(seconds=239) < snapshot.expires - before < timedelta(seconds=241)
@@ -46,12 +46,12 @@ def test_offer_expires_by_this_clock() -> None:
 
 @pytest.mark.parametrize("fresh_seconds", [0, -1, -300])
 def test_offer_that_cannot_be_says_nothing(fresh_seconds: float) -> None:
-    """An `Expires` that is missing or past says nothing: the next run asks."""
+    """An `Expires` that is missing or past is ignored: the next run asks ESI."""
     assert offered(answer(433, fresh_seconds), {}, [10000002]).expires == UNKNOWN
 
 
-def test_stored_snapshot_is_given_as_it_is() -> None:
-    """A run that ends as not modified tells of the snapshot that the table holds."""
+def test_stored_snapshot_is_returned_as_it_is() -> None:
+    """A run that ends as not modified returns the snapshot that the table holds."""
     snapshot = as_stored({10000002: STORED}, STORED.expires)
     assert (snapshot.is_stored, snapshot.stored, snapshot.pages) == (True, {10000002: STORED}, 433)
 
@@ -60,7 +60,7 @@ def test_stored_snapshot_is_given_as_it_is() -> None:
     ("ahead", "expected"), [(-5, False), (0, False), (5, True), (15, True), (16, False), (23 * 60, False)]
 )
 def test_stored_snapshot_is_newer_within_reason(ahead: int, expected: bool) -> None:
-    """A stored snapshot is newer than the one on offer up to 15 minutes after ESI's own clock, and no further."""
+    """A stored snapshot counts as newer only up to 15 minutes ahead of ESI's clock."""
     offer = msgspec.structs.replace(answer(433, 300), answered=NOON)
     stored = msgspec.structs.replace(STORED, last_modified=NOON + timedelta(minutes=ahead))
     assert is_newer(stored, offer) is expected

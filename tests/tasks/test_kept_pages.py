@@ -1,4 +1,4 @@
-"""What runs leave on disk: real runs, each in a process of its own, wherever Prefect keeps results."""
+"""What runs leave on disk: real runs, each in its own process, wherever Prefect keeps results."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ def block(tmp_path: Path) -> str:
 
 @pytest.fixture
 def execute(api: Api, block: str, tmp_path: Path) -> Execute:
-    """Run a flow run as a worker does, which keeps pages and has a storage block for results."""
+    """Execute a flow run as a worker does, with kept pages and a storage block for results."""
     environ = os.environ | {
         "PREFECT__FLOW_ENTRYPOINT": "flows/market_data.py:market_data",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
@@ -70,7 +70,7 @@ def find_files(folder: Path) -> list[str]:
 def test_good_runs_leave_nothing(
     api: Api, execute: Execute, clock: Clock, dynamodb: DynamoDBClient, table_name: str, tmp_path: Path
 ) -> None:
-    """After runs that ended well no page is left, neither in the block nor on this machine."""
+    """Successful runs leave no pages, neither in the block nor on this machine."""
     deployment_id = deploy(api, {"region_id": VENAL, "table_name": table_name})
     for _ in range(2):
         run = make_run(api, deployment_id, [])
@@ -81,10 +81,10 @@ def test_good_runs_leave_nothing(
     assert find_files(tmp_path) == []
 
 
-def test_retry_fetches_what_did_not_come(
+def test_retry_fetches_only_the_missing_page(
     api: Api, execute: Execute, market: Faulty, dynamodb: DynamoDBClient, table_name: str, tmp_path: Path
 ) -> None:
-    """A retry on the same machine fetches the page that had failed alone; then no page is left."""
+    """A retry on the same machine fetches only the page that failed; then no page is left."""
     market.plan = {"5": [refuse(403, "no")]}
     run = make_run(api, deploy(api, {"region_id": VENAL, "table_name": table_name}), [])
     execute(run)
@@ -96,13 +96,13 @@ def test_retry_fetches_what_did_not_come(
     assert set(market.pages) == {str(page) for page in range(1, 8)} - kept
     assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
     assert find_files(tmp_path / "local") == []
-    assert all(file.stat().st_size < 1000 for file in (tmp_path / "block").iterdir())  # Prefect's own, of the error
+    assert all(file.stat().st_size < 1000 for file in (tmp_path / "block").iterdir())  # Prefect's record of the error
 
 
 def test_failed_runs_leave_nothing_for_more_than_a_day(
     api: Api, execute: Execute, market: Faulty, table_name: str, tmp_path: Path
 ) -> None:
-    """What a run left a day ago is removed by the next, even if that fails, too."""
+    """What a run left a day ago is removed by the next run, even if that one fails too."""
     market.plan = {"5": [refuse(403, "no"), refuse(403, "no")]}
     deployment_id = deploy(api, {"region_id": VENAL, "table_name": table_name})
     first, second = (make_run(api, deployment_id, []) for _ in range(2))
@@ -121,7 +121,7 @@ def test_failed_runs_leave_nothing_for_more_than_a_day(
 def test_pages_of_another_region_are_not_taken(
     api: Api, execute: Execute, market: Faulty, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
-    """A retry of a run whose deployment has another region since, of as many pages, fetches all of these."""
+    """If the deployment's region has changed before a retry, the retry fetches all pages of the new one."""
     first, other = 10000009, 10000023  # three pages each
     market.plan = {"3": [refuse(403, "no")]}
     deployment_id = deploy(api, {"region_id": first, "table_name": table_name}, schedule())

@@ -1,4 +1,4 @@
-"""Addresses: which are taken, and which are this machine."""
+"""Addresses: which are accepted, and which are this machine."""
 
 import pytest
 
@@ -22,14 +22,14 @@ from tasks.network import check_url, is_this_machine
     ],
 )
 def test_bad_address_is_refused(url: str, message: str) -> None:
-    """An address that is none, or sends in the clear to another machine, is refused by its name, but for a password."""
+    """An invalid address, or plain http to another machine, is refused; the message never shows a password."""
     with pytest.raises(ValueError, match=message) as caught:
         check_url(url, "ESI_URL", DEFAULT_URL)
     assert "planted" not in str(caught.value)
 
 
 def test_good_address_is_taken() -> None:
-    """Blanks around an address and its last slash do not count; a path before the route does."""
+    """Surrounding whitespace and a trailing slash are removed; a path is kept."""
     assert check_url(" https://proxy.example/esi/ ", "ESI_URL", DEFAULT_URL) == "https://proxy.example/esi"
 
 
@@ -38,5 +38,5 @@ def test_good_address_is_taken() -> None:
     [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("a.b", False)],
 )
 def test_this_machine_is_known(host: str, expected: bool) -> None:
-    """Loopback addresses and localhost are this machine, and nothing else."""
+    """Only loopback addresses and localhost are this machine."""
     assert is_this_machine(host) is expected

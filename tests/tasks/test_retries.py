@@ -1,4 +1,4 @@
-"""What Prefect tries again."""
+"""Which failures Prefect retries."""
 
 import pytest
 from prefect import task
@@ -35,14 +35,14 @@ def some_task() -> None:
         (ValueError("bad"), False),
     ],
 )
-def test_only_what_may_pass_is_tried_again(error: Exception, *, expected: bool) -> None:
-    """Time-outs, broken answers, limits and throttling may pass; refusals, guards and mistakes do not."""
+def test_only_transient_failures_are_retried(error: Exception, *, expected: bool) -> None:
+    """Timeouts, broken responses, limits and throttling are retried; refusals, guards and mistakes are not."""
     state: State[object] = Failed(data=error)
     run = TaskRun.model_construct()
     assert may_pass(some_task, run, state) is expected
 
 
-def test_tries_are_bounded() -> None:
-    """Five retries, each after twice the time of the one before."""
+def test_retries_are_bounded() -> None:
+    """There are five retries, each after twice the wait of the one before."""
     assert RETRIES == 5
     assert RETRY_DELAY_SECONDS == [1, 2, 4, 8, 16]

@@ -1,4 +1,4 @@
-"""What is written, and what is not."""
+"""Store Records: splitting writes into parts and batches."""
 
 from typing import cast
 
@@ -13,7 +13,7 @@ from tasks.table.records import Changes
 
 @given(puts=st.integers(0, 9000), deletes=st.integers(0, 40))
 def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
-    """The parts have each request once, in order, at most 25 a batch and 5,000 a part, and are numbered through."""
+    """The parts have each write once, in order, at most 25 per batch and 5,000 per part, numbered throughout."""
     changes = Changes([Record(n, 1.0, 1) for n in range(puts)], {}, [f"d{n}" for n in range(deletes)], 0, 0)
     target = cast("Target", None)
     parts = split_writes([(target, changes)])

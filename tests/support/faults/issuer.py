@@ -8,6 +8,10 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+ROLE = b"""<AssumeRoleResponse><AssumeRoleResult><Credentials>
+<AccessKeyId>ASIA</AccessKeyId><SecretAccessKey>secret</SecretAccessKey><SessionToken>token</SessionToken>
+<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+
 
 class Issuer(ThreadingHTTPServer):
     """A container's endpoint for credentials, and a machine's metadata service."""
@@ -39,6 +43,15 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.server.issued += 1
             self.answer(200, format_credentials(f"AKIA{self.server.issued}"))
+
+    def do_POST(self) -> None:
+        """Give what is planned, or a role's credentials, in XML as STS does."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.plan:
+            self.answer(*self.server.plan.pop(0))
+        else:
+            self.server.issued += 1
+            self.answer(200, ROLE)
 
     def answer(self, status: int, body: bytes) -> None:
         """Send an answer."""

@@ -52,7 +52,7 @@ class World:
                     runs = [pool.submit(copy_context().run, run) for _ in range(number)]
                     return [future.result() for future in runs]
             finally:
-                find_pause(market_url).end()  # as if the time were over
+                find_pause.cache_clear()  # as if the time were over
 
     def fill(self) -> None:
         """Put the present snapshot into the table, as a run of before has left it."""
@@ -76,11 +76,14 @@ class World:
         """Put an item into the table, as somebody else does."""
         self._dynamodb.put_item(TableName=self.table_name, Item=item)
 
-    def stand(self) -> TableSnapshot:
+    def read_snapshot(self) -> TableSnapshot:
         """Return `#snapshot`."""
         return TableSnapshot.from_item(self.items()["#snapshot"])
 
     def is_exact(self) -> bool:
         """Return whether the table is the present snapshot, and say so."""
         truth = self.market.truth(self.market.index, "sell", "min", "compact")
-        return self.stand().state == "complete" and {pk: r for pk, r in self.items().items() if pk.isdigit()} == truth
+        return (
+            self.read_snapshot().state == "complete"
+            and {pk: r for pk, r in self.items().items() if pk.isdigit()} == truth
+        )

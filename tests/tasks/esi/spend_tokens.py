@@ -1,4 +1,4 @@
-"""Asks the market at ESI_URL for as many pages as ESI's tokens allow: a worker, without its runs."""
+"""Fetches as many pages from ESI_URL as ESI's tokens allow: a worker without its runs."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ REGION_ID, PAGES = 19_000_002, 60
 
 
 def spend(seconds: float) -> None:
-    """Ask for pages, in runs of a chunk each, for so many seconds."""
+    """Fetch pages, in runs of one chunk each, for so many seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with TokenBucket() as tokens, Esi.from_environment(10, tokens) as esi, suppress(TransientError):

@@ -1,16 +1,18 @@
-"""ESI's answers: which class a status has, and what headers say."""
+"""ESI's responses: the error class of each status, and the values of headers."""
 
 from datetime import UTC, datetime
+from email.utils import formatdate
 
 import httpx
 import pytest
 
-from tasks.esi.answers import find_class, limit_seconds, parse_date
+from tasks.esi.answers import find_class, limit_seconds, parse_date, read_headers
 from tasks.esi.errors import RefusedError
+from tasks.esi.markets import find_market
 
 
 def test_each_class_of_status_has_its_error() -> None:
-    """No status is without a class: each of 100 to 999 is read, may pass, or is refused."""
+    """Every status from 100 to 999 has a class: it is read, transient or refused."""
     request = httpx.Request("GET", "https://esi.evetech.net/")
     kinds = {status: find_class(httpx.Response(status, request=request)) for status in range(100, 1000)}
     assert [status for status, kind in kinds.items() if kind is None] == [200]
@@ -19,7 +21,7 @@ def test_each_class_of_status_has_its_error() -> None:
 
 
 def test_dates_are_in_utc() -> None:
-    """A date of another zone is the same instant, in UTC."""
+    """A date in another time zone becomes the same instant in UTC."""
     assert parse_date("Tue, 24 Nov 2026 14:00:00 +0200") == datetime(2026, 11, 24, 12, tzinfo=UTC)
     assert str(parse_date("Tue, 24 Nov 2026 14:00:00 +0200")) == "2026-11-24 12:00:00+00:00"
 
@@ -39,8 +41,8 @@ def test_dates_are_in_utc() -> None:
         ({}, 60.0),
     ],
 )
-def test_limit_names_its_wait(headers: dict[str, str], seconds: float) -> None:
-    """The wait is the one that ESI names, in seconds or as a date by its own clock; a minute if it names none."""
+def test_limit_names_its_pause(headers: dict[str, str], seconds: float) -> None:
+    """The pause is what ESI says, in seconds or as a date by ESI's clock; a minute if ESI says nothing."""
     assert limit_seconds(httpx.Headers(headers, encoding="utf-8")) == seconds
 
 
@@ -48,5 +50,15 @@ def test_limit_names_its_wait(headers: dict[str, str], seconds: float) -> None:
     "value", ["", "now", "Tue, 99 Nov 2026 14:00:00 GMT", "2026", "Tue, 24 Nov 2026 14:00:00 +" + "9" * 25]
 )
 def test_no_date_is_none(value: str) -> None:
-    """What is no HTTP date is none, and no error."""
+    """Anything but an HTTP date is None, and raises no error."""
     assert parse_date(value) is None
+
+
+@pytest.mark.parametrize(("ahead", "fresh_seconds"), [(240, 240), (900, 900), (901, 0), (82_800, 0), (-5, -5)])
+def test_expires_is_believed_for_15_minutes(ahead: int, fresh_seconds: float) -> None:
+    """An `Expires` that is more than 15 minutes after the response's `Date` is ignored."""
+    now = 1_800_000_000
+    dates = {"Last-Modified": now, "Date": now, "Expires": now + ahead}
+    headers = {name: formatdate(date, usegmt=True) for name, date in dates.items()} | {"X-Pages": "7"}
+    answer = read_headers(httpx.Response(200, headers=headers), "it", find_market(7).endpoint, needs_count=True)
+    assert answer.fresh_seconds == fresh_seconds

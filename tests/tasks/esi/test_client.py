@@ -26,7 +26,7 @@ PAGE = gzip.compress(b"[]")
 
 
 def reply(status: str, headers: str = "", body: bytes = b"", length: int | None = None) -> bytes:
-    """Return an answer as it goes over the wire."""
+    """Return a response as it is sent over the wire."""
     size = len(body) if length is None else length
     return f"HTTP/1.1 {status}\r\n{headers}Connection: close\r\nContent-Length: {size}\r\n\r\n".encode() + body
 
@@ -48,7 +48,7 @@ STAY += [428, 431, 451, 499]
 
 
 class Case(NamedTuple):
-    """What the server sends, and what the client is to raise."""
+    """What the server sends, and the error that the client should raise."""
 
     sent: bytes
     error: type[EsiError]
@@ -125,7 +125,7 @@ HEADS = {
 
 
 class Misbehaving(socketserver.StreamRequestHandler):
-    """Sends the case whose number is the region of the request, and hangs up."""
+    """Sends the case whose number is the requested region, and hangs up."""
 
     seen: list[str] = []  # noqa: RUF012 (one list for all connections)
 
@@ -144,13 +144,13 @@ class Misbehaving(socketserver.StreamRequestHandler):
             self.wfile.write(page(PAGE)[: -len(PAGE)])
             for number in PAGE:
                 self.wfile.write(bytes([number]))
-                time.sleep(0.05)  # a body that comes, but slowly, is what is tested
+                time.sleep(0.05)  # the slow body is what the test is about
         else:
             self.wfile.write(ODD.get(region, page(PAGE, GOOD + 'ETag: "a"\r\nDate: x\r\n')))
 
 
 DRIP, FINE, MEMBERS, UNCOUNTED, EMPTY, NO_HEAD = 1000, 2000, 3000, 4000, 5000, 6000
-ODD = {  # and yet allowed
+ODD = {  # odd, but allowed
     MEMBERS: page(gzip.compress(b"[") + gzip.compress(b"]")),
     UNCOUNTED: page(PAGE, GOOD.split("X-P", maxsplit=1)[0]),
     EMPTY: page(PAGE, GOOD.replace("7", "0")),
@@ -175,8 +175,8 @@ def esi(url: str) -> Iterator[Esi]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_answer_is_judged_once(esi: Esi, name: str) -> None:
-    """Each answer becomes the error whose class says what happens next, in a message that names the page."""
+def test_response_has_its_error(esi: Esi, name: str) -> None:
+    """Each response raises the error whose class says what happens next, and the message names the page."""
     case = CASES[name]
     with pytest.raises(case.error, match=case.message) as caught:
         esi.get(find_market(list(CASES).index(name)).endpoint, 3)
@@ -184,8 +184,8 @@ def test_answer_is_judged_once(esi: Esi, name: str) -> None:
     assert str(caught.value).startswith(f"page 3 of region {list(CASES).index(name)}: ")
 
 
-def test_nobody_there_may_pass() -> None:
-    """A refused connection is worth another try."""
+def test_refused_connection_is_transient() -> None:
+    """A refused connection is a transient error."""
     with (
         Esi("http://127.0.0.1:9", "tests", 1) as esi,
         pytest.raises(TransientError, match="ConnectError from http://127"),
@@ -194,7 +194,7 @@ def test_nobody_there_may_pass() -> None:
 
 
 def test_dripping_body_is_given_up(esi: Esi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that comes byte by byte, so that no read times out, is given up at its deadline."""
+    """A body that arrives byte by byte, so that no read times out, is given up at its deadline."""
     for module in (pool, answers):
         monkeypatch.setattr(module, "BODY_SECONDS", 0.3)
     with pytest.raises(TransientError, match="the body was not complete after 0 s"):
@@ -202,7 +202,7 @@ def test_dripping_body_is_given_up(esi: Esi, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_good_page_is_read(esi: Esi) -> None:
-    """A good answer gives its snapshot, page count, tag and body; dates that make no sense say nothing."""
+    """A good response has its snapshot, page count, ETag and body; dates that make no sense are ignored."""
     answer = esi.get(find_market(FINE).endpoint, 1)
     assert (answer.pages, answer.etag, answer.body) == (7, '"a"', b"[]")
     assert answer.last_modified == datetime(2026, 11, 24, 14, tzinfo=UTC)
@@ -211,13 +211,13 @@ def test_good_page_is_read(esi: Esi) -> None:
 
 @pytest.mark.parametrize(("region", "pages"), [(MEMBERS, 7), (UNCOUNTED, 0), (EMPTY, 1)])
 def test_odd_page_is_read(esi: Esi, region: int, pages: int) -> None:
-    """A gzip of several members, a page without its count, and a count of 0 are taken."""
+    """A gzip of several members, a page without a page count, and a count of 0 are accepted."""
     answer = esi.get(find_market(region).endpoint, 1)
     assert (answer.pages, answer.body) == (pages, b"[]")
 
 
 def test_offer_must_have_a_count(esi: Esi) -> None:
-    """Without a count, from HEAD or from GET of the first page, there is no telling which pages to ask for."""
+    """Without a page count, from HEAD or from GET of the first page, the pages to fetch are unknown."""
     for method in ("HEAD", "HEAD", "GET", "GET"):
         with pytest.raises(TransientError, match="X-Pages is '', expected 1 to 10,000"):
             esi.head(find_market(UNCOUNTED).endpoint)
@@ -226,7 +226,7 @@ def test_offer_must_have_a_count(esi: Esi) -> None:
 
 @pytest.mark.parametrize("name", HEADS)
 def test_head_gives_way_to_get(esi: Esi, name: str) -> None:
-    """A HEAD that is refused gives way to GET at once, one that may pass at the third time; a limit never does."""
+    """GET replaces a refused HEAD at once, a transiently failing one at the third attempt, a rate-limited one never."""
     case, region = HEADS[name], NO_HEAD + list(HEADS).index(name)
     asked = len(Misbehaving.seen)
     for _ in range({RefusedError: 0, TransientError: 2, RateLimitedError: 4}[case.error]):
@@ -244,7 +244,7 @@ def test_head_gives_way_to_get(esi: Esi, name: str) -> None:
 
 
 def test_request_says_what_esi_asks_for(esi: Esi) -> None:
-    """A request names the compatibility date, its sender, and gzip; `order_type` is all."""
+    """A request has the compatibility date, the user agent and gzip; `order_type` is all."""
     esi.get(find_market(FINE).endpoint, 5)
     head = Misbehaving.seen[-1].lower()
     assert f"get /markets/{FINE}/orders?order_type=all&page=5 http/1.1" in head
@@ -253,9 +253,9 @@ def test_request_says_what_esi_asks_for(esi: Esi) -> None:
 
 
 def test_limit_pauses_all_requests(url: str) -> None:
-    """After a 420 or 429 no client of that address asks before its time; other addresses are not held."""
+    """After a 420 or 429, all clients of that address pause; clients of other addresses do not."""
     until = time.monotonic() + 0.4
-    find_pause(url).extend(0.4)  # as a 429 does
+    find_pause(url).extend(0.4)  # as after a 429
     with Esi(url, "tests", 1) as held, Esi(url.replace("127.0.0.1", "localhost"), "tests", 1) as other:
         other.head(find_market(FINE).endpoint)
         assert time.monotonic() < until
@@ -264,16 +264,16 @@ def test_limit_pauses_all_requests(url: str) -> None:
 
 
 def test_pause_is_as_long_as_esi_says(url: str) -> None:
-    """A 429's `Retry-After` is kept in full for the address, and a shorter one later does not end it."""
+    """The pause lasts as long as a 429's `Retry-After` says; a shorter one later does not end it."""
     for seconds in (5.0, 1.0):
         find_pause(url).extend(seconds)
     left = find_pause(url).seconds
-    find_pause(url).end()
+    find_pause.cache_clear()
     assert 4.5 < left <= 5.0
 
 
 def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`ESI_URL` and `ESI_USER_AGENT` are taken; without them it is the real ESI, and the sender asks for a contact."""
+    """`ESI_URL` and `ESI_USER_AGENT` are used; by default the real ESI, and a user agent that asks for a contact."""
     monkeypatch.setenv("ESI_URL", url + "/")
     monkeypatch.setenv("ESI_USER_AGENT", "me@example.com")
     with Esi.from_environment(1) as esi:
@@ -286,13 +286,13 @@ def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("user_agent", ["José <a@b>", "me\r\nCookie: a=b"])
 def test_sender_that_fits_in_no_header_is_refused(url: str, user_agent: str) -> None:
-    """An `ESI_USER_AGENT` that cannot be sent is refused at once, by its value."""
+    """An `ESI_USER_AGENT` that does not fit into a header is refused at once, and the message has its value."""
     with pytest.raises(ValueError, match="ESI_USER_AGENT is '.*': give printable ASCII"):
         Esi(url, user_agent, 1)
 
 
 def test_threads_bound_the_requests(url: str) -> None:
-    """However much is submitted, no more runs at once than `fetch_concurrency`."""
+    """However much is submitted, no more than `fetch_concurrency` calls run at once."""
     running, most, lock = 0, 0, threading.Lock()
     barrier = threading.Barrier(3)
 
@@ -312,10 +312,10 @@ def test_threads_bound_the_requests(url: str) -> None:
 
 
 def test_bomb_takes_no_memory(esi: Esi) -> None:
-    """A body that unpacks to 256 MiB is dropped while it is being unpacked, and memory does not grow with it."""
+    """A body that unpacks to 256 MiB is dropped while it is unpacked, so memory does not grow."""
     tracemalloc.start()
     with pytest.raises(TransientError, match="the body is larger than 33,554,432 bytes"):
         esi.get(find_market(list(CASES).index("bomb")).endpoint, 3)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak_bytes < 2.5 * MAX_BODY_BYTES  # zlib's buffer and what it gives
+    assert peak_bytes < 2.5 * MAX_BODY_BYTES  # zlib's buffer and its output

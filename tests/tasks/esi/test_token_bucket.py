@@ -1,4 +1,4 @@
-"""The tokens that all workers share: a limit of a real Prefect server, and the stand-in that bans as ESI does."""
+"""The tokens that all workers share: a limit on a real Prefect server, and a stand-in that bans as ESI does."""
 
 import os
 import re
@@ -34,7 +34,7 @@ REGION_ID, VENAL = 19_000_002, 10_000_015
 
 @pytest.fixture
 def limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The limit, made for one test, under a name of its own."""
+    """A limit for one test, with its own name."""
     name = f"esi-{time.monotonic_ns()}"
     monkeypatch.setattr(shared_limit, "LIMIT", name)
     create_limit()
@@ -44,22 +44,22 @@ def limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def read_taken() -> int:
-    """Return how many slots of the limit are taken now."""
+    """Return how many of the limit's slots are taken now."""
     with get_client(sync_client=True) as client:
         return client.read_global_concurrency_limit_by_name(shared_limit.LIMIT).active_slots
 
 
 def set_taken(slots: int) -> None:
-    """Have so many slots of the limit taken."""
+    """Take so many of the limit's slots."""
     with get_client(sync_client=True) as client:
         client.update_global_concurrency_limit(shared_limit.LIMIT, GlobalConcurrencyLimitUpdate(active_slots=slots))
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What is taken from the limit, batch by batch."""
+    """The slots taken from the limit, batch by batch."""
     batches: list[int] = []
-    take = TokenBucket._reserve  # noqa: SLF001 (what Prefect is asked for is what is counted)
+    take = TokenBucket._reserve  # noqa: SLF001 (counts what Prefect is asked for)
 
     def note(self: TokenBucket, tokens: int) -> float:
         batches.append(tokens)
@@ -70,8 +70,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.usefixtures("limit")
-def test_limit_is_as_large_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit has ESI's tokens, given back within ESI's time; a setting makes it smaller, and so it stays."""
+def test_limit_has_the_configured_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit has ESI's tokens, which come back within ESI's window; a setting makes it smaller for good."""
     for setting, tokens in (("", 12_000), ("6000", 6_000), ("", 6_000)):
         monkeypatch.setenv("ESI_TOKENS", setting)
         assert create_limit() == tokens
@@ -83,7 +83,7 @@ def test_limit_is_as_large_as_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("given", ["0", "many", "-5", "1e3", "12001"])
 def test_wrong_number_of_tokens_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    """A setting that is no number of tokens is refused with what is allowed."""
+    """A setting that is not a valid number of tokens is refused, with what is allowed."""
     monkeypatch.setenv("ESI_TOKENS", given)
     with pytest.raises(ValueError, match="ESI_TOKENS is .*: give 1600 to 12000 tokens"):
         create_limit()
@@ -91,7 +91,7 @@ def test_wrong_number_of_tokens_is_refused(monkeypatch: pytest.MonkeyPatch, give
 
 @pytest.mark.usefixtures("served", "store_url", "limit")
 def test_run_takes_what_it_spends_in_few_batches(market: Market, table_name: str, asked: list[int]) -> None:
-    """A run takes two tokens a request, in a helping or two, not page by page."""
+    """A run takes two tokens per request, in one or two batches, not page by page."""
     market_data(VENAL, table_name)
     assert sum(asked) == 2 * sum(market.requests.values()) == 16
     assert len(asked) <= 1 + 7
@@ -100,7 +100,7 @@ def test_run_takes_what_it_spends_in_few_batches(market: Market, table_name: str
 
 @pytest.mark.usefixtures("served", "store_url", "limit")
 def test_pages_of_a_chunk_are_one_batch(market: Market, asked: list[int]) -> None:
-    """Sixty pages that are known ahead are one batch."""
+    """Sixty announced pages are one batch."""
     with TokenBucket() as tokens, Esi.from_environment(10, tokens) as esi:
         esi.expect(60)
         for future in [esi.submit(esi.get, find_market(REGION_ID).endpoint, 1) for _page in range(60)]:
@@ -111,7 +111,7 @@ def test_pages_of_a_chunk_are_one_batch(market: Market, asked: list[int]) -> Non
 
 @pytest.mark.usefixtures("served", "api")
 def test_without_the_limit_nothing_is_counted(market: Market) -> None:
-    """A server that has no such limit is asked once a run, and nothing waits."""
+    """Without the limit, the server is asked once per run, and nothing waits."""
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
         esi.head(find_market(REGION_ID).endpoint)
         assert not tokens._limit._counts  # noqa: SLF001
@@ -121,7 +121,7 @@ def test_without_the_limit_nothing_is_counted(market: Market) -> None:
 
 @pytest.mark.usefixtures("served", "limit")
 def test_full_limit_waits_for_slots(market: Market) -> None:
-    """With all slots taken a request waits until one has decayed, and the wait is counted as such."""
+    """If all slots are taken, a request waits until one is free, and the wait is counted."""
     set_taken(12_030)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
         esi.head(find_market(REGION_ID).endpoint)
@@ -131,7 +131,7 @@ def test_full_limit_waits_for_slots(market: Market) -> None:
 
 @pytest.mark.usefixtures("served", "limit")
 def test_limit_follows_what_esi_says(market: Market, clock: Clock) -> None:
-    """When another program has used most tokens, the shared limit is brought to what ESI says is left."""
+    """If another program has used most tokens, the shared limit is set to what ESI says is left."""
     market.tokens.add(clock.now, 10_500)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
         esi.head(find_market(REGION_ID).endpoint)
@@ -142,7 +142,7 @@ def test_limit_follows_what_esi_says(market: Market, clock: Clock) -> None:
 
 @pytest.mark.usefixtures("served", "limit")
 def test_limit_becomes_esi_s_if_that_is_smaller(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should ESI give fewer tokens, or another time for them, the limit is brought to that, and batches with it."""
+    """If ESI gives fewer tokens, or another window, the limit and the batches follow."""
     monkeypatch.setattr("deployments.local.market.market.TOKENS", 1200)
     monkeypatch.setattr("deployments.local.market.market.WINDOW_SECONDS", 120)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
@@ -156,23 +156,23 @@ def test_limit_becomes_esi_s_if_that_is_smaller(market: Market, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("served", "limit")
-def test_one_worker_s_ban_makes_all_hold_still(market: Market) -> None:
-    """A ban that one worker gets makes another, which has tokens in hand, ask nothing until it is over."""
+def test_ban_of_one_worker_pauses_the_others(market: Market) -> None:
+    """A ban of one worker pauses another, which still has tokens, until the ban is over."""
     with TokenBucket() as one, TokenBucket() as other, Esi.from_environment(1, other) as second:
         second.expect(60)
         second.head(find_market(REGION_ID).endpoint)
         one.pause_all(2.0)
         asked_before = sum(market.requests.values())
         time.sleep(token_bucket.LOOK_SECONDS)
-        begun = time.monotonic()
+        started = time.monotonic()
         second.head(find_market(REGION_ID).endpoint)
-        assert 0.5 < time.monotonic() - begun < 4
+        assert 0.5 < time.monotonic() - started < 4
         assert sum(market.requests.values()) == asked_before + 1
 
 
 @pytest.mark.usefixtures("served", "limit")
-def test_ban_is_told_to_all(market: Market, clock: Clock) -> None:
-    """Who is answered 429 passes on how long ESI says."""
+def test_ban_pauses_all(market: Market, clock: Clock) -> None:
+    """A worker that gets a 429 pauses the others for as long as ESI says."""
     market.enforce_limit = True
     market.tokens.add(clock.now - 890, TOKENS)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
@@ -180,29 +180,29 @@ def test_ban_is_told_to_all(market: Market, clock: Clock) -> None:
             esi.head(find_market(REGION_ID).endpoint)
         with TokenBucket() as other:
             assert 3 < other.spend() <= 10
-        find_pause(esi.url).end()
+        find_pause.cache_clear()
 
 
 def change_limit(**values: float) -> None:
-    """Change the limit, as an operator does."""
+    """Change the limit as an operator does."""
     with get_client(sync_client=True) as client:
         update = GlobalConcurrencyLimitUpdate.model_validate(values)
         client.update_global_concurrency_limit(shared_limit.LIMIT, update)
 
 
 def spend_within(tokens: TokenBucket, seconds: float, requests: int = 1) -> float:
-    """Spend requests' tokens, waiting as told, and return the seconds that this took; fail after so many."""
-    begun = time.monotonic()
+    """Spend tokens for requests, with the waits required, and return the seconds taken; fail after `seconds`."""
+    started = time.monotonic()
     for _ in range(requests):
         while wait_seconds := tokens.spend():
-            assert time.monotonic() - begun + wait_seconds < seconds
+            assert time.monotonic() - started + wait_seconds < seconds
             time.sleep(wait_seconds)
-    return time.monotonic() - begun
+    return time.monotonic() - started
 
 
 @contextmanager
 def serve_undecayed(api: Api) -> Iterator[None]:
-    """Have the server say of the limit how many slots were taken at its last change, as Prefect Cloud does."""
+    """Make the server report the slots taken at the limit's last change, as Prefect Cloud does."""
     written = [read_taken()]
 
     def change(request: str, answer: httpx.Response) -> httpx.Response:
@@ -219,7 +219,7 @@ def serve_undecayed(api: Api) -> Iterator[None]:
 
 @pytest.mark.usefixtures("limit")
 def test_slots_that_are_not_said_to_decay_come_free(api: Api) -> None:
-    """Where a server says how many slots were taken last, a run waits as long as they take to decay, and goes on."""
+    """If the server reports slots as of the last change, a run waits as long as they take to decay, then goes on."""
     set_taken(12_030)
     with serve_undecayed(api), TokenBucket() as tokens:
         assert 1 < spend_within(tokens, 6) < 4
@@ -228,8 +228,8 @@ def test_slots_that_are_not_said_to_decay_come_free(api: Api) -> None:
 
 
 @pytest.mark.usefixtures("limit")
-def test_hold_ends_where_slots_are_not_said_to_decay(api: Api) -> None:
-    """Where a server says how many slots were taken last, all hold still as long as they are told, and no longer."""
+def test_pause_ends_where_slots_are_not_said_to_decay(api: Api) -> None:
+    """If the server reports slots as of the last change, a pause lasts as long as it should, and no longer."""
     change_limit(slot_decay_per_second=1000)
     with serve_undecayed(api), TokenBucket() as one:
         one.pause_all(1.5)
@@ -240,7 +240,7 @@ def test_hold_ends_where_slots_are_not_said_to_decay(api: Api) -> None:
 @pytest.mark.usefixtures("limit")
 @pytest.mark.parametrize(("slots", "requests"), [(2, 15), (50, 60), (119, 120)])
 def test_small_limit_gives_what_it_has(slots: int, requests: int) -> None:
-    """A limit that is smaller than a chunk's tokens is used in small batches; it is never overdrawn."""
+    """A limit smaller than a chunk's tokens is used in small batches, and never overdrawn."""
     change_limit(limit=slots, slot_decay_per_second=100)
     with TokenBucket() as tokens:
         tokens.expect(requests)
@@ -251,7 +251,7 @@ def test_small_limit_gives_what_it_has(slots: int, requests: int) -> None:
 @pytest.mark.usefixtures("served", "limit")
 @pytest.mark.parametrize("slots", [0, 1])
 def test_limit_below_one_request_is_refused(market: Market, slots: int) -> None:
-    """A limit that no request can be taken from fails the run at once, with what to do."""
+    """A limit too small for one request fails the run at once, with what to do."""
     change_limit(limit=slots)
     allowed = f"has {slots} slots, a request takes 2: give it 1,600 to 12,000, or deactivate it"
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi, pytest.raises(RefusedError, match=allowed):
@@ -262,7 +262,7 @@ def test_limit_below_one_request_is_refused(market: Market, slots: int) -> None:
 @pytest.mark.usefixtures("limit")
 @pytest.mark.parametrize("change", [{"active": False}, {"slot_decay_per_second": 0}])
 def test_limit_that_is_none_is_not_waited_for(change: dict[str, float]) -> None:
-    """A limit that is switched off, or whose slots never come free, counts nothing."""
+    """A limit that is switched off, or whose slots never decay, is ignored."""
     set_taken(12_000)
     change_limit(**change)
     with TokenBucket() as tokens:
@@ -271,7 +271,7 @@ def test_limit_that_is_none_is_not_waited_for(change: dict[str, float]) -> None:
 
 @contextmanager
 def serve_refusing(api: Api, times: int) -> Iterator[list[str]]:
-    """Have the server refuse slots so many times, though there are some; yield the requests for them."""
+    """Make the server refuse slots so many times although some are free; yield the requests for them."""
     asked: list[str] = []
 
     def change(request: str, answer: httpx.Response) -> httpx.Response:
@@ -286,7 +286,7 @@ def serve_refusing(api: Api, times: int) -> Iterator[list[str]]:
 
 @pytest.mark.usefixtures("limit")
 def test_refusal_is_waited_for_as_long_as_it_says(api: Api) -> None:
-    """A refusal's `Retry-After` is waited for, and then slots are asked for again."""
+    """After a refusal, a run waits for `Retry-After` and then asks for slots again."""
     with serve_refusing(api, times=3) as asked, TokenBucket() as tokens:
         assert spend_within(tokens, 6) > 3 * 0.4
     assert len(asked) == 4
@@ -296,7 +296,7 @@ def test_refusal_is_waited_for_as_long_as_it_says(api: Api) -> None:
 def test_limit_that_always_refuses_is_left(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A limit that refuses again and again though slots are free does not stop the run, which says so."""
+    """A limit that keeps refusing although slots are free does not stop the run, which logs a warning."""
     monkeypatch.setattr(token_bucket, "PATIENCE_SECONDS", 1.0)
     with serve_refusing(api, times=10_000) as asked, TokenBucket() as tokens:
         spend_within(tokens, 10, requests=200)
@@ -311,19 +311,19 @@ def test_limit_that_always_refuses_is_left(
     [("8.5", 8.5), ("3600", 60), ("inf", 0.2), ("nan", 0.2), ("-1", 0.2), ("soon", 0.2), ("", 0.2)],
 )
 def test_retry_after_is_bounded(given: str, seconds: float) -> None:
-    """What a refusal says to wait is believed within bounds."""
+    """A refusal's `Retry-After` is honoured within bounds."""
     assert retry_seconds(httpx.Response(423, headers={"Retry-After": given})) == seconds
 
 
 @pytest.mark.usefixtures("limit")
 def test_limit_deleted_meanwhile_is_none(api: Api) -> None:
-    """A limit that is deleted while a run looks at it, and while it waits, counts nothing any more."""
+    """A limit that is deleted while a run reads it, or waits for it, is ignored from then on."""
     set_taken(12_800)
 
     reads = count()
 
     def delete(request: str, answer: httpx.Response) -> httpx.Response:
-        if request.startswith("GET /v2/concurrency_limits/") and next(reads) == 1:  # not the one at the run's begin
+        if request.startswith("GET /v2/concurrency_limits/") and next(reads) == 1:  # not the read at the run's start
             httpx.delete(f"{api.url}/v2/concurrency_limits/{shared_limit.LIMIT}", trust_env=False)
         return answer
 
@@ -340,15 +340,15 @@ SPEED, WORKERS = 5.0, 4
 
 @pytest.mark.outage
 def test_four_workers_never_overdraw(own_api: Api) -> None:
-    """Four processes that ask as fast as they may are never refused, and use at least 85 % of what is allowed.
+    """Four processes at full speed are never refused, and use at least 85 % of what is allowed.
 
-    The market's time, and the limit's, is five times as fast, so that each wait weighs five times as much. In the last
-    fifteen minutes others have used two thirds of the tokens, evenly.
+    Time runs five times as fast for the market and the limit, so that each wait weighs five times as much. In the last
+    fifteen minutes others have used two thirds of the tokens, at an even rate.
     """
-    begun = time.time()
-    market = Market(clock=lambda: begun + (time.time() - begun) * SPEED, enforce_limit=True, every=10**9)
+    started = time.time()
+    market = Market(clock=lambda: started + (time.time() - started) * SPEED, enforce_limit=True, every=10**9)
     for age_seconds in range(899, 0, -15):
-        market.tokens.add(begun - age_seconds, 133)
+        market.tokens.add(started - age_seconds, 133)
     httpx.delete(f"{own_api.url}/v2/concurrency_limits/{shared_limit.LIMIT}", trust_env=False)  # another test's
     limit = {"name": shared_limit.LIMIT, "limit": TOKENS, "slot_decay_per_second": SPEED * TOKENS / 900}
     ask(own_api, "/v2/concurrency_limits/", limit)

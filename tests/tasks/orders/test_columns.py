@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tasks.esi.errors import RefusedError, TransientError
 from tasks.orders.columns import DTYPES, Order, Orders, decode_orders
 
-# Two orders that ESI gave on 2023-08-04.
+# Two orders that ESI sent on 2023-08-04.
 RECORDED = b"""[
 {"duration":90,"is_buy_order":false,"issued":"2023-07-20T23:23:12Z","location_id":60013867,"min_volume":1,"order_id":6556680193,"price":1950000,"range":"region","system_id":30000019,"type_id":656,"volume_remain":1,"volume_total":1},
 {"duration":90,"is_buy_order":false,"issued":"2023-06-01T22:14:15Z","location_id":60012541,"min_volume":1,"order_id":6522865723,"price":1300000,"range":"region","system_id":30000023,"type_id":2869,"volume_remain":16,"volume_total":100}
@@ -36,7 +36,7 @@ def dtypes(columns: Orders) -> dict[str, str]:
 
 
 def test_recorded_orders_are_decoded() -> None:
-    """Real orders give their five columns that count."""
+    """Real orders are decoded into the five columns."""
     columns = decode_orders(RECORDED, "page 1")
     assert {name: column.tolist() for name, column in columns.items()} == {
         "order_id": [6556680193, 6522865723],
@@ -50,7 +50,7 @@ def test_recorded_orders_are_decoded() -> None:
 
 @given(st.lists(orders, max_size=20))
 def test_what_is_encoded_comes_back(rows: list[Order]) -> None:
-    """Any orders that ESI can give come back from their JSON, exactly and in order."""
+    """Any orders that ESI can send are decoded exactly, and in order."""
     columns = decode_orders(msgspec.json.encode(rows), "page 1")
     assert dtypes(columns) == DTYPES
     assert [Order(*row) for row in zip(*(column.tolist() for column in columns.values()), strict=True)] == rows
@@ -72,40 +72,40 @@ def test_what_is_encoded_comes_back(rows: list[Order]) -> None:
     ],
 )
 def test_wrong_order_is_refused(change: dict[str, Any], message: str) -> None:
-    """An order that is not as ESI promises is refused for good, by its place, what was expected and what came."""
+    """An order that breaks ESI's contract is refused for good, with its position, what was expected and what came."""
     wrong = {name: value for name, value in (GOOD | change).items() if value is not None}
     with pytest.raises(RefusedError, match=f"page 3 of region 7: .*{message}.*nothing was stored"):
         decode_orders(msgspec.json.encode([GOOD, wrong]), "page 3 of region 7")
 
 
 def test_order_with_nothing_left_is_left_out() -> None:
-    """An order of which nothing remains is none any more: it sets no price."""
+    """An order with nothing left is left out: it must not set a price."""
     columns = decode_orders(msgspec.json.encode([GOOD, GOOD | {"volume_remain": 0}]), "page 3 of region 7")
     assert {name: column.tolist() for name, column in columns.items()} == {name: [GOOD[name]] for name in DTYPES}
 
 
 @pytest.mark.parametrize("body", [b'{"orders":[]}', b"null", b"[1]", b'"x"'])
 def test_wrong_shape_is_refused(body: bytes) -> None:
-    """JSON that is no list of orders is refused for good."""
+    """JSON that is not a list of orders is refused for good."""
     with pytest.raises(RefusedError, match="page 1: Expected `"):
         decode_orders(body, "page 1")
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'[{"order_id":1', b'[{"price":NaN}]', b"\xff\xfe"])
 def test_undecodable_body_may_pass(body: bytes) -> None:
-    """What is no JSON may be whole next time."""
+    """A body that is not JSON is a transient error: the next one may be whole."""
     with pytest.raises(TransientError, match="page 1: the body is not JSON"):
         decode_orders(body, "page 1")
 
 
 def test_error_as_a_200_may_pass() -> None:
-    """A 200 that has ESI's error for a body is none of orders, and says what ESI said."""
+    """A 200 with ESI's error in its body is transient, and the message quotes ESI."""
     with pytest.raises(TransientError, match='page 1: ESI answered 200, but with the error "Timeout contacting x"'):
         decode_orders(b'{"error":"Timeout contacting x","timeout":10}', "page 1")
 
 
 def test_empty_page_gives_no_orders() -> None:
-    """A page without orders gives the columns, and no row."""
+    """A page without orders has all columns, and no rows."""
     columns = decode_orders(b"[]", "page 1")
     assert dtypes(columns) == DTYPES
     assert not any(map(len, columns.values()))

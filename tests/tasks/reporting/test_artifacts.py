@@ -18,7 +18,7 @@ from tasks.table.records import Changes
     ],
 )
 def test_movers_have_moved(old: tuple[float, int], new: tuple[float, int], percents: tuple[str, str] | None) -> None:
-    """A type whose price and volume both changed by less than what is shown has not moved."""
+    """A type whose price and volume both round to 0.0 % has not moved."""
     item = {"pk": {"S": "34"}, "price": {"N": repr(old[0])}, "volume": {"N": str(old[1])}}
     movers = find_movers([Changes([Record(34, *new)], {"34": item}, [], 0, 0)])
     assert [(row["price %"], row["volume %"]) for row in movers] == ([percents] if percents else [])

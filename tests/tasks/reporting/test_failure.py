@@ -1,4 +1,4 @@
-"""How a run that fails says why in Prefect, and which errors are this project's."""
+"""How a failed run says why in Prefect, and which errors are this project's."""
 
 import logging
 from typing import Any
@@ -19,10 +19,10 @@ UNKNOWN = 19_999_999
 
 @pytest.mark.usefixtures("served", "store_url", "api")
 def test_universe_says_why_once_a_region(table_name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The log of many regions' run says once why one of them failed."""
+    """The log of a run of many regions says once why a region failed."""
     universe([10000003, UNKNOWN], table_name + "-{region_id}")
-    said = [record for record in caplog.records if f"{UNKNOWN}: ESI answered 404" in record.getMessage()]
-    assert [(record.levelno, vars(record)["flow_name"]) for record in said] == [
+    logged = [record for record in caplog.records if f"{UNKNOWN}: ESI answered 404" in record.getMessage()]
+    assert [(record.levelno, vars(record)["flow_name"]) for record in logged] == [
         (logging.WARNING, "universe"),
     ]
     assert not any(record.exc_info for record in caplog.records)
@@ -30,14 +30,14 @@ def test_universe_says_why_once_a_region(table_name: str, caplog: pytest.LogCapt
 
 @pytest.mark.usefixtures("served", "store_url")
 def test_refused_parameters_leave_no_artifact(api: Api, table_name: str) -> None:
-    """A run whose parameters are refused leaves no artifact: nothing has begun; its state says what is allowed."""
+    """A run with refused parameters creates no artifact, because nothing started; its state says what is allowed."""
     state: State[Any] = market_data(UNKNOWN, table_name, fetch_concurrency=0, return_state=True)
     assert "fetch_concurrency: 0 is refused: give 1 to 500" in (state.message or "")
     assert not [artifact for artifact in read_artifacts(api, str(state.state_details.flow_run_id)) if artifact["key"]]
 
 
 def test_errors_of_this_project() -> None:
-    """An error is this project's by its class, a ValueError by who raised it."""
+    """An error is this project's by its class, a ValueError by the function that raised it."""
     assert is_ours(TableError("planned"))
     with pytest.raises(ValueError, match="ESI_URL") as ours:
         check_url("ftp://esi", "ESI_URL", "https://esi.evetech.net")

@@ -1,4 +1,4 @@
-"""The pictures of a summary, seen as pixels."""
+"""The pictures of a summary, checked by their pixels."""
 
 import io
 
@@ -18,7 +18,7 @@ SECONDS = st.floats(0, 10**5)
 
 
 def heights(chart: bytes) -> list[int]:
-    """Return how high the columns of a chart are, those that are there, from left to right."""
+    """Return the heights of a chart's columns, from left to right, without empty ones."""
     high = find_pixels(chart, BLUE, 12)[TOP:HEIGHT, LEFT : WIDTH - RIGHT].sum(axis=0)
     edges = np.flatnonzero(np.diff(high)) + 1
     return [int(part[0]) for part in np.split(high, edges) if part[0]]
@@ -42,7 +42,7 @@ def heights(chart: bytes) -> list[int]:
 )
 @example([make_summary(age_seconds=5e-324, state_seconds={"Fetch Pages": 5e-324})] * 2)
 def test_any_runs_can_be_drawn(runs: list[Summary]) -> None:
-    """Whatever runs did, there are pictures as wide as the UI, together far below what an artifact may have."""
+    """Any runs can be drawn, as wide as the UI, and together far smaller than an artifact may be."""
     drawn = draw_pictures(runs)
     assert len(drawn) == 2 + (len(runs) > 1) + bool(runs[0].price_changes)
     assert sum(map(len, drawn.values())) < 80_000
@@ -50,7 +50,7 @@ def test_any_runs_can_be_drawn(runs: list[Summary]) -> None:
 
 
 def test_bars_are_as_long_as_states_took() -> None:
-    """A state that took three times as long has three times the pixels."""
+    """A state that took three times as long has a bar of three times the pixels."""
     states, _written = draw_pictures([make_summary(state_seconds={"Fetch Pages": 3.0, "Aggregate": 1.0})]).values()
     legend = 11 * 11
     long, short = (find_pixels(states, colour, 12).sum() - legend for colour in STATE_COLOURS[:2])
@@ -58,7 +58,7 @@ def test_bars_are_as_long_as_states_took() -> None:
 
 
 def test_columns_are_as_high_as_counts() -> None:
-    """A run that wrote half as much has a column half as high, and a price change a column by its types."""
+    """Columns are proportional to the records written, and to the types per price change."""
     last, first = make_summary(1, written=1000, price_changes={-3: 200, 7: 100}), make_summary(0, written=2000)
     _states, _ages, written, changes = draw_pictures([last, first]).values()
     assert heights(written)[0] / heights(written)[1] == pytest.approx(2.0, rel=0.05)
@@ -67,7 +67,7 @@ def test_columns_are_as_high_as_counts() -> None:
 
 @given(st.floats(1e-3, 1e12))
 def test_ticks_are_round_and_few(most: float) -> None:
-    """An axis has three to eleven labels, evenly spaced, from nothing to not more than the most."""
+    """An axis has three to eleven evenly spaced labels, from 0 to at most the largest value."""
     ticks = find_ticks(most)
     assert 3 <= len(ticks) <= 11
     assert ticks[0] == 0

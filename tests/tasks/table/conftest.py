@@ -1,4 +1,4 @@
-"""What the tests of the DynamoDB client share."""
+"""Fixtures of the DynamoDB client's tests."""
 
 from collections.abc import Iterator
 

@@ -35,17 +35,17 @@ from tests.support.faults.store import Capacity, serve_faulty_store
 from tests.support.tables import STORED, scan
 
 
-def unguarded() -> None:
-    """Let every call be made."""
+def allow() -> None:
+    """Allow every call."""
 
 
 def record(number: int, size: int = 0) -> Item:
-    """Return an item, so many bytes larger than it must be."""
+    """Return an item with so many bytes of padding."""
     return {"pk": {"S": str(number)}, "price": {"N": "5.7"}, "padding": {"S": "x" * size}}
 
 
-def test_missing_table_is_told(store_url: str, table_name: str) -> None:
-    """A table that is not there is an error of its own, which names it and the AWS region."""
+def test_missing_table_is_named(store_url: str, table_name: str) -> None:
+    """A missing table has its own error, which names the table and the AWS region."""
     assert store_url
     with (
         Table(table_name, 1) as table,
@@ -55,7 +55,7 @@ def test_missing_table_is_told(store_url: str, table_name: str) -> None:
 
 
 def test_snapshot_is_stored(table: Table, dynamodb: DynamoDBClient) -> None:
-    """`#snapshot` is one item, its numbers numbers and its dates ISO 8601 in UTC; reads and writes are counted."""
+    """`#snapshot` is one item: numbers as N, dates as ISO 8601 in UTC; its reads and writes are counted."""
     with Lease(table) as lease:
         lease.wait()
         lease.complete(STORED)
@@ -68,22 +68,22 @@ def test_snapshot_is_stored(table: Table, dynamodb: DynamoDBClient) -> None:
 
 @pytest.mark.parametrize("expected_records", [0, 30_000])
 def test_scan_reads_all_pages(table: Table, expected_records: int) -> None:
-    """A table of more than 1 MB is read whole, in one segment or in several, and without `#snapshot`."""
+    """A scan reads all of a table of more than 1 MB but `#snapshot`, in one segment or several."""
     requests = [put_request(record(number, 60_000)) for number in range(25)]
-    table.write_batch(requests, unguarded)
+    table.write_batch(requests, allow)
     assert table.scan(expected_records) == {str(number): record(number, 60_000) for number in range(25)}
 
 
 def test_batch_puts_and_deletes(table: Table, dynamodb: DynamoDBClient) -> None:
-    """A batch puts and deletes, and its write units are counted."""
-    table.write_batch([put_request(record(number)) for number in range(25)], unguarded)
-    table.write_batch([put_request(record(100)), delete_request({"pk": {"S": "3"}})], unguarded)
+    """A batch can put and delete, and its write units are counted."""
+    table.write_batch([put_request(record(number)) for number in range(25)], allow)
+    table.write_batch([put_request(record(100)), delete_request({"pk": {"S": "3"}})], allow)
     assert scan(dynamodb, table.name).keys() == {str(number) for number in range(25)} - {"3"} | {"100"}
     assert table.write_units == 27
 
 
-def test_wrong_key_is_told(dynamodb: DynamoDBClient, table_name: str) -> None:
-    """A table with another key is refused, by a message that says which it must be."""
+def test_wrong_key_schema_is_refused(dynamodb: DynamoDBClient, table_name: str) -> None:
+    """A table with another key schema has its own error, which says that the keys do not match."""
     dynamodb.create_table(
         TableName=table_name,
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "N"}],
@@ -99,14 +99,14 @@ def test_wrong_key_is_told(dynamodb: DynamoDBClient, table_name: str) -> None:
 
 
 class Scripted(BaseHTTPRequestHandler):
-    """Answers BatchWriteItem as the table's name says."""
+    """Responds to BatchWriteItem as the table's name says."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # headers and body in one packet
     calls: dict[str, int] = {}  # noqa: RUF012 (one count for all connections)
 
     def do_POST(self) -> None:
-        """Answer one call."""
+        """Respond to one call."""
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         [(name, writes)] = request["RequestItems"].items()
         call = self.calls[name] = self.calls.get(name, 0) + 1
@@ -117,7 +117,7 @@ class Scripted(BaseHTTPRequestHandler):
             self.send(200, {"UnprocessedItems": {name: writes}}, cut_bytes=40)
         elif name in ANSWERS:
             status, code = ANSWERS[name]
-            self.send(status, {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "told"})
+            self.send(status, {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "planned"})
         elif name in NULLS:
             self.send(200, {"UnprocessedItems": {name: None}, "ConsumedCapacity": NULLS[name]})
         else:
@@ -125,7 +125,7 @@ class Scripted(BaseHTTPRequestHandler):
             self.send(200, {"UnprocessedItems": {name: left} if left else {}})
 
     def send(self, status: int, body: dict[str, Any], cut_bytes: int = 0) -> None:
-        """Send JSON, its end cut off."""
+        """Send JSON, without its last `cut_bytes`."""
         encoded = json.dumps(body).encode()
         encoded = encoded[: len(encoded) - cut_bytes]
         self.send_response(status)
@@ -134,7 +134,7 @@ class Scripted(BaseHTTPRequestHandler):
         self.wfile.write(encoded)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class's name)
-        """Say nothing."""
+        """Log nothing."""
 
 
 ANSWERS = {
@@ -153,7 +153,7 @@ NULLS: dict[str, Any] = {
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A store that does what the table's name says."""
+    """A store that responds as the table's name says."""
     Scripted.calls.clear()
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Scripted) as server:
         server.daemon_threads = True
@@ -170,25 +170,25 @@ REQUESTS = [put_request(record(number)) for number in range(25)]
 
 @pytest.mark.usefixtures("scripted")
 @pytest.mark.parametrize(("name", "calls"), [("Some", 5), ("Slow", 125)])
-def test_unprocessed_items_are_sent_again(name: str, calls: int) -> None:
-    """What is left unprocessed is sent again, as long as some of it goes through, and is counted."""
+def test_unprocessed_items_are_resent(name: str, calls: int) -> None:
+    """Unprocessed items are resent as long as some are stored, and each resend is counted."""
     with Table(name, 1) as table:
-        table.write_batch(REQUESTS, unguarded)
+        table.write_batch(REQUESTS, allow)
     assert (Scripted.calls[name], table.failures) == (calls, {"unprocessed items": calls - 1})
 
 
 @pytest.mark.usefixtures("scripted")
 @pytest.mark.parametrize("name", NULLS)
 def test_null_is_nothing(name: str) -> None:
-    """A store that says null where it has nothing to say is understood."""
+    """A null in a response means the same as a missing value."""
     with Table(name, 1) as table:
-        table.write_batch(REQUESTS, unguarded)
+        table.write_batch(REQUESTS, allow)
     assert (Scripted.calls[name], table.write_units) == (1, 0)
 
 
 @pytest.mark.usefixtures("scripted")
 def test_no_call_is_made_without_being_allowed() -> None:
-    """Before each call, a repeated one too, it is asked whether it may be made; after a no nothing more is sent."""
+    """`check` is called before each call, also before a resend; once it raises, nothing more is sent."""
     answers = iter([None, None, LeaseLostError("taken over")])
 
     def check() -> None:
@@ -202,9 +202,9 @@ def test_no_call_is_made_without_being_allowed() -> None:
 
 @pytest.mark.usefixtures("scripted")
 def test_batch_without_progress_is_given_up() -> None:
-    """After two dozen calls in a row that stored nothing the batch is given up for now, by its table and first item.
+    """A batch fails after two dozen calls in a row that stored nothing, and names its table and first item.
 
-    Whether its items were left unprocessed or the whole batch was refused; boto3 sends a refused one again by itself.
+    Its items may be left unprocessed, or the whole batch throttled; boto3 itself repeats a throttled call once.
     """
     for name, calls in (("All", STALLED_CALLS), ("Throttled", 2 * STALLED_CALLS)):
         with (
@@ -213,22 +213,22 @@ def test_batch_without_progress_is_given_up() -> None:
                 ThrottledError, match=f"table {name}: 25 writes, the first a put of 0, were left unprocessed 24"
             ),
         ):
-            table.write_batch(REQUESTS, unguarded)
+            table.write_batch(REQUESTS, allow)
         assert Scripted.calls[name] == calls
 
 
 @pytest.mark.usefixtures("scripted")
 def test_leaving_a_table_ends_its_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that ends does not wait for the capacity that its last batches lack."""
+    """A run that ends does not wait for capacity for its last batches."""
     monkeypatch.setattr("tasks.table.pace.MAX_WAIT_SECONDS", 60.0)
     monkeypatch.setattr("tasks.table.pace.FIRST_WAIT_SECONDS", 60.0)
-    begun = time.monotonic()
+    started = time.monotonic()
     with Table("All", 1) as table:
-        future = table.submit(table.write_batch, REQUESTS, unguarded)
+        future = table.submit(table.write_batch, REQUESTS, allow)
         while not Scripted.calls.get("All"):
             time.sleep(0.01)
     assert isinstance(future.exception(), ThrottledError)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.usefixtures("scripted")
@@ -243,10 +243,10 @@ def test_leaving_a_table_ends_its_waits(monkeypatch: pytest.MonkeyPatch) -> None
         ("Missing", MissingTableError),
     ],
 )
-def test_failed_call_is_judged(name: str, error: type[TableError]) -> None:
-    """Throttling, DynamoDB's own failures and broken connections may pass; all else does not."""
+def test_failed_call_has_its_error(name: str, error: type[TableError]) -> None:
+    """Only throttling, DynamoDB's own failures and broken connections are transient."""
     with Table(name, 1) as table, pytest.raises(error, match=f"table {name}") as caught:
-        table.write_batch(REQUESTS, unguarded)
+        table.write_batch(REQUESTS, allow)
     assert type(caught.value) is error
 
 
@@ -254,7 +254,7 @@ def test_failed_call_is_judged(name: str, error: type[TableError]) -> None:
 def provisioned(
     store_url: str, table: Table, units: float, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Table, Capacity]]:
-    """Open a table through a proxy that gives so many units a second."""
+    """Open a table through a proxy that allows so many units per second."""
     capacity = Capacity(units)
     with serve_faulty_store(store_url, Plan([]), capacity) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
@@ -263,14 +263,14 @@ def provisioned(
 
 
 def test_throttled_scan_goes_on(store_url: str, table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scan of more pages than the capacity allows at once goes on where it was, and reads each page once."""
+    """A throttled scan continues where it stopped, and reads each page once."""
     items = {str(number): record(number, 300_000) for number in range(16)}
     for item in items.values():
-        table.write_batch([put_request(item)], unguarded)
+        table.write_batch([put_request(item)], allow)
     with provisioned(store_url, table, 200, monkeypatch) as (opened, capacity):
         assert opened.scan(0) == items
     assert capacity.refused > 0
-    assert capacity.passed["Scan"] == 6  # pages of 1 MB, and less in the last
+    assert capacity.passed["Scan"] == 6  # pages of 1 MB, the last one smaller
     assert opened.failures["ProvisionedThroughputExceededException"] > 0
     assert opened.waits.seconds > 0
 
@@ -278,22 +278,22 @@ def test_throttled_scan_goes_on(store_url: str, table: Table, monkeypatch: pytes
 def test_throttled_writes_all_arrive(
     store_url: str, table: Table, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batches that are refused whole, or in part, are all stored at the table's pace; none is stored twice."""
+    """Throttled batches and unprocessed items are all stored at the table's pace, none of them twice."""
     requests = [put_request(record(number)) for number in range(150)]
-    begun = time.monotonic()
+    started = time.monotonic()
     with provisioned(store_url, table, 20, monkeypatch) as (opened, capacity):
-        for future in [opened.submit(opened.write_batch, requests[n : n + 25], unguarded) for n in range(0, 150, 25)]:
+        for future in [opened.submit(opened.write_batch, requests[n : n + 25], allow) for n in range(0, 150, 25)]:
             future.result()
     assert len(scan(dynamodb, table.name)) == 150
     assert capacity.refused > 0
     assert opened.write_units == 150
-    assert 130 / 20 < time.monotonic() - begun < 4 * 150 / 20
+    assert 130 / 20 < time.monotonic() - started < 4 * 150 / 20
 
 
 def test_throttled_lease_and_readers(
     store_url: str, table: Table, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`#snapshot` is put and read at the table's pace, and a lease is kept while others take the capacity."""
+    """`#snapshot` is written and read at the table's pace, and the lease is kept while writes use up the capacity."""
     for name, seconds in (("STANDSTILL", 6.0), ("RENEW", 1.0), ("SAFE", 3.5)):
         monkeypatch.setattr(f"tasks.table.lease.{name}_SECONDS", seconds)
     monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.01)  # between the SDK's own attempts

@@ -1,4 +1,4 @@
-"""The connection to DynamoDB: where it goes, and with which credentials."""
+"""The connection to DynamoDB: its endpoint and its credentials."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +18,15 @@ from tests.support.faults.store import ERRORS as ERRORS_OF_STORE
 from tests.support.faults.store import serve_faulty_store
 
 
-def test_nobody_there_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused connection is worth another try."""
+def test_refused_connection_is_transient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused connection is a transient error."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9")
     with Table("MarketData", 1) as table, pytest.raises(TransientTableError, match="Could not connect to the endpoint"):
         table.read_snapshot()
 
 
-def test_no_region_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an AWS region the message says what boto3 reads."""
+def test_missing_region_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an AWS region, the message names the variable that boto3 reads."""
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     with pytest.raises(TableError, match="must specify a region.*AWS_DEFAULT_REGION"):
         Table("MarketData", 1)
@@ -37,7 +37,7 @@ def test_no_region_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     [("http://127.0.0.1:1", True), ("http://localhost:1", True), ("https://dynamodb.us-east-1.amazonaws.com", False)],
 )
 def test_this_machine_is_known(monkeypatch: pytest.MonkeyPatch, url: str, expected: bool) -> None:
-    """Only a table on this machine may be created without asking."""
+    """Only loopback addresses are this machine, where missing tables are created."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
     with Table("MarketData", 1) as table:
         assert table.connection.is_local is expected
@@ -48,7 +48,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 @pytest.fixture
 def keyless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An environment without any credentials of its own, and the file in which profiles are found."""
+    """An environment without credentials; returns the path of the file with profiles."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -60,7 +60,7 @@ def keyless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def issuer(request: pytest.FixtureRequest, keyless: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
-    """Whoever issues credentials, to a container or a machine, as this process's only source of them."""
+    """A credential service, of a container or a machine, as the only source of credentials."""
     assert not keyless.exists()
     with serve_issuer([]) as server:
         if request.param == "container":
@@ -72,7 +72,7 @@ def issuer(request: pytest.FixtureRequest, keyless: Path, monkeypatch: pytest.Mo
 
 
 def attempt(table: Table, times: int = 6) -> int:
-    """Read `#snapshot` as a task that Prefect retries does, and return how many attempts failed."""
+    """Read `#snapshot` with retries, as in a task, and return how many attempts failed."""
     for failed in range(times):
         try:
             table.read_snapshot()
@@ -103,7 +103,7 @@ LATE = {
     indirect=["issuer"],
 )
 def test_late_credentials_are_waited_for(issuer: Issuer, kind: str, table_name: str) -> None:
-    """Whoever issues credentials may answer wrongly for a while: the table is there when they come."""
+    """If the credential service fails for a while, retries succeed once it has recovered."""
     issuer.plan = [LATE[kind]] * 4
     with Table(table_name, 1) as table:
         assert attempt(table) < 6
@@ -114,7 +114,7 @@ def test_late_credentials_are_waited_for(issuer: Issuer, kind: str, table_name: 
 
 @pytest.mark.parametrize("issuer", ["container", "machine"], indirect=True)
 def test_credentials_that_never_come_are_given_up(issuer: Issuer, table_name: str) -> None:
-    """They may pass as far as can be told, and the message says whom to ask."""
+    """If credentials never come, the error stays transient, and the message says what to check."""
     issuer.plan = [(500, b"broken")] * 99
     with (
         Table(table_name, 1) as table,
@@ -125,10 +125,10 @@ def test_credentials_that_never_come_are_given_up(issuer: Issuer, table_name: st
 
 @pytest.mark.parametrize("issuer", ["container"], indirect=True)
 @pytest.mark.parametrize("code", ["ExpiredTokenException", "UnrecognizedClientException"])
-def test_credentials_that_are_not_accepted_are_asked_for_again(
+def test_rejected_credentials_are_replaced(
     issuer: Issuer, store_url: str, table_name: str, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    """What DynamoDB does not accept, or no longer, is replaced by what the issuer gives next."""
+    """If DynamoDB rejects the credentials, the next attempt gets new ones from the issuer."""
     monkeypatch.setitem(ERRORS_OF_STORE, "denied", (400, code))
     with serve_faulty_store(store_url, Plan([Fault("denied", times=2)])) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
@@ -137,7 +137,7 @@ def test_credentials_that_are_not_accepted_are_asked_for_again(
     assert issuer.issued == 3
 
 
-CONFIGURED: dict[str, tuple[dict[str, str], str, str]] = {  # what is set, the profile's file, what is said
+CONFIGURED: dict[str, tuple[dict[str, str], str, str]] = {  # variables, the file with profiles, the message
     "nothing": ({}, "", "Unable to locate credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"),
     "no such profile": ({"AWS_PROFILE": "x"}, "", r"profile \(x\) could not be found; .*`aws configure list-profiles`"),
     "half a key": ({"AWS_ACCESS_KEY_ID": "AKIA"}, "", "missing: AWS_SECRET_ACCESS_KEY; give both"),
@@ -162,10 +162,8 @@ CONFIGURED: dict[str, tuple[dict[str, str], str, str]] = {  # what is set, the p
 
 
 @pytest.mark.parametrize("kind", CONFIGURED)
-def test_wrong_settings_are_told_at_once(
-    keyless: Path, monkeypatch: pytest.MonkeyPatch, store_url: str, kind: str
-) -> None:
-    """What no waiting mends is final, and the message says which setting it is."""
+def test_wrong_settings_fail_at_once(keyless: Path, monkeypatch: pytest.MonkeyPatch, store_url: str, kind: str) -> None:
+    """A wrong setting is not retried, and the message names it."""
     assert store_url
     variables, file, message = CONFIGURED[kind]
     for name, value in variables.items():
@@ -174,3 +172,31 @@ def test_wrong_settings_are_told_at_once(
     with pytest.raises(TableError, match=message) as caught, Table("MarketData", 1) as table:
         table.read_snapshot()
     assert type(caught.value) is TableError
+
+
+ROLE = """[default]
+role_arn = arn:aws:iam::000000000000:role/market-data
+source_profile = keys
+[profile keys]
+aws_access_key_id = AKIA
+aws_secret_access_key = secret
+"""
+
+
+def test_role_is_assumed(table: Table, keyless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile with a role gets its credentials from STS, which responds in XML, not in JSON."""
+    keyless.write_text(ROLE)
+    with serve_issuer([]) as issuer:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", issuer.url)
+        with Table(table.name, 1) as opened:
+            assert opened.read_snapshot() is None
+    assert issuer.issued == 1
+
+
+def test_unreadable_role_may_pass(keyless: Path, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
+    """If STS does not respond in XML, its credentials are late: a retry asks again."""
+    keyless.write_text(ROLE)
+    with serve_issuer([(200, b"{}")] * 9) as issuer:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", issuer.url)
+        with Table(table_name, 1) as table, pytest.raises(CredentialsError, match="credentials"):
+            table.read_snapshot()

@@ -1,4 +1,4 @@
-"""What DynamoDB's errors mean: which may pass, and what to do about the others."""
+"""DynamoDB's errors: which are transient, and what to do about the others."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.support.faults.store import serve_faulty_store
 
 
 def answer_with(status: int, code: str, message: str) -> ClientError:
-    """Return boto3's error for an answer of DynamoDB."""
+    """Return boto3's error for a response of DynamoDB's."""
     answer: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(answer, "GetItem")
 
@@ -41,8 +41,8 @@ MAY_PASS = {
 }
 
 
-def test_all_documented_errors_are_judged() -> None:
-    """Each error of DynamoDB's service model, as boto3 has it, is in the table; those that may pass are these."""
+def test_all_documented_errors_are_in_the_table() -> None:
+    """All errors of boto3's service model of DynamoDB are in the table, and exactly these are transient."""
     model = botocore.session.get_session().get_service_model("dynamodb")
     assert {shape.name for shape in model.error_shapes} <= ERRORS.keys()
     found = {code for code, fate in ERRORS.items() if issubclass(fate.error, TransientTableError)}
@@ -60,9 +60,9 @@ def test_all_documented_errors_are_judged() -> None:
 def test_errors_are_raised_as_the_table_says(
     store_url: str, table: Table, monkeypatch: pytest.MonkeyPatch, code: str, status: int
 ) -> None:
-    """Over a socket, each has the class that the table gives it, its code and its advice.
+    """Over a socket, each error has the class and the advice of the table, and its code in the message.
 
-    But keys that stand in the environment expire for good.
+    Only expired keys from the environment are final: nothing renews them.
     """
     monkeypatch.setitem(ERRORS_OF_STORE, "denied", (status, code))
     monkeypatch.setattr("tasks.table.pace.STALLED_CALLS", 0)
@@ -132,14 +132,14 @@ ADVICE: list[tuple[int, str, str, type[TableError], str]] = [
 
 @pytest.mark.parametrize(("status", "code", "message", "error", "advice"), ADVICE)
 def test_advice_fits_what_was_said(status: int, code: str, message: str, error: type[TableError], advice: str) -> None:
-    """What one code is used for several things is told apart by its message; an unknown code by its status."""
+    """A code with several meanings is judged by its message, an unknown code by its status."""
     fate = judge(answer_with(status, code, message))
     assert fate.error is error
     assert re.search(advice, fate.advice)
 
 
 def test_policy_has_what_the_advice_names() -> None:
-    """The policy that a denied role is sent to has the actions that the message names."""
+    """The policy that the advice refers to has the actions that the advice names."""
     policy = Path(CHECKOUT, "deployments/aws/iam-policy.json").read_text()
     for fate in ERRORS.values():
         for action in re.findall(r"kms:\w+|dynamodb:\w+", fate.advice if "iam-policy" in fate.advice else ""):

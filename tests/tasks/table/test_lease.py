@@ -1,4 +1,4 @@
-"""Who may write a table, and when he may no longer: against a store as strict as DynamoDB."""
+"""The lease: which run may write a table, and until when."""
 
 import threading
 import time
@@ -18,59 +18,59 @@ WRITING = msgspec.structs.replace(STORED, state="writing")
 
 
 @pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a minute be half a second."""
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the minute of standstill to half a second, and the other times with it."""
     for name, seconds in (("STANDSTILL", 0.5), ("RENEW", 0.1), ("SAFE", 0.3), ("WAIT", 1.5), ("POLL", 0.02)):
         monkeypatch.setattr(lease_module, f"{name}_SECONDS", seconds)
 
 
 @pytest.fixture
 def other_table(table: Table) -> Iterator[Table]:
-    """The same table, as another run has it."""
+    """The same table, opened by another run."""
     with Table(table.name, 1) as opened:
         yield opened
 
 
-def stand(dynamodb: DynamoDBClient, table: Table) -> TableSnapshot:
+def read_snapshot(dynamodb: DynamoDBClient, table: Table) -> TableSnapshot:
     """Return `#snapshot`."""
     return TableSnapshot.from_item(scan(dynamodb, table.name)["#snapshot"])
 
 
 def test_lease_is_taken_kept_and_given_back(table: Table, dynamodb: DynamoDBClient) -> None:
-    """While it is held `#snapshot` says `writing`, names the owner and counts up; in the end it says `complete`."""
+    """While held, `#snapshot` is `writing`, names the owner and counts up; at the end it is `complete`."""
     with Lease(table) as lease:
         assert lease.wait() is None
         assert lease.take(WRITING)
-        first = stand(dynamodb, table)
+        first = read_snapshot(dynamodb, table)
         assert (first.state, first.owner) == ("writing", lease.owner)
         deadline = time.monotonic() + 5
-        while stand(dynamodb, table).lease < first.lease + 3:
+        while read_snapshot(dynamodb, table).lease < first.lease + 3:
             assert time.monotonic() < deadline
         lease.check()
         lease.complete(STORED)
-        counted = stand(dynamodb, table).lease
-    after = stand(dynamodb, table)
+        counted = read_snapshot(dynamodb, table).lease
+    after = read_snapshot(dynamodb, table)
     assert (after.state, after.owner, after.lease) == ("complete", lease.owner, counted)
     assert msgspec.structs.replace(after, owner="", lease=0) == STORED
 
 
 def test_failed_run_gives_its_lease_back(table: Table, other_table: Table) -> None:
-    """Who fails while writing leaves `writing` without an owner, so that the next run need not wait."""
+    """A run that fails while writing leaves `writing` without an owner, so the next run need not wait."""
     with pytest.raises(ZeroDivisionError), Lease(table) as lease:
         lease.wait()
         lease.take(WRITING)
         raise ZeroDivisionError
     with Lease(other_table) as other:
-        begun = time.monotonic()
+        started = time.monotonic()
         item = other.wait()
-        assert time.monotonic() - begun < lease_module.STANDSTILL_SECONDS
+        assert time.monotonic() - started < lease_module.STANDSTILL_SECONDS
         assert item
         assert (item["state"], item["owner"]) == ({"S": "writing"}, {"S": ""})
         assert other.take(WRITING)
 
 
 def test_run_that_wrote_nothing_leaves_no_mark(table: Table, dynamodb: DynamoDBClient) -> None:
-    """Who never took the lease puts nothing, even on failure."""
+    """A run that never took the lease does not change `#snapshot`, even if it fails."""
     with Lease(table) as lease:
         lease.wait()
         lease.complete(STORED)
@@ -82,23 +82,23 @@ def test_run_that_wrote_nothing_leaves_no_mark(table: Table, dynamodb: DynamoDBC
 
 
 def test_live_lease_is_waited_for(table: Table, other_table: Table) -> None:
-    """A run waits while another writes, and goes on when it is done."""
-    said: list[str] = []
+    """A run waits while another one writes, and continues once that is done."""
+    messages: list[str] = []
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
         lease.take(WRITING)
         done = threading.Timer(0.8, lease.complete, [STORED])
         done.start()
-        item = other.wait(said.append)
+        item = other.wait(messages.append)
         done.join()
         assert item
         assert item["state"] == {"S": "complete"}
-        assert said[0] == f"waiting for {lease.owner}, which is writing table {table.name}"
+        assert messages[0] == f"waiting for {lease.owner}, which is writing table {table.name}"
         assert other_table.waits.seconds > 0.4
 
 
 def test_live_lease_that_goes_on_fails_the_waiter(table: Table, other_table: Table) -> None:
-    """A run that has waited two minutes for another that still writes fails, and names it."""
+    """A run fails after waiting two minutes for another one, and names it."""
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
         lease.take(WRITING)
@@ -107,25 +107,24 @@ def test_live_lease_that_goes_on_fails_the_waiter(table: Table, other_table: Tab
 
 
 def test_dead_lease_is_taken_over(table: Table, other_table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lease whose count stands still is taken over, and its owner finds out before its next write."""
+    """A lease whose count stands still is taken over, and its owner may not write any more."""
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 60.0)  # as if killed, or frozen
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
         lease.take(WRITING)
-        begun = time.monotonic()
+        started = time.monotonic()
         other.wait()
-        assert time.monotonic() - begun >= lease_module.STANDSTILL_SECONDS
+        assert time.monotonic() - started >= lease_module.STANDSTILL_SECONDS
         assert other.take(WRITING)
         with pytest.raises(LeaseLostError, match="the last renewal was"):
             lease.check()
-        lease._renewed = time.monotonic()  # noqa: SLF001 (as if frozen since its last check)
         with pytest.raises(LeaseLostError, match="was written by another run or program meanwhile"):
             lease.complete(STORED)
         other.complete(STORED)
 
 
 def test_owner_notices_that_it_was_taken_over(table: Table, dynamodb: DynamoDBClient) -> None:
-    """The next renewal tells an owner that it has lost, and it puts nothing more."""
+    """An owner notices at its next renewal that it lost the lease, and writes nothing more."""
     with Lease(table) as lease:
         lease.wait()
         lease.take(WRITING)
@@ -139,7 +138,7 @@ def test_owner_notices_that_it_was_taken_over(table: Table, dynamodb: DynamoDBCl
 
 
 def test_one_of_two_gets_the_lease(table: Table, other_table: Table) -> None:
-    """Of two runs that saw the same `#snapshot` one gets the lease, and the other is told."""
+    """If two runs saw the same `#snapshot`, only one of them gets the lease."""
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
         other.wait()
@@ -147,8 +146,8 @@ def test_one_of_two_gets_the_lease(table: Table, other_table: Table) -> None:
         assert not other.take(WRITING)
 
 
-def test_table_that_changed_is_not_called_complete(table: Table, other_table: Table) -> None:
-    """A run that found nothing to write does not put `complete` over what another has written since."""
+def test_changed_table_is_not_marked_complete(table: Table, other_table: Table) -> None:
+    """A run with nothing to write does not mark the table complete if another run has written since."""
     with Lease(table) as lease, Lease(other_table) as other:
         lease.wait()
         other.wait()
@@ -157,8 +156,8 @@ def test_table_that_changed_is_not_called_complete(table: Table, other_table: Ta
             lease.complete(STORED)
 
 
-def test_answer_lost_on_its_way_does_no_harm(table: Table) -> None:
-    """The owner may take and complete again, as it does when it never heard that it had."""
+def test_lost_response_does_no_harm(table: Table) -> None:
+    """The owner may repeat `take` and `complete`, as after a lost response."""
     with Lease(table) as lease:
         lease.wait()
         assert lease.take(WRITING)
@@ -175,7 +174,7 @@ def test_late_renewal_does_not_undo_the_end(table: Table, dynamodb: DynamoDBClie
         lease.take(WRITING)
         lease.complete(STORED)
         before = scan(dynamodb, table.name)
-        lease._count -= 2  # noqa: SLF001 (as a renewal sent before `complete` has it)
+        lease._count -= 2  # noqa: SLF001 (the count of a renewal sent before `complete`)
         with pytest.raises(LeaseLostError):
             lease.complete(WRITING)
         assert scan(dynamodb, table.name) == before
@@ -185,7 +184,7 @@ def test_late_renewal_does_not_undo_the_end(table: Table, dynamodb: DynamoDBClie
 def test_item_of_another_program_is_replaced(
     table: Table, dynamodb: DynamoDBClient, attributes: dict[str, dict[str, str]]
 ) -> None:
-    """A `#snapshot` without a lease of ours is nobody's, and is put anew unless it changes meanwhile."""
+    """Nobody holds a `#snapshot` without a valid lease, so a run may replace it."""
     dynamodb.put_item(TableName=table.name, Item={"pk": {"S": "#snapshot"}, **attributes})
     with Lease(table) as lease:
         lease.wait()

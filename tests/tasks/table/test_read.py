@@ -1,4 +1,4 @@
-"""What a reader sees of a table while runs write it."""
+"""Reading a table while runs write it."""
 
 import threading
 from decimal import Decimal
@@ -16,14 +16,14 @@ from tests.support.tables import STORED
 
 
 @pytest.fixture(autouse=True)
-def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the waits be short."""
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the waits."""
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.02)
 
 
 @pytest.fixture
 def name(store_url: str, table_name: str, dynamodb: DynamoDBClient) -> str:
-    """A table with two records, and items that are none."""
+    """A table with two records, and items of other programs."""
     assert store_url
     with Table(table_name, 1) as table:
         create(table)
@@ -45,7 +45,7 @@ def name(store_url: str, table_name: str, dynamodb: DynamoDBClient) -> str:
 
 
 def test_records_come_with_their_snapshot(name: str) -> None:
-    """The records come by key, their numbers exact, with their snapshot; items and attributes of others do not."""
+    """Records are returned exactly, with their snapshot, but without other programs' items and attributes."""
     records, snapshot = read_records(name)
     assert snapshot == STORED
     assert records == {
@@ -54,22 +54,22 @@ def test_records_come_with_their_snapshot(name: str) -> None:
     }
 
 
-def test_table_without_snapshot_is_told(name: str, dynamodb: DynamoDBClient) -> None:
-    """Nothing says what the records of a table without `#snapshot` are, so none are given."""
+def test_table_without_snapshot_is_refused(name: str, dynamodb: DynamoDBClient) -> None:
+    """A table without `#snapshot` cannot be read: nothing says what its records are."""
     dynamodb.delete_item(TableName=name, Key={"pk": {"S": "#snapshot"}})
     with pytest.raises(UnreadableError, match=f"{name} has no item #snapshot"):
         read_records(name)
 
 
-def test_interrupted_table_is_told(name: str, dynamodb: DynamoDBClient) -> None:
-    """A table that a run left half written is not read, and nobody is waited for."""
+def test_interrupted_table_is_refused(name: str, dynamodb: DynamoDBClient) -> None:
+    """A table that a run left half written cannot be read, and the reader does not wait."""
     dynamodb.put_item(TableName=name, Item=msgspec.structs.replace(STORED, state="writing").to_item())
     with pytest.raises(UnreadableError, match="the last run stopped while writing; the next one repairs"):
         read_records(name)
 
 
 def test_writing_run_is_waited_for(name: str, dynamodb: DynamoDBClient) -> None:
-    """While a run writes, the table is read again, until the run is done."""
+    """While a run writes, the table is read again until the run is done."""
     writing = msgspec.structs.replace(STORED, state="writing", owner="host/1/run")
     dynamodb.put_item(TableName=name, Item=writing.to_item())
     done = msgspec.structs.replace(STORED, lease=7)
@@ -79,8 +79,8 @@ def test_writing_run_is_waited_for(name: str, dynamodb: DynamoDBClient) -> None:
     timer.join()
 
 
-def test_endless_writing_is_told(name: str, dynamodb: DynamoDBClient) -> None:
-    """A run that goes on writing is named."""
+def test_endless_writing_is_refused(name: str, dynamodb: DynamoDBClient) -> None:
+    """If a run does not stop writing, the error names it."""
     writing = msgspec.structs.replace(STORED, state="writing", owner="host/1/run")
     dynamodb.put_item(TableName=name, Item=writing.to_item())
     with pytest.raises(UnreadableError, match="was being written by host/1/run in all 5 attempts"):
@@ -90,7 +90,7 @@ def test_endless_writing_is_told(name: str, dynamodb: DynamoDBClient) -> None:
 def test_scan_across_a_change_is_done_again(
     name: str, dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was scanned while `#snapshot` changed is thrown away."""
+    """A scan is discarded if `#snapshot` changed meanwhile."""
     scans: list[int] = []
     scan = Table.scan
 

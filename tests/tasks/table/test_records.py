@@ -1,4 +1,4 @@
-"""Records: items, compared with a table's, written as requests."""
+"""Records: as items, compared with the table's, and as write requests."""
 
 from decimal import Decimal
 
@@ -34,13 +34,13 @@ tables = st.dictionaries(keys, st.integers(1, 3))
     ],
 )
 def test_number_is_the_shortest_decimal(value: float, text: str) -> None:
-    """A number is written in plain digits, as short as it can be and still be it."""
+    """A number is written in plain digits, as few as are exact."""
     assert number(value) == {"N": text}
 
 
 @given(st.floats(0.01, 1e15))
 def test_number_is_exact(value: float) -> None:
-    """A float comes back from its text, which has no exponent and no zeros that say nothing."""
+    """A float is read back exactly from its text, which has no exponent and no trailing zeros."""
     text = number(value)["N"]
     assert float(text) == value
     assert Decimal(text) == Decimal(repr(value))
@@ -49,7 +49,7 @@ def test_number_is_exact(value: float) -> None:
 
 
 def test_compact_item_is_three_attributes() -> None:
-    """A record without details is `pk`, `price` and `volume`, and nothing else."""
+    """A record without details has `pk`, `price` and `volume`, and nothing else."""
     records = pd.DataFrame({"price": [5.7], "volume": pd.Series([2**64], [34], "object")}, index=[34])
     [row] = list_records(records)
     assert to_item(row, ONE_MARKET) == {
@@ -60,7 +60,7 @@ def test_compact_item_is_three_attributes() -> None:
 
 
 def test_details_are_maps_of_numbers() -> None:
-    """Details become maps; a side without figures is an empty one."""
+    """Details become maps; a side without figures becomes an empty map."""
     records = pd.DataFrame(
         {"price": [1.0], "volume": [1], "buy": [{}], "sell": [{"max": 2.5, "volume": 3}]},
         index=[34],
@@ -71,7 +71,7 @@ def test_details_are_maps_of_numbers() -> None:
 
 
 def test_numbers_are_compared_as_numbers() -> None:
-    """A store may write a number as it likes: what is equal is not written again, what is not is."""
+    """Numbers are compared by value, in whatever form the store returns them."""
     row = Record(34, 5.7, 3, {}, {"volume": 100})
     present: dict[str, Item] = {
         "34": {
@@ -89,7 +89,7 @@ def test_numbers_are_compared_as_numbers() -> None:
 
 @given(wanted=st.dictionaries(st.integers(1, 30), st.integers(1, 3)), present=tables)
 def test_changes_turn_any_table_into_the_records(wanted: dict[int, int], present: dict[str, int]) -> None:
-    """Whatever the table held, after the changes it holds the records, and what is no type's as it was."""
+    """After the changes, any table holds the new records, and its foreign items as they were."""
     changes = compare(rows(wanted), items(present))
     after = dict(items(present))
     after.update({item["pk"]["S"]: item for item in (to_item(put, ONE_MARKET) for put in changes.puts)})
@@ -102,7 +102,7 @@ def test_changes_turn_any_table_into_the_records(wanted: dict[int, int], present
 
 @given(wanted=st.dictionaries(st.integers(1, 30), st.integers(1, 3)), present=tables)
 def test_changes_are_no_more_than_needed(wanted: dict[int, int], present: dict[str, int]) -> None:
-    """No item is written that is there already, and none deleted that is wanted."""
+    """No item is written that is there already, and no wanted item is deleted."""
     changes = compare(rows(wanted), items(present))
     assert all(items(present).get(str(row[0])) != to_item(row, ONE_MARKET) for row in changes.puts)
     assert not set(changes.deletes) & {str(row[0]) for row in rows(wanted)}
@@ -110,7 +110,7 @@ def test_changes_are_no_more_than_needed(wanted: dict[int, int], present: dict[s
 
 
 def test_rows_are_put_and_keys_deleted() -> None:
-    """A write is a record to put or a key to delete, in DynamoDB's own words."""
+    """A write becomes DynamoDB's PutRequest of a record, or DeleteRequest of a key."""
     assert to_request(Record(34, 5.7, 3), ONE_MARKET) == {
         "PutRequest": {"Item": {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "3"}}}
     }
@@ -118,7 +118,7 @@ def test_rows_are_put_and_keys_deleted() -> None:
 
 
 def test_attributes_of_others_are_not_compared() -> None:
-    """What a global table adds to each item is no difference; a detail of ours that is there or missing is one."""
+    """Attributes that a global table adds are ignored; an added or missing detail is a difference."""
     item: Item = {"pk": {"S": "34"}, "price": {"N": "5.7"}, "volume": {"N": "3"}}
     others: Item = {"aws:rep:updateregion": {"S": "eu-west-1"}, "aws:rep:deleting": {"BOOL": False}, "note": {"S": "x"}}
     compact = Record(34, 5.7, 3)

@@ -1,4 +1,4 @@
-"""`#snapshot`: what is stored of a snapshot, and whether it is believed."""
+"""`#snapshot`: what it stores, and when it is trusted."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -48,12 +48,12 @@ snapshots = st.builds(
 
 @given(snapshot=snapshots)
 def test_snapshot_item_comes_back(snapshot: TableSnapshot) -> None:
-    """Any `#snapshot` is read as it was written."""
+    """Any `#snapshot` is read back as it was written."""
     assert TableSnapshot.from_item(snapshot.to_item()) == snapshot
 
 
-def test_foreign_snapshot_is_told() -> None:
-    """A `#snapshot` that is not this program's says so, and what to do."""
+def test_foreign_snapshot_is_refused() -> None:
+    """The error for another program's `#snapshot` says so, and what to do."""
     with pytest.raises(
         TableError, match="#snapshot is not this program's .*: give another table_name, or run with force"
     ):
@@ -102,7 +102,7 @@ def test_no_snapshot_is_not_alike() -> None:
     ],
 )
 def test_stored_expires_is_believed_for_15_minutes(expires: int, written: int, expected: bool) -> None:
-    """A stored `Expires` keeps a run from asking if it lies ahead, by at most 15 minutes of now and of its writing."""
+    """A stored `Expires` counts only if it is ahead, by at most 15 minutes from now and from when it was written."""
     dates = {"expires": NOON + timedelta(minutes=expires), "written_at": NOON + timedelta(minutes=written)}
     assert is_fresh(msgspec.structs.replace(STORED, **dates), NOON) is expected
 
@@ -110,14 +110,14 @@ def test_stored_expires_is_believed_for_15_minutes(expires: int, written: int, e
 @pytest.mark.parametrize(
     ("region_id", "own"), [(10000015, "MarketData-{region_id}"), (10**12 + 1, "StructureMarket-{structure_id}")]
 )
-def test_another_market_s_table_is_told(region_id: int, own: str) -> None:
-    """Who gives another market's table is told a name that the flow of this market can fill in."""
+def test_table_of_another_market_is_refused(region_id: int, own: str) -> None:
+    """The error for another market's table suggests a table name that the flow can fill in."""
     with pytest.raises(TableError, match=f"table Market holds region 10000002, not {region_id}: .*{own}.* with force"):
         parse_snapshot(STORED.to_item(), "Market", find_market(region_id), find_market(region_id), force=False)
 
 
 def test_market_of_another_region_s_pages_is_refused() -> None:
-    """A market that another region's pages have filled is not taken for this one's; with force it counts as none."""
+    """A market made from another region's pages is refused; with `force` it counts as missing."""
     stored = msgspec.structs.replace(STORED, market_id=60003760).to_item()
     jita, domain = find_market(60003760), find_market(10000043)
     with pytest.raises(TableError, match="station 60003760 from the pages of region 10000002, not of region 10000043"):
