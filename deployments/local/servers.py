@@ -1,6 +1,7 @@
 """Servers as named children with logs: started, waited for and stopped in one way by whatever needs some."""
 
 import signal
+import ssl
 import sys
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ T = TypeVar("T")
 START_SECONDS = 120.0
 LOOK_SECONDS = 0.05
 RUNNING_FLOWS = ("deploy", "worker")
+NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading them takes longer than a look at a server
 
 
 class Servers:
@@ -210,7 +212,7 @@ def wait_for_pages(url: str, region_ids: Collection[int], seconds: float) -> Non
 def answers(url: str, passing: Collection[int] = ()) -> bool:
     """Return whether a GET is answered with success, or with one of some other status codes."""
     try:
-        response = httpx.get(url, timeout=1.0, trust_env=False)
+        response = httpx.get(url, timeout=1.0, trust_env=False, verify=NO_CERTIFICATES)
     except httpx.HTTPError:
         return False
     return response.is_success or response.status_code in passing
