@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
@@ -18,6 +17,7 @@ from tasks.table.client import Table
 from tasks.table.create import create_command
 from tests.support.api import Api, Deployment
 from tests.support.pages import PAGES, find_blocks, find_commands, run
+from tests.support.runs import ask
 from tests.support.servers import PrefectServer, wait_for
 from tests.support.tables import scan
 
@@ -144,7 +144,7 @@ def scheduled_runs(api: Api, deployment: Deployment) -> list[object]:
         "deployments": {"id": {"any_": [deployment.id]}},
         "flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}},
     }
-    runs: list[object] = httpx.post(f"{api.url}/flow_runs/filter", json=wanted, trust_env=False).json()
+    runs: list[object] = ask(api, "/flow_runs/filter", wanted)
     return runs
 
 

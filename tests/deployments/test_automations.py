@@ -47,7 +47,7 @@ def automations(own_api: Api) -> Iterator[dict[str, str]]:
     yield named
     for found in ask(own_api, "/automations/filter", {"limit": 200}):
         if found["name"] in named.values():
-            httpx.delete(f"{own_api.url}/automations/{found['id']}", trust_env=False).raise_for_status()
+            own_api.send("DELETE", f"/automations/{found['id']}")
 
 
 def test_events_trigger_the_automations(
@@ -99,7 +99,7 @@ def store_in_universe(own_api: Api) -> None:
         "resource": {"prefect.resource.id": "market.region.10000006", "market.kept-by": "universe"},
         "payload": {},
     }
-    httpx.post(f"{own_api.url}/events", json=[event], trust_env=False).raise_for_status()
+    own_api.send("POST", "/events", [event])
 
 
 RUN_ON = """

@@ -6,7 +6,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
@@ -17,6 +16,7 @@ from deployments.local.processes import Child
 from deployments.local.servers import prefect
 from tests.support.api import Api
 from tests.support.chaos.kills import FINAL, running_below
+from tests.support.runs import ask
 from tests.support.servers import wait_for
 from tests.support.tables import records, scan
 from tests.support.truth import truth
@@ -79,8 +79,7 @@ def retry(run_id: str) -> None:
 def read_log(own_api: Api, run_id: str) -> list[str]:
     """Return the log of a run."""
     wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}, "limit": 200}
-    found = httpx.post(f"{own_api.url}/logs/filter", json=wanted, trust_env=False).json()
-    return [line["message"] for line in found]
+    return [line["message"] for line in ask(own_api, "/logs/filter", wanted)]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +118,5 @@ def test_killed_run_is_crashed(
     wait_for(lambda: own_api.read_state(run_id).type in FINAL, "the end")
     end = own_api.read_state(run_id)
     assert (end.type, end.reason) == ("CRASHED", wanted["actions"][0]["message"])
-    present = httpx.post(f"{own_api.url}/automations/filter", json={}, trust_env=False).json()
-    (known,) = [found["id"] for found in present if found["name"] == table_name]
-    httpx.delete(f"{own_api.url}/automations/{known}", trust_env=False).raise_for_status()
+    (known,) = [found["id"] for found in ask(own_api, "/automations/filter", {}) if found["name"] == table_name]
+    own_api.send("DELETE", f"/automations/{known}")

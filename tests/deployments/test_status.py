@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -50,7 +49,7 @@ def own(server: PrefectServer) -> Api:
     for path in ("deployments", "flow_runs"):
         while found := ask(server.api, f"/{path}/filter", {}):
             for each in found:
-                httpx.delete(f"{server.api.url}/{path}/{each['id']}", trust_env=False)
+                server.api.send("DELETE", f"/{path}/{each['id']}")
     return server.api
 
 

@@ -83,7 +83,7 @@ class Api:
 
     def create_pool(self, name: str) -> None:
         """Create a work pool of processes, unless it is there."""
-        self._send("POST", "/work_pools/", {"name": name, "type": "process"}, passing=httpx.codes.CONFLICT)
+        self.send("POST", "/work_pools/", {"name": name, "type": "process"}, passing=httpx.codes.CONFLICT)
 
     def has_worker(self, pool: str) -> bool:
         """Return whether a worker asks the pool for runs."""
@@ -111,9 +111,9 @@ class Api:
         return artifacts[0].data if artifacts else ""
 
     def _ask(self, method: str, path: str, body: Any, kind: type[T]) -> T:
-        return msgspec.json.decode(self._send(method, path, body).content, type=kind)
+        return msgspec.json.decode(self.send(method, path, body).content, type=kind)
 
-    def _send(self, method: str, path: str, body: Any = None, passing: int = 0) -> httpx.Response:
+    def send(self, method: str, path: str, body: Any = None, passing: int = 0) -> httpx.Response:
         """Send a request, and again where the server asks for it by 503: its SQLite was busy."""
         for attempt in range(ATTEMPTS):
             answer = self._http.request(method, path, json=body)

@@ -6,7 +6,6 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 from prefect.client.schemas.objects import FlowRun
 
 from deployments.local.environment import CHECKOUT
@@ -19,7 +18,7 @@ DAY_SECONDS = 86_400
 
 def ask(api: Api, path: str, body: dict[str, Any]) -> Any:
     """Ask Prefect's server."""
-    return httpx.post(f"{api.url}{path}", json=body, trust_env=False).raise_for_status().json()
+    return api.send("POST", path, body).json()
 
 
 def schedule(*, active: bool = True, slug: str | None = None, **parameters: Any) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def make_run(api: Api, deployment_id: str, tags: list[str], **parameters: Any) -
 
 def read_run(api: Api, run: FlowRun) -> FlowRun:
     """Return a run as the server has it now."""
-    return FlowRun.model_validate(httpx.get(f"{api.url}/flow_runs/{run.id}", trust_env=False).json())
+    return FlowRun.model_validate(api.send("GET", f"/flow_runs/{run.id}").json())
 
 
 def find_runs(api: Api, deployment_id: str, **which: Any) -> list[FlowRun]:
@@ -63,7 +62,7 @@ def scheduled_runs(api: Api, deployment_id: str) -> list[FlowRun]:
     """Have each schedule of a deployment make a run that is due, and return them."""
     now = datetime.now(UTC)
     bounds = {"start_time": str(now - timedelta(days=1)), "end_time": str(now), "min_runs": 1, "max_runs": 1}
-    httpx.post(f"{api.url}/deployments/{deployment_id}/schedule", json=bounds, trust_env=False).raise_for_status()
+    api.send("POST", f"/deployments/{deployment_id}/schedule", bounds)
     due = find_runs(
         api, deployment_id, expected_start_time={"before_": str(now)}, state={"type": {"any_": ["SCHEDULED"]}}
     )
@@ -76,7 +75,7 @@ def read_task_runs(api: Api, flow_run_id: str, last: str = "Store Records: compl
     found: list[str] = []
 
     def is_settled() -> bool:
-        runs = httpx.post(f"{api.url}/task_runs/filter", json=wanted, trust_env=False).json()
+        runs = ask(api, "/task_runs/filter", wanted)
         found[:] = [run["name"] for run in runs if run["state_name"] == "Completed"]
         return last in found and len(found) == len(runs)
 

@@ -1,6 +1,7 @@
 """The DynamoDB-compatible store and the Prefect server that tests share."""
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import certifi
+
 from deployments.local.environment import Options, aws_environment, base_environment, prefect_environment
 from deployments.local.processes import free_port
 from deployments.local.servers import Servers, Store, answers, server_command
@@ -18,9 +21,14 @@ from tests.support.api import Api
 
 START_SECONDS = 120.0
 # The shared server does without what no test of it asks for, and what is a third of its work.
-NO_EVENTS = {
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+NO_SERVICES = {
+    f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false"
+    for service in ("EVENT_PERSISTER", "TRIGGERS", "SCHEDULER", "LATE_RUNS")
+}
+# A server of a test's own has them, and looks every two seconds.
+QUICK_SERVICES = {
+    f"PREFECT_SERVER_SERVICES_{service}_SECONDS": "2"
+    for service in ("SCHEDULER_LOOP", "LATE_RUNS_AFTER", "DB_VACUUM_LOOP")
 }
 
 
@@ -54,22 +62,41 @@ def prepare_servers(held: ExitStack) -> dict[str, Callable[[], object]]:
     for name in [name for name in os.environ if name.startswith(("AWS_", "PREFECT_", "ESI_"))]:
         del os.environ[name]
     os.environ.update(prefect_settings | aws | {"NO_PROXY": base["NO_PROXY"], "PREFECT_LOGGING_LEVEL": "WARNING"})
+    os.environ["PREFECT_API_SSL_CERT_FILE"] = str(write_certificate(home))
     if context := sys.modules.get("prefect.context"):  # otherwise Prefect finds them when it is imported
         context.refresh_global_settings_context()
     servers = Servers(home, base)
     held.callback(servers.stop)
     return {
         "store": partial(servers.start, "store", store.command(), store.environ()),
-        "server": partial(servers.start, "server", server_command(api_port), prefect_settings | NO_EVENTS),
+        "server": partial(
+            servers.start, "server", start_command(api_port, home / "prefect"), prefect_settings | NO_SERVICES
+        ),
     }
+
+
+def write_certificate(home: Path) -> Path:
+    """Write one certificate: each client of Prefect's would read all of the world's, though the API is plain HTTP."""
+    certificate = re.search(r"-----BEGIN.*?-----END CERTIFICATE-----\n", Path(certifi.where()).read_text(), re.DOTALL)
+    assert certificate
+    file = home / "certificate.pem"
+    file.write_text(certificate[0])
+    return file
+
+
+def start_command(port: int, home: Path) -> list[str]:
+    """Return the command that starts a Prefect server which keeps its database in `home`."""
+    return [
+        sys.executable,
+        str(Path(__file__).with_name("start_migrated.py")),
+        str(home / "prefect.db"),
+        *server_command(port),
+    ]
 
 
 def prefect_server_environment(port: int, home: Path) -> dict[str, str]:
     """Return the settings of a Prefect server that keeps its database in `home`, and of those who use it."""
     settings = prefect_environment(f"http://127.0.0.1:{port}/api", home)
-    settings["PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS"] = "2"
-    settings["PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS"] = "2"
-    settings["PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS"] = "2"
     del settings["PREFECT_RESULTS_PERSIST_BY_DEFAULT"]  # as where nobody has set it
     return settings
 
@@ -87,7 +114,7 @@ class PrefectServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        self._child = self._servers.start("server", server_command(self.port), self.settings)
+        self._child = self._servers.start("server", start_command(self.port, self.home), self.settings | QUICK_SERVICES)
         self._servers.wait_for("server", self.api.is_up)
 
     def kill(self) -> None:
