@@ -13,11 +13,8 @@ TableError                the table refused, or could not be reached
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from decimal import Decimal
 from itertools import chain
 from typing import Any
-
-from boto3.dynamodb.types import TypeSerializer
 
 from tasks.orders.choices import Key
 from tasks.table.calls import Calls
@@ -25,10 +22,10 @@ from tasks.table.connection import Connection
 from tasks.table.errors import ThrottledError, TransientTableError
 from tasks.table.keys import Keys
 from tasks.table.pace import Pace
+from tasks.table.records import number
 from tasks.table.requests import SNAPSHOT_KEY, Item, describe_request
 
 SEGMENT_RECORDS = 10_000  # a Scan returns 1 MB per call: for a smaller table, a second segment only adds a call
-_serialize = TypeSerializer().serialize
 
 
 class Table(Calls):
@@ -53,13 +50,12 @@ class Table(Calls):
         self.keys = Keys(market_id if key == "market_type" else None)
 
     def put(self, item: dict[str, str | float]) -> None:
-        """Put an item, with its key `pk`; store a float as the decimal of its repr.
+        """Put an item, with its key `pk`; store a float as its shortest decimal.
 
         Raises:
             TableError: see the module.
         """
-        exact = {name: Decimal(repr(value)) if isinstance(value, float) else value for name, value in item.items()}
-        attributes = {name: _serialize(value) for name, value in exact.items()}
+        attributes = {name: {"S": value} if isinstance(value, str) else number(value) for name, value in item.items()}
         self.call("put_item", Pace(), Item=attributes)
 
     def read_snapshot(self) -> Item | None:

@@ -6,10 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
-import boto3
 import botocore.loaders
 import botocore.parsers
 import botocore.session
@@ -214,7 +213,7 @@ def connect(connections: int) -> Opened:
         fate = LATE if has_metadata(session) else judge_boto(missing)
         raise fate.explain(str(missing)) from missing
     try:
-        client = boto3.session.Session(botocore_session=session).client("dynamodb", config=config)
+        client = cast("DynamoDBClient", session.create_client("dynamodb", config=config))  # boto3 imports twice as much
     except BotoCoreError as error:
         raise judge_boto(error).explain(str(error)) from error
     except ValueError as error:

@@ -5,14 +5,13 @@ from decimal import Decimal
 from itertools import product
 
 import msgspec
-from boto3.dynamodb.types import TypeDeserializer
 
 from tasks.table.batch_get import MOST_KEYS, get_items
 from tasks.table.client import Table
 from tasks.table.connection import open_connection
 from tasks.table.errors import TableError
 from tasks.table.lease import read_holder
-from tasks.table.records import NAMES, is_type_id
+from tasks.table.records import NAMES, is_type_id, read_numbers
 from tasks.table.requests import Item
 from tasks.table.snapshot import TableSnapshot
 
@@ -122,6 +121,5 @@ def no_snapshot(table: Table) -> UnreadableError:
 
 def to_record(item: Item) -> Record:
     """Return the record in an item, without its key and foreign attributes."""
-    read = TypeDeserializer().deserialize
-    values = {name: read(item[name]) for name in NAMES if name in item}
+    values = read_numbers({name: item[name] for name in NAMES if name in item})
     return Record(**values | {"volume": int(values.get("volume", 0))})
