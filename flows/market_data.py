@@ -86,7 +86,7 @@ def market_data(
     """
     places = check_markets(region_id, markets, table_name, key)
     with (
-        TokenBucket() as tokens,
+        TokenBucket(requests=1) as tokens,
         Esi.from_environment(fetch_concurrency, tokens) as esi,
         open_connection(store_concurrency, len(places)) as connection,
         open_run(

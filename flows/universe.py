@@ -102,7 +102,7 @@ def universe(
             results = run_shards(deal_out(ids, shards), given, report)
         else:
             with (
-                TokenBucket() as tokens,
+                TokenBucket(requests=1) as tokens,
                 Esi.from_environment(fetch_concurrency, tokens) as esi,
                 open_connection(store_concurrency, concurrency * max(map(len, kept.values()))) as connection,
             ):

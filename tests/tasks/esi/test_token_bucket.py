@@ -115,7 +115,7 @@ def test_without_the_limit_nothing_is_counted(market: Market) -> None:
     """A server that has no such limit is asked once a run, and nothing waits."""
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
         esi.head(find_market(REGION_ID))
-        assert not tokens._limit._counts  # noqa: SLF001
+        assert not tokens._limit.counts  # noqa: SLF001
         esi.head(find_market(REGION_ID))
     assert market.requests == {"HEAD 200": 2}
 
