@@ -47,19 +47,22 @@ def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run) -> "Orders":
         RefusedError: a page was refused.
         TransientError: a page failed, and may succeed on a retry.
     """
-    from tasks.orders.columns import join_pages  # noqa: PLC0415 (numpy, see `import_early`)
 
     def fetch(page: int) -> "Orders":
         orders = fetch_page(page, snapshot, run)
         run.report.count(1)
         return orders
 
-    run.esi.expect(len(chunk.left))
+    if chunk.has_failed:
+        run.esi.expect(len(chunk.left))
     try:
-        return join_pages(chunk.do(fetch, run.esi.submit, run.esi.waits))
+        pages = chunk.do(fetch, run.esi.submit, run.esi.waits)
     except RefusedError as error:
         run.esi.give_up(error)
         raise
+    from tasks.orders.columns import join_pages  # noqa: PLC0415 (numpy, see `import_early`)
+
+    return join_pages(pages)
 
 
 def fetch_page(page: int, snapshot: Snapshot, run: Run) -> "Orders":
@@ -70,8 +73,6 @@ def fetch_page(page: int, snapshot: Snapshot, run: Run) -> "Orders":
         RefusedError: the response is invalid, and a retry would be too.
         TransientError: a retry may succeed.
     """
-    from tasks.orders.columns import decode_orders  # noqa: PLC0415 (numpy, see `import_early`)
-
     what = f"page {page} of {run.source}"
     try:
         answer = run.esi.get(run.source, page)
@@ -81,6 +82,8 @@ def fetch_page(page: int, snapshot: Snapshot, run: Run) -> "Orders":
             f"{error}, though the {run.source.kind} has {snapshot.pages} pages of the same snapshot; nothing was "
             "stored, the next run tries again"
         ) from error
+    from tasks.orders.columns import decode_orders  # noqa: PLC0415 (numpy, see `import_early`)
+
     try:
         check_same_snapshot(answer, snapshot, what)
         return decode_orders(answer.body, what, has_places=run.has_places)

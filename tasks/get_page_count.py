@@ -70,6 +70,7 @@ def find_snapshot(run: Run, known: Mapping[int, Item | None] = MappingProxyType(
     for market_id in [] if run.force else [each for each in pending if each in stored]:
         check_not_older(answer, stored[market_id], find_market(market_id))
     run.log.info("%s: %d pages of %s", str(run.source), answer.pages, answer.last_modified)
+    run.esi.expect(answer.pages)
     import_early()
     snapshot = offered(answer, run.source.id, stored, pending)
     for target in run.list_pending(snapshot):
