@@ -90,7 +90,7 @@ def market_data(
     places = check_markets(region_id, markets, table_name, key)
     source = OrderSource(find_market(region_id), places, Parameters(order_type, price, detail))
     with (
-        TokenBucket() as tokens,
+        TokenBucket(requests=1) as tokens,
         Esi.from_environment(fetch_concurrency, tokens) as esi,
         open_connection(store_concurrency, len(places)) as connection,
     ):

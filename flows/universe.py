@@ -32,10 +32,11 @@ from tasks.esi.token_bucket import TokenBucket
 from tasks.keep_region import Region, keep_regions
 from tasks.orders.choices import Parameters
 from tasks.reporting import telemetry
-from tasks.reporting.outcome import note_round
+from tasks.reporting.outcome import keep_summary, note_round
 from tasks.reporting.reporter import Reporter, name_universe_run, report_afterwards
 from tasks.reporting.universe_summary import (
     RegionError,
+    RegionResult,
     UniverseSummary,
     summarize_universe,
     write_universe_summary,
@@ -54,7 +55,7 @@ telemetry.set_up()
     name="universe",
     description="Keeps DynamoDB tables equal to the newest snapshots of many regions' markets, or of all.",
     persist_result=False,
-    on_completion=[schedule_next_round],
+    on_completion=[keep_summary, schedule_next_round],
 )
 def universe(
     region_ids: RegionIds = None,
@@ -96,28 +97,26 @@ def universe(
     kept = check_tables(ids, markets, table_name, key)
     with Reporter() as report:
         report.rename(name_universe_run())
-        if shards > 1 and has_worker():
-            create_limit()
-            given = {name: value for name, value in flow_run.parameters.items() if name not in {"region_ids", "shards"}}
-            results = run_shards(deal_out(ids, shards), given, report)
-        else:
+
+        def keep(region_ids: list[int]) -> list[RegionResult]:
             with (
-                TokenBucket() as tokens,
+                TokenBucket(requests=1) as tokens,
                 Esi.from_environment(fetch_concurrency, tokens) as esi,
                 open_connection(store_concurrency, concurrency * max(map(len, kept.values()))) as connection,
             ):
                 parameters = Parameters(order_type, price, detail)
-                regions = [
-                    Region(
-                        region_id,
-                        {place: fill_in(table_name, region_id, place.id) for place in places},
-                        key,
-                        parameters,
-                        esi,
-                    )
-                    for region_id, places in kept.items()
-                ]
-                results = keep_regions(regions, connection, concurrency, report)
+                names = {each: {at: fill_in(table_name, each, at.id) for at in kept[each]} for each in region_ids}
+                regions = [Region(each, names[each], key, parameters, esi) for each in region_ids]
+                return keep_regions(regions, connection, concurrency, report)
+
+        if shards > 1 and has_worker():
+            create_limit()
+            given = {name: value for name, value in flow_run.parameters.items() if name not in {"region_ids", "shards"}}
+            report.begin("Run Shard", len(ids), "regions")
+            results = run_shards(deal_out(ids, shards), given, report, keep)
+        else:
+            report.begin("Keep Region", len(ids), "regions")
+            results = keep(ids)
     return finish(summarize_universe(results, time.monotonic() - started))
 
 
@@ -131,7 +130,7 @@ def finish(summary: UniverseSummary) -> UniverseSummary:
         get_run_logger().warning(failure)
     if SHARD_TAG in flow_run.tags:
         hand_over(summary)
-    note_round([region.summary for region in summary.regions if region.summary])
+    note_round(summary)
     report_afterwards(write_universe_summary, summary)
     if summary.failed == len(summary.regions):
         raise RegionError(f"all of {summary.line}; the first: {summary.regions[0].failure}")

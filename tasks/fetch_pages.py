@@ -48,12 +48,14 @@ def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run[Any]) -> Columns:
         run.report.count(1)
         return items
 
-    run.esi.expect(len(chunk.left))
+    if chunk.has_failed:
+        run.esi.expect(len(chunk.left))
     try:
-        return run.source.join(chunk.do(fetch, run.esi.submit, run.esi.waits))
+        pages = chunk.do(fetch, run.esi.submit, run.esi.waits)
     except RefusedError as error:
         run.esi.give_up(error)
         raise
+    return run.source.join(pages)
 
 
 def fetch_page(page: int, snapshot: Snapshot, run: Run[Any]) -> Columns:

@@ -1,6 +1,6 @@
 """Get Page Count: finds the latest snapshot, its number of pages, and whether the table already has it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -35,12 +35,17 @@ def get_page_count(run: Run[Any]) -> Snapshot:
     return snapshot
 
 
-def find_snapshot(run: Run[Any], known: Mapping[int, Item | None] = MappingProxyType({})) -> Snapshot:
+def find_snapshot(
+    run: Run[Any],
+    known: Mapping[int, Item | None] = MappingProxyType({}),
+    wait: Callable[[float], None] | None = None,
+) -> Snapshot:
     """Return the latest snapshot, and the markets for which the table does not have it yet.
 
     Args:
         run: the source and its markets.
         known: `#snapshot` items that were read just now, by market.
+        wait: waits so many seconds for the next snapshot.
 
     Raises:
         EsiError: no usable response from ESI.
@@ -62,7 +67,7 @@ def find_snapshot(run: Run[Any], known: Mapping[int, Item | None] = MappingProxy
         run.log.info(
             "the snapshot of %s expires too soon: waiting %.0f s for the next one", answer.last_modified, wait_seconds
         )
-        run.esi.waits.sleep(wait_seconds)
+        (wait or run.esi.waits.sleep)(wait_seconds)
         answer = ask(run)
         pending = list_behind(answer, usable, run)
     if not pending:
@@ -73,6 +78,7 @@ def find_snapshot(run: Run[Any], known: Mapping[int, Item | None] = MappingProxy
         if target.id in stored and not run.force:
             check_not_older(answer, stored[target.id], target.name, most_ahead)
     run.log.info("%s: %d pages of %s", run.endpoint.name, answer.pages, answer.last_modified)
+    run.esi.expect(answer.pages)
     run.source.prepare()
     for target in run.list_pending(snapshot):
         previous = stored.get(target.id)

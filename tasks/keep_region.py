@@ -75,8 +75,8 @@ class Region:
         """Return the markets with a table client each, for one attempt."""
         return {market: Table(name, connection, market.id, self._key) for market, name in self._tables.items()}
 
-    def keep(self, connection: Connection) -> Summary:
-        """Update the markets to the latest snapshot.
+    def keep(self, connection: Connection, turns: threading.Semaphore) -> Summary:
+        """Update the markets to the latest snapshot, and let another region in while this one waits for its next.
 
         Raises:
             EsiError: a page could not be fetched; the table is unchanged.
@@ -89,25 +89,31 @@ class Region:
                 if earlier := self._attempted.get(target.id):
                     target.table.continue_counts(earlier)
                 self._attempted[target.id] = target.table
-            return self._keep(
-                Run(
-                    source=self._source,
-                    subject=about_region(self.region_id),
-                    targets=targets,
-                    esi=self._esi,
-                    report=Timing(),
-                    force=False,
-                    started=self._started,
-                    summarize=partial(summarize, self._source),
-                    end=end_region,
-                )
+            run = Run(
+                source=self._source,
+                subject=about_region(self.region_id),
+                targets=targets,
+                esi=self._esi,
+                report=Timing(),
+                force=False,
+                started=self._started,
+                summarize=partial(summarize, self._source),
+                end=end_region,
             )
+            return self._keep(run, turns)
 
-    def _keep(self, run: Run[Summary]) -> Summary:
+    def _keep(self, run: Run[Summary], turns: threading.Semaphore) -> Summary:
+        def wait(seconds: float) -> None:
+            turns.release()
+            try:
+                run.esi.waits.sleep(seconds)
+            finally:
+                turns.acquire()
+
         for _ in range(MAX_SNAPSHOTS):
             run.report.begin("Get Page Count")
             known, self.known = self.known, {}
-            snapshot = find_snapshot(run, known)
+            snapshot = find_snapshot(run, known, wait)
             if snapshot.is_stored:
                 return run.finish(snapshot)
             try:
@@ -146,29 +152,28 @@ class Region:
 
 
 @task(name="Keep Region", task_run_name="Keep Region {region}", **RETRIED, **NOT_KEPT)
-def keep_region(region: Region, connection: Connection) -> Summary:
+def keep_region(region: Region, connection: Connection, turns: threading.Semaphore) -> Summary:
     """Update one region's tables to its latest snapshot."""
-    return complete(region.keep(connection))
+    return complete(region.keep(connection, turns))
 
 
 def keep_regions(
     regions: Sequence[Region], connection: Connection, concurrency: int, report: Reporter
 ) -> list[RegionResult]:
     """Update regions in order, `concurrency` at once, and return each one's result."""
-    report.begin("Keep Region", len(regions), "regions")
     tables = [(region, table) for region in regions for table in region.open_tables(connection).values()]
     for (region, table), found in zip(tables, read_snapshots([table for _region, table in tables]), strict=True):
         region.note_read(table, found)
-    free = threading.Semaphore(concurrency)
+    turns = threading.Semaphore(concurrency)
     futures: dict[int, PrefectFuture[Summary]] = {}
 
     def end(_future: PrefectFuture[Summary]) -> None:
         report.count(1)
-        free.release()
+        turns.release()
 
     for region in regions:
-        free.acquire()
-        future = keep_region.submit(region, connection)
+        turns.acquire()
+        future = keep_region.submit(region, connection, turns)
         future.add_done_callback(end)
         futures[region.region_id] = future
     return list_results({region_id: future.result(raise_on_failure=False) for region_id, future in futures.items()})

@@ -62,6 +62,11 @@ class Work(Generic[T, R]):
         return self.name
 
     @property
+    def has_failed(self) -> bool:
+        """Whether this is a retry."""
+        return self._failed_at > 0
+
+    @property
     def left(self) -> list[T]:
         """The items left to do, in order."""
         return list(self._left.values())

@@ -1,5 +1,7 @@
-"""Run Shard: updates a share of the regions in a flow run of its own, on any worker."""
+"""Run Shard: updates a share of the regions in a flow run of its own, on any worker, or here if none takes it."""
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -24,7 +26,11 @@ DEPLOYMENT = "universe/shard"
 SHARD_TAG = "shard"  # of the deployment's runs
 RESULT = "universe-shard"  # type of the artifact with a shard's summary, for the run that started it
 POLL_SECONDS = 2.0
+START_SECONDS = 30.0  # for a worker to take a share: they look every 10 to 15 s
 SHARD_SECONDS = 2400.0  # 1,200 s for requests to ESI, and as long to wait for a worker
+
+
+Keep = Callable[[list[int]], list[RegionResult]]  # keeps regions in this process
 
 
 def is_server_trouble(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -37,19 +43,35 @@ def is_server_trouble(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -
     task_run_name="Run Shard {number}",
     **RETRIED | NOT_KEPT | {"retry_condition_fn": is_server_trouble},
 )
-def run_shard(number: int, region_ids: list[int], parameters: dict[str, Any], report: Reporter) -> list[RegionResult]:
-    """Return the results of a share of the regions; all failed if their run did."""
+def run_shard(
+    number: int, region_ids: list[int], parameters: dict[str, Any], report: Reporter, keep: Keep
+) -> list[RegionResult]:
+    """Return the results of a share of the regions; all failed if their run did.
+
+    A share that no worker takes in time is kept here: this run may occupy the only worker's only slot.
+    """
     markets = {each: own for each, own in (parameters.get("markets") or {}).items() if int(each) in region_ids}
-    run = start_shard(number, parameters | {"region_ids": region_ids, "markets": markets or None, "shards": 1})
-    results = read_results(run, region_ids)
+    given = parameters | {"region_ids": region_ids, "markets": markets or None, "shards": 1}
+    run = start_shard(number, given, START_SECONDS)
+    if run.state and run.state.is_scheduled():
+        get_run_logger().info("no worker has taken run %s in %.0f s: keeping its regions here", run.name, START_SECONDS)
+        cancel(run)
+        return keep(region_ids)
+    results = read_results(start_shard(number, given, SHARD_SECONDS), region_ids)
     report.count(len(region_ids))
     return results
 
 
-def run_shards(shares: list[list[int]], parameters: dict[str, Any], report: Reporter) -> list[RegionResult]:
+def run_shards(shares: list[list[int]], parameters: dict[str, Any], report: Reporter, keep: Keep) -> list[RegionResult]:
     """Run the deployment for each share, all at once, and return every region's result."""
-    report.begin("Run Shard", sum(map(len, shares)), "regions")
-    found = run_shard.map(range(1, len(shares) + 1), shares, unmapped(parameters), unmapped(report)).result()
+    one_at_a_time = threading.Lock()
+
+    def keep_here(region_ids: list[int]) -> list[RegionResult]:
+        with one_at_a_time:
+            return keep(region_ids)
+
+    fixed = map(unmapped, (parameters, report, keep_here))
+    found = run_shard.map(range(1, len(shares) + 1), shares, *fixed).result()
     return [result for results in found for result in results]
 
 
@@ -69,12 +91,12 @@ def deal_out(region_ids: list[int], shards: int) -> list[list[int]]:
     return shares
 
 
-def start_shard(number: int, parameters: dict[str, Any]) -> FlowRun:
-    """Create a shard's run, only once per attempt of this flow run, and wait for its end."""
+def start_shard(number: int, parameters: dict[str, Any], seconds: float) -> FlowRun:
+    """Create a shard's run, only once per attempt of this flow run, and wait so many seconds for its end."""
     return run_deployment(  # type: ignore[return-value] # no coroutine: this is no async context
         DEPLOYMENT,
         parameters=parameters,
-        timeout=SHARD_SECONDS,
+        timeout=seconds,
         poll_interval=POLL_SECONDS,
         idempotency_key=f"{flow_run.id}-{flow_run.run_count}-{number}",
     )

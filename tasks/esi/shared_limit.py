@@ -8,8 +8,10 @@ import contextvars
 import math
 import os
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from typing import ParamSpec
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -26,23 +28,32 @@ LEAST_TOKENS = 1_600  # twice the margin of the token bucket
 MIN_WAIT_SECONDS = 0.2
 MAX_RETRY_SECONDS = 60.0  # a longer `Retry-After` is cut to this
 
+P = ParamSpec("P")
+
 
 class SharedLimit:
-    """One run's view of the limit on Prefect's server. Not thread-safe.
+    """One run's view of the limit on Prefect's server. Not thread-safe: use it on its own thread, by `start`.
 
     Without a server, or a limit on it, tokens are not counted.
     """
 
     def __init__(self) -> None:
         self._client: SyncPrefectClient | None = None
-        self._counts = bool(PREFECT_API_URL.value())
+        self.counts = bool(PREFECT_API_URL.value())
         self._seen: tuple[object, ...] = ()  # the limit's last change …
         self._seen_at = 0.0  # … and when it was first seen, monotonic time
-        self.read_at = 0.0  # monotonic time of the last read
+        self.read_at = 0.0  # monotonic time of the last read that succeeded
+        self._context = contextvars.copy_context()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
-        self._first: Future[GlobalConcurrencyLimitResponse | None] | None = self._thread.submit(
-            contextvars.copy_context().run, self._read
-        )
+
+    def start(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> "Future[None]":
+        """Run a function on the limit's own thread, in the context of the run."""
+        return self._thread.submit(lambda: self._context.run(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Stop counting tokens after the calls that were started, without waiting for them."""
+        self.start(self.stop)
+        self._thread.shutdown(wait=False)
 
     def read(self) -> GlobalConcurrencyLimitResponse | None:
         """Return the limit with the slots that are taken now; None if there is none.
@@ -50,40 +61,26 @@ class SharedLimit:
         Raises:
             TransientError: Prefect's server was unreachable.
         """
-        first, self._first = self._first, None
-        if first:
-            wait([first])
-        return self._read()
-
-    def read_early(self) -> GlobalConcurrencyLimitResponse | None:
-        """Like `read`, but let the first call return a result requested at the start of the run.
-
-        Raises:
-            TransientError: Prefect's server was unreachable.
-        """
-        first, self._first = self._first, None
-        return first.result() if first else self._read()
-
-    def _read(self) -> GlobalConcurrencyLimitResponse | None:
-        if not self._counts:
+        if not self.counts:
             return None
-        self.read_at = time.monotonic()
+        asked_at = time.monotonic()
         if not self._client:
             self._client = get_client(sync_client=True)
             self._client.__enter__()
         try:
             limit = self._client.read_global_concurrency_limit_by_name(LIMIT)
         except ObjectNotFound:
-            self._disconnect()
+            self.stop()
             return None
         except (PrefectHTTPStatusError, httpx.HTTPError) as error:
             raise unreachable(error) from error
+        self.read_at = asked_at
         if not limit.active or limit.slot_decay_per_second <= 0:
             return None
         seen = (limit.updated, limit.active_slots, limit.limit, limit.slot_decay_per_second)
         if seen != self._seen:
             self._seen, self._seen_at = seen, time.monotonic()
-        seconds = max(0.0, self.read_at - self._seen_at)  # a lower bound: from one response to the next request
+        seconds = max(0.0, asked_at - self._seen_at)  # a lower bound: from one response to the next request
         limit.active_slots = max(0, limit.active_slots - int(seconds * limit.slot_decay_per_second))
         return limit
 
@@ -116,19 +113,13 @@ class SharedLimit:
         try:
             self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
         except ObjectNotFound:
-            self._disconnect()
+            self.stop()
         except (PrefectHTTPStatusError, httpx.HTTPError) as error:
             raise unreachable(error) from error
 
     def stop(self) -> None:
         """Stop counting tokens."""
-        if self._counts:
-            self._counts = False
-            self._thread.submit(self._disconnect)  # after the first read, which nobody may have waited for
-        self._thread.shutdown(wait=False)
-
-    def _disconnect(self) -> None:
-        self._counts = False
+        self.counts = False
         if self._client:
             self._client.__exit__(None, None, None)
             self._client = None

@@ -4,6 +4,8 @@ ESI gives an IP address 12,000 tokens in any 15 minutes and then answers 429; a 
 batches. The limit frees slots evenly, ESI each token 15 minutes after its use. So once few are left, the limit is set
 to ESI's last count, less a margin for what other workers may have reserved. If ESI gives fewer tokens than the limit
 has, the limit is lowered to ESI's. A killed worker's slots are freed like all others.
+
+A thread of its own calls Prefect's API, ahead of need, so that requests seldom wait for it.
 """
 
 import re
@@ -23,7 +25,7 @@ from tasks.esi.shared_limit import LEAST_TOKENS, LIMIT, MIN_WAIT_SECONDS, TOKENS
 
 FEWEST_TOKENS = 100  # a smaller limit of ESI's is ignored: it would stop all workers for good
 REQUEST_TOKENS = 2  # the cost of a page or a HEAD
-LOOK_SECONDS = 1.0  # between checks for a shared pause
+LOOK_SECONDS = 1.0  # at most, between checks for a shared pause
 MAX_WAIT_SECONDS = 5.0  # between reads of the limit
 # Refusals in a row, and their time, after which a limit with free slots is no longer used.
 PATIENCE, PATIENCE_SECONDS = 5, 120.0
@@ -58,12 +60,24 @@ class Allowance(msgspec.Struct, frozen=True):
         """The most to reserve at once: 120 of 12,000; 20 when they are scarce."""
         return self.of // (600 if self.is_scarce else 100)
 
+    def full(self, limit: GlobalConcurrencyLimitResponse) -> int:
+        """Return the most slots that can be taken without a pause: the margin is at most half of the limit."""
+        return limit.limit + min(self.margin, limit.limit // 2)
+
+    def pause_seconds(self, limit: GlobalConcurrencyLimitResponse) -> float:
+        """Return how long the pause lasts that a limit shows, 0 if none."""
+        return max(0.0, (limit.active_slots - self.full(limit)) / limit.slot_decay_per_second)
+
 
 class TokenBucket:
-    """ESI's tokens, for one run. Use it as a context manager; thread-safe."""
+    """ESI's tokens, for one run. Use it as a context manager; thread-safe.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    Args:
+        requests: will be made soon: their tokens are reserved at once.
+    """
+
+    def __init__(self, requests: int = 0) -> None:
+        self._lock = threading.Lock()  # never held during a call
         self._limit = SharedLimit()
         self._reserved = 0  # tokens not yet spent
         self._expected = 0  # tokens still to be reserved for announced requests
@@ -72,17 +86,19 @@ class TokenBucket:
         self._refusals = 0  # in a row …
         self._refused_since = 0.0  # … and when the first was, monotonic time
         self._logger = get_run_logger() if FlowRunContext.get() else get_logger(__name__)
+        self._ahead = self._limit.start(self._ask, requests * REQUEST_TOKENS)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._limit.stop()
+        self._limit.close()
 
     def expect(self, requests: int) -> None:
         """Announce how many requests will be made, so that tokens are reserved in few batches."""
         with self._lock:
             self._expected += requests * REQUEST_TOKENS
+            self._look_ahead()
 
     def spend(self) -> float:
         """Spend a request's tokens and return 0, or return the seconds to wait before trying again.
@@ -90,20 +106,19 @@ class TokenBucket:
         Raises:
             TransientError: Prefect's server was unreachable.
         """
-        with self._lock:
-            now = time.monotonic()
-            if self._wait_until > now:
-                return self._wait_until - now
-            wait_seconds = 0.0
-            if self._reserved < REQUEST_TOKENS:
-                wait_seconds = self._reserve(max(REQUEST_TOKENS, min(self._expected, self._allowance.batch)))
-            elif now - self._limit.read_at > LOOK_SECONDS and (limit := self._limit.read()):
-                wait_seconds = self._pause_seconds(limit)
-            if wait_seconds:
-                self._wait_until = time.monotonic() + wait_seconds
-            else:
-                self._reserved -= REQUEST_TOKENS
-            return wait_seconds
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                if self._wait_until > now:
+                    return self._wait_until - now
+                if not self._limit.counts:
+                    return 0.0
+                self._look_ahead()
+                if self._reserved >= REQUEST_TOKENS and now - self._limit.read_at <= LOOK_SECONDS:
+                    self._reserved -= REQUEST_TOKENS
+                    return 0.0
+                ahead = self._ahead
+            ahead.result()
 
     def note_answer(self, headers: httpx.Headers) -> None:
         """Note a response's headers: its cost, and how many tokens are left, of how many."""
@@ -122,12 +137,31 @@ class TokenBucket:
         Raises:
             TransientError: Prefect's server was unreachable.
         """
-        seconds = min(seconds, WINDOW_SECONDS)
-        with self._lock:
-            limit = self._limit.read()
-            if limit and self._pause_seconds(limit) < seconds:
-                full = limit.limit + self._margin(limit)
-                self._limit.update(active_slots=round(full + seconds * limit.slot_decay_per_second))
+        self._limit.start(self._pause_all, min(seconds, WINDOW_SECONDS)).result()
+
+    def _pause_all(self, seconds: float) -> None:
+        limit = self._limit.read()
+        if limit and self._allowance.pause_seconds(limit) < seconds:
+            slots = self._allowance.full(limit) + seconds * limit.slot_decay_per_second
+            self._limit.update(active_slots=round(slots))
+
+    def _look_ahead(self) -> None:
+        """Reserve tokens before they run out, or look for a pause before the last look is too old."""
+        if not self._ahead.done():
+            return
+        batch = self._allowance.batch
+        if self._reserved < (batch / 2 if self._expected else REQUEST_TOKENS):
+            self._ahead = self._limit.start(self._ask, max(REQUEST_TOKENS, min(self._expected, batch)))
+        elif time.monotonic() - self._limit.read_at > LOOK_SECONDS / 2:
+            self._ahead = self._limit.start(self._ask, 0)
+
+    def _ask(self, tokens: int) -> None:
+        """Reserve tokens, or only look for a pause if they are 0; note how long to wait."""
+        limit = None if tokens else self._limit.read()
+        wait_seconds = self._reserve(tokens) if tokens else self._allowance.pause_seconds(limit) if limit else 0.0
+        if wait_seconds:
+            with self._lock:
+                self._wait_until = time.monotonic() + wait_seconds
 
     def _reserve(self, tokens: int) -> float:
         """Reserve tokens, as many as the limit allows, and return 0; or return the seconds to wait.
@@ -136,14 +170,14 @@ class TokenBucket:
             RefusedError: the limit is too small for a single request.
             TransientError: Prefect's server was unreachable.
         """
-        if limit := self._limit.read_early():
+        if limit := self._limit.read():
             if limit.limit < REQUEST_TOKENS:
                 raise RefusedError(
                     f"the limit {LIMIT} on Prefect's server has {limit.limit} slots, a request takes {REQUEST_TOKENS}: "
                     f"give it {LEAST_TOKENS:,} to {TOKENS:,}, or deactivate it"
                 )
             tokens = max(REQUEST_TOKENS, min(tokens, limit.limit // 2))
-            if pause_seconds := self._pause_seconds(limit):
+            if pause_seconds := self._allowance.pause_seconds(limit):
                 return pause_seconds
             missing = self._follow_esi(limit, tokens) + tokens - limit.limit
             if missing > 0:
@@ -153,8 +187,9 @@ class TokenBucket:
                 return wait_seconds
             if not wait_seconds:
                 self._refusals = 0
-        self._reserved += tokens
-        self._expected = max(0, self._expected - tokens)
+        with self._lock:
+            self._reserved += tokens
+            self._expected = max(0, self._expected - tokens)
         return 0.0
 
     def _is_patient(self) -> bool:
@@ -173,13 +208,6 @@ class TokenBucket:
         )
         self._limit.stop()
         return False
-
-    def _margin(self, limit: GlobalConcurrencyLimitResponse) -> int:
-        """Return the slots never reserved: at most half of the limit."""
-        return min(self._allowance.margin, limit.limit // 2)
-
-    def _pause_seconds(self, limit: GlobalConcurrencyLimitResponse) -> float:
-        return max(0.0, (limit.active_slots - limit.limit - self._margin(limit)) / limit.slot_decay_per_second)
 
     def _follow_esi(self, limit: GlobalConcurrencyLimitResponse, tokens: int) -> int:
         """Return the slots that are taken, after setting them to ESI's count where needed."""

@@ -1,6 +1,5 @@
 """The end of a run: its final state, and the reports after it."""
 
-from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar, cast
@@ -13,6 +12,7 @@ from prefect.states import Completed
 from tasks.reporting.artifacts import write_movers, write_summary
 from tasks.reporting.reporter import attempt, report_afterwards, send_event
 from tasks.reporting.summary import RunSummary, Summary
+from tasks.reporting.universe_summary import UniverseSummary
 from tasks.table.records import Changes
 from tasks.table.snapshot import UNKNOWN
 
@@ -22,7 +22,8 @@ S = TypeVar("S", bound=RunSummary)
 class Outcome(NamedTuple):
     """What a flow run did."""
 
-    summary: RunSummary
+    result: RunSummary | UniverseSummary  # what the flow returns
+    summary: RunSummary  # of a round: the one of the region whose snapshot expires first
     changes: list[Changes]  # of the written markets; empty if the table already had the snapshot
 
 
@@ -31,16 +32,18 @@ _outcome: ContextVar[Outcome] = ContextVar("outcome")  # of the flow run: Prefec
 
 def note_outcome(summary: RunSummary, changes: list[Changes]) -> None:
     """Save what the flow run did for its hooks, and send it as an event."""
-    _outcome.set(Outcome(summary, changes))
+    _outcome.set(Outcome(summary, summary, changes))
     send_outcome(summary)
 
 
-def note_round(summaries: Sequence[Summary]) -> None:
-    """Save for a round's hooks the summary of the region whose snapshot expires first."""
+def note_round(result: UniverseSummary) -> None:
+    """Save what a round did for its hooks, unless all its regions failed."""
+    summaries = [region.summary for region in result.regions if region.summary]
     ahead = datetime.now(UTC) - timedelta(seconds=15)  # what has long expired says nothing of the next snapshot
     dated = [summary for summary in summaries if summary.expires and summary.expires > ahead]
     if summaries:
-        _outcome.set(Outcome(min(dated or summaries, key=lambda summary: summary.expires or UNKNOWN), []))
+        first = min(dated or summaries, key=lambda summary: summary.expires or UNKNOWN)
+        _outcome.set(Outcome(result, first, []))
 
 
 def send_outcome(summary: RunSummary, kept_by: str = "schedule") -> None:
@@ -73,7 +76,7 @@ def keep_summary(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     Prefect then sends the state again, and gets the recorded one back without data.
     """
     if state.data is None:
-        state.data = read_outcome().summary
+        state.data = read_outcome().result
 
 
 def report_outcome(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)

@@ -3,28 +3,33 @@
 from collections.abc import Sequence
 
 from tasks.table.client import Table
-from tasks.table.errors import TableError, ThrottledError
+from tasks.table.errors import TableError, ThrottledError, TransientTableError
 from tasks.table.pace import Pace
 from tasks.table.requests import Item, name_key
 
 MOST_KEYS = 100  # DynamoDB's limit for BatchGetItem
+FEW = 8  # tables that cost no more calls one by one
 
 
 def read_snapshots(tables: Sequence[Table]) -> list[list[Item | None]]:
     """Return each table's item `#snapshot`, by strongly consistent BatchGetItem.
 
+    A call fails for all its tables if one is missing, without naming it. So the tables are halved until few are left.
+
     Returns:
-        For each table a list of one item, or of None if it has no such item. An empty list for the tables of a call
-        that failed, as it does for all if one table is missing: each then has to be read by itself.
+        For each table a list of one item, or of None if it has no such item; an empty list for the few around a
+        missing table, and for all of a call that failed for another reason: each has to be read by itself.
     """
-    found: list[list[Item | None]] = []
-    for start in range(0, len(tables), MOST_KEYS):
-        some = tables[start : start + MOST_KEYS]
-        try:
-            found += [[item] for item in get_items([(table, table.keys.snapshot) for table in some])]
-        except TableError:
-            found += [[] for _ in some]
-    return found
+    try:
+        if len(tables) <= MOST_KEYS:
+            return [[item] for item in get_items([(table, table.keys.snapshot) for table in tables])]
+    except TransientTableError:
+        return [[] for _ in tables]
+    except TableError:
+        if len(tables) <= FEW:
+            return [[] for _ in tables]
+    half = len(tables) // 2
+    return read_snapshots(tables[:half]) + read_snapshots(tables[half:])
 
 
 def get_items(keys: Sequence[tuple[Table, Item]]) -> list[Item | None]:

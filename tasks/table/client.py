@@ -13,11 +13,9 @@ TableError                the table refused, or could not be reached
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from decimal import Decimal
 from typing import Any
 
 from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
-from boto3.dynamodb.types import TypeSerializer
 
 from tasks.orders.choices import Key
 from tasks.table.calls import Calls
@@ -25,10 +23,10 @@ from tasks.table.connection import Connection
 from tasks.table.errors import ThrottledError, TransientTableError
 from tasks.table.keys import Keys
 from tasks.table.pace import Pace
+from tasks.table.records import to_attribute
 from tasks.table.requests import Item, describe_request
 
 SEGMENT_RECORDS = 10_000  # a Scan returns 1 MB per call: for a smaller table, a second segment only adds a call
-_serialize = TypeSerializer().serialize
 
 
 class Table(Calls):
@@ -55,9 +53,8 @@ class Table(Calls):
         self.keys = keys or Keys(market_id if key == "market_type" else None)
 
     def put(self, item: dict[str, str | float]) -> None:
-        """Put an item, with its key `pk`; store a float as the decimal of its repr."""
-        exact = {name: Decimal(repr(value)) if isinstance(value, float) else value for name, value in item.items()}
-        self.call("put_item", Pace(), Item={name: _serialize(value) for name, value in exact.items()})
+        """Put an item, with its key `pk`."""
+        self.call("put_item", Pace(), Item={name: to_attribute(value) for name, value in item.items()})
 
     def read_snapshot(self) -> Item | None:
         """Return the item `#snapshot` by strongly consistent GetItem, None if there is none."""
@@ -81,7 +78,7 @@ class Table(Calls):
             Item=item,
             ConditionExpression=built.condition_expression,
             ExpressionAttributeNames=built.attribute_name_placeholders,
-            ExpressionAttributeValues={name: _serialize(value) for name, value in values.items()},
+            ExpressionAttributeValues={name: to_attribute(value) for name, value in values.items()},
         )
 
     def scan(self, expected_records: int) -> dict[str, Item]:

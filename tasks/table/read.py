@@ -5,7 +5,6 @@ from decimal import Decimal
 from itertools import product
 
 import msgspec
-from boto3.dynamodb.types import TypeDeserializer
 
 from tasks.table.batch_get import MOST_KEYS, get_items
 from tasks.table.client import Table
@@ -13,6 +12,7 @@ from tasks.table.connection import open_connection
 from tasks.table.errors import TableError
 from tasks.table.keys import ATTRIBUTES, ONE_MARKET
 from tasks.table.lease import read_holder
+from tasks.table.records import read_numbers
 from tasks.table.requests import SNAPSHOT_KEY, Item
 from tasks.table.snapshot import TableSnapshot
 
@@ -122,6 +122,5 @@ def no_snapshot(table: Table) -> UnreadableError:
 
 def to_record(item: Item) -> Record:
     """Return the record in an item, without its key and foreign attributes."""
-    read = TypeDeserializer().deserialize
-    values = {name: read(item[name]) for name in ATTRIBUTES if name in item}
+    values = read_numbers({name: item[name] for name in ATTRIBUTES if name in item})
     return Record(**values | {"volume": int(values.get("volume", 0))})

@@ -1,16 +1,24 @@
 """The flow universe, run for real: regions as task runs, in one process."""
 
 import random
+import re
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ParameterTypeError
+from prefect.utilities.callables import parameter_schema
 
 from deployments.local.market.market import Market
 from flows.command import run_flow
 from flows.universe import universe
+from tasks import get_page_count, run_shard
 from tasks.catalogue.names import list_regions, regions
+from tasks.network import Waits
 from tasks.reporting.universe_summary import RegionError
 from tasks.table.read import read_records
 from tasks.table.requests import Item
@@ -145,3 +153,45 @@ def test_command_takes_several_regions(capsys: pytest.CaptureFixture[str], templ
     assert "2 regions in " in capsys.readouterr().out
     assert run_flow(universe, "universe", ["--table-name", template, "--region-ids", str(SMALL)]) == 0
     assert "1 region in " in capsys.readouterr().out
+
+
+@pytest.fixture
+def idle_worker() -> Iterator[None]:
+    """The deployment for shares, and a worker that says it is ready, and takes none."""
+    with get_client(sync_client=True) as client:
+        pool = client.create_work_pool(WorkPoolCreate(name=f"idle-{random.getrandbits(64)}", type="process"))
+        schema = parameter_schema(universe).model_dump()
+        flow_id = client.create_flow(universe)
+        deployment_id = client.create_deployment(
+            flow_id, "shard", work_pool_name=pool.name, parameter_openapi_schema=schema
+        )
+        client.send_worker_heartbeat(pool.name, "idle", heartbeat_interval_seconds=300)
+        yield
+        client.delete_deployment(deployment_id)
+        client.delete_work_pool(pool.name)
+
+
+@pytest.mark.usefixtures("idle_worker")
+def test_share_that_no_worker_takes_is_kept_here(
+    dynamodb: DynamoDBClient,
+    market: Market,
+    template: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Shares that wait for a slot, such as the one that this run has, are taken back after a while and kept here."""
+    monkeypatch.setattr(run_shard, "START_SECONDS", 1.0)
+    summary = universe(THREE, template, shards=2)
+    assert len(re.findall(r"no worker has taken run .* in 1 s: keeping its regions here", caplog.text)) == 2
+    assert (summary.stored, summary.failed) == (3, 0)
+    assert {region.region_id for region in summary.regions} == set(THREE)
+    for region_id in THREE:
+        assert records(scan(dynamodb, template.replace("{region_id}", str(region_id)))) == truth(market, region_id)
+
+
+def test_region_that_waits_lets_another_in(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one turn, regions whose snapshots are about to expire do not wait for the next one after another."""
+    both = threading.Barrier(2, timeout=20)
+    monkeypatch.setattr(get_page_count, "seconds_to_wait", lambda *_: 60.0)
+    monkeypatch.setattr(Waits, "sleep", lambda *_: both.wait())
+    assert universe([VENAL, SMALL], template, concurrency=1).stored == 2

@@ -114,7 +114,7 @@ def test_without_the_limit_nothing_is_counted(market: Market) -> None:
     """Without the limit, the server is asked once per run, and nothing waits."""
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
         esi.head(find_market(REGION_ID).endpoint)
-        assert not tokens._limit._counts  # noqa: SLF001
+        assert not tokens._limit.counts  # noqa: SLF001
         esi.head(find_market(REGION_ID).endpoint)
     assert market.requests == {"HEAD 200": 2}
 
