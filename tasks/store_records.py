@@ -210,13 +210,12 @@ def describe(
 ) -> Marker:
     """Return the `#snapshot` for a state, written now."""
     return msgspec.structs.replace(
-        target.blank.named(snapshot.name),
+        target.blank.fill(snapshot.name, orders),
         state=state,
         last_modified=snapshot.last_modified,
         expires=snapshot.expires,
         etag=snapshot.etag,
         pages=snapshot.pages,
-        orders=orders,
         records=records,
         written_at=datetime.now(UTC),
     )

@@ -244,7 +244,7 @@ def summarize_market(
 ) -> MarketSummary:
     """Return a market's summary; without a result, the table already had the snapshot."""
     if result is None:
-        orders, records = (stored.orders, stored.records) if stored else (0, 0)
+        orders, records = (stored.count, stored.records) if stored else (0, 0)
         puts, deletes, unchanged = 0, 0, records
     else:
         book, changes = result

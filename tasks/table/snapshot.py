@@ -26,7 +26,6 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     expires: datetime = UNKNOWN  # until then there is no newer one; UTC, by this machine's clock
     etag: str = ""
     pages: int = 0  # of the source
-    orders: int = 0  # that the records were made of, each counted once
     records: int = 0  # while writing: the number before
     written_at: datetime = UNKNOWN  # UTC
     owner: str = ""  # the run that writes or wrote it; empty if it released the lease unfinished
@@ -76,9 +75,14 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
         """What it is of, in messages."""
         return "the market"
 
-    def named(self, name: str | None) -> Self:  # noqa: ARG002 (only some have one)
-        """Return the marker with a snapshot's name."""
-        return self
+    @property
+    def count(self) -> int:
+        """How many orders or other items the records were made of, each counted once."""
+        raise NotImplementedError
+
+    def fill(self, name: str | None, count: int) -> Self:
+        """Return the marker with a snapshot's name and count."""
+        raise NotImplementedError
 
     def made_as(self, stored: "Marker") -> bool:
         """Return whether `stored` is complete and made with the same."""
@@ -99,6 +103,16 @@ class TableSnapshot(Marker, frozen=True, kw_only=True):
     market_id: int
     region_id: int  # whose pages have the market's orders; for a structure, its own id
     parameters: Parameters
+    orders: int = 0  # of the market, each counted once
+
+    @property
+    def count(self) -> int:
+        """How many orders there were."""
+        return self.orders
+
+    def fill(self, _name: str | None, count: int) -> Self:
+        """Return the marker with a number of orders."""
+        return msgspec.structs.replace(self, orders=count)
 
     @property
     def made_with(self) -> Parameters:
@@ -123,13 +137,14 @@ class TableSnapshot(Marker, frozen=True, kw_only=True):
         return parse_snapshot(item, table_name, market, source, force=force)  # type: ignore[return-value]
 
 
-class SourceSnapshot(Marker, frozen=True, kw_only=True, rename={"orders": "items"}):
+class SourceSnapshot(Marker, frozen=True, kw_only=True):
     """The item `#snapshot` of a declared source."""
 
     source: str  # its URL
     declaration: str  # of what its records are made, as JSON
     snapshot_header: str | None  # None: the API names no snapshot, `last_modified` is when the run asked
     snapshot: str = ""  # the header's value, empty if it is a date
+    items: int = 0  # each counted once
 
     @property
     def name(self) -> str | None:
@@ -146,9 +161,14 @@ class SourceSnapshot(Marker, frozen=True, kw_only=True, rename={"orders": "items
         """What it is of, in messages."""
         return "the source"
 
-    def named(self, name: str | None) -> Self:
-        """Return the marker with a snapshot's name."""
-        return msgspec.structs.replace(self, snapshot=name or "")
+    @property
+    def count(self) -> int:
+        """How many items there were."""
+        return self.items
+
+    def fill(self, name: str | None, count: int) -> Self:
+        """Return the marker with a snapshot's name and number of items."""
+        return msgspec.structs.replace(self, snapshot=name or "", items=count)
 
     def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:
         """Return the source's marker in an item, None without one, or if it is unreadable.
