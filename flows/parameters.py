@@ -56,8 +56,8 @@ def fill_in_structure(table_name: str, structure_id: int = FIRST_STRUCTURE_ID) -
 
 
 def fits(fill: Callable[[str], str]) -> AfterValidator:
-    """Return a validator of templates, which fills them in with the ids that `fill` has by default."""
-    return AfterValidator(lambda template: fill(template) and template)  # a name is never empty
+    """Return a validator of templates: with the default ids of `fill`, they must give a valid name."""
+    return AfterValidator(lambda template: fill(template) and template)  # the name is never empty
 
 
 def check_markets(region_id: int, markets: list[int] | None, table_name: str, key: str) -> list[Market]:

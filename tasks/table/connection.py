@@ -66,7 +66,7 @@ class Connection:
         self._opened: Opened | None = None
 
     def open(self) -> Opened:
-        """Return the client, and open it if there is none."""
+        """Return the open client; connect first if there is none."""
         with self._lock:
             if self._opened is None:
                 self._opened = connect(self._connections)

@@ -58,7 +58,7 @@ class Lease:
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._seen: Item | None = None  # `#snapshot` as last read
         self._early: list[Future[list[Item]]] = []  # a scan started before the lease was taken
-        self._early_seen: Item | None = None  # `#snapshot` before that: the scan is valid while it stays the same
+        self._early_seen: Item | None = None  # `#snapshot` before that scan, valid while it stays the same
         self._put: Marker | None = None  # as last written by this run, in state `writing`
         self._count = 0  # of the last change
         self._renewed = 0.0  # monotonic time at which the last successful change was sent
@@ -135,7 +135,7 @@ class Lease:
         return True
 
     def check(self) -> None:
-        """Call it before each write.
+        """Raise unless this run may still write; call it before each write.
 
         Raises:
             LeaseLostError: another run may be writing by now.
@@ -164,7 +164,7 @@ class Lease:
         self._put = None
 
     def _write(self, snapshot: Marker, owner: str, *, over_seen: bool = False, is_patient: bool = True) -> None:
-        """Put `#snapshot` over the last one of this run, in case its response was lost; or also over `_seen`."""
+        """Put `#snapshot` over this run's own, whose response may be lost; with `over_seen` also over `_seen`."""
         self._count += 1
         # The count: a late renewal must not undo a later write.
         own = Attr("owner").eq(self.owner) & Attr("lease").lte(self._count)
