@@ -9,7 +9,7 @@ import msgspec
 from tasks.catalogue.names import regions
 
 Kind = Literal["first fill", "a tenth changed", "not modified", "Prefect alone", "process start", "deployment run"]
-PLAIN, FLOW, UNIVERSE, IDIOMATIC = "plain", "market_data", "universe", "one_task_a_page"
+PLAIN, FLOW, DECLARED, UNIVERSE, IDIOMATIC = "plain", "market_data", "paged_api", "universe", "one_task_a_page"
 NO_TASKS, NO_WORK = "no_tasks", "no_work"
 SIZES = (1, 7, 50, 433, 1686)  # pages: a small region, Venal, a middling one, The Forge, all of ESI's regions together
 FORGE, API_LATENCY_MS = 433, 100
@@ -92,6 +92,7 @@ def full_cases() -> list[Case]:
         *(Case("first fill", pages, contestants=both, repeats=times(pages), is_warmed=True) for pages in SIZES),
         *(Case("a tenth changed", pages, contestants=both, repeats=times(pages), is_warmed=True) for pages in SIZES),
         Case("not modified", FORGE, contestants=(FLOW,), is_warmed=True),
+        *(Case("first fill", FORGE, ms, contestants=(FLOW, DECLARED), is_warmed=not ms) for ms in (0, 50)),
         Case("first fill", FORGE, api_latency_ms=API_LATENCY_MS, contestants=(FLOW,), repeats=few),
         *(Case("first fill", FORGE, latency_ms, contestants=both) for latency_ms in LATENCIES_MS if latency_ms),
         *(Case("first fill", FORGE, *pair, contestants=both, repeats=1) for pair in pairs),

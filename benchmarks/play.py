@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from benchmarks.cases import FLOW, FORGE, NO_TASKS, NO_WORK, PLAIN, UNIVERSE, Case, Measures, region_of
+from benchmarks.cases import DECLARED, FLOW, FORGE, NO_TASKS, NO_WORK, PLAIN, UNIVERSE, Case, Measures, region_of
 from benchmarks.measure import Figures, Job
 from benchmarks.recorded import read_run
 from benchmarks.servers import SNAPSHOT_INDEX, Bench, Market
@@ -17,7 +17,7 @@ from deployments.local.environment import CHECKOUT
 from deployments.local.servers import prefect
 
 RUN_SECONDS, START_SECONDS = 900.0, 60.0
-KEEPING = (FLOW, UNIVERSE)  # read a table before they write
+KEEPING = (FLOW, DECLARED, UNIVERSE)  # read a table before they write
 WARM_REGION_ID = 10_000_003  # one page
 MEASURE = [sys.executable, "-m", "benchmarks.measure"]
 DEPLOYED = {NO_TASKS: ["no-tasks/benchmark"], FLOW: ["market-data/region", "--param", f"region_id={region_of(FORGE)}"]}

@@ -34,7 +34,7 @@ def write_report(results: Results) -> str:
 
 def goals_table(results: Results) -> str:
     """Return the goals, and whether they are met."""
-    return table(["case", "goal", "measured", "met"], judge_goals(results))
+    return table(["case", "goal", "measured", "floor", "met"], judge_goals(results))
 
 
 def figures_table(results: Results) -> str:
