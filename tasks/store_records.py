@@ -22,8 +22,8 @@ from tasks.table.records import Book, Changes, Record, compare, list_records, to
 from tasks.table.requests import BATCH_ITEMS
 from tasks.table.snapshot import Snapshot, TableSnapshot
 
-PARTS = 4  # the usual number of mapped task runs
-PART_BATCHES = (20, 200)  # least and most in each
+PARTS = 2  # the usual number of mapped task runs
+PART_BATCHES = (20, 400)  # least and most in each
 
 
 class Batch(NamedTuple):
