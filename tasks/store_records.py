@@ -23,8 +23,8 @@ from tasks.table.records import Changes, compare, to_request
 from tasks.table.requests import BATCH_ITEMS
 from tasks.table.snapshot import Marker, Snapshot
 
-PARTS = 4  # the usual number of mapped task runs
-PART_BATCHES = (20, 200)  # least and most in each
+PARTS = 2  # the usual number of mapped task runs
+PART_BATCHES = (20, 400)  # least and most in each
 
 
 class Batch(NamedTuple):

@@ -9,7 +9,7 @@ from prefect.client.orchestration import SyncPrefectClient
 
 from tasks.reporting.artifacts import create_artifact, update_artifact
 
-UPDATE_SECONDS = 0.5  # between two updates of a progress artifact
+UPDATE_SECONDS = 0.75  # between two updates of a progress artifact
 
 
 class Progress:
