@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from tasks.declared.declaration import FieldType, Source, split_pointer
-from tasks.esi.answers import decode
+from tasks.esi.body import decode
 from tasks.esi.errors import RefusedError
 from tasks.orders.columns import concatenate
 

@@ -2,26 +2,20 @@
 
 import re
 import time
-import zlib
-from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TypeVar
 
 import httpx
 import msgspec
 
+from tasks.esi.body import find_error, read_body
 from tasks.esi.endpoint import ESI, Dialect, Endpoint
 from tasks.esi.errors import DeniedError, EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
 from tasks.network import TIMEOUT
 
-MAX_BODY_BYTES = 32 * 1024 * 1024  # decompressed; a full page is about 265 KB
 MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
-BODY_SECONDS = 30.0  # for a whole body: httpx's read timeout allows a server that sends a byte at a time
 LIMIT_SECONDS = 60.0  # the pause after a 420 or 429 that names none: ESI's old error window
-R = TypeVar("R")
-
 
 # The error that each status raises, None for none. For others, `CLASSES` goes by the first digit.
 STATUSES: dict[int, type[EsiError] | None] = {
@@ -106,14 +100,6 @@ def quote_error(response: httpx.Response) -> str:
     except (TransientError, httpx.HTTPError):
         return ""
     return f': "{text}"' if text else ""
-
-
-def find_error(body: bytes) -> str:
-    """Return the `error` in ESI's error body, empty if there is none."""
-    try:
-        return str(msgspec.json.decode(body, type=dict[str, object])["error"])[:500]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
-        return ""
 
 
 def limit_seconds(headers: httpx.Headers) -> float:
@@ -213,29 +199,6 @@ def time_of(response: httpx.Response) -> datetime:
     return parse_date(response.headers.get("Date", "")) or datetime.now(UTC)
 
 
-def decode(body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None) -> R:
-    """Decode and validate JSON.
-
-    Args:
-        body: JSON.
-        kind: type to decode to.
-        what: names the request in messages.
-        float_hook: called with the text of each number that is no integer, where `kind` has `Any`.
-
-    Raises:
-        RefusedError: a value is missing or of the wrong type.
-        TransientError: it is not JSON, or an error of ESI's despite the 200.
-    """
-    try:
-        return msgspec.json.Decoder(kind, float_hook=float_hook).decode(body)
-    except msgspec.ValidationError as error:
-        if text := find_error(body):
-            raise TransientError(f'{what}: ESI answered 200, but with the error "{text}"', "error as 200") from error
-        raise RefusedError(f"{what}: {error}; nothing was stored, the next run tries again") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TransientError(f"{what}: the body is not JSON: {error}") from error
-
-
 def read_pages(value: str, what: str, header: str, *, is_optional: bool) -> int:
     """Read the number of pages; 0 means 1, as an empty region still has one page.
 
@@ -249,53 +212,6 @@ def read_pages(value: str, what: str, header: str, *, is_optional: bool) -> int:
             f"{what}: {header} is {value[:40]!r}, expected 1 to {MAX_PAGES:,}; nothing was stored", "unreadable headers"
         )
     return max(1, int(value))
-
-
-def read_body(response: httpx.Response, deadline: float, what: str) -> bytes:
-    """Read and decompress a body; stop once it exceeds `MAX_BODY_BYTES` or `deadline`.
-
-    httpx's own decoding would decompress all of a gzip bomb before its size could be checked.
-
-    Raises:
-        TransientError: the body is undecodable, too large or too slow.
-        httpx.HTTPError: the connection broke or timed out.
-    """
-    encoding = response.headers.get("Content-Encoding", "identity").lower()
-    if encoding not in ("gzip", "identity"):
-        raise TransientError(f"{what}: the body is encoded as {encoding!r}, expected gzip")
-    gunzip = zlib.decompressobj(wbits=31)
-    parts: list[bytes] = []
-    size_bytes = 0
-    for packed in response.iter_raw():
-        rest = packed
-        while rest:
-            if encoding == "identity":
-                part, rest = rest, b""
-            else:
-                if gunzip.eof:  # another member follows: RFC 1952, 2.2
-                    gunzip = zlib.decompressobj(wbits=31)
-                part, rest = unpack(gunzip, rest, MAX_BODY_BYTES + 1 - size_bytes, what), gunzip.unused_data
-            parts.append(part)
-            size_bytes += len(part)
-            if size_bytes > MAX_BODY_BYTES:
-                raise TransientError(f"{what}: the body is larger than {MAX_BODY_BYTES:,} bytes")
-        if time.monotonic() > deadline:
-            raise TransientError(f"{what}: the body was not complete after {BODY_SECONDS:.0f} s")
-    if encoding == "gzip" and not gunzip.eof:
-        raise TransientError(f"{what}: the body ends before its gzip does")
-    return b"".join(parts)
-
-
-def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int, what: str) -> bytes:
-    """Decompress a piece of a gzip stream to at most `most_bytes`.
-
-    Raises:
-        TransientError: it is not gzip.
-    """
-    try:
-        return gunzip.decompress(packed, most_bytes)
-    except zlib.error as error:
-        raise TransientError(f"{what}: the body is not gzip: {error}") from error
 
 
 def parse_date(value: str) -> datetime | None:

@@ -23,7 +23,8 @@ from typing import ParamSpec, Self
 
 import httpx
 
-from tasks.esi.answers import Answer, R, decode, read_body, read_offer, read_page, time_of
+from tasks.esi.answers import Answer, read_offer, read_page, time_of
+from tasks.esi.body import R, decode, read_body
 from tasks.esi.endpoint import Endpoint
 from tasks.esi.errors import DeniedError, RateLimitedError, RefusedError, TransientError
 from tasks.esi.gate import Gate

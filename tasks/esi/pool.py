@@ -8,7 +8,8 @@ from typing import Protocol
 
 import httpx
 
-from tasks.esi.answers import BODY_SECONDS, R, raise_for_status
+from tasks.esi.answers import raise_for_status
+from tasks.esi.body import BODY_SECONDS, R
 from tasks.esi.endpoint import Endpoint
 from tasks.esi.errors import RateLimitedError, TransientError
 from tasks.esi.pause import find_pause

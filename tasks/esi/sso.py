@@ -10,7 +10,8 @@ from collections.abc import Callable, Generator
 import httpx
 import msgspec
 
-from tasks.esi.answers import SSO_TROUBLE, find_class, find_error
+from tasks.esi.answers import SSO_TROUBLE, find_class
+from tasks.esi.body import find_error
 from tasks.esi.errors import DeniedError, RefusedError, TransientError
 from tasks.network import TIMEOUT, check_url, trusted
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from tasks.esi.answers import decode
+from tasks.esi.body import decode
 from tasks.esi.errors import RefusedError
 
 Orders = dict[str, np.ndarray]  # columns by name: see `DTYPES` and `PLACES`

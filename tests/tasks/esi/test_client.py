@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from tasks.esi import answers, pool
-from tasks.esi.answers import MAX_BODY_BYTES
+from tasks.esi.body import MAX_BODY_BYTES
 from tasks.esi.client import Esi
 from tasks.esi.errors import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
 from tasks.esi.markets import find_market
