@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Predicate
 from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticCustomError
 
@@ -120,7 +119,20 @@ DetailChoice = Annotated[Detail, or_give("compact, full or fuzzwork")]
 FetchConcurrency = Annotated[int, Field(ge=1, le=500), or_give("1 to 500, the pages in flight at once")]
 StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give("1 to 100, the BatchWriteItem calls in flight at once")]
 KeyChoice = Annotated[Key, or_give("type, or market_type for a table with any number of markets")]
-MarketId = Annotated[int, Predicate(is_market)]
+
+
+def check_market(market_id: int) -> int:
+    """Return a market's id, unchanged.
+
+    Raises:
+        ValueError: it is not a market's.
+    """
+    if not is_market(market_id):
+        raise ValueError(f"{market_id} is not the id of a market")
+    return market_id
+
+
+MarketId = Annotated[int, AfterValidator(check_market)]
 MARKETS = "ids of markets in the region: itself, systems, stations such as 60003760 for Jita 4-4, or structures"
 Markets = Annotated[list[MarketId] | None, Field(min_length=1), or_give(f"a list of {MARKETS}")]
 RegionsMarkets = Annotated[
