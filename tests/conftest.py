@@ -13,6 +13,7 @@ import pytest
 from deployments.local.market.market import Market
 from deployments.local.market.server import serve
 from tests.support.api import Api
+from tests.support.commands import Commands
 from tests.support.servers import PrefectServer, prepare_servers, wait_for, wait_for_store
 from tests.support.worlds import Clock
 
@@ -96,6 +97,13 @@ def own_api(own_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Api:
     for name, value in own_server.settings.items():
         monkeypatch.setenv(name, value)
     return own_server.api
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """What runs commands of the checkout."""
+    with Commands() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

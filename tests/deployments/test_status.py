@@ -16,13 +16,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.local import stack
 from deployments.local.commands import status
-from deployments.local.environment import CHECKOUT, Options
+from deployments.local.environment import Options
 from deployments.status import DEFAULTS, main
 from flows.market_data import market_data
 from flows.next_run import TAG
 from flows.structure_market import structure_market
 from flows.universe import universe
 from tests.support.api import Api
+from tests.support.commands import Commands
 from tests.support.runs import ask
 from tests.support.servers import PrefectServer
 from tests.support.tables import scan
@@ -140,12 +141,11 @@ def test_last_run_counts(own: Api, table_name: str, capsys: pytest.CaptureFixtur
 
 
 def test_universe_run_is_told_of_its_regions_alone(
-    own: Api, table_name: str, capsys: pytest.CaptureFixture[str]
+    own: Api, commands: Commands, table_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A universe run by hand is told of the regions that it was given, one that failed as empty, and none as late."""
     given = ["--region-ids", str(SMALL), str(VENAL), "19999999", "--table-name", f"{table_name}-{{region_id}}"]
-    command = [sys.executable, "-m", "flows.universe", *given]
-    subprocess.run(command, cwd=CHECKOUT, env=os.environ | {"PREFECT_API_URL": own.url}, check=True)
+    commands.run("flows.universe", *given, PREFECT_API_URL=own.url).check_returncode()
     code, told = read_status(capsys, own)
     assert code == 1
     assert told.keys() == {f"{table_name}-{region}" for region in (SMALL, VENAL, 19999999)} | {"stale"}

@@ -8,6 +8,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from tests.support.api import Api
 from tests.support.browser import CHROMIUM, find_run, look_at_run
+from tests.support.commands import Commands
 from tests.support.programs import needs
 from tests.support.runs import read_events, run_command
 from tests.support.servers import wait_for
@@ -21,14 +22,14 @@ pytestmark = [
 
 
 def test_run_is_there_to_be_looked_at(
-    own_api: Api, dynamodb: DynamoDBClient, clock: Clock, table_name: str, tmp_path: Path
+    own_api: Api, commands: Commands, dynamodb: DynamoDBClient, clock: Clock, table_name: str, tmp_path: Path
 ) -> None:
     """From the dashboard one clicks through a run, its graph, its states and its artifacts, and nothing is missing."""
     begun = datetime.now(UTC)
-    assert run_command(table_name) == 0
+    assert run_command(commands, table_name) == 0
     wait_for(lambda: bool(read_events(own_api, "market.", begun)), "the first run's event")
     expire(dynamodb, table_name)
     clock.now += 300
-    assert run_command(table_name) == 0
+    assert run_command(commands, table_name) == 0
     ui_url = own_api.url.removesuffix("/api")
     look_at_run(ui_url, find_run(ui_url), tmp_path)

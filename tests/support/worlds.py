@@ -2,7 +2,7 @@
 
 from deployments.local.market.market import Generation, Market, Reply, Request
 
-VENAL, PERIOD_BASIS, DERELIK = 10000015, 10000063, 10000001
+VENAL, INSMOTHER, PERIOD_BASIS, DERELIK = 10000015, 10000009, 10000063, 10000001  # 7 pages, 3, an empty one, 20
 
 
 class Clock:
