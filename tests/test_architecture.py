@@ -10,7 +10,16 @@ import pytest
 from deployments.local.environment import CHECKOUT
 
 # Each knows only of those after it; `network` and `catalogue` know of nobody.
-ROOMS = ["deployments", "flows", "tasks", "tasks.reporting", "tasks.table", "tasks.declared", "tasks.orders", "tasks.esi"]
+ROOMS = [
+    "deployments",
+    "flows",
+    "tasks",
+    "tasks.reporting",
+    "tasks.table",
+    "tasks.declared",
+    "tasks.orders",
+    "tasks.esi",
+]
 GROUND = ["tasks.catalogue", "tasks.network"]
 MODULES = {
     ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path
