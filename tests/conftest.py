@@ -12,6 +12,7 @@ import pytest
 
 from deployments.local.market.market import Market
 from tests.support.api import Api
+from tests.support.commands import Commands
 from tests.support.servers import PrefectServer, prepare_servers, wait_for, wait_for_store
 from tests.support.worlds import Clock, serve
 
@@ -95,6 +96,13 @@ def own_api(own_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Api:
     for name, value in own_server.settings.items():
         monkeypatch.setenv(name, value)
     return own_server.api
+
+
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """What runs commands of the checkout."""
+    with Commands() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from deployments.local.environment import CHECKOUT
 from deployments.local.prepare import open_client
 from flows.next_run import TAG
 from tests.support.api import Api
+from tests.support.commands import Commands
 from tests.support.faults.server import serve_changed
 from tests.support.receiver import receive
 from tests.support.runs import ask, deploy, make_run, read_events, run_command, schedule
@@ -51,23 +52,29 @@ def automations(own_api: Api) -> Iterator[dict[str, str]]:
 
 
 def test_events_trigger_the_automations(
-    own_api: Api, automations: dict[str, str], dynamodb: DynamoDBClient, clock: Clock, table_name: str, tmp_path: Path
+    own_api: Api,
+    automations: dict[str, str],
+    commands: Commands,
+    dynamodb: DynamoDBClient,
+    clock: Clock,
+    table_name: str,
+    tmp_path: Path,
 ) -> None:
     """Runs send events; a shrunk snapshot, a failed run, stale data, a late run and others trigger automations."""
     started = datetime.now(UTC)
     create_late_run(own_api)
-    assert run_command(table_name) == 0
-    assert run_command(table_name) == 0
+    assert run_command(commands, table_name) == 0
+    assert run_command(commands, table_name) == 0
     wait_for(lambda: len(read_events(own_api, "market.", started)) == 2, "the first runs' events")
     clock.now += 300
     expire(dynamodb, table_name)
-    assert run_command(table_name) == 0
+    assert run_command(commands, table_name) == 0
     assert "last 2 runs" in read_summaries(own_api)[0]
-    assert report(table_name, tmp_path / "report.html") in {1, 2}  # events are stored within seconds
+    assert report(commands, table_name, tmp_path / "report.html") in {1, 2}  # events are stored within seconds
     inflate(dynamodb, table_name)
     expire(dynamodb, table_name)
     clock.now += 300
-    assert run_command(table_name) == 1
+    assert run_command(commands, table_name) == 1
     names = [f"market.snapshot.{what}" for what in ("stored", "not-modified", "stored", "refused")]
     wait_for(lambda: len(read_events(own_api, "market.", started)) == len(names), "the events")
     events = read_events(own_api, "market.", started)
@@ -169,26 +176,26 @@ CustomWebhookNotificationBlock(name="test", url=sys.argv[1], method="POST", json
 """
 
 
-def test_alerts_are_sent_through_a_notification_block(own_api: Api, table_name: str) -> None:
+def test_alerts_are_sent_through_a_notification_block(own_api: Api, commands: Commands, table_name: str) -> None:
     """With --notify, automations send messages through the block, even after the stack has applied its own."""
     with receive() as messages:
         subprocess.run([sys.executable, "-c", CREATE_BLOCK, messages.url], cwd=CHECKOUT, check=True)
-        assert deploy_automations("custom-webhook/test").count("send-notification") == 6
+        assert deploy_automations(commands, "custom-webhook/test").count("send-notification") == 6
         with open_client(own_api.url) as client:
             apply_automations(client, read_automations())  # as `make up` does
-        assert run_command(table_name, 19999999) == 1
+        assert run_command(commands, table_name, 19999999) == 1
         wait_for(lambda: bool(messages.posts), "the message")
     message = json.loads(messages.posts[0][1])
     assert message["subject"] == "market-data tells of failed runs"
     assert "A run failed or crashed." in message["body"]
     assert "19999999" in message["body"]
     assert "--notify" not in message["body"]
-    assert deploy_automations(None).count("updated, do-nothing") == 6
+    assert deploy_automations(commands, None).count("updated, do-nothing") == 6
 
 
-def test_automation_without_action_explains_how_to_add_one(own_api: Api) -> None:
+def test_automation_without_action_explains_how_to_add_one(own_api: Api, commands: Commands) -> None:
     """The description of an automation without an action says where alerts appear and how to have them sent."""
-    deploy_automations(None)
+    deploy_automations(commands, None)
     ours = {automation["name"] for automation in read_automations()}
     for found in ask(own_api, "/automations/filter", {"limit": 200}):
         does_nothing = [action["type"] for action in found["actions"]] == ["do-nothing"]
@@ -202,10 +209,11 @@ def test_unknown_block_is_refused(own_api: Api, capsys: pytest.CaptureFixture[st
     assert "no automations: 'slack-webhook/nobody' is no block of this server" in capsys.readouterr().err
 
 
-def deploy_automations(notify: str | None) -> str:
+def deploy_automations(commands: Commands, notify: str | None) -> str:
     """Run the command that applies the automations; return its output."""
-    command = [sys.executable, "-m", "deployments.automations", *(["--notify", notify] if notify else [])]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+    done = commands.run("deployments.automations", *(["--notify", notify] if notify else []))
+    done.check_returncode()
+    return done.stdout
 
 
 def apply(own_api: Api, wanted: list[dict[str, Any]]) -> None:
@@ -220,10 +228,10 @@ def read_summaries(own_api: Api) -> list[str]:
     return [artifact["data"] for artifact in ask(own_api, "/artifacts/filter", wanted)]
 
 
-def report(table_name: str, file: Path) -> int:
+def report(commands: Commands, table_name: str, file: Path) -> int:
     """Write a report; return the number of runs in it."""
-    command = [sys.executable, "-m", "deployments.report", "--table-name", table_name, "--file", str(file)]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    done = commands.run("deployments.report", "--table-name", table_name, "--file", str(file))
+    done.check_returncode()
     return int(re.findall(r"(\d+) runs", done.stdout)[0])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import Commands
 from tests.support.runs import run_command
 from tests.support.servers import PrefectServer, wait_for
 
@@ -24,9 +25,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectS
     started.stop()
 
 
-def test_old_runs_and_events_are_removed(server: PrefectServer, table_name: str) -> None:
+def test_old_runs_and_events_are_removed(server: PrefectServer, commands: Commands, table_name: str) -> None:
     """Events of task runs are removed after a day, a run with its logs and artifacts after a week."""
-    assert run_command(table_name) == 0
+    assert run_command(commands, table_name) == 0
     wait_for(lambda: count(server, "events", "event = 'market.snapshot.stored'") == 1, "the run's event")
     age(server, "events", "occurred", timedelta(days=2))
     wait_for(lambda: count(server, "events", "event LIKE 'prefect.task-run.%'") == 0, "the removal of events")

@@ -16,13 +16,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.local import stack
 from deployments.local.commands import status
-from deployments.local.environment import CHECKOUT, Options
+from deployments.local.environment import Options
 from deployments.status import DEFAULTS, main
 from flows.market_data import market_data
 from flows.next_run import TAG
 from flows.structure_market import structure_market
 from flows.universe import universe
 from tests.support.api import Api
+from tests.support.commands import Commands
 from tests.support.runs import ask
 from tests.support.servers import PrefectServer
 from tests.support.tables import scan
@@ -141,11 +142,12 @@ def test_only_the_last_run_counts(own: Api, table_name: str, capsys: pytest.Capt
     assert shown[table_name].endswith("UTC; run Completed; by hand")
 
 
-def test_universe_run_has_only_its_own_regions(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_universe_run_has_only_its_own_regions(
+    own: Api, commands: Commands, table_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A manual universe run has the regions that it was given; one that failed is empty, and none is late."""
     given = ["--region-ids", str(SMALL), str(VENAL), "19999999", "--table-name", f"{table_name}-{{region_id}}"]
-    command = [sys.executable, "-m", "flows.universe", *given]
-    subprocess.run(command, cwd=CHECKOUT, env=os.environ | {"PREFECT_API_URL": own.url}, check=True)
+    commands.run("flows.universe", *given, PREFECT_API_URL=own.url).check_returncode()
     code, shown = read_status(capsys, own)
     assert code == 1
     assert shown.keys() == {f"{table_name}-{region}" for region in (SMALL, VENAL, 19999999)} | {"stale"}

@@ -19,6 +19,7 @@ from flows.player_count import player_count
 from flows.structure_market import structure_market
 from flows.universe import universe
 from tests.support.api import Api
+from tests.support.commands import Commands
 from tests.support.faults.plan import Fault, Plan
 from tests.support.faults.store import serve_faulty_store
 from tests.support.runs import ask
@@ -27,6 +28,7 @@ from tests.support.truth import truth
 from tests.support.worlds import DERELIK
 
 PROGRAM = "python -m flows.market_data"
+LOGGED = {"PREFECT_LOGGING_LEVEL": "INFO"}
 
 
 def test_help_has_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,18 +57,6 @@ def test_help_has_what_is_allowed(flow: Flow[..., object], capsys: pytest.Captur
             assert f"Give {allowed}." in output
 
 
-def run(module: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run a flow from the command line in its own process, and show its log."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=CHECKOUT,
-        env=os.environ | {"PREFECT_LOGGING_LEVEL": "INFO"} | environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -89,10 +79,10 @@ def run(module: str, *arguments: str, **environ: str) -> subprocess.CompletedPro
         ("player_count --keep-days never", "--keep-days: 'never' is refused: give 1 to 36500"),
     ],
 )
-def test_refusal_is_one_line(api: Api, table_name: str, command: str, message: str) -> None:
+def test_refusal_is_one_line(api: Api, commands: Commands, table_name: str, command: str, message: str) -> None:
     """Wrong parameters are refused in one line, with exit code 2 and no flow run."""
     module, *arguments = command.split()
-    done = run(f"flows.{module}", *arguments, "--table-name", table_name)
+    done = commands.run(f"flows.{module}", *arguments, "--table-name", table_name, **LOGGED)
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -120,7 +110,13 @@ def test_refusal_is_one_line(api: Api, table_name: str, command: str, message: s
     ],
 )
 def test_failure_is_one_sentence(
-    api: Api, store_url: str, table_name: str, command: str, environ: dict[str, str], sentence: str
+    api: Api,
+    commands: Commands,
+    store_url: str,
+    table_name: str,
+    command: str,
+    environ: dict[str, str],
+    sentence: str,
 ) -> None:
     """An error of this project ends the command with one sentence, and no traceback.
 
@@ -130,7 +126,7 @@ def test_failure_is_one_sentence(
     with serve_faulty_store(store_url, Plan([Fault("denied", times=1000)])) as denied:
         addresses = {"elsewhere": store_url.replace("127.0.0.1", "0.0.0.0"), "denied": denied}
         given = {name: addresses.get(value, value) for name, value in environ.items()}
-        done = run(f"flows.{module}", *arguments, "--table-name", table_name, **given)
+        done = commands.run(f"flows.{module}", *arguments, "--table-name", table_name, **LOGGED, **given)
     output = done.stdout + done.stderr
     assert done.returncode == 1, output
     assert "Traceback" not in output

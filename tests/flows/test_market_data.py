@@ -20,7 +20,7 @@ from tests.support.faults.issuer import serve_issuer
 from tests.support.runs import read_task_runs
 from tests.support.tables import expire, records, scan
 from tests.support.truth import assert_same, truth
-from tests.support.worlds import DERELIK, PERIOD_BASIS, VENAL, Clock
+from tests.support.worlds import DERELIK, INSMOTHER, PERIOD_BASIS, VENAL, Clock
 
 PARAMETERS: list[tuple[Any, Any, Any]] = [
     ("sell", "max", "full"),
@@ -55,20 +55,20 @@ def test_first_run_fills_the_table(dynamodb: DynamoDBClient, market: Market, tab
 
 def test_first_run_sums_up(market: Market, table_name: str) -> None:
     """The summary counts orders, records and write units."""
-    summary = market_data(VENAL, table_name)
-    orders = make_orders(market.seed, VENAL, market.index)
+    summary = market_data(INSMOTHER, table_name)
+    orders = make_orders(market.seed, INSMOTHER, market.index)
     assert isinstance(summary, Summary)
-    assert (summary.pages, summary.orders, summary.not_modified) == (7, len(orders), False)
-    assert summary.written == summary.records == len(truth(market, VENAL))
+    assert (summary.pages, summary.orders, summary.not_modified) == (3, len(orders), False)
+    assert summary.written == summary.records == len(truth(market, INSMOTHER))
     assert (summary.deleted, summary.unchanged, summary.retries) == (0, 0, 0)
     assert summary.consumed_write_units == summary.records + 2
 
 
 def test_second_run_before_expiry_sends_no_request(market: Market, table_name: str) -> None:
     """Before the stored snapshot's `Expires`, a run sends ESI no request, reads one item and writes nothing."""
-    first = market_data(VENAL, table_name)
+    first = market_data(INSMOTHER, table_name)
     market.reset_counts()
-    summary = market_data(VENAL, table_name)
+    summary = market_data(INSMOTHER, table_name)
     assert not market.requests
     assert summary.not_modified
     assert (summary.consumed_read_units, summary.consumed_write_units, summary.written) == (1, 0, 0)
@@ -77,10 +77,10 @@ def test_second_run_before_expiry_sends_no_request(market: Market, table_name: s
 
 def test_second_run_after_expiry_sends_one_request(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
     """A snapshot that outlives its `Expires` costs one HEAD: no page, no write."""
-    market_data(VENAL, table_name)
+    market_data(INSMOTHER, table_name)
     expire(dynamodb, table_name)
     market.reset_counts()
-    summary = market_data(VENAL, table_name)
+    summary = market_data(INSMOTHER, table_name)
     assert market.requests == {"HEAD 200": 1}
     assert summary.not_modified
     assert (summary.consumed_read_units, summary.consumed_write_units) == (1, 0)
@@ -88,10 +88,10 @@ def test_second_run_after_expiry_sends_one_request(dynamodb: DynamoDBClient, mar
 
 def test_forced_run_fetches_what_is_stored(market: Market, table_name: str) -> None:
     """With `force`, a stored snapshot is fetched and compared, and nothing needs writing."""
-    market_data(VENAL, table_name)
+    market_data(INSMOTHER, table_name)
     market.reset_counts()
-    summary = market_data(VENAL, table_name, force=True)
-    assert market.requests == {"HEAD 200": 1, "GET 200": 7}
+    summary = market_data(INSMOTHER, table_name, force=True)
+    assert market.requests == {"HEAD 200": 1, "GET 200": 3}
     assert (summary.not_modified, summary.written, summary.unchanged) == (False, 0, summary.records)
     assert summary.consumed_write_units == 1  # `#snapshot` alone
 
@@ -100,13 +100,13 @@ def test_next_snapshot_writes_what_differs(
     dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str
 ) -> None:
     """After the next snapshot the table is exact again, and no unchanged record was written."""
-    market_data(VENAL, table_name)
+    market_data(INSMOTHER, table_name)
     before = records(scan(dynamodb, table_name))
     expire(dynamodb, table_name)
     clock.now += 300
-    summary = market_data(VENAL, table_name)
+    summary = market_data(INSMOTHER, table_name)
     after = records(scan(dynamodb, table_name))
-    assert after == truth(market, VENAL)
+    assert after == truth(market, INSMOTHER)
     assert summary.written == sum(before.get(pk) != item for pk, item in after.items())
     assert summary.deleted == len(before.keys() - after.keys())
     assert summary.unchanged == len(after) - summary.written > summary.written > 0
@@ -196,7 +196,7 @@ def test_bad_esi_url_is_refused(monkeypatch: pytest.MonkeyPatch, table_name: str
     """Plain http to another machine is refused, and the message says what to give."""
     monkeypatch.setenv("ESI_URL", "http://esi.evetech.net")
     with pytest.raises(ValueError, match="ESI_URL is 'http://esi.evetech.net': plain http is for this machine only"):
-        market_data(VENAL, table_name)
+        market_data(INSMOTHER, table_name)
 
 
 def test_unknown_region_says_so(table_name: str) -> None:
@@ -210,12 +210,12 @@ def test_table_of_another_region_is_refused(dynamodb: DynamoDBClient, market: Ma
     market_data(10000003, table_name)
     before = scan(dynamodb, table_name)
     market.reset_counts()
-    with pytest.raises(TableError, match=f"{table_name} holds region 10000003, not {VENAL}: .*MarketData-.* force"):
-        market_data(VENAL, table_name)
+    with pytest.raises(TableError, match=f"{table_name} holds region 10000003, not {INSMOTHER}: .*MarketData-.* force"):
+        market_data(INSMOTHER, table_name)
     assert not market.requests
     assert scan(dynamodb, table_name) == before
-    market_data(VENAL, table_name, force=True)
-    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    market_data(INSMOTHER, table_name, force=True)
+    assert records(scan(dynamodb, table_name)) == truth(market, INSMOTHER)
 
 
 def test_table_without_snapshot_is_taken_over(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
@@ -239,7 +239,7 @@ def test_market_without_its_sells_is_refused(
 
     The table may have other parameters, be left `writing` by a killed run, or lack `#snapshot`.
     """
-    market_data(VENAL, table_name, price="min")
+    market_data(INSMOTHER, table_name, price="min")
     if state == "none":
         dynamodb.delete_item(TableName=table_name, Key={"pk": {"S": "#snapshot"}})
     elif state == "writing":
@@ -253,10 +253,10 @@ def test_market_without_its_sells_is_refused(
     before = scan(dynamodb, table_name)
     monkeypatch.setattr("deployments.local.market.market.make_orders", make_buys)
     clock.now += 300
-    with pytest.raises(ShrinkError, match=r"region 10000015 has 0 records, the table 2,9\d\d: under half.*force"):
-        market_data(VENAL, table_name, price="max")
+    with pytest.raises(ShrinkError, match=r"region 10000009 has 0 records, the table 1,1\d\d: under half.*force"):
+        market_data(INSMOTHER, table_name, price="max")
     assert scan(dynamodb, table_name) == before
-    assert market_data(VENAL, table_name, price="max", force=True).deleted == len(records(before))
+    assert market_data(INSMOTHER, table_name, price="max", force=True).deleted == len(records(before))
 
 
 @pytest.mark.parametrize("status", [429, 500])

@@ -1,15 +1,13 @@
 """Runs and deployments of a Prefect server, made and read as its clients do."""
 
-import subprocess
-import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun
 
-from deployments.local.environment import CHECKOUT
 from tests.support.api import Api
+from tests.support.commands import Commands
 from tests.support.servers import finish_reports, wait_for
 
 ANCHOR = "2026-01-01T00:00:00+00:00"
@@ -97,7 +95,7 @@ def read_events(own_api: Api, prefix: str, since: datetime) -> list[dict[str, An
     return sorted(found, key=lambda event: str(event["occurred"]))
 
 
-def run_command(table_name: str, region_id: int = 10000005) -> int:
+def run_command(commands: Commands, table_name: str, region_id: int = 10000005) -> int:
     """Run the flow of a region, of one page by default, in a process of its own; return its exit code."""
     options = ["--region-id", str(region_id), "--table-name", table_name]
-    return subprocess.run([sys.executable, "-m", "flows.market_data", *options], cwd=CHECKOUT, check=False).returncode
+    return commands.run("flows.market_data", *options).returncode

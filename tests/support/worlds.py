@@ -8,7 +8,7 @@ from deployments.local.market.market import Generation, Market, Reply, Request
 from deployments.local.market.server import answer
 from tests.support.faults.loop import serve_from_thread
 
-VENAL, PERIOD_BASIS, DERELIK = 10000015, 10000063, 10000001
+VENAL, INSMOTHER, PERIOD_BASIS, DERELIK = 10000015, 10000009, 10000063, 10000001  # 7 pages, 3, an empty one, 20
 
 
 class Clock:
