@@ -1,8 +1,12 @@
 """Paginated endpoints: where their pages are, and what their responses mean."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import TypeAlias
 
 import msgspec
+
+Params: TypeAlias = Mapping[str, str | list[str]]  # of a query; a list is a parameter that occurs several times
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -24,7 +28,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     noun: str = "the region"
     hint: str = ""  # what to ask oneself after a 404
     path: str  # below the API's URL
-    params: dict[str, str] = {}  # of each request
+    params: dict[str, str | list[str]] = {}  # of each request
     page_parameter: str = "page"  # empty if all is in one response
     first_page: int = 1
     count_header: str = "X-Pages"  # how many pages there are
@@ -34,7 +38,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Dialect = ESI
     most_ahead: timedelta = timedelta(minutes=15)  # later dates are wrong: clocks differ a bit
 
-    def params_of(self, page: int) -> dict[str, str]:
+    def params_of(self, page: int) -> Params:
         """Return the query for a page."""
         return self.params | ({self.page_parameter: str(page)} if self.page_parameter else {})
 

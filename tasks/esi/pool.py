@@ -9,7 +9,7 @@ from typing import Protocol
 import httpx
 
 from tasks.esi.answers import BODY_SECONDS, R, raise_for_status
-from tasks.esi.endpoint import Endpoint
+from tasks.esi.endpoint import Endpoint, Params
 from tasks.esi.errors import RateLimitedError, TransientError
 from tasks.esi.pause import find_pause
 from tasks.network import TIMEOUT, check_url, trusted
@@ -65,9 +65,11 @@ class Pool:
         self.pause = find_pause(self.url)
         self.tokens = tokens
         self.threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
+        sent = httpx.Headers({"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": user_agent})
+        sent.update(headers)  # in whatever case their names are
         self._http = httpx.Client(
             base_url=self.url,
-            headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": user_agent, **headers},
+            headers=sent,
             limits=httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency),
             timeout=TIMEOUT,
             verify=trusted(),
@@ -83,7 +85,7 @@ class Pool:
         self,
         method: str,
         endpoint: Endpoint,
-        params: dict[str, str],
+        params: Params,
         what: str,
         read: Callable[[httpx.Response, str, float], R],
     ) -> R:
