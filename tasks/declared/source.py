@@ -44,7 +44,9 @@ class DeclaredSource:
             needs_count=True,
             snapshot_header=source.snapshot_header or "",
             expires_header=source.expires_header or "",
-            dialect=Dialect(url.host, past_the_end=frozenset({400, 404}), overload=frozenset({503}), has_sso=False),
+            dialect=Dialect(
+                url.host, past_the_end=frozenset({400, 404}), overload=frozenset({503}), has_sso=False, address="url"
+            ),
             most_ahead=timedelta(seconds=source.max_fresh_seconds),
         )
 

@@ -4,7 +4,7 @@ Each response is judged once, by its status and headers. The error's class says 
 
     EsiError                 no usable response from the API
     ├── TransientError       may pass: worth a retry
-    │   └── RateLimitedError 420 or 429: all requests of this process to the API pause first
+    │   └── RateLimitedError 420, 429 or overload: all requests of this process to the API pause first
     └── RefusedError         will not pass by itself, or not soon enough
         ├── DeniedError      an authorised request, refused twice
         └── NotFoundError    404
