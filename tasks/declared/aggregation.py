@@ -8,11 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 from tasks.declared.declaration import Records
+from tasks.declared.items import NOTHING_STORED, join
 from tasks.declared.items import Columns as Page
-from tasks.declared.items import join
 from tasks.esi.errors import RefusedError
 from tasks.orders.exact import INT64_SAFE
 from tasks.orders.records import Book, Value
@@ -20,7 +21,6 @@ from tasks.orders.records import Book, Value
 MOST_KEY_BYTES = 1024  # DynamoDB's limit for a sort key; a partition key may have 2048
 MOST_DIGITS = 38  # of a number in DynamoDB
 EXACT = decimal.Context(prec=400)  # the sum of any numbers that DynamoDB can store
-NOTHING_STORED = "nothing was stored, the next run tries again"
 
 Columns = dict[str, list[Value]]  # of records, by attribute
 
@@ -66,7 +66,7 @@ def list_items(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]]
     """
     repeated = items[items.duplicated(records.keys)]
     if len(repeated):
-        key = ", ".join(f"{name} {repeated[name].iloc[0]!r}" for name in records.keys)
+        key = ", ".join(f"{name} {repeated[name].tolist()[0]!r}" for name in records.keys)
         raise RefusedError(
             f"two items have the same key, {key}: give records.once_by if an item may appear twice, or records.values "
             f"to make one record of many; {NOTHING_STORED}"
@@ -105,16 +105,20 @@ def add_up(column: "pd.Series[Any]", groups: Any, value: str) -> list[Value]:  #
     """Return the exact sum of each group, None where all values are missing.
 
     Raises:
-        RefusedError: it has more digits than DynamoDB keeps.
+        RefusedError: DynamoDB cannot store it.
     """
-    if column.dtype == "int64" and column.abs().to_numpy("float64").sum() < INT64_SAFE:
+    if column.dtype == "int64" and np.abs(column.to_numpy("float64")).sum() < INT64_SAFE:
         return to_values(groups.sum())
     sums: list[Value] = []
     for key, group in groups:
         present = list_present(group)
         total = sum_numbers(present) if present else None
-        if total is not None and len(Decimal(total).normalize(EXACT).as_tuple().digits) > MOST_DIGITS:
-            raise RefusedError(f"the sum {value} of {key!r} has more than {MOST_DIGITS} digits; {NOTHING_STORED}")
+        if total is not None and not fits(Decimal(total).normalize(EXACT)):
+            name = ", ".join(map(str, key))
+            raise RefusedError(
+                f"the sum {value} of {name} is {Decimal(total):.6g}, expected at most {MOST_DIGITS} digits, 9.9e125; "
+                f"{NOTHING_STORED}"
+            )
         sums.append(total)
     return sums
 
@@ -124,6 +128,11 @@ OPERATIONS: dict[str, Callable[..., list[Value]]] = {
     "max": find_extreme(max),
     "sum": add_up,
 }
+
+
+def fits(total: Decimal) -> bool:
+    """Return whether DynamoDB can store a number without trailing zeros."""
+    return len(total.as_tuple().digits) <= MOST_DIGITS and -130 <= total.adjusted() <= 125
 
 
 def sum_numbers(values: Sequence[float]) -> int | Decimal:

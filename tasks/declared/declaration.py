@@ -45,16 +45,16 @@ def check_pointer(pointer: str) -> str:
 
 
 def check_source_url(url: str) -> str:
-    """Return the URL of a source, unchanged; it may have a query.
+    """Return the URL of a source without surrounding whitespace; it may have a query.
 
     Raises:
         ValueError: see `check_url`.
     """
-    address, _, query = url.partition("?")
+    address, _, query = url.strip().partition("?")
     check_url(address, "url", EXAMPLE)
     if "#" in query:
         raise ValueError(f"url is {url!r}: give it without a fragment, #…")
-    return url
+    return url.strip()
 
 
 def check_attribute(name: str) -> str:
@@ -130,11 +130,14 @@ class Source(Declared):
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        """Raise unless headers can be sent, and fields are told apart.
+        """Raise unless pages and headers can be requested, and fields are told apart.
 
         Raises:
             ValueError: they cannot, or two have the same path.
         """
+        page = self.pages.parameter
+        if not self.pages.single and page in httpx.URL(self.url).params:
+            raise ValueError(f"url has the parameter {page}, which the flow sets for each page: leave it out")
         for name, value in self.headers.items():
             if name.lower() in SECRET_HEADERS:
                 raise ValueError(

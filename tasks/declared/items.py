@@ -22,6 +22,7 @@ MOST_INTEGER = 10**38  # DynamoDB keeps 38 digits
 SMALLEST, LARGEST = 1e-130, 9.9e125  # DynamoDB's range
 DIGITS = bytes.maketrans(b"0123456789.", b"0" * 11)
 LONG = b"0" * (MOST_DIGITS + 1)
+NOTHING_STORED = "nothing was stored, the next run tries again"
 
 
 class ItemDecoder:
@@ -71,6 +72,8 @@ class ItemDecoder:
         values = list(map(self._getters[name], items))
         if field.type == "number":
             if set(map(type, values)) - {float}:
+                if None in values and not field.optional:
+                    raise RefusedError(f"{what}: {name} is null, expected a number; {NOTHING_STORED}")
                 values = [to_float(value, f"{what}: {name}") for value in values]
             column = np.fromiter(values, "float64", len(values)) + 0.0  # never -0.0
             size = np.abs(column[column != 0])
@@ -129,10 +132,12 @@ def to_float(value: object, what: str) -> float:
     if value is None:
         return float("nan")
     if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
-        raise RefusedError(f"{what} is {value!r}, expected a number; nothing was stored, the next run tries again")
+        raise RefusedError(f"{what} is {value!r}, expected a number; {NOTHING_STORED}")
     exact = Decimal(value) if isinstance(value, int) else Decimal(str(value))
     if len("".join(map(str, exact.as_tuple().digits)).rstrip("0")) > MOST_DIGITS:
-        raise RefusedError(f"{what} is {value}, expected at most {MOST_DIGITS} digits; nothing was stored")
+        raise RefusedError(
+            f"{what} is {value}, expected at most {MOST_DIGITS} digits: leave the field out; {NOTHING_STORED}"
+        )
     return float(exact)
 
 

@@ -27,7 +27,8 @@ class DeclaredSource:
     def __init__(self, source: Source, records: Records) -> None:
         self.declared = source
         self.records = records
-        made_with = source.model_dump(mode="json", include={"url", "items", "fields"})
+        made_with = source.model_dump(mode="json", include={"url", "pages", "items", "fields"})
+        made_with["headers"] = digest(json.dumps(source.headers, sort_keys=True))  # readers need not see them
         made_with["records"] = records.model_dump(mode="json")
         self.description = json.dumps(made_with, sort_keys=True, separators=(",", ":"))
         url, pages = httpx.URL(source.url), source.pages
@@ -35,22 +36,24 @@ class DeclaredSource:
             name=source.url.partition("?")[0],
             noun="the source",
             hint="is url right?",
-            path=url.path,
-            params=dict(url.params),
+            path=url.raw_path.partition(b"?")[0].decode(),
+            params={name: url.params.get_list(name) for name in url.params},
             page_parameter="" if pages.single else pages.parameter,
             first_page=0 if pages.single else pages.first,
             count_header=pages.count_header or "",
             needs_count=True,
             snapshot_header=source.snapshot_header or "",
             expires_header=source.expires_header or "",
-            dialect=Dialect(url.host, past_the_end=frozenset({400, 404}), overload=frozenset({503}), has_sso=False),
+            dialect=Dialect(
+                url.host, past_the_end=frozenset({400, 404}), overload=frozenset({503}), has_sso=False, address="url"
+            ),
             most_ahead=timedelta(seconds=source.max_fresh_seconds),
         )
 
     @property
     def form(self) -> str:
         """A name for the columns that pages are decoded to."""
-        return hashlib.sha256(self.description.encode()).hexdigest()[:16]
+        return digest(self.description)
 
     def prepare(self) -> None:
         """Import what the other methods need, while pages are in flight."""
@@ -77,3 +80,8 @@ class DeclaredSource:
         from tasks.declared.items import ItemDecoder  # noqa: PLC0415
 
         return ItemDecoder(self.declared)
+
+
+def digest(text: str) -> str:
+    """Return a short name for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

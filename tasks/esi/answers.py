@@ -89,12 +89,15 @@ def raise_for_status(response: httpx.Response, what: str, dialect: Dialect = ESI
             cause,
         )
     if response.has_redirect_location:
-        message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, set ESI_URL to ESI's own"
+        message += (
+            f", to {response.headers['Location'][:200]!r}: redirects are not followed, set {dialect.address} to "
+            f"{dialect.api}'s own"
+        )
     raise NotFoundError(message) if kind is NotFoundError else RefusedError(f"{message}; not retried")
 
 
 def quote_error(response: httpx.Response) -> str:
-    """Return the text of ESI's error body as `: "text"`, empty if there is none."""
+    """Return the text of an error body as `: "text"`, empty if there is none."""
     try:
         text = find_error(read_body(response, time.monotonic() + (TIMEOUT.read or 0), "its error"))
     except (TransientError, httpx.HTTPError):
@@ -152,7 +155,10 @@ def read_headers(response: httpx.Response, what: str, endpoint: Endpoint, *, nee
     if expected and not any(headers.get(name) for name in expected):
         kind = headers.get("Content-Type", "")[:40]
         quoted = quote_error(response) if response.request.method == "GET" else ""
-        raise TransientError(f"{what}: the 200 is not from {endpoint.dialect.api}, Content-Type {kind!r}{quoted}")
+        raise TransientError(
+            f"{what}: the 200 is not from {endpoint.dialect.api}, or not of this endpoint: it has no "
+            f"{' and no '.join(expected)}, Content-Type {kind!r}{quoted}"
+        )
     last_modified, name = answered, None
     if endpoint.snapshot_header:
         last_modified, name = read_snapshot(headers, what, endpoint, answered)
@@ -195,7 +201,7 @@ def read_snapshot(headers: httpx.Headers, what: str, endpoint: Endpoint, answere
 
 
 def time_of(response: httpx.Response) -> datetime:
-    """Return the time of a response by ESI's clock, UTC; by this machine's if it has no `Date`."""
+    """Return the time of a response by the API's clock, UTC; by this machine's if it has no `Date`."""
     return parse_date(response.headers.get("Date", "")) or datetime.now(UTC)
 
 

@@ -73,20 +73,20 @@ def decode(body: bytes, kind: type[R], what: str, float_hook: Callable[[str], ob
 
     Raises:
         RefusedError: a value is missing or of the wrong type.
-        TransientError: it is not JSON, or an error of ESI's despite the 200.
+        TransientError: it is not JSON, or an error despite the 200.
     """
     try:
         return msgspec.json.Decoder(kind, float_hook=float_hook).decode(body)
     except msgspec.ValidationError as error:
         if text := find_error(body):
-            raise TransientError(f'{what}: ESI answered 200, but with the error "{text}"', "error as 200") from error
+            raise TransientError(f'{what}: a 200, but with the error "{text}"', "error as 200") from error
         raise RefusedError(f"{what}: {error}; nothing was stored, the next run tries again") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TransientError(f"{what}: the body is not JSON: {error}") from error
 
 
 def find_error(body: bytes) -> str:
-    """Return the `error` in ESI's error body, empty if there is none."""
+    """Return the `error` in an error body, empty if there is none."""
     try:
         return str(msgspec.json.decode(body, type=dict[str, object])["error"])[:500]
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError):

@@ -4,7 +4,7 @@ Each response is judged once, by its status and headers. The error's class says 
 
     EsiError                 no usable response from the API
     ├── TransientError       may pass: worth a retry
-    │   └── RateLimitedError 420 or 429: all requests of this process to the API pause first
+    │   └── RateLimitedError 420, 429 or overload: all requests of this process to the API pause first
     └── RefusedError         will not pass by itself, or not soon enough
         ├── DeniedError      an authorised request, refused twice
         └── NotFoundError    404
@@ -25,7 +25,7 @@ import httpx
 
 from tasks.esi.answers import Answer, read_offer, read_page, time_of
 from tasks.esi.body import R, decode, read_body
-from tasks.esi.endpoint import Endpoint
+from tasks.esi.endpoint import Endpoint, Params
 from tasks.esi.errors import DeniedError, RateLimitedError, RefusedError, TransientError
 from tasks.esi.gate import Gate
 from tasks.esi.pool import DEFAULT_URL, ESI_HEADERS, Pool, Tokens, read_user_agent
@@ -166,7 +166,7 @@ class Esi:
         self,
         method: str,
         endpoint: Endpoint,
-        params: dict[str, str],
+        params: Params,
         what: str,
         read: Callable[[httpx.Response, str, float], R],
         page: int | None = None,

@@ -1,8 +1,8 @@
-"""Errors from ESI: the class says what happens next."""
+"""Errors from ESI or another API: the class says what happens next."""
 
 
 class EsiError(Exception):
-    """No usable response from ESI."""
+    """No usable response from the API."""
 
     tried = "It was requested once."  # before the run failed
     advice = "See the message."  # what to do
@@ -13,8 +13,8 @@ class TransientError(EsiError):
 
     tried = "It was retried with exponential backoff."
     advice = (
-        "See the message. Nothing if ESI is down, as it is each day at 11:00 UTC: the next run catches up. If it "
-        "lasts, check that this machine can reach ESI."
+        "See the message. Nothing if the API is down, as ESI is each day at 11:00 UTC: the next run catches up. If it "
+        "lasts, check that this machine can reach it."
     )
 
     def __init__(self, message: str, cause: str = "unreadable answer") -> None:
@@ -23,10 +23,10 @@ class TransientError(EsiError):
 
 
 class RateLimitedError(TransientError):
-    """420 or 429: all requests pause for `pause_seconds`."""
+    """420 or 429, or an overload: all requests pause for `pause_seconds`."""
 
-    tried = "It was retried, and before each retry all requests paused as long as ESI said."
-    advice = "Fetch fewer regions, or less often: other programs at this IP address count too."
+    tried = "It was retried, and before each retry all requests paused as long as the API said."
+    advice = "Fetch less, or less often: other programs at this IP address count too."
 
     def __init__(self, message: str, cause: str, pause_seconds: float) -> None:
         super().__init__(message, cause)
@@ -41,7 +41,7 @@ class RefusedError(EsiError):
 
 
 class NotFoundError(RefusedError):
-    """404: no such region, or a page past the end."""
+    """404: no such region or endpoint, or a page past the end."""
 
 
 class DeniedError(RefusedError):

@@ -25,10 +25,14 @@ class Gate:
             RefusedError: it would be too late by then, or another request of the run was refused.
             TransientError: the tokens could not be counted.
         """
-        while self._pool.tokens and (seconds := self._pool.tokens.spend()):
-            self._sleep(seconds, f"{what}: ESI's tokens are used up")
-        while seconds := self._pool.pause.seconds:
-            self._sleep(seconds, f"{what}: ESI requires a pause of {seconds:.0f} s more")
+        while True:
+            # The pause first: a token must be spent when its request is sent, not before the pause.
+            if seconds := self._pool.pause.seconds:
+                self._sleep(seconds, f"{what}: the API requires a pause of {seconds:.0f} s more")
+            elif self._pool.tokens and (seconds := self._pool.tokens.spend()):
+                self._sleep(seconds, f"{what}: the rate limit is reached")
+            else:
+                break
         self._sleep(0, f"{what}: time is up")
 
     def _sleep(self, seconds: float, why: str) -> None:

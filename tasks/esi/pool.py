@@ -10,7 +10,7 @@ import httpx
 
 from tasks.esi.answers import raise_for_status
 from tasks.esi.body import BODY_SECONDS, R
-from tasks.esi.endpoint import Endpoint
+from tasks.esi.endpoint import Endpoint, Params
 from tasks.esi.errors import RateLimitedError, TransientError
 from tasks.esi.pause import find_pause
 from tasks.network import TIMEOUT, check_url, trusted
@@ -66,9 +66,11 @@ class Pool:
         self.pause = find_pause(self.url)
         self.tokens = tokens
         self.threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
+        sent = httpx.Headers({"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": user_agent})
+        sent.update(headers)  # in whatever case their names are
         self._http = httpx.Client(
             base_url=self.url,
-            headers={"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": user_agent, **headers},
+            headers=sent,
             limits=httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency),
             timeout=TIMEOUT,
             verify=trusted(),
@@ -84,7 +86,7 @@ class Pool:
         self,
         method: str,
         endpoint: Endpoint,
-        params: dict[str, str],
+        params: Params,
         what: str,
         read: Callable[[httpx.Response, str, float], R],
     ) -> R:

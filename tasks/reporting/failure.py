@@ -87,7 +87,7 @@ def describe_failure(state: State[Any]) -> str:
     elif isinstance(error, EsiError | TableError):
         tried, advice = error.tried, error.advice
     else:
-        tried, advice = "It was not retried.", "Read the run's logs: this is not a failure of ESI or DynamoDB."
+        tried, advice = "It was not retried.", "Read the run's logs: this is not a failure of the API or DynamoDB."
     return (
         f"**What failed.** {type(error).__name__ if error else state.name}: {error or state.message}\n\n"
         f"**What was tried.** {tried}\n\n**What to do.** {advice}\n\n"

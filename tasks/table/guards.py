@@ -13,7 +13,7 @@ class ShrinkError(TableError):
     """The snapshot has lost so many records that it is more likely broken than right."""
 
     tried = "Nothing was written: a snapshot that has lost so much is more likely broken than right."
-    advice = "Check the market. If it is right, run once with `force`."
+    advice = "Check the market or source. If it is right, run once with `force`."
 
 
 def refuse_older(snapshot: Snapshot, stored: Marker, table_name: str, most_ahead: timedelta = MOST_AHEAD) -> None:
