@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 import logging
 import re
 import sys
@@ -67,9 +68,13 @@ def run_flow(
 
 
 def describe_refusal(error: Exception) -> str:
-    """Return why parameters were refused, in one line: `--region-id: 'Jita' is refused: give …`."""
-    refusals = re.findall(r"^ - ([\w.]+): (.*)$", str(error), re.MULTILINE)
-    return "; ".join(f"{name_option(name)}: {why}" for name, why in refusals) or str(error)
+    """Return why parameters were refused, in one line: `--region-id: 'Jita' is refused: give …`.
+
+    What is wrong within a parameter follows its option: `--source pages: give …`.
+    """
+    refusals = re.findall(r"^ - ([^.:]+)\.?(.*?): (?:Value error, )?(.*)$", str(error), re.MULTILINE)
+    lines = [f"{' '.join(filter(None, [name_option(name), place]))}: {why}" for name, place, why in refusals]
+    return "; ".join(lines) or str(error)
 
 
 def make_parser(flow: Flow[..., Any], program: str) -> Parser:
@@ -82,12 +87,26 @@ def make_parser(flow: Flow[..., Any], program: str) -> Parser:
         texts = [schema.get("description", ""), "(required)" if is_required else f"(default: {default})"]
         kind = schema.get("anyOf", [schema])[0]
         shape: dict[str, Any] = {"action": "store_true"}
-        if kind.get("type") != "boolean":
+        if "$ref" in kind:
+            shape = {"metavar": "JSON", "type": read_json}
+        elif kind.get("type") != "boolean":
             texts += [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
             shape = {"metavar": name_kind(kind.get("items", kind)), "nargs": "+" if "items" in kind else None}
         about = " ".join(texts).replace("%", "%%")
         parser.add_argument(name_option(name), help=about, required=is_required, default=default, **shape)
     return parser
+
+
+def read_json(text: str) -> object:
+    """Return what JSON says.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
 
 
 def name_option(parameter: str) -> str:

@@ -96,7 +96,7 @@ def find_extreme(choose: Callable[[Iterable[Any]], Any]) -> Callable[..., list[V
     def find(column: "pd.Series[Any]", groups: Any, _value: str) -> list[Value]:  # noqa: ANN401 (pandas' groups)
         if column.dtype != object:
             return to_values(groups.min() if choose is min else groups.max())
-        return [choose(present) if (present := list_present(group)) else None for _key, group in groups]
+        return [choose(present) if present else None for present in list_present(column, groups)]
 
     return find
 
@@ -110,11 +110,10 @@ def add_up(column: "pd.Series[Any]", groups: Any, value: str) -> list[Value]:  #
     if column.dtype == "int64" and np.abs(column.to_numpy("float64")).sum() < INT64_SAFE:
         return to_values(groups.sum())
     sums: list[Value] = []
-    for key, group in groups:
-        present = list_present(group)
+    for number, present in enumerate(list_present(column, groups)):
         total = sum_numbers(present) if present else None
         if total is not None and not fits(Decimal(total).normalize(EXACT)):
-            name = ", ".join(map(str, key))
+            name = ", ".join(map(str, groups.size().index.to_frame().iloc[number]))
             raise RefusedError(
                 f"the sum {value} of {name} is {Decimal(total):.6g}, expected at most {MOST_DIGITS} digits, 9.9e125; "
                 f"{NOTHING_STORED}"
@@ -143,9 +142,13 @@ def sum_numbers(values: Sequence[float]) -> int | Decimal:
         return sum((Decimal(repr(value)) for value in values), Decimal(0))
 
 
-def list_present(values: "pd.Series[Any]") -> list[Any]:
-    """Return the values that are not missing."""
-    return values.dropna().tolist()
+def list_present(column: "pd.Series[Any]", groups: Any) -> list[list[Any]]:  # noqa: ANN401 (pandas' groups)
+    """Return each group's values that are not missing; iterating over pandas' groups takes 0.1 ms for each."""
+    found: list[list[Any]] = [[] for _ in range(groups.ngroups)]
+    for number, value in zip(groups.ngroup().tolist(), to_values(column), strict=True):
+        if value is not None:
+            found[number].append(value)
+    return found
 
 
 def to_values(column: "pd.Series[Any]") -> list[Value]:

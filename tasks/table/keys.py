@@ -88,8 +88,8 @@ class ItemKeys(Keys, frozen=True):
         return json.dumps(parts, ensure_ascii=False) if self.is_pair else parts[0]
 
     def is_record(self, name: str) -> bool:
-        """Return whether a key is a record's: whatever does not begin with #."""
-        return not name.startswith('["#' if self.is_pair else "#")
+        """Return whether a key is a record's: no part of it begins with #."""
+        return not any(part.startswith("#") for part in (json.loads(name) if self.is_pair else [name]))
 
     def owns(self, attribute: str) -> bool:
         """Return whether an attribute belongs to a record: all but the key, and what DynamoDB adds."""

@@ -1,5 +1,6 @@
 """The item `#snapshot`, which says which snapshot of a market or another source a table has."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Literal, Self
@@ -126,6 +127,11 @@ class TableSnapshot(Marker, frozen=True, kw_only=True):
         Raises:
             TableError: an attribute is missing or of the wrong type.
         """
+        if "source" in fields:
+            raise TableError(
+                f"the table's item {SNAPSHOT_KEY} is of {fields['source']}, not of a market: give another table_name, "
+                "or run with force to replace it"
+            )
         if "parameters" not in fields:
             parameters = {name: fields.get(name) for name in Parameters.__struct_fields__}
             fields |= {"market_id": fields.get("region_id"), "parameters": parameters}
@@ -186,7 +192,8 @@ class SourceSnapshot(Marker, frozen=True, kw_only=True):
                 return None
         if force:
             return None
-        what = held or name_market(int((item.get("market_id") or item.get("region_id") or {}).get("N", "0")))
+        market_id = (item.get("market_id") or item.get("region_id") or {}).get("N", "")
+        what = held or (name_market(int(market_id)) if market_id.isdigit() else "another program's records")
         raise TableError(
             f"table {table_name} holds {what}, not {self.source}: give each source its own table, or run with force to "
             "replace its records"
@@ -206,7 +213,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     name: str | None = ""  # as the API gives it, empty if `last_modified` names it; None without one
 
     def __str__(self) -> str:
-        return f"{self.last_modified:%Y%m%dT%H%M%SZ}-{self.pages}p"
+        # Snapshots with names may have the same second: it is that of the response.
+        named = f"-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}" if self.name else ""
+        return f"{self.last_modified:%Y%m%dT%H%M%SZ}-{self.pages}p{named}"
 
     @property
     def is_stored(self) -> bool:
