@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 from tasks.declared.declaration import Records
@@ -19,6 +20,7 @@ from tasks.orders.records import Book, Value
 
 MOST_KEY_BYTES = 1024  # DynamoDB's limit for a sort key; a partition key may have 2048
 MOST_DIGITS = 38  # of a number in DynamoDB
+EXPONENTS = range(-130, 126)  # of its first digit
 EXACT = decimal.Context(prec=400)  # the sum of any numbers that DynamoDB can store
 NOTHING_STORED = "nothing was stored, the next run tries again"
 
@@ -50,7 +52,9 @@ def make_book(chunks: list[Page], records: Records) -> Book:
         items = items[~repeated] if repeated.any() else items
     count = len(items)
     for name, allowed in records.where.items():
-        items = items[items[name].isin(allowed if isinstance(allowed, list) else [allowed])]
+        wanted = set(allowed if isinstance(allowed, list) else [allowed])
+        # Not `isin`, which rounds long integers to float64.
+        items = items[np.fromiter((value in wanted for value in items[name].tolist()), "bool", len(items))]
     keys, values = aggregate(items, records) if records.computed else list_items(items, records)
     names = name_keys(keys)
     rows = zip(*values.values(), strict=True) if values else [()] * len(names)
@@ -105,16 +109,20 @@ def add_up(column: "pd.Series[Any]", groups: Any, value: str) -> list[Value]:  #
     """Return the exact sum of each group, None where all values are missing.
 
     Raises:
-        RefusedError: it has more digits than DynamoDB keeps.
+        RefusedError: DynamoDB cannot store it.
     """
-    if column.dtype == "int64" and column.abs().to_numpy("float64").sum() < INT64_SAFE:
+    if column.dtype == "int64" and np.abs(column.to_numpy("float64")).sum() < INT64_SAFE:
         return to_values(groups.sum())
     sums: list[Value] = []
     for key, group in groups:
         present = list_present(group)
         total = sum_numbers(present) if present else None
-        if total is not None and len(Decimal(total).normalize(EXACT).as_tuple().digits) > MOST_DIGITS:
-            raise RefusedError(f"the sum {value} of {key!r} has more than {MOST_DIGITS} digits; {NOTHING_STORED}")
+        exact = Decimal(total or 0).normalize(EXACT)
+        if exact and (len(exact.as_tuple().digits) > MOST_DIGITS or exact.adjusted() not in EXPONENTS):
+            raise RefusedError(
+                f"the sum {value} of {key!r} has more than {MOST_DIGITS} digits, or is not within 1e-130 and 9.9e125; "
+                f"{NOTHING_STORED}"
+            )
         sums.append(total)
     return sums
 

@@ -1,7 +1,7 @@
 """Records as items, and how they differ from the table's."""
 
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import msgspec
@@ -9,6 +9,8 @@ import msgspec
 from tasks.orders.records import AnyRecord, Value
 from tasks.table.keys import ONE_MARKET, Keys
 from tasks.table.requests import Item, delete_request, put_request
+
+EXACT = Context(prec=38)  # as DynamoDB has it; the default rounds to 28 digits
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -66,7 +68,7 @@ def number(value: float | Decimal) -> Item:
     """Return a number as the shortest decimal that is exactly it: 5.7, never 5.7000000000000002 or 5.70."""
     if isinstance(value, int):
         return {"N": str(value)}
-    return {"N": format((value if isinstance(value, Decimal) else Decimal(repr(value))).normalize(), "f")}
+    return {"N": format((value if isinstance(value, Decimal) else Decimal(repr(value))).normalize(EXACT), "f")}
 
 
 def compare(records: Sequence[AnyRecord], present: dict[str, Item], keys: Keys = ONE_MARKET) -> Changes:
