@@ -95,7 +95,7 @@ def raise_for_status(response: httpx.Response, what: str, dialect: Dialect = ESI
             cause,
         )
     if response.has_redirect_location:
-        message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, set ESI_URL to ESI's own"
+        message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, {dialect.after_redirect}"
     raise NotFoundError(message) if kind is NotFoundError else RefusedError(f"{message}; not retried")
 
 
@@ -213,7 +213,9 @@ def time_of(response: httpx.Response) -> datetime:
     return parse_date(response.headers.get("Date", "")) or datetime.now(UTC)
 
 
-def decode(body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None) -> R:
+def decode(
+    body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None, api: str = ESI.api
+) -> R:
     """Decode and validate JSON.
 
     Args:
@@ -221,16 +223,17 @@ def decode(body: bytes, kind: type[R], what: str, float_hook: Callable[[str], ob
         kind: type to decode to.
         what: names the request in messages.
         float_hook: called with the text of each number that is no integer, where `kind` has `Any`.
+        api: names the API in messages.
 
     Raises:
         RefusedError: a value is missing or of the wrong type.
-        TransientError: it is not JSON, or an error of ESI's despite the 200.
+        TransientError: it is not JSON, or an error despite the 200.
     """
     try:
         return msgspec.json.Decoder(kind, float_hook=float_hook).decode(body)
     except msgspec.ValidationError as error:
         if text := find_error(body):
-            raise TransientError(f'{what}: ESI answered 200, but with the error "{text}"', "error as 200") from error
+            raise TransientError(f'{what}: {api} answered 200, but with the error "{text}"', "error as 200") from error
         raise RefusedError(f"{what}: {error}; nothing was stored, the next run tries again") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TransientError(f"{what}: the body is not JSON: {error}") from error

@@ -24,7 +24,7 @@ from typing import ParamSpec, Self
 import httpx
 
 from tasks.esi.answers import Answer, R, decode, read_body, read_offer, read_page, time_of
-from tasks.esi.endpoint import Endpoint
+from tasks.esi.endpoint import Endpoint, Params
 from tasks.esi.errors import DeniedError, RateLimitedError, RefusedError, TransientError
 from tasks.esi.gate import Gate
 from tasks.esi.pool import DEFAULT_URL, ESI_HEADERS, Pool, Tokens, read_user_agent
@@ -165,12 +165,12 @@ class Esi:
         self,
         method: str,
         endpoint: Endpoint,
-        params: dict[str, str],
+        params: Params,
         what: str,
         read: Callable[[httpx.Response, str, float], R],
         page: int | None = None,
     ) -> R:
-        self._gate.wait(what)
+        self._gate.wait(what, endpoint.dialect.api)
         try:
             answer = self._pool.send(method, endpoint, params, what, read)
         except DeniedError as error:

@@ -1,8 +1,11 @@
 """Paginated endpoints: where their pages are, and what their responses mean."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import msgspec
+
+Params = Mapping[str, str | list[str]]  # of a query
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -12,6 +15,7 @@ class Dialect(msgspec.Struct, frozen=True):
     past_the_end: frozenset[int] = frozenset({404})  # of a page that does not exist
     overload: frozenset[int] = frozenset()  # with a `Retry-After`, all requests pause
     has_sso: bool = True  # a refused authorised request may succeed with a new access token
+    after_redirect: str = "set ESI_URL to ESI's own"  # what to do
 
 
 ESI = Dialect()
@@ -24,7 +28,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     noun: str = "the region"
     hint: str = ""  # what to ask oneself after a 404
     path: str  # below the API's URL
-    params: dict[str, str] = {}  # of each request
+    params: Params = {}  # of each request
     page_parameter: str = "page"  # empty if all is in one response
     first_page: int = 1
     count_header: str = "X-Pages"  # how many pages there are
@@ -34,9 +38,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     dialect: Dialect = ESI
     most_ahead: timedelta = timedelta(minutes=15)  # later dates are wrong: clocks differ a bit
 
-    def params_of(self, page: int) -> dict[str, str]:
+    def params_of(self, page: int) -> Params:
         """Return the query for a page."""
-        return self.params | ({self.page_parameter: str(page)} if self.page_parameter else {})
+        return dict(self.params) | ({self.page_parameter: str(page)} if self.page_parameter else {})
 
     def name_page(self, page: int) -> str:
         """Return a page's name for messages: `page 3 of region 10000002`."""

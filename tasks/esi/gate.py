@@ -18,17 +18,17 @@ class Gate:
         self._pool = pool
         self._deadline = time.monotonic() + RUN_SECONDS
 
-    def wait(self, what: str) -> None:
-        """Wait until a request may be sent.
+    def wait(self, what: str, api: str) -> None:
+        """Wait until a request to an API may be sent.
 
         Raises:
             RefusedError: it would be too late by then, or another request of the run was refused.
             TransientError: the tokens could not be counted.
         """
         while self._pool.tokens and (seconds := self._pool.tokens.spend()):
-            self._sleep(seconds, f"{what}: ESI's tokens are used up")
+            self._sleep(seconds, f"{what}: {api}'s tokens are used up")
         while seconds := self._pool.pause.seconds:
-            self._sleep(seconds, f"{what}: ESI requires a pause of {seconds:.0f} s more")
+            self._sleep(seconds, f"{what}: {api} requires a pause of {seconds:.0f} s more")
         self._sleep(0, f"{what}: time is up")
 
     def _sleep(self, seconds: float, why: str) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 import httpx
 
 from tasks.esi.answers import BODY_SECONDS, R, raise_for_status
-from tasks.esi.endpoint import Endpoint
+from tasks.esi.endpoint import Endpoint, Params
 from tasks.esi.errors import RateLimitedError, TransientError
 from tasks.esi.pause import find_pause
 from tasks.network import TIMEOUT, check_url, trusted
@@ -83,7 +83,7 @@ class Pool:
         self,
         method: str,
         endpoint: Endpoint,
-        params: dict[str, str],
+        params: Params,
         what: str,
         read: Callable[[httpx.Response, str, float], R],
     ) -> R:
