@@ -21,7 +21,8 @@ from botocore.model import OperationModel
 from pydantic import TypeAdapter, ValidationError
 
 from deployments.local.progress import fail
-from flows.parameters import MarketId, RegionId, TableTemplate, or_give
+from flows.parameters import MarketId, RegionId, TableTemplate
+from tasks.allowed import or_give
 from tasks.catalogue.names import list_regions
 from tasks.orders.choices import Key
 from tasks.table.errors import TableError

@@ -17,7 +17,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from flows.parameters import OrGive
+from tasks.allowed import OrGive
 from tasks.reporting.failure import REASON, is_ours
 from tasks.reporting.progress import Progress, watcher
 
@@ -68,45 +68,52 @@ def run_flow(
 
 
 def describe_refusal(error: Exception) -> str:
-    """Return why parameters were refused, in one line: `--region-id: 'Jita' is refused: give …`.
-
-    What is wrong within a parameter follows its option: `--source pages: give …`.
-    """
-    refusals = re.findall(r"^ - ([^.:]+)\.?(.*?): (?:Value error, )?(.*)$", str(error), re.MULTILINE)
-    lines = [f"{' '.join(filter(None, [name_option(name), place]))}: {why}" for name, place, why in refusals]
-    return "; ".join(lines) or str(error)
+    """Return why parameters were refused, in one line: `--region-id: 'Jita' is refused: give …`."""
+    refusals = re.findall(r"^ - (\w+)(.*?): (?:Value error, )?(.*)$", str(error), re.MULTILINE)
+    return "; ".join(f"{name_option(name)}{line}: {why}" for name, line, why in refusals) or str(error)
 
 
 def make_parser(flow: Flow[..., Any], program: str) -> Parser:
     """Return a parser for the parameters in a flow's schema; the flow itself validates their values."""
-    parser = Parser(program, description=flow.description)
+    parser = Parser(program, description=flow.description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    objects: list[str] = []
     signature = inspect.signature(flow.fn)
     for name, schema in flow.parameters.properties.items():
         is_required = name in flow.parameters.required
         default = schema.get("default")
         texts = [schema.get("description", ""), "(required)" if is_required else f"(default: {default})"]
         kind = schema.get("anyOf", [schema])[0]
+        kind = (flow.parameters.definitions or {}).get(kind.get("$ref", "").rpartition("/")[2], kind)
         shape: dict[str, Any] = {"action": "store_true"}
-        if "$ref" in kind:
+        if kind.get("type") == "object":
+            objects += describe_members(name, kind)
             shape = {"metavar": "JSON", "type": read_json}
         elif kind.get("type") != "boolean":
             texts += [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
             shape = {"metavar": name_kind(kind.get("items", kind)), "nargs": "+" if "items" in kind else None}
         about = " ".join(texts).replace("%", "%%")
         parser.add_argument(name_option(name), help=about, required=is_required, default=default, **shape)
+    parser.epilog = "\n".join(objects)
     return parser
 
 
-def read_json(text: str) -> object:
-    """Return what JSON says.
+def describe_members(parameter: str, schema: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines that say what an object's JSON may have; none if its members have no names."""
+    for name, member in schema.get("properties", {}).items():
+        wanted = "required" if name in schema.get("required", []) else f"default: {json.dumps(member.get('default'))}"
+        yield f"{name_option(parameter)} {name}: {member['description']} ({wanted})"
+
+
+def read_json(text: str) -> Any:  # noqa: ANN401 (whatever it is, the flow validates it)
+    """Return the value of an option in JSON.
 
     Raises:
-        argparse.ArgumentTypeError: it is not JSON.
+        argparse.ArgumentTypeError: it is none.
     """
     try:
         return json.loads(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from None
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not JSON: {error}") from None
 
 
 def name_option(parameter: str) -> str:

@@ -3,40 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field
 
+from tasks.allowed import or_give
 from tasks.esi.markets import FIRST_STRUCTURE_ID, Market, find_market, is_market
 from tasks.orders.choices import Detail, Key, OrderType, Price
 from tasks.table.requests import check_table_name
-
-
-@dataclass(frozen=True)
-class OrGive(WrapValidator):
-    """A validator that has the allowed values in words."""
-
-    allowed: str = ""
-
-
-def or_give(allowed: str) -> OrGive:
-    """Return a validator whose error names the value and what is allowed: `0 is refused: give 1 to 500`."""
-
-    def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
-        refusal = PydanticCustomError(
-            "refused", "{value} is refused: give {allowed}", {"value": repr(value), "allowed": allowed}
-        )
-        try:
-            given = validate(value)
-        except ValidationError:
-            raise refusal from None
-        if type(given) is int and isinstance(value, bool):
-            raise refusal
-        return given
-
-    return OrGive(check, allowed=allowed)
 
 
 def fill_in(table_name: str, region_id: int = 10000002, market_id: int = 60003760) -> str:

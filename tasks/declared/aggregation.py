@@ -20,6 +20,7 @@ from tasks.orders.records import Book, Value
 
 MOST_KEY_BYTES = 1024  # DynamoDB's limit for a sort key; a partition key may have 2048
 MOST_DIGITS = 38  # of a number in DynamoDB
+EXPONENTS = range(-130, 126)  # of its first digit
 EXACT = decimal.Context(prec=400)  # the sum of any numbers that DynamoDB can store
 
 Columns = dict[str, list[Value]]  # of records, by attribute
@@ -50,7 +51,9 @@ def make_book(chunks: list[Page], records: Records) -> Book:
         items = items[~repeated] if repeated.any() else items
     count = len(items)
     for name, allowed in records.where.items():
-        items = items[items[name].isin(allowed if isinstance(allowed, list) else [allowed])]
+        wanted = set(allowed if isinstance(allowed, list) else [allowed])
+        # Not `isin`, which rounds long integers to float64.
+        items = items[np.fromiter((value in wanted for value in items[name].tolist()), "bool", len(items))]
     keys, values = aggregate(items, records) if records.computed else list_items(items, records)
     names = name_keys(keys)
     rows = zip(*values.values(), strict=True) if values else [()] * len(names)
@@ -112,10 +115,11 @@ def add_up(column: "pd.Series[Any]", groups: Any, value: str) -> list[Value]:  #
     sums: list[Value] = []
     for number, present in enumerate(list_present(column, groups)):
         total = sum_numbers(present) if present else None
-        if total is not None and not fits(Decimal(total).normalize(EXACT)):
+        exact = Decimal(total or 0).normalize(EXACT)
+        if exact and (len(exact.as_tuple().digits) > MOST_DIGITS or exact.adjusted() not in EXPONENTS):
             name = ", ".join(map(str, groups.size().index.to_frame().iloc[number]))
             raise RefusedError(
-                f"the sum {value} of {name} is {Decimal(total):.6g}, expected at most {MOST_DIGITS} digits, 9.9e125; "
+                f"the sum {value} of {name} has more than {MOST_DIGITS} digits, or is not within 1e-130 and 9.9e125; "
                 f"{NOTHING_STORED}"
             )
         sums.append(total)
@@ -127,11 +131,6 @@ OPERATIONS: dict[str, Callable[..., list[Value]]] = {
     "max": find_extreme(max),
     "sum": add_up,
 }
-
-
-def fits(total: Decimal) -> bool:
-    """Return whether DynamoDB can store a number without trailing zeros."""
-    return len(total.as_tuple().digits) <= MOST_DIGITS and -130 <= total.adjusted() <= 125
 
 
 def sum_numbers(values: Sequence[float]) -> int | Decimal:

@@ -1,15 +1,18 @@
 """What a declaration may say: pydantic models, which Prefect's UI shows as a form."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import httpx
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from tasks.allowed import or_give
 from tasks.network import check_url
 
 FieldType = Literal["int", "number", "str", "bool"]
 Operation = Literal["min", "max", "sum"]
+What = Literal["count"] | dict[Operation, str]
+OPERATIONS = "count, {min: field}, {max: field} or {sum: field}"
 Scalar = bool | int | float | str
 EXAMPLE = "https://esi.evetech.net/markets/prices"
 OWN_HEADERS = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
@@ -39,7 +42,7 @@ def check_pointer(pointer: str) -> str:
     Raises:
         ValueError: it is none.
     """
-    if pointer and not re.fullmatch(r"(/([^~/]|~0|~1)*)+", pointer):
+    if pointer and not re.fullmatch(r"(/([^~/\\\"\x00-\x1f]|~0|~1)*)+", pointer):
         raise ValueError(f"{pointer!r} is not a JSON pointer: give such as /data/items")
     return pointer
 
@@ -63,8 +66,8 @@ def check_attribute(name: str) -> str:
     Raises:
         ValueError: it is empty, a key's, or one that DynamoDB uses itself.
     """
-    if not name or name in {"pk", "sk"} or name.startswith("aws:"):
-        raise ValueError(f"{name!r} cannot be an attribute: give another name than pk, sk and aws:…")
+    if not name or name in {"pk", "sk"} or name.startswith("aws:") or re.search(r"[\\\"\x00-\x1f]", name):
+        raise ValueError(f'{name!r} cannot be an attribute: give another name than pk, sk and aws:…, without \\ and "')
     return name
 
 
@@ -77,6 +80,18 @@ class Declared(BaseModel):
     """A part of a declaration; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def check_keys(cls, given: Any) -> Any:  # noqa: ANN401 (whatever is given)
+        """Return what is given, unchanged.
+
+        Raises:
+            ValueError: it has an unknown key.
+        """
+        if isinstance(given, dict) and (unknown := [key for key in given if key not in cls.model_fields]):
+            raise ValueError(f"{unknown[0]!r} is no key here: give {', '.join(cls.model_fields)}")
+        return given
 
 
 class Pages(Declared):
@@ -107,6 +122,14 @@ class ItemField(Declared):
     optional: bool = Field(default=False, description="Whether items may lack it, or have null.")
 
 
+DeclaredField = Annotated[
+    ItemField,
+    BeforeValidator(
+        lambda given: {"type": given} if isinstance(given, str) else given, json_schema_input_type=FieldType | ItemField
+    ),
+]
+
+
 class Source(Declared):
     """An API's endpoint: where its items are, and which of their fields are kept."""
 
@@ -119,7 +142,7 @@ class Source(Declared):
     )
     expires_header: HeaderName | None = Field(default=None, description="The response header with its end.")
     items: Pointer = Field(default="", description="A JSON pointer to the array; empty for the body.")
-    fields: dict[Attribute, FieldType | ItemField] = Field(min_length=1, description="The fields to keep, by name.")
+    fields: dict[Attribute, DeclaredField] = Field(min_length=1, description="The fields to keep, by name.")
     authorization_block: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,100}$")] | None = Field(
         default=None, description="The Secret block whose value is the header Authorization."
     )
@@ -133,7 +156,7 @@ class Source(Declared):
         """Raise unless pages and headers can be requested, and fields are told apart.
 
         Raises:
-            ValueError: they cannot, or two have the same path.
+            ValueError: they cannot, or are not: two have the same path.
         """
         page = self.pages.parameter
         if not self.pages.single and page in httpx.URL(self.url).params:
@@ -148,6 +171,8 @@ class Source(Declared):
                 raise ValueError(f"headers has {name}, which the client sets itself: leave it out")
             if not (value.isascii() and value.isprintable()):
                 raise ValueError(f"headers has {name}: {value!r}: give printable ASCII")
+        if not self.pages.single and self.pages.parameter in httpx.URL(self.url).params:
+            raise ValueError(f"url has a page's number, {self.pages.parameter}=…: leave it out")
         paths: dict[tuple[str, ...], str] = {}
         for name in self.fields:
             path = self.path_of(name)
@@ -157,14 +182,9 @@ class Source(Declared):
             paths[path] = name
         return self
 
-    def field(self, name: str) -> ItemField:
-        """Return a field."""
-        field = self.fields[name]
-        return field if isinstance(field, ItemField) else ItemField(type=field)
-
     def path_of(self, name: str) -> tuple[str, ...]:
         """Return the members that lead to a field."""
-        return split_pointer(self.field(name).path) or (name,)
+        return split_pointer(self.fields[name].path) or (name,)
 
     @property
     def base_url(self) -> str:
@@ -176,18 +196,20 @@ class Source(Declared):
 class Records(Declared):
     """How items become records."""
 
-    key: str | list[str] = Field(description="The field that is pk; or two, pk and sk.")
-    where: dict[str, Scalar | list[Scalar]] = Field(
+    key: Annotated[str | list[str], or_give("a field's name, or a list of two")] = Field(
+        description="The field that is pk; or two, pk and sk."
+    )
+    where: dict[str, Annotated[Scalar | list[Scalar], or_give("a value, or a list of values")]] = Field(
         default={}, description="Values that items must have; a list is one of."
     )
     once_by: str | None = Field(default=None, description="A field by which an item that appears twice counts once.")
-    values: dict[Attribute, Literal["count"] | dict[Operation, str]] | None = Field(
+    values: dict[Attribute, Annotated[What, or_give(OPERATIONS)]] | None = Field(
         default=None,
-        description="count, {min: field}, {max: field} or {sum: field}; without it each item is a record.",
+        description=f"{OPERATIONS}; without it each item is a record.",
     )
 
     @property
-    def computed(self) -> dict[str, Literal["count"] | dict[Operation, str]]:
+    def computed(self) -> dict[str, What]:
         """The values, empty if each item is a record."""
         return self.values or {}
 
@@ -229,7 +251,7 @@ def check_field(source: Source, name: str, line: str, *, is_needed: bool = False
     """
     if name not in source.fields:
         raise ValueError(f"{line}: {name!r} is not declared: give one of source.fields, {', '.join(source.fields)}")
-    field = source.field(name)
+    field = source.fields[name]
     if is_needed and field.optional:
         raise ValueError(f"{line}: {name!r} is optional: give a field that every item has")
     return field

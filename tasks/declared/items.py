@@ -1,11 +1,13 @@
 """Decodes a page's items to columns, by the fields that a source declares."""
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from functools import reduce
 from operator import attrgetter
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 
@@ -23,15 +25,17 @@ SMALLEST, LARGEST = 1e-130, 9.9e125  # DynamoDB's range
 DIGITS = bytes.maketrans(b"0123456789.", b"0" * 11)
 LONG = b"0" * (MOST_DIGITS + 1)
 NOTHING_STORED = "nothing was stored, the next run tries again"
+TINY = re.compile(rb"[eE]-[0-9]{3}")
 
 
 class ItemDecoder:
     """Decodes pages of a source."""
 
     def __init__(self, source: Source) -> None:
-        self._fields = {name: source.field(name) for name in source.fields}
+        self._fields = {name: source.fields[name] for name in source.fields}
         self._paths = {name: source.path_of(name) for name in source.fields}
         self._getters = {name: self._make_getter(name) for name in source.fields}
+        self._api = httpx.URL(source.url).host
         self._pointer = split_pointer(source.items)
         self._fast = self._make_type(TYPES)
         self._exact = self._make_type(TYPES | {"number": Any})
@@ -47,9 +51,10 @@ class ItemDecoder:
             TransientError: the body is not JSON.
             RefusedError: the items are not an array there, or a field is missing, of the wrong type or out of range.
         """
-        # A body without long runs of digits has no number that a float64 would round.
-        is_exact = LONG in body.translate(DIGITS)
-        found = decode(body, self._exact if is_exact else self._fast, what, Decimal if is_exact else None)
+        # A body without long runs of digits, or exponents of three, has no number that a float64 would round.
+        is_exact = LONG in body.translate(DIGITS) or ((b"e-" in body or b"E-" in body) and bool(TINY.search(body)))
+        kind, float_hook = (self._exact, Decimal) if is_exact else (self._fast, None)
+        found = decode(body, kind, what, float_hook, self._api)
         for _part in self._pointer:
             found = found.m0
         return {name: self._make_column(name, found, what) for name in self._fields}
@@ -72,9 +77,7 @@ class ItemDecoder:
         values = list(map(self._getters[name], items))
         if field.type == "number":
             if set(map(type, values)) - {float}:
-                if None in values and not field.optional:
-                    raise RefusedError(f"{what}: {name} is null, expected a number; {NOTHING_STORED}")
-                values = [to_float(value, f"{what}: {name}") for value in values]
+                values = [to_float(value, f"{what}: {name}", is_optional=field.optional) for value in values]
             column = np.fromiter(values, "float64", len(values)) + 0.0  # never -0.0
             size = np.abs(column[column != 0])
             if ((size < SMALLEST) | (size > LARGEST)).any():
@@ -123,13 +126,13 @@ def is_optional(node: Any) -> bool:  # noqa: ANN401 (a field, or a tree of them)
     return all(map(is_optional, node.values())) if isinstance(node, dict) else bool(node.optional)
 
 
-def to_float(value: object, what: str) -> float:
-    """Return a JSON number as a float64 whose shortest decimal is exactly it; NaN for None.
+def to_float(value: object, what: str, *, is_optional: bool = False) -> float:
+    """Return a JSON number as a float64 whose shortest decimal is exactly it; NaN for None where that is allowed.
 
     Raises:
-        RefusedError: it is not a number, or has more than 15 digits.
+        RefusedError: it is not a number, has more than 15 digits, or is too close to 0.
     """
-    if value is None:
+    if value is None and is_optional:
         return float("nan")
     if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
         raise RefusedError(f"{what} is {value!r}, expected a number; {NOTHING_STORED}")
@@ -138,6 +141,8 @@ def to_float(value: object, what: str) -> float:
         raise RefusedError(
             f"{what} is {value}, expected at most {MOST_DIGITS} digits: leave the field out; {NOTHING_STORED}"
         )
+    if exact and not float(exact):
+        raise RefusedError(f"{what} is {value}, expected 1e-130 to 9.9e125; {NOTHING_STORED}")
     return float(exact)
 
 

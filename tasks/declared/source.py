@@ -45,7 +45,11 @@ class DeclaredSource:
             snapshot_header=source.snapshot_header or "",
             expires_header=source.expires_header or "",
             dialect=Dialect(
-                url.host, past_the_end=frozenset({400, 404}), overload=frozenset({503}), has_sso=False, address="url"
+                api=url.host,
+                past_the_end=frozenset({400, 404}),
+                overload=frozenset({503}),
+                has_sso=False,
+                after_redirect="give that as url",
             ),
             most_ahead=timedelta(seconds=source.max_fresh_seconds),
         )

@@ -89,10 +89,7 @@ def raise_for_status(response: httpx.Response, what: str, dialect: Dialect = ESI
             cause,
         )
     if response.has_redirect_location:
-        message += (
-            f", to {response.headers['Location'][:200]!r}: redirects are not followed, set {dialect.address} to "
-            f"{dialect.api}'s own"
-        )
+        message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, {dialect.after_redirect}"
     raise NotFoundError(message) if kind is NotFoundError else RefusedError(f"{message}; not retried")
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 import httpx
 import msgspec
 
+from tasks.esi.endpoint import ESI
 from tasks.esi.errors import RefusedError, TransientError
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # decompressed; a full page is about 265 KB
@@ -62,7 +63,9 @@ def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int, what: str
         raise TransientError(f"{what}: the body is not gzip: {error}") from error
 
 
-def decode(body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None) -> R:
+def decode(
+    body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None, api: str = ESI.api
+) -> R:
     """Decode and validate JSON.
 
     Args:
@@ -70,6 +73,7 @@ def decode(body: bytes, kind: type[R], what: str, float_hook: Callable[[str], ob
         kind: type to decode to.
         what: names the request in messages.
         float_hook: called with the text of each number that is no integer, where `kind` has `Any`.
+        api: names the API in messages.
 
     Raises:
         RefusedError: a value is missing or of the wrong type.
@@ -79,7 +83,7 @@ def decode(body: bytes, kind: type[R], what: str, float_hook: Callable[[str], ob
         return msgspec.json.Decoder(kind, float_hook=float_hook).decode(body)
     except msgspec.ValidationError as error:
         if text := find_error(body):
-            raise TransientError(f'{what}: a 200, but with the error "{text}"', "error as 200") from error
+            raise TransientError(f'{what}: {api} answered 200, but with the error "{text}"', "error as 200") from error
         raise RefusedError(f"{what}: {error}; nothing was stored, the next run tries again") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TransientError(f"{what}: the body is not JSON: {error}") from error

@@ -171,7 +171,7 @@ class Esi:
         read: Callable[[httpx.Response, str, float], R],
         page: int | None = None,
     ) -> R:
-        self._gate.wait(what)
+        self._gate.wait(what, endpoint.dialect.api)
         try:
             answer = self._pool.send(method, endpoint, params, what, read)
         except DeniedError as error:

@@ -16,7 +16,7 @@ class Dialect(msgspec.Struct, frozen=True):
     past_the_end: frozenset[int] = frozenset({404})  # of a page that does not exist
     overload: frozenset[int] = frozenset()  # with a `Retry-After`, all requests pause
     has_sso: bool = True  # a refused authorised request may succeed with a new access token
-    address: str = "ESI_URL"  # the setting with its URL
+    after_redirect: str = "set ESI_URL to ESI's own"  # what to do
 
 
 ESI = Dialect()

@@ -18,8 +18,8 @@ class Gate:
         self._pool = pool
         self._deadline = time.monotonic() + RUN_SECONDS
 
-    def wait(self, what: str) -> None:
-        """Wait until a request may be sent.
+    def wait(self, what: str, api: str) -> None:
+        """Wait until a request to an API may be sent.
 
         Raises:
             RefusedError: it would be too late by then, or another request of the run was refused.
@@ -28,9 +28,9 @@ class Gate:
         while True:
             # The pause first: a token must be spent when its request is sent, not before the pause.
             if seconds := self._pool.pause.seconds:
-                self._sleep(seconds, f"{what}: the API requires a pause of {seconds:.0f} s more")
+                self._sleep(seconds, f"{what}: {api} requires a pause of {seconds:.0f} s more")
             elif self._pool.tokens and (seconds := self._pool.tokens.spend()):
-                self._sleep(seconds, f"{what}: the rate limit is reached")
+                self._sleep(seconds, f"{what}: {api}'s tokens are used up")
             else:
                 break
         self._sleep(0, f"{what}: time is up")

@@ -1,0 +1,31 @@
+"""Validators that say what is allowed."""
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True)
+class OrGive(WrapValidator):
+    """A validator that has the allowed values in words."""
+
+    allowed: str = ""
+
+
+def or_give(allowed: str) -> OrGive:
+    """Return a validator whose error names the value and what is allowed: `0 is refused: give 1 to 500`."""
+
+    def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
+        refusal = PydanticCustomError(
+            "refused", "{value} is refused: give {allowed}", {"value": repr(value), "allowed": allowed}
+        )
+        try:
+            given = validate(value)
+        except ValidationError:
+            raise refusal from None
+        if type(given) is int and isinstance(value, bool):
+            raise refusal
+        return given
+
+    return OrGive(check, allowed=allowed)
