@@ -158,9 +158,6 @@ class Source(Declared):
         Raises:
             ValueError: they cannot, or are not: two have the same path.
         """
-        page = self.pages.parameter
-        if not self.pages.single and page in httpx.URL(self.url).params:
-            raise ValueError(f"url has the parameter {page}, which the flow sets for each page: leave it out")
         for name, value in self.headers.items():
             if name.lower() in SECRET_HEADERS:
                 raise ValueError(
