@@ -22,12 +22,14 @@ from flows.next_run import AT_EXPIRES, TAG
 from tasks.catalogue.names import list_regions, market_name
 from tasks.table.client import Table
 from tasks.table.errors import KeySchemaError, MissingTableError, TableError
-from tasks.table.snapshot import TableSnapshot
+from tasks.table.keys import ItemKeys
+from tasks.table.snapshot import SourceSnapshot, TableSnapshot
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the parameters that say which market and table a flow's run is for
     "market-data": {"region_id": 10000015, "table_name": "MarketData", "key": "type", "markets": None},
     "structure-market": {"table_name": "StructureMarket-{structure_id}"},
     "universe": {"region_ids": None, "table_name": "MarketData-{region_id}", "key": "type", "markets": None},
+    "paged-api": {"source": {}, "records": {}},
 }
 SNAPSHOTS = timedelta(minutes=15)  # three of them
 ROUNDS = timedelta(minutes=40)  # of the universe, every 15 minutes, 5 minutes each: one may fail
@@ -40,14 +42,15 @@ class Part(msgspec.Struct, frozen=True):
 
     table_name: str
     market_id: int | None = None  # None: key `type`
+    is_pair: bool = False  # of a declared source: whether the key has two fields
 
 
 class Status(msgspec.Struct):
     """The status of a table and its runs."""
 
     part: Part
-    market_id: int | str = ""  # of the run that was found first; as given, perhaps invalid
-    snapshot: TableSnapshot | None = None  # None if there is none, for which `state` has the reason
+    market_id: int | str = ""  # of the run that was found first, as given, perhaps invalid; a declared source's URL
+    snapshot: TableSnapshot | SourceSnapshot | None = None  # None if there is none, for which `state` has the reason
     state: str = "empty"
     last: FlowRun | None = None  # the run that started last
     flow: str = ""  # … its flow
@@ -76,8 +79,8 @@ class Status(msgspec.Struct):
             limit, judged_at, when = SNAPSHOTS, run.start_time, " when its last run began"
         else:
             return ""
-        if self.snapshot is None:
-            return self.state
+        if self.snapshot is None or isinstance(self.snapshot, SourceSnapshot):
+            return "" if self.snapshot else self.state  # only its API knows when it changes
         is_fresh = abs(judged_at - self.snapshot.last_modified) <= limit  # a date far in the future is not fresh either
         return "" if is_fresh else f"older than {limit.total_seconds() / 60:.0f} minutes{when}"
 
@@ -160,6 +163,13 @@ def read_runs(
 def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part, int | str]]:
     """Yield the tables that a run fills, each with its market's id; nothing if the parameters are invalid."""
     given = {**DEFAULTS[flow], **parameters}
+    if flow == "paged-api":
+        with suppress(LookupError, TypeError):
+            yield (
+                Part(str(given["table_name"]), is_pair=isinstance(given["records"]["key"], list)),
+                given["source"]["url"],
+            )
+        return
     for source, market in find_markets(flow, given):
         if isinstance(market, int | str):
             name, market_id = str(given["table_name"]), int(market) if str(market).isdecimal() else str(market)
@@ -190,9 +200,11 @@ def read_snapshot(status: Status) -> None:
     part = status.part
     with suppress(ValueError, MissingTableError):
         try:
-            with Table(part.table_name, 1, part.market_id, "market_type" if part.market_id else "type") as table:
+            keys = ItemKeys(is_pair=True) if part.is_pair else None
+            with Table(part.table_name, 1, part.market_id, "market_type" if part.market_id else "type", keys) as table:
                 item = table.read_snapshot()
-            status.snapshot = TableSnapshot.from_item(item) if item else None
+            kind = SourceSnapshot if item and "source" in item else TableSnapshot
+            status.snapshot = kind.from_item(item) if item else None
         except KeySchemaError:
             status.state = "its keys are not those of its runs"
 
@@ -212,7 +224,8 @@ def show_status(statuses: Sequence[Status]) -> int:
 def describe(status: Status) -> Iterator[str]:
     """Yield the lines that describe a table: its data's age, its runs, why the last one failed."""
     snapshot, now = status.snapshot, datetime.now(UTC)
-    market = describe_market(snapshot.market_id if snapshot else status.market_id)
+    held = snapshot.source if isinstance(snapshot, SourceSnapshot) else snapshot.market_id if snapshot else None
+    market = describe_market(held or status.market_id)
     state = f"{snapshot.state}, {describe_time(now - snapshot.last_modified)} old" if snapshot else status.state
     yield wrap(", ".join(filter(None, [market, state])), f"{status.part.table_name}: ", "  ")
     facts = [f"of {snapshot.last_modified:%Y-%m-%d %H:%M:%S} UTC"] if snapshot else []

@@ -113,7 +113,7 @@ def keep_table(run: Run[S]) -> S:
         if is_whole(pages):
             break
     else:
-        raise moved_on_again()
+        raise moved_on_again(run.endpoint)
     books = aggregate(pages, snapshot, run)
     comparison = compare_records(books, snapshot, run)
     store_records.map(split_writes(comparison.changed), unmapped(comparison), unmapped(run)).result()

@@ -26,7 +26,7 @@ from prefect.utilities.hashing import hash_objects
 
 from tasks.reporting.outcome import read_outcome
 from tasks.reporting.reporter import report_afterwards
-from tasks.reporting.summary import RunSummary
+from tasks.reporting.summary import RunSummary, Summary
 
 TAG = "follows-esi"
 AT_EXPIRES = "at-expires"  # tag of a universe deployment whose rounds follow ESI's `Expires`
@@ -143,7 +143,8 @@ def follow_esi(flow_run: FlowRun, summary: RunSummary) -> None:
     Manual runs, and deployments without an active schedule, are not followed. A failure is logged and sent as the event
     `market.follow.failed`; the deployment then next runs on its schedule.
     """
-    when = next_start(summary.expires, datetime.now(UTC))
+    most_ahead = MAX_AHEAD if isinstance(summary, Summary) else timedelta.max  # a source says itself how far
+    when = next_start(summary.expires, datetime.now(UTC), most_ahead)
     if when is None or not is_scheduled(flow_run):
         return
     try:
@@ -207,12 +208,12 @@ def read_followers(client: SyncPrefectClient, flow_run: FlowRun, when: datetime)
     return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(criteria))
 
 
-def next_start(expires: datetime | None, now: datetime) -> datetime | None:
+def next_start(expires: datetime | None, now: datetime, most_ahead: timedelta = MAX_AHEAD) -> datetime | None:
     """Return a random time shortly after `expires`; None if `expires` is past or too far ahead.
 
     It may have passed up to `MOMENT` ago, while a run that came too early was ending. The jitter keeps regions that
     change together from sending their requests together.
     """
-    if expires is None or not now - MOMENT < expires < now + MAX_AHEAD:
+    if expires is None or not now - MOMENT < expires or expires - now >= most_ahead:
         return None
     return max(expires, now) + timedelta(seconds=random.uniform(*JITTER_SECONDS))  # noqa: S311 (spreads runs)

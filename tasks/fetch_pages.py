@@ -9,6 +9,7 @@ from prefect.transactions import get_transaction
 
 from tasks.build_iterator import Chunk
 from tasks.esi.answers import Answer
+from tasks.esi.endpoint import Endpoint
 from tasks.esi.errors import NotFoundError, RefusedError, TransientError
 from tasks.retries import RETRIED, keep_pages
 from tasks.run import Columns, Run
@@ -109,9 +110,12 @@ def is_whole(chunks: Sequence[Columns | None]) -> bool:
     return all(orders is not None for orders in chunks)
 
 
-def moved_on_again() -> TransientError:
+def moved_on_again(endpoint: Endpoint) -> TransientError:
     """Return the error for a run whose snapshots all moved on while their pages were fetched."""
+    given = endpoint.snapshot_header if endpoint.needs_count else ""
+    header = f", or check that {given} is the same on all pages" if given else ""
     return TransientError(
         f"{MAX_SNAPSHOTS} snapshots moved on while their pages were fetched (see the task runs in state MovedOn): "
-        "nothing was stored, the next run tries again; if this goes on, raise fetch_concurrency"
+        "nothing was stored, the next run tries again; "
+        f"if this goes on, raise fetch_concurrency{header}"
     )

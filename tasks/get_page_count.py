@@ -63,7 +63,9 @@ def find_snapshot(
         return as_stored(stored, first.expires)
     answer = ask(run)
     pending = list_behind(answer, usable, run)
-    if pending and (wait_seconds := seconds_to_wait(answer, run.esi.fetch_concurrency)):
+    if pending and (
+        wait_seconds := seconds_to_wait(answer, run.esi.fetch_concurrency, run.endpoint.requests_per_second)
+    ):
         run.log.info(
             "the snapshot of %s expires too soon: waiting %.0f s for the next one", answer.last_modified, wait_seconds
         )
@@ -139,12 +141,12 @@ def check_not_older(answer: Answer, stored: Marker, name: str, most_ahead: timed
         )
 
 
-def seconds_to_wait(answer: Answer, fetch_concurrency: int) -> float:
+def seconds_to_wait(answer: Answer, fetch_concurrency: int, requests_per_second: float = float("inf")) -> float:
     """Return how long to wait for the next snapshot: 0 if this one lasts for the fetch, or the wait exceeds a minute.
 
     Pages fetched across a change are of two snapshots, and useless.
     """
-    fetch_seconds = answer.pages * PAGE_SECONDS / fetch_concurrency
+    fetch_seconds = max(answer.pages * PAGE_SECONDS / fetch_concurrency, answer.pages / requests_per_second)
     wait_seconds = answer.fresh_seconds + 1  # ESI's dates are in whole seconds
     return wait_seconds if 0 < answer.fresh_seconds < fetch_seconds and wait_seconds <= MAX_WAIT_SECONDS else 0.0
 

@@ -122,7 +122,7 @@ class Region:
             except SnapshotMovedOn:
                 continue
         else:
-            raise moved_on_again()
+            raise moved_on_again(run.endpoint)
         run.report.begin("Store Records")
         comparison = begin_writing(books, snapshot, run)
         for part in split_writes(comparison.changed):

@@ -19,6 +19,7 @@ from tasks.orders.exact import INT64_SAFE
 from tasks.orders.records import Book, Value
 
 MOST_KEY_BYTES = 1024  # DynamoDB's limit for a sort key; a partition key may have 2048
+MOST_TEXT_BYTES = 390_000  # DynamoDB's limit for an item is 400 KB, with keys, names and numbers
 MOST_DIGITS = 38  # of a number in DynamoDB
 EXPONENTS = range(-130, 126)  # of its first digit
 EXACT = decimal.Context(prec=400)  # the sum of any numbers that DynamoDB can store
@@ -30,7 +31,7 @@ class ItemRecord(msgspec.Struct, frozen=True):
     """A record by declaration."""
 
     name: str  # the key: see `name_key`
-    values: dict[str, Value]
+    attributes: dict[str, Value]
 
 
 def make_book(chunks: list[Page], records: Records) -> Book:
@@ -41,7 +42,7 @@ def make_book(chunks: list[Page], records: Records) -> Book:
         records: how to make them.
 
     Raises:
-        RefusedError: two items have one key and there are no `values`; or a key or a sum does not fit DynamoDB.
+        RefusedError: two items have one key and there are no `values`; or a key, a sum or a text does not fit DynamoDB.
     """
     columns = {name: join([chunk.pop(name) for chunk in chunks]) for name in list(chunks[0])}
     items = pd.DataFrame({name: pd.Series(column, dtype=column.dtype, copy=False) for name, column in columns.items()})
@@ -58,6 +59,13 @@ def make_book(chunks: list[Page], records: Records) -> Book:
     names = name_keys(keys)
     rows = zip(*values.values(), strict=True) if values else [()] * len(names)
     made = [ItemRecord(name, dict(zip(values, row, strict=True))) for name, row in zip(names, rows, strict=True)]
+    for record in made:
+        text_bytes = sum(len(value.encode()) for value in record.attributes.values() if isinstance(value, str))
+        if text_bytes > MOST_TEXT_BYTES:
+            raise RefusedError(
+                f"the record {record.name} has {text_bytes:,} bytes of text, expected at most {MOST_TEXT_BYTES:,}: "
+                f"leave a field out; {NOTHING_STORED}"
+            )
     return Book(made, count)
 
 
@@ -67,20 +75,20 @@ def list_items(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]]
     Raises:
         RefusedError: two have the same key.
     """
-    repeated = items[items.duplicated(records.keys)]
+    repeated = items[items.duplicated(records.key_fields)]
     if len(repeated):
-        key = ", ".join(f"{name} {repeated[name].tolist()[0]!r}" for name in records.keys)
+        key = ", ".join(f"{name} {repeated[name].tolist()[0]!r}" for name in records.key_fields)
         raise RefusedError(
             f"two items have the same key, {key}: give records.once_by if an item may appear twice, or records.values "
             f"to make one record of many; {NOTHING_STORED}"
         )
-    others = [str(name) for name in items if name not in records.keys]
-    return [to_values(items[name]) for name in records.keys], {name: to_values(items[name]) for name in others}
+    others = [str(name) for name in items if name not in records.key_fields]
+    return [to_values(items[name]) for name in records.key_fields], {name: to_values(items[name]) for name in others}
 
 
 def aggregate(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]], Columns]:
     """Return the keys of groups of items, a list for each field, and the values of each group as columns."""
-    groups = items.groupby(records.keys, sort=True)
+    groups = items.groupby(records.key_fields, sort=True)
     sizes = groups.size()
     keys = sizes.index.to_frame(index=False)
     columns: Columns = {}
@@ -90,7 +98,7 @@ def aggregate(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]],
         else:
             [(operation, name)] = what.items()
             columns[value] = OPERATIONS[operation](items[name], groups[name], value)
-    return [to_values(keys[name]) for name in records.keys], columns
+    return [to_values(keys[name]) for name in records.key_fields], columns
 
 
 def find_extreme(choose: Callable[[Iterable[Any]], Any]) -> Callable[..., list[Value]]:

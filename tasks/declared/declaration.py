@@ -16,7 +16,7 @@ OPERATIONS = "count, {min: field}, {max: field} or {sum: field}"
 Scalar = bool | int | float | str
 EXAMPLE = "https://esi.evetech.net/markets/prices"
 OWN_HEADERS = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
-SECRET_HEADERS = {"authorization", "cookie", "proxy-authorization"}
+SECRET_HEADERS = re.compile(r"authorization|cookie|token|secret|password|api-?key", re.IGNORECASE)
 FITS: dict[str, set[str]] = {  # the operations for fields of each type
     "int": {"min", "max", "sum"},
     "number": {"min", "max", "sum"},
@@ -144,7 +144,7 @@ class Source(Declared):
     items: Pointer = Field(default="", description="A JSON pointer to the array; empty for the body.")
     fields: dict[Attribute, DeclaredField] = Field(min_length=1, description="The fields to keep, by name.")
     authorization_block: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,100}$")] | None = Field(
-        default=None, description="The Secret block whose value is the header Authorization."
+        default=None, description="The Secret block with the header Authorization, or with headers by name."
     )
     requests_per_second: Annotated[float, Field(gt=0, le=10_000)] | None = Field(default=None, description="The most.")
     max_fresh_seconds: float = Field(
@@ -159,7 +159,7 @@ class Source(Declared):
             ValueError: they cannot, or are not: two have the same path.
         """
         for name, value in self.headers.items():
-            if name.lower() in SECRET_HEADERS:
+            if SECRET_HEADERS.search(name):
                 raise ValueError(
                     f"headers has {name}, which Prefect would store in plain text: put its value into a Secret block, "
                     "and give the block's name as authorization_block"
@@ -167,7 +167,7 @@ class Source(Declared):
             if name.lower() in OWN_HEADERS:
                 raise ValueError(f"headers has {name}, which the client sets itself: leave it out")
             if not (value.isascii() and value.isprintable()):
-                raise ValueError(f"headers has {name}: {value!r}: give printable ASCII")
+                raise ValueError(f"the value of {name} in headers does not fit a header: give printable ASCII")
         if not self.pages.single and self.pages.parameter in httpx.URL(self.url).params:
             raise ValueError(f"url has a page's number, {self.pages.parameter}=…: leave it out")
         paths: dict[tuple[str, ...], str] = {}
@@ -196,9 +196,9 @@ class Records(Declared):
     key: Annotated[str | list[str], or_give("a field's name, or a list of two")] = Field(
         description="The field that is pk; or two, pk and sk."
     )
-    where: dict[str, Annotated[Scalar | list[Scalar], or_give("a value, or a list of values")]] = Field(
-        default={}, description="Values that items must have; a list is one of."
-    )
+    where: dict[
+        str, Annotated[Scalar | Annotated[list[Scalar], Field(min_length=1)], or_give("a value, or a list of values")]
+    ] = Field(default={}, description="Values that items must have; a list is one of.")
     once_by: str | None = Field(default=None, description="A field by which an item that appears twice counts once.")
     values: dict[Attribute, Annotated[What, or_give(OPERATIONS)]] | None = Field(
         default=None,
@@ -211,7 +211,7 @@ class Records(Declared):
         return self.values or {}
 
     @property
-    def keys(self) -> list[str]:
+    def key_fields(self) -> list[str]:
         """The fields of the key."""
         return [self.key] if isinstance(self.key, str) else self.key
 
@@ -222,9 +222,9 @@ def check_declaration(source: Source, records: Records) -> None:
     Raises:
         ValueError: they do; the message begins with the line of the declaration.
     """
-    if len(records.keys) not in {1, 2} or len(set(records.keys)) < len(records.keys):
+    if len(records.key_fields) not in {1, 2} or len(set(records.key_fields)) < len(records.key_fields):
         raise ValueError(f"records.key is {records.key}: give one field, or two different ones")
-    for name in records.keys:
+    for name in records.key_fields:
         check_field(source, name, "records.key", is_needed=True)
     if records.once_by is not None:
         check_field(source, records.once_by, "records.once_by", is_needed=True)

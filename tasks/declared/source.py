@@ -42,6 +42,7 @@ class DeclaredSource:
             first_page=0 if pages.single else pages.first,
             count_header=pages.count_header or "",
             needs_count=True,
+            requests_per_second=source.requests_per_second or float("inf"),
             snapshot_header=source.snapshot_header or "",
             expires_header=source.expires_header or "",
             dialect=Dialect(

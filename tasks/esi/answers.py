@@ -96,9 +96,10 @@ def raise_for_status(response: httpx.Response, what: str, dialect: Dialect = ESI
 def quote_error(response: httpx.Response) -> str:
     """Return the text of an error body as `: "text"`, empty if there is none."""
     try:
-        text = find_error(read_body(response, time.monotonic() + (TIMEOUT.read or 0), "its error"))
+        body = read_body(response, time.monotonic() + (TIMEOUT.read or 0), "its error")
     except (TransientError, httpx.HTTPError):
         return ""
+    text = find_error(body, ("error", "message", "text"))
     return f': "{text}"' if text else ""
 
 

@@ -1,8 +1,9 @@
 """Reads the bodies of responses: decompresses and decodes them."""
 
+import codecs
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import httpx
@@ -80,7 +81,7 @@ def decode(
         TransientError: it is not JSON, or an error despite the 200.
     """
     try:
-        return msgspec.json.Decoder(kind, float_hook=float_hook).decode(body)
+        return msgspec.json.Decoder(kind, float_hook=float_hook).decode(body.removeprefix(codecs.BOM_UTF8))
     except msgspec.ValidationError as error:
         if text := find_error(body):
             raise TransientError(f'{what}: {api} answered 200, but with the error "{text}"', "error as 200") from error
@@ -89,9 +90,11 @@ def decode(
         raise TransientError(f"{what}: the body is not JSON: {error}") from error
 
 
-def find_error(body: bytes) -> str:
-    """Return the `error` in an error body, empty if there is none."""
+def find_error(body: bytes, names: Sequence[str] = ("error",)) -> str:
+    """Return the text of the first of some members in an error body, empty if there is none."""
     try:
-        return str(msgspec.json.decode(body, type=dict[str, object])["error"])[:500]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+        found = msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
+    texts = [text for name in names if isinstance(text := found.get(name), str)]
+    return texts[0][:500] if texts else ""

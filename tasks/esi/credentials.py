@@ -27,30 +27,35 @@ def sign_in(block: str = BLOCK) -> SsoAuth:
 
 
 class BlockAuth(httpx.Auth):
-    """Sends the value of a Secret block as the header `Authorization`.
+    """Sends the value of a Secret block as the header `Authorization`, or the headers that are stored there as JSON.
 
     Args:
         block: its name.
 
     Raises:
         RefusedError: there is no such block, or its value cannot be sent.
+        TransientError: Prefect's server was unreachable.
     """
 
     def __init__(self, block: str) -> None:
         try:
-            self._value = str(cast("Secret[Any]", Secret.load(block)).get())
+            stored: Any = cast("Secret[Any]", Secret.load(block)).get()
         except ValueError as error:
             if "Unable to find" not in str(error):
                 raise
             raise RefusedError(
                 f"Secret block {block!r}: the server has no such block; store the header Authorization there"
             ) from None
-        if not (self._value and self._value.isascii() and self._value.isprintable()):
-            raise RefusedError(f"Secret block {block!r}: its value does not fit a header: store printable ASCII")
+        except (httpx.HTTPError, PrefectException) as error:
+            raise TransientError(f"Secret block {block!r} could not be read: {type(error).__name__}") from error
+        self._headers = {"Authorization": str(stored)} if not isinstance(stored, dict) else stored
+        for value in self._headers.values():
+            if not (isinstance(value, str) and value and value.isascii() and value.isprintable()):
+                raise RefusedError(f"Secret block {block!r}: its value does not fit a header: store printable ASCII")
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the header."""
-        request.headers["Authorization"] = self._value
+        """Add the headers."""
+        request.headers.update(self._headers)
         yield request
 
 

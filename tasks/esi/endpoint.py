@@ -37,6 +37,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_header: str = "Last-Modified"  # names the snapshot; empty if the API does not
     expires_header: str = "Expires"  # empty if the API has none
     dialect: Dialect = ESI
+    requests_per_second: float = float("inf")  # at most
     most_ahead: timedelta = timedelta(minutes=15)  # later dates are wrong: clocks differ a bit
 
     def params_of(self, page: int) -> Params:

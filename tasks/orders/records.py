@@ -21,7 +21,7 @@ class AnyRecord(Protocol):
         """The key, as text."""
 
     @property
-    def values(self) -> dict[str, Value]:
+    def attributes(self) -> dict[str, Value]:
         """The attributes besides the key; those that are None are left out of the item."""
 
 
@@ -40,7 +40,7 @@ class Record(NamedTuple):
         return str(self.type_id)
 
     @property
-    def values(self) -> dict[str, Value]:
+    def attributes(self) -> dict[str, Value]:
         """The attributes."""
         return {"price": self.price, "volume": self.volume, "buy": self.buy, "sell": self.sell}
 

@@ -152,7 +152,7 @@ def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> No
 
 
 def send_event(event: str, subject: Subject, payload: dict[str, Any], kept_by: str = "schedule") -> None:
-    """Emit `market.snapshot.EVENT`; with an age in the payload also `market-data.fresh` or `.stale`.
+    """Emit `market.snapshot.EVENT`; for a region with an age in the payload also `market-data.fresh` or `.stale`.
 
     A run may complete while the table's data stay old.
 
@@ -164,6 +164,6 @@ def send_event(event: str, subject: Subject, payload: dict[str, Any], kept_by: s
     """
     resource = subject.resource | {"market.kept-by": kept_by}
     emit_event(f"market.snapshot.{event}", resource, payload=payload)
-    if (age_seconds := payload.get("age_seconds")) is not None:
+    if subject.kind == "region" and (age_seconds := payload.get("age_seconds")) is not None:
         freshness = "fresh" if abs(age_seconds) <= FRESH_SECONDS else "stale"
         emit_event(f"market-data.{freshness}", resource, payload={"age_seconds": age_seconds})

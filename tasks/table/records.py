@@ -50,7 +50,7 @@ def to_item(record: AnyRecord, keys: Keys) -> Item:
 
 def to_attributes(record: AnyRecord) -> Item:
     """Return a record's item without its key."""
-    return {name: to_attribute(value) for name, value in record.values.items() if value is not None}
+    return {name: to_attribute(value) for name, value in record.attributes.items() if value is not None}
 
 
 def to_attribute(value: Value) -> Item:

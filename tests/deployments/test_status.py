@@ -20,9 +20,11 @@ from deployments.local.environment import Options
 from deployments.status import DEFAULTS, main
 from flows.market_data import market_data
 from flows.next_run import TAG
+from flows.paged_api import Records, Source, paged_api
 from flows.structure_market import structure_market
 from flows.universe import universe
 from tests.support.api import Api
+from tests.support.apis import make_prices, serve_apis
 from tests.support.commands import Commands
 from tests.support.runs import ask
 from tests.support.servers import PrefectServer
@@ -235,6 +237,27 @@ def test_refused_run_for_another_region_is_named(own: Api, table_name: str, caps
     assert code == 1
     assert shown[table_name].startswith("Vale of the Silent (10000003), complete, ")
     assert "; run for Venal (10000015) Failed; by hand page 3 of 7" in shown[table_name]
+
+
+def test_declared_sources_are_listed(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table of a declared source is listed with its URL, however old its data are; an empty one fails."""
+    prices = make_prices(3)
+    with serve_apis(prices) as url:
+        given: dict[str, Any] = {
+            "source": {"url": f"{url}{prices.path}", "pages": {"first": 0, "count_header": "X-Page-Total"}},
+            "records": {"key": ["id", "type"]},
+        }
+        given["source"]["fields"] = {"id": "int", "type": {"type": "bool", "path": "/whitelisted"}}
+        paged_api(Source(**given["source"]), Records(**given["records"]), table_name)
+    make_run(own, "paged-api", given | {"table_name": table_name}, RUNNING, COMPLETED)
+    code, shown = read_status(capsys, own)
+    assert code == 0
+    assert re.fullmatch(
+        rf"{url}{prices.path}, complete, [\d,]+ s old of .* UTC; run Completed; by hand", shown[table_name]
+    )
+    make_run(own, "paged-api", given | {"table_name": f"{table_name}-2"}, RUNNING, COMPLETED)
+    code, shown = read_status(capsys, own)
+    assert (code, shown["stale"]) == (1, f"{table_name}-2 (empty)")
 
 
 def test_structures_are_listed(own: Api, table_name: str, capsys: pytest.CaptureFixture[str]) -> None:

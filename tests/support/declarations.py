@@ -159,7 +159,7 @@ def make_items(rows: list[Row], records: Records) -> list[Item] | None:
     groups = defaultdict(list)
     for row in rows:
         if all(is_among(row[name], allowed) for name, allowed in records.where.items()):
-            groups[tuple(to_text(row[name]) for name in records.keys)].append(row)
+            groups[tuple(to_text(row[name]) for name in records.key_fields)].append(row)
     if any(not text or text[0] == "#" or len(text.encode()) > 1024 for key in groups for text in key):
         return None
     if not records.values and any(len(group) > 1 for group in groups.values()):
@@ -167,7 +167,7 @@ def make_items(rows: list[Row], records: Records) -> list[Item] | None:
     items = []
     for key, group in sorted(groups.items()):
         found = {name: compute(group, what) for name, what in (records.values or {}).items()}
-        found = found or {name: value for name, value in group[0].items() if name not in records.keys}
+        found = found or {name: value for name, value in group[0].items() if name not in records.key_fields}
         if any(isinstance(value, Decimal | int) and not is_storable(value) for value in found.values()):
             return None
         attributes = {name: to_attribute(value) for name, value in found.items() if value is not None}

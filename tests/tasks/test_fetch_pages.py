@@ -6,6 +6,7 @@ import pytest
 
 from tasks.esi.answers import Answer
 from tasks.esi.errors import TransientError
+from tasks.esi.markets import find_market
 from tasks.fetch_pages import MAX_SNAPSHOTS, SnapshotMovedOn, check_same_snapshot, is_whole, moved_on_again
 from tasks.orders.columns import decode_orders
 from tasks.table.snapshot import Snapshot
@@ -49,4 +50,4 @@ def test_moving_on_again_is_explained() -> None:
     """After three snapshots that moved on, a run gives up and says what helps."""
     assert MAX_SNAPSHOTS == 3
     with pytest.raises(TransientError, match="3 snapshots moved on .* raise fetch_concurrency"):
-        raise moved_on_again()
+        raise moved_on_again(find_market(10000002).endpoint)

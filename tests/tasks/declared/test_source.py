@@ -22,7 +22,7 @@ def convert(source: Source, records: Records, pages: list[bytes], at_once: int =
     columns = [declared.decode(body, f"page {number}") for number, body in enumerate(pages, 1)]
     chunks = [declared.join(columns[start : start + at_once]) for start in range(0, len(columns), at_once)]
     (book,) = declared.make_books(chunks, [0])
-    keys = ItemKeys(is_pair=len(records.keys) == 2)
+    keys = ItemKeys(is_pair=len(records.key_fields) == 2)
     items = [to_item(record, keys) for record in book.records]
     assert all(keys.read(item) == record.name for item, record in zip(items, book.records, strict=True))
     return sorted(items, key=lambda item: [item[name]["S"] for name in ("pk", "sk") if name in item]), book.orders
