@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -24,12 +25,17 @@ class Plan:
 
     def __init__(self, faults: list[Fault], seed: int = 0) -> None:
         self.injected: Counter[str] = Counter()  # by kind
-        self._faults = faults
-        self._left = [fault.times for fault in faults]
-        self._skip = [fault.skip for fault in faults]
         self._random = random.Random(seed)
-        self._started = time.monotonic()
         self._lock = threading.Lock()
+        self.start(faults)
+
+    def start(self, faults: Sequence[Fault]) -> None:
+        """Let these faults come, and no others."""
+        with self._lock:
+            self._faults = list(faults)
+            self._left = [fault.times for fault in faults]
+            self._skip = [fault.skip for fault in faults]
+            self._started = time.monotonic()
 
     def next_fault(self, where: str) -> str:
         """Return the kind of fault that a request gets, nothing if it goes well."""
@@ -48,5 +54,4 @@ class Plan:
 
     def stop(self) -> None:
         """Let all that comes go well."""
-        with self._lock:
-            self._faults = []
+        self.start([])

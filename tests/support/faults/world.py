@@ -1,7 +1,9 @@
 """A market and a store that misbehave, and a table between them."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -12,6 +14,7 @@ from flows.market_data import Summary, market_data
 from tasks.esi.pause import find_pause
 from tasks.table.client import Table
 from tasks.table.create import create
+from tasks.table.requests import Item
 from tasks.table.snapshot import TableSnapshot
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.chaos.play import describe, environment
@@ -42,25 +45,33 @@ class World:
         self.market.reset_counts()
         direct = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
         with (
-            serve_faulty(self.market, Plan(list(faults))) as market_url,
+            self._serve(faults) as market_url,
             serve_faulty_store(direct, Plan(list(store))) as store_url,
             environment(ESI_URL=market_url, AWS_ENDPOINT_URL_DYNAMODB=store_url),
         ):
             try:
                 with ThreadPoolExecutor(number) as pool:
-                    run = partial(market_data, REGION, self.table_name, **parameters)
+                    run = partial(self._keep, market_url, **parameters)
                     runs = [pool.submit(copy_context().run, run) for _ in range(number)]
                     return [future.result() for future in runs]
             finally:
                 find_pause.cache_clear()  # as if the time were over
+
+    def _serve(self, faults: Sequence[Fault]) -> AbstractContextManager[str]:
+        return serve_faulty(self.market, Plan(list(faults)))
+
+    def _keep(self, _url: str, **parameters: Any) -> Any:
+        return market_data(REGION, self.table_name, **parameters)
+
+    def _describe(self, index: int, records: int) -> Item:
+        return describe(index, "complete", ("sell", "min", "compact"), records, "")
 
     def fill(self) -> None:
         """Put the present snapshot into the table, as a run of before has left it."""
         with Table(self.table_name, 1) as table:
             create(table)
         items = self.market.truth(self.market.index, "sell", "min", "compact")
-        snapshot = describe(self.market.index, "complete", ("sell", "min", "compact"), len(items), "")
-        for item in [*items.values(), snapshot]:
+        for item in [*items.values(), self._describe(self.market.index, len(items))]:
             self.put(item)
 
     def move_on(self) -> None:
@@ -76,7 +87,7 @@ class World:
         """Put an item into the table, as somebody else does."""
         self._dynamodb.put_item(TableName=self.table_name, Item=item)
 
-    def read_snapshot(self) -> TableSnapshot:
+    def read_snapshot(self) -> Any:
         """Return `#snapshot`."""
         return TableSnapshot.from_item(self.items()["#snapshot"])
 

@@ -1,0 +1,63 @@
+"""The market's orders by declaration, whose records are those of the flow `market-data`, and their `#snapshot`."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from flows.paged_api import paged_api
+from tasks.declared.declaration import Records, Source
+from tasks.declared.source import DeclaredSource
+from tasks.table.requests import Item
+from tasks.table.snapshot import SourceSnapshot
+from tests.support.chaos.market import REGION
+
+PARAMETERS = ("sell", "min", "compact")  # of the flow `market-data`, for the same records
+Extreme = Literal["min", "max"]
+
+
+def declare(url: str, price: Extreme = "min", **source: Any) -> dict[str, Any]:
+    """Return the declaration of the sell orders at a market's address."""
+    fields = {"order_id": "int", "type_id": "int", "price": "number", "volume_remain": "int", "is_buy_order": "bool"}
+    return {
+        "source": {
+            "url": f"{url}/markets/{REGION}/orders?order_type=all",
+            "headers": {"X-Compatibility-Date": "2026-08-18"},
+            "pages": {"count_header": "X-Pages"},
+            "snapshot_header": "Last-Modified",
+            "expires_header": "Expires",
+            "fields": fields,
+            "max_fresh_seconds": 900,
+        }
+        | source,
+        "records": {
+            "key": "type_id",
+            "where": {"is_buy_order": False},
+            "once_by": "order_id",
+            "values": {"price": {price: "price"}, "volume": {"sum": "volume_remain"}},
+        },
+    }
+
+
+def keep(url: str, table_name: str, **parameters: Any) -> Any:
+    """Run the flow for the orders at a market's address."""
+    return paged_api(**declare(url), table_name=table_name, **parameters)
+
+
+def describe(url: str, index: int, state: str, price: Extreme, records: int, owner: str) -> Item:
+    """Return an item `#snapshot`."""
+    declared = declare(url, price)
+    source = DeclaredSource(Source.model_validate(declared["source"]), Records.model_validate(declared["records"]))
+    modified = datetime.fromtimestamp(index * 300, UTC)
+    return SourceSnapshot(
+        state="complete" if state == "complete" else "writing",
+        source=source.declared.url,
+        declaration=source.description,
+        snapshot_header="Last-Modified",
+        last_modified=modified,
+        expires=modified,
+        pages=2,
+        items=50,
+        records=records,
+        written_at=modified,
+        owner=owner,
+        lease=3,
+    ).to_item()
