@@ -109,6 +109,16 @@ def test_pages_of_a_chunk_are_one_batch(market: Market, asked: list[int]) -> Non
     assert market.requests == {"GET 200": 60}
 
 
+@pytest.mark.usefixtures("limit")
+def test_tokens_are_reserved_before_they_run_out(asked: list[int]) -> None:
+    """The next batch is reserved on another thread while tokens are left, so that requests do not wait for it."""
+    with TokenBucket() as tokens:
+        tokens.expect(120)
+        spend_within(tokens, 10, requests=59)
+        tokens._ahead.result()  # noqa: SLF001 (what is under way is not waited for otherwise)
+    assert asked == [120, 120]
+
+
 @pytest.mark.usefixtures("served", "api")
 def test_without_the_limit_nothing_is_counted(market: Market) -> None:
     """Without the limit, the server is asked once per run, and nothing waits."""
