@@ -1,11 +1,12 @@
-"""The flow of this project for any API, with a region's orders declared: the same records as `market_data` makes."""
+"""This project's flow for any paginated API, with a region's orders declared; makes the same records as market_data."""
 
 import os
 
 from flows.paged_api import Records, Source, paged_api
+from tasks.esi.pool import ESI_HEADERS
 
 SOURCE = {
-    "headers": {"X-Compatibility-Date": "2026-08-18"},
+    "headers": ESI_HEADERS,
     "pages": {"count_header": "X-Pages"},
     "snapshot_header": "Last-Modified",
     "expires_header": "Expires",
@@ -16,7 +17,7 @@ RECORDS = {"key": "type_id", "where": {"is_buy_order": False}, "once_by": "order
 
 
 def run(region_ids: list[int], table_name: str, fetch_concurrency: int) -> None:
-    """Fill a region's table with its cheapest sell orders: what differs."""
+    """Fill a region's table with its cheapest sell orders, writing only the differences."""
     url = f"{os.environ['ESI_URL']}/markets/{region_ids[0]}/orders?order_type=all"
     source, records = Source.model_validate(SOURCE | {"url": url}), Records.model_validate(RECORDS)
     paged_api(source, records, table_name.format(region_id=region_ids[0]), fetch_concurrency)
