@@ -1,4 +1,4 @@
-"""Run the benchmark and write its report: `python -m benchmarks --help`."""
+"""Measure the flows beside a plain script, and write the report."""
 
 import argparse
 import sys
@@ -17,12 +17,17 @@ from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail
 
 FOLDER = STATE / "performance"
-SHOWN = (Case("first fill", FORGE).name, Case("a tenth changed", FORGE).name)  # with their states
+TAKEN_APART = (Case("first fill", FORGE).name, Case("a tenth changed", FORGE).name)  # state by state
 
 
 def main() -> int:
     """Run the command line and return the exit code."""
-    options = read_options()
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few cases, once; writes only to .local")
+    parser.add_argument("--repeats", type=int, metavar="N", default=REPEATS, help="at most N runs per case")
+    parser.add_argument("--resume", action="store_true", help="keep the results of a stopped run, measure the rest")
+    parser.add_argument("--no-measure", dest="measure", action="store_false", help="rewrite the last report")
+    options = parser.parse_args()
     kept = FOLDER / ("quick.json" if options.quick else "results.json")
     results = Results(datetime.now(UTC), describe_machine())
     if options.resume or not options.measure:
@@ -37,26 +42,12 @@ def main() -> int:
         kept.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     file = (FOLDER if options.quick else CHECKOUT / "docs") / "performance.md"
     file.write_text(render_report(results))
-    print(f"\n{goals_table(results)}\n\n{figures_table(results)}\n\n{file.relative_to(CHECKOUT)}")  # noqa: T201 (a command's answer)
+    print(f"\n{goals_table(results)}\n\n{figures_table(results)}\n\n{file.relative_to(CHECKOUT)}")  # noqa: T201
     return 0
 
 
-def read_options() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser("python -m benchmarks", description="Measure the flows beside a plain script.")
-    parser.add_argument("--quick", action="store_true", help="a few cases, once; writes only to .local")
-    parser.add_argument(
-        "--repeats", type=int, metavar="N", default=REPEATS, help="at most N runs of a case (default %(default)s)"
-    )
-    parser.add_argument("--resume", action="store_true", help="keep the results of a stopped run, measure the rest")
-    parser.add_argument(
-        "--no-measure", dest="measure", action="store_false", help="only write the report of the last results"
-    )
-    return parser.parse_args()
-
-
 def measure(cases: list[Case], most_repeats: int, results: Results) -> None:
-    """Start the servers, measure the cases that have no results yet, and add their results."""
+    """Start the servers, measure the cases without results, and add their results."""
     with Progress() as progress, Bench() as bench:
         progress.begin("starting markets, store and Prefect server")
         bench.start(markets_of(cases))
@@ -67,9 +58,9 @@ def measure(cases: list[Case], most_repeats: int, results: Results) -> None:
             progress.begin(case.name)
             if case.kind == "deployment run":
                 bench.start_worker()
-            found = runner.run(msgspec.structs.replace(case, repeats=min(case.repeats, most_repeats)))
-            results.measures[case.name] = results.measures.get(case.name, {}) | found
-            if case.name in SHOWN and "market_data" in case.contestants:
+            measures = runner.run(msgspec.structs.replace(case, repeats=min(case.repeats, most_repeats)))
+            results.measures[case.name] = results.measures.get(case.name, {}) | measures
+            if case.name in TAKEN_APART and "market_data" in case.contestants:
                 results.states[case.name] = read_states(bench.api_url, "market-data")
 
 

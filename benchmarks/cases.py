@@ -11,10 +11,9 @@ from tasks.catalogue.names import regions
 Kind = Literal["first fill", "a tenth changed", "not modified", "Prefect alone", "process start", "deployment run"]
 # Modules of this package with the function `run`.
 Contestant = Literal["plain", "market_data", "universe", "paged_api", "one_task_a_page", "no_tasks", "no_work"]
-SIZES = (1, 7, 50, 433, 1686)  # pages: a small region, Venal, a medium one, The Forge, all regions together
-FORGE, API_LATENCY_MS = 433, 100
-LATENCIES_MS, CONCURRENCIES, DEFAULT_CONCURRENCY = (0, 50, 200), (5, 20, 50, 100), 20
-REPEATS, FEWER_REPEATS = 5, 3
+FORGE, API_LATENCY_MS, DEFAULT_CONCURRENCY, REPEATS = 433, 100, 20, 5
+# Repeats by pages: a small region, Venal, a medium one, The Forge, all regions together.
+SIZES = {1: 3, 7: REPEATS, 50: 3, FORGE: REPEATS, 1686: 3}
 REGIONS = tuple(regions())
 
 Measures = dict[Contestant, dict[str, list[float]]]  # by contestant and figure
@@ -68,51 +67,36 @@ def region_of(pages: int) -> int:
     return 19_000_000 + pages
 
 
-def times(pages: int) -> int:
-    """Return the repeats for a region of this size: more if it has a goal."""
-    return REPEATS if pages in {7, FORGE} else FEWER_REPEATS
-
-
 def quick_cases() -> list[Case]:
     """Return a few cases, each with one repeat, and three regions instead of all."""
     few = (10000015, 10000001, 10000063)  # 7 pages, 20 pages, and an empty one
-    large = {Case("first fill", FORGE).name, Case("first fill", FORGE, api_latency_ms=API_LATENCY_MS).name}
-    quick = [
-        case
-        for case in full_cases()
-        if case.pages in {0, 7} or (case.name in large and "market_data" in case.contestants)
-    ]
+    fills = {Case("first fill", FORGE).name, Case("first fill", FORGE, api_latency_ms=API_LATENCY_MS).name}
+    cases = [case for case in full_cases() if case.contestants != ("one_task_a_page",) or case.pages == 7]
+    quick = [case for case in cases if case.pages in {0, 7} or case.name in fills]
     return [msgspec.structs.replace(case, repeats=1, regions=few if case.regions else ()) for case in quick]
 
 
 def full_cases() -> list[Case]:
     """Return all cases."""
-    both, few = ("plain", "market_data"), FEWER_REPEATS
-    with_declared = (*both, "paged_api")
-    pairs = [(ms, at_once) for ms in LATENCIES_MS for at_once in CONCURRENCIES if at_once != DEFAULT_CONCURRENCY]
+    both: tuple[Contestant, ...] = ("plain", "market_data")
+    three: tuple[Contestant, ...] = (*both, "paged_api")
+    fillers = {pages: three if pages == FORGE else both for pages in SIZES}
     return [
         Case("Prefect alone", contestants=("no_tasks", "no_work")),
-        Case("Prefect alone", api_latency_ms=API_LATENCY_MS, contestants=("no_tasks", "no_work"), repeats=few),
-        *(
-            Case("first fill", n, contestants=with_declared if n == FORGE else both, repeats=times(n), is_warmed=True)
-            for n in SIZES
-        ),
-        *(Case("a tenth changed", pages, contestants=both, repeats=times(pages), is_warmed=True) for pages in SIZES),
+        Case("Prefect alone", api_latency_ms=API_LATENCY_MS, contestants=("no_tasks", "no_work"), repeats=3),
+        *(Case("first fill", n, contestants=fillers[n], repeats=SIZES[n], is_warmed=True) for n in SIZES),
+        *(Case("a tenth changed", n, contestants=both, repeats=SIZES[n], is_warmed=True) for n in SIZES),
         Case("not modified", FORGE, contestants=("market_data",), is_warmed=True),
-        Case("first fill", FORGE, api_latency_ms=API_LATENCY_MS, contestants=("market_data",), repeats=few),
-        Case("first fill", FORGE, 50, contestants=with_declared),
+        Case("first fill", FORGE, api_latency_ms=API_LATENCY_MS, contestants=("market_data",), repeats=3),
+        Case("first fill", FORGE, 50, contestants=three),
         Case("first fill", FORGE, 200, contestants=both),
-        *(Case("first fill", FORGE, *pair, contestants=both, repeats=1) for pair in pairs),
-        *(Case("first fill", pages, as_deployed=True, contestants=("market_data",)) for pages in (7, FORGE)),
+        *(Case("first fill", FORGE, ms, n, contestants=both, repeats=1) for ms in (0, 50, 200) for n in (5, 50, 100)),
+        *(Case("first fill", n, as_deployed=True, contestants=("market_data",)) for n in (7, FORGE)),
         Case("not modified", FORGE, as_deployed=True, contestants=("market_data",)),
-        *(
-            Case("first fill", pages, contestants=("one_task_a_page",), repeats=few)
-            for pages in SIZES
-            if pages <= FORGE
-        ),
-        Case("first fill", regions=REGIONS, contestants=("plain", "universe"), repeats=few),
-        Case("a tenth changed", regions=REGIONS, contestants=("plain", "universe"), repeats=few),
-        Case("not modified", regions=REGIONS, contestants=("universe",), repeats=few),
+        *(Case("first fill", n, contestants=("one_task_a_page",), repeats=3) for n in SIZES if n <= FORGE),
+        Case("first fill", regions=REGIONS, contestants=("plain", "universe"), repeats=3),
+        Case("a tenth changed", regions=REGIONS, contestants=("plain", "universe"), repeats=3),
+        Case("not modified", regions=REGIONS, contestants=("universe",), repeats=3),
         Case("process start", contestants=("no_tasks", "market_data")),
         Case("deployment run", FORGE, contestants=("no_tasks", "market_data")),
     ]

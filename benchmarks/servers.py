@@ -49,6 +49,7 @@ class Bench:
         self.api_port, self.slow_port = free_port(), free_port()
         self.api_url = f"http://127.0.0.1:{self.api_port}/api"
         self.prefect = prefect_environment(self.api_url, folder / "prefect")
+        self.defaults = {name: self.prefect[name] for name in DEFAULTS}
         self.aws = aws_environment(Options(0, "local", ""), self.store.url, {})
         self.urls: dict[Market, str] = {}
         self.held = ExitStack()
@@ -78,9 +79,7 @@ class Bench:
 
     def start_prefect(self) -> None:
         """Start Prefect's server with default settings, and a slow proxy to it."""
-        self.servers.start(
-            "server", servers.server_command(self.api_port), {name: self.prefect[name] for name in DEFAULTS}
-        )
+        self.servers.start("server", servers.server_command(self.api_port), self.defaults)
         words = [str(self.slow_port), str(self.api_port), str(API_LATENCY_MS / 1000)]
         self.servers.start("slow-api", [sys.executable, "-m", "benchmarks.slow_api", *words])
         self.servers.wait_for("server", self.is_up)
@@ -120,7 +119,7 @@ class Bench:
 
     def environ(self, market: Market, case: Case) -> dict[str, str]:
         """Return the environment of a case's contestants."""
-        settings = {name: self.prefect[name] for name in DEFAULTS + AS_DEPLOYED * case.as_deployed}
+        settings = self.defaults | {name: self.prefect[name] for name in AS_DEPLOYED * case.as_deployed}
         if case.api_latency_ms:
             settings["PREFECT_API_URL"] = f"http://127.0.0.1:{self.slow_port}/api"
         return self.servers.environ | settings | self.aws | {"ESI_URL": self.urls[market]}

@@ -109,11 +109,6 @@ def compare(name: str, items: Items, truth: Items, *, is_whole: bool = True) -> 
         raise WrongTableError(f"table {name}: {len(wrong)} of {len(truth)} records are wrong; {first}")
 
 
-def expire(items: Items) -> Items:
-    """Return items whose snapshot has expired, so that a run requests the next one."""
-    return items | {SNAPSHOT_KEY: items[SNAPSHOT_KEY] | {"expires": {"S": "2026-01-01T00:00:00Z"}}}
-
-
 @cache
 def true_items(region_id: int, index: int) -> Items:
     """Return the exact records of a region's snapshot."""
