@@ -1,1 +1,1 @@
-"""The comparison runs behind every figure of docs/performance.md."""
+"""Benchmarks: the source of every figure in docs/performance.md."""

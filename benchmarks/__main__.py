@@ -1,4 +1,4 @@
-"""Measures, prints and writes down: `python -m benchmarks --help`."""
+"""Measure the flows beside a plain script, and write the report."""
 
 import argparse
 import sys
@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from benchmarks.cases import FLOW, FORGE, REPEATS, Case, Results, full_cases, quick_cases
-from benchmarks.play import Play, RunError, markets_of
+from benchmarks.cases import FORGE, REPEATS, Case, Results, full_cases, quick_cases
 from benchmarks.recorded import read_states
-from benchmarks.report import describe_machine, figures_table, goals_table, write_report
+from benchmarks.report import describe_machine, figures_table, goals_table, render_report
+from benchmarks.runner import RunError, Runner, markets_of
 from benchmarks.servers import Bench
 from benchmarks.tables import WrongTableError
 from deployments.local.environment import CHECKOUT, STATE
@@ -17,12 +17,17 @@ from deployments.local.processes import ChildError
 from deployments.local.progress import Progress, fail
 
 FOLDER = STATE / "performance"
-SHOWN = (Case("first fill", FORGE).name, Case("a tenth changed", FORGE).name)  # state by state
+TAKEN_APART = (Case("first fill", FORGE).name, Case("a tenth changed", FORGE).name)  # state by state
 
 
 def main() -> int:
-    """Do what the command line says; return the exit code."""
-    options = read_options()
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few cases, once; writes only to .local")
+    parser.add_argument("--repeats", type=int, metavar="N", default=REPEATS, help="at most N runs per case")
+    parser.add_argument("--resume", action="store_true", help="keep the results of a stopped run, measure the rest")
+    parser.add_argument("--no-measure", dest="measure", action="store_false", help="rewrite the last report")
+    options = parser.parse_args()
     kept = FOLDER / ("quick.json" if options.quick else "results.json")
     results = Results(datetime.now(UTC), describe_machine())
     if options.resume or not options.measure:
@@ -31,42 +36,31 @@ def main() -> int:
         if options.measure:
             measure(quick_cases() if options.quick else full_cases(), options.repeats, results)
     except (ChildError, RunError, WrongTableError) as error:
-        fail(str(error))
-        return 1
+        return fail(str(error))
     finally:
         FOLDER.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     file = (FOLDER if options.quick else CHECKOUT / "docs") / "performance.md"
-    file.write_text(write_report(results))
-    print(f"\n{goals_table(results)}\n\n{figures_table(results)}\n\n{file.relative_to(CHECKOUT)}")  # noqa: T201 (an answer)
+    file.write_text(render_report(results))
+    print(f"\n{goals_table(results)}\n\n{figures_table(results)}\n\n{file.relative_to(CHECKOUT)}")  # noqa: T201
     return 0
 
 
-def read_options() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser("python -m benchmarks", description="Compares the flows with a plain script.")
-    parser.add_argument("--quick", action="store_true", help="few cases, once, and no file of the checkout is changed")
-    parser.add_argument("--repeats", type=int, metavar="N", default=REPEATS, help="of each case, at most")
-    parser.add_argument("--resume", action="store_true", help="go on after a run that was stopped")
-    parser.add_argument("--no-measure", dest="measure", action="store_false", help="write the last results down again")
-    return parser.parse_args()
-
-
 def measure(cases: list[Case], most_repeats: int, results: Results) -> None:
-    """Start the servers, measure what has no results yet, and add what comes out."""
+    """Start the servers, measure the cases without results, and add their results."""
     with Progress() as progress, Bench() as bench:
         progress.begin("starting markets, store and Prefect server")
         bench.start(markets_of(cases))
-        play = Play(bench, progress.say)
+        runner = Runner(bench, progress.say)
         for case in cases:
             if results.measures.get(case.name, {}).keys() >= set(case.contestants):
                 continue
             progress.begin(case.name)
             if case.kind == "deployment run":
                 bench.start_worker()
-            found = play.play(msgspec.structs.replace(case, repeats=min(case.repeats, most_repeats)))
-            results.measures[case.name] = results.measures.get(case.name, {}) | found
-            if case.name in SHOWN and FLOW in case.contestants:
+            measures = runner.run(msgspec.structs.replace(case, repeats=min(case.repeats, most_repeats)))
+            results.measures[case.name] = results.measures.get(case.name, {}) | measures
+            if case.name in TAKEN_APART and "market_data" in case.contestants:
                 results.states[case.name] = read_states(bench.api_url, "market-data")
 
 

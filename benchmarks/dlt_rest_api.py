@@ -1,4 +1,4 @@
-"""dlt's `rest_api` into memory, for comparison: `ESI_URL=… uv run --with dlt==1.31.0 benchmarks/dlt_rest_api.py`."""
+"""dlt's `rest_api` into memory: `ESI_URL=… uv run --with dlt==1.31.0 benchmarks/dlt_rest_api.py`."""
 
 import os
 import time
@@ -9,7 +9,7 @@ HEADERS = {"X-Compatibility-Date": "2026-08-18"}
 
 
 def run(pages: int = 433) -> None:
-    """Print how long a region's orders take, page by page as dlt asks for them."""
+    """Print how long dlt takes to fetch a region's orders, one page after another."""
     endpoint = {
         "path": f"markets/{19_000_000 + pages}/orders",
         "params": {"order_type": "all"},

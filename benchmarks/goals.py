@@ -1,105 +1,84 @@
-"""What was set out to be reached, and what was."""
+"""The goals, and whether the measured cases meet them."""
 
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
+from typing import Any
 
 import msgspec
 
-from benchmarks.cases import (
-    API_LATENCY_MS,
-    DECLARED,
-    FLOW,
-    FORGE,
-    NO_TASKS,
-    NO_WORK,
-    PLAIN,
-    REGIONS,
-    UNIVERSE,
-    Case,
-    Results,
-)
+from benchmarks.cases import API_LATENCY_MS, FORGE, REGIONS, Case, Contestant, Results
 
-FILL, FLOOR, START = Case("first fill", FORGE), Case("Prefect alone"), Case("process start")
-FAR_FILL, FAR_FLOOR = (msgspec.structs.replace(case, api_latency_ms=API_LATENCY_MS) for case in (FILL, FLOOR))
+FILL, FLOOR = Case("first fill", FORGE), Case("Prefect alone")
+SLOW_FILL, SLOW_FLOOR = (msgspec.structs.replace(case, api_latency_ms=API_LATENCY_MS) for case in (FILL, FLOOR))
 ALL, IDLE = Case("first fill", regions=REGIONS), Case("not modified", regions=REGIONS)
-RATIOS = {FILL: 1.0, Case("first fill", FORGE, latency_ms=50): 1.0, Case("a tenth changed", FORGE): 0.7}
+
+Verdict = tuple[str, str, str, str, bool]  # case, goal, measured, floor, whether the goal is met
 
 
-Row = list[str]  # case, goal, measured, the floor under it, whether it is met
-
-
-def judge_goals(results: Results) -> list[Row]:
-    """Return all goals whose cases have been measured."""
-    judges: list[Callable[[Results], Row]] = [
-        *(partial(judge_ratio, case=case, contestant=FLOW, most=most) for case, most in RATIOS.items()),
-        judge_declared,
-        partial(judge_more, case=Case("first fill", 7), other=PLAIN, most=0.5, what="plain script"),
-        partial(judge_most, contestant=FLOW, case=Case("not modified", FORGE), most=0.5),
-        partial(judge_more, case=START, other=NO_TASKS, most=0.3, what="an empty flow's first line"),
-        partial(judge_ratio, case=ALL, contestant=UNIVERSE, most=1.1),
-        partial(judge_most, contestant=UNIVERSE, case=ALL, most=30, figure="CPU", what=": CPU of the process"),
-        partial(judge_most, contestant=UNIVERSE, case=Case("a tenth changed", regions=REGIONS), most=15),
-        partial(judge_most, contestant=UNIVERSE, case=IDLE, most=2),
-        partial(judge_most, contestant=UNIVERSE, case=IDLE, most=len(REGIONS), figure="HEADs", what=": HEAD requests"),
-        partial(
-            judge_most, contestant=FLOW, case=FILL, most=0.6, figure="server CPU", what=": CPU of Prefect's server"
-        ),
-        judge_far_api,
+def judge_goals(results: Results) -> list[list[str]]:
+    """Return the table rows of all goals whose cases were measured."""
+    goals: list[tuple[Any, ...]] = [
+        (judge_ratio, FILL, "market_data", "plain", 1.0),
+        (judge_ratio, Case("first fill", FORGE, latency_ms=50), "market_data", "plain", 1.0),
+        (judge_ratio, Case("a tenth changed", FORGE), "market_data", "plain", 0.7),
+        (judge_ratio, FILL, "paged_api", "market_data", 1.1),
+        (judge_difference, Case("first fill", 7), "plain", 0.5),
+        (judge_seconds, Case("not modified", FORGE), "market_data", "no_tasks", 0.5),
+        (judge_difference, Case("process start"), "no_tasks", 0.3),
+        (judge_ratio, ALL, "universe", "plain", 1.1),
+        (judge_seconds, ALL, "universe", "plain", 30, "CPU"),
+        (judge_seconds, Case("a tenth changed", regions=REGIONS), "universe", "no_tasks", 15),
+        (judge_seconds, IDLE, "universe", "no_tasks", 2),
+        (judge_head_requests,),
+        (judge_seconds, FILL, "market_data", "no_work", 0.6, "server CPU"),
+        (judge_slow_api,),
     ]
-    goals: list[Row] = []
-    for judge in judges:
-        with suppress(KeyError):  # a case of it was not measured
-            goals.append(judge(results))
-    return goals
+    rows = []
+    for judge, *arguments in goals:
+        with suppress(KeyError):  # not measured
+            *cells, is_met = judge(results, *arguments)
+            rows.append([*cells, "yes" if is_met else "**no**"])
+    return rows
 
 
-def is_met(met: bool) -> str:
-    """Return the word."""
-    return "yes" if met else "**no**"
-
-
-def judge_ratio(results: Results, case: Case, contestant: str, most: float) -> Row:
-    """Compare a flow's seconds with the plain script's; the floor is the plain script with Prefect's own seconds."""
-    flow, plain = results.median(contestant, case), results.median(PLAIN, case)
-    floor = 1 + results.median(NO_WORK if contestant == FLOW else NO_TASKS, FLOOR) / plain
+def judge_ratio(results: Results, case: Case, contestant: Contestant, base: Contestant, most: float) -> Verdict:
+    """Judge a flow's seconds relative to another program's; above the plain script, Prefect's own are the floor."""
+    flow, other = results.median(contestant, case), results.median(base, case)
     returned = results.median(contestant, case, "returns")
-    measured = f"{flow / plain:.2f} × ({flow:.2f} s, plain {plain:.2f} s; the call returns after {returned:.2f} s)"
-    return [case.name, f"≤ {most:.2f} × plain", measured, f"{floor:.2f} ×", is_met(flow <= most * plain)]
+    name, floor = f"{case.name}, `{contestant}`", ""
+    if base == "plain":
+        alone = results.median("no_tasks" if contestant == "universe" else "no_work", FLOOR)
+        name, floor = case.name, f"{1 + alone / other:.2f} ×"
+    measured = f"{flow / other:.2f} × ({flow:.2f} s, `{base}` {other:.2f} s; the call returns after {returned:.2f} s)"
+    return name, f"≤ {most:.2f} × `{base}`", measured, floor, flow <= most * other
 
 
-def judge_declared(results: Results) -> Row:
-    """Compare the declared orders of The Forge with the market's own flow."""
-    declared, flow = results.median(DECLARED, FILL), results.median(FLOW, FILL)
-    measured = f"{declared / flow:.2f} × ({declared:.2f} s, `market_data` {flow:.2f} s)"
-    return [f"{FILL.name}, declared", "≤ 1.10 × `market_data`", measured, "", is_met(declared <= 1.1 * flow)]
+def judge_difference(results: Results, case: Case, base: Contestant, most: float) -> Verdict:
+    """Judge how many seconds `market_data` takes longer than another program."""
+    flow, other = results.median("market_data", case), results.median(base, case)
+    floor = f"{results.median('no_work', FLOOR):+.2f} s" if base == "plain" else ""
+    measured = f"{flow - other:+.2f} s ({flow:.2f} s, `{base}` {other:.2f} s)"
+    return case.name, f"≤ `{base}` + {most} s", measured, floor, flow - other <= most
 
 
-def judge_more(results: Results, case: Case, other: str, most: float, what: str) -> Row:
-    """Judge by how many seconds the flow takes longer than another contestant."""
-    flow, least = results.median(FLOW, case), results.median(other, case)
-    floor = f"{results.median(NO_WORK, FLOOR):+.2f} s" if other == PLAIN else ""
-    measured = f"{flow - least:+.2f} s ({flow:.2f} s, {what} {least:.2f} s)"
-    return [case.name, f"≤ {what} + {most} s", measured, floor, is_met(flow - least <= most)]
+def judge_seconds(
+    results: Results, case: Case, contestant: Contestant, base: Contestant, most: float, figure: str = "seconds"
+) -> Verdict:
+    """Judge seconds, or CPU seconds, by an upper bound; the floor is those of a program that does less."""
+    value = results.median(contestant, case, figure)
+    floor = results.median(base, case if base == "plain" else FLOOR, figure)
+    name = case.name if figure == "seconds" else f"{case.name}: {figure}"
+    return name, f"≤ {most} s", f"{value:.2f} s", f"{floor:.2f} s, `{base}`", value <= most
 
 
-def judge_most(
-    results: Results, contestant: str, case: Case, most: float, figure: str = "seconds", what: str = ""
-) -> Row:
-    """Judge a figure by a bound; the floor is that of a flow that does nothing."""
-    value, unit = results.median(contestant, case, figure), "" if figure == "HEADs" else " s"
-    floor = ""
-    if figure == "CPU":
-        floor = f"{results.median(PLAIN, case, figure):.2f} s, the plain script's"
-    elif figure != "HEADs":
-        floor = f"{results.median(NO_WORK if figure == 'server CPU' else NO_TASKS, FLOOR, figure):.2f} s"
-    measured = f"{value:.{2 if unit else 0}f}{unit}"
-    return [case.name + what, f"≤ {most}{unit}", measured, floor, is_met(value <= most)]
+def judge_head_requests(results: Results) -> Verdict:
+    """Judge the requests of a run in which no region was modified: one per region."""
+    count, most = results.median("universe", IDLE, "HEAD requests"), len(REGIONS)
+    return f"{IDLE.name}: HEAD requests", f"≤ {most}", f"{count:.0f}", "", count <= most
 
 
-def judge_far_api(results: Results) -> Row:
-    """Judge a run with a wait added to each call of Prefect's API: the work must not wait for calls of its own."""
-    far, work = results.median(NO_WORK, FAR_FLOOR), results.median(FLOW, FILL) - results.median(NO_WORK, FLOOR)
-    flow = results.median(FLOW, FAR_FILL)
-    measured = f"{flow:.2f} s, allowed {far + work:.2f} s ({far:.2f} s without work, the work {work:.2f} s)"
-    return [FAR_FILL.name, "≤ as many task runs + the work", measured, f"{far:.2f} s", is_met(flow <= far + work)]
+def judge_slow_api(results: Results) -> Verdict:
+    """Judge a first fill with a slower Prefect API: only the task runs themselves may wait for it."""
+    work = results.median("market_data", FILL) - results.median("no_work", FLOOR)
+    flow, alone = results.median("market_data", SLOW_FILL), results.median("no_work", SLOW_FLOOR)
+    measured = f"{flow:.2f} s, allowed {alone + work:.2f} s (`no_work` {alone:.2f} s, the work {work:.2f} s)"
+    return SLOW_FILL.name, "≤ `no_work` + the work", measured, f"{alone:.2f} s", flow <= alone + work

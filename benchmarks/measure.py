@@ -1,4 +1,4 @@
-"""Measures one run of one contestant in a process of its own: a job comes in as JSON, its figures go out."""
+"""Measure one run of one contestant in a fresh process: reads a job from stdin and prints its figures, both as JSON."""
 
 import importlib
 import os
@@ -9,47 +9,47 @@ from pathlib import Path
 
 import msgspec
 
-Figures = dict[str, float]  # by name; seconds are from the call on, MiB above what was resident at the call
+Figures = dict[str, float]  # by name; seconds since the call, MiB above what was resident at the call
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A run to be measured: the first call in the process, unless it is warmed up."""
+    """A run to measure: the process's first call, unless it is warmed up."""
 
-    contestant: str  # a module of this package with `run`
+    contestant: str  # a module of this package that has `run`
     region_ids: tuple[int, ...]
-    table_name: str  # {region_id} in it is filled in
+    table_name: str  # with {region_id}
     fetch_concurrency: int
-    warm_region_id: int | None = None  # done before, and not measured
+    warm_region_id: int | None = None  # filled first, without measuring
 
 
 def main() -> None:
-    """Do the job."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever else is printed
+    """Run the job on stdin and print its figures."""
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keeps logs apart from the figures
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     run = importlib.import_module(f"benchmarks.{job.contestant}").run
     if job.warm_region_id:
         run([job.warm_region_id], job.table_name, job.fetch_concurrency)
-        send_rest()
+        drain()
     figures = measure_run(lambda: run(list(job.region_ids), job.table_name, job.fetch_concurrency))
-    answers.write(msgspec.json.encode(figures))
-    answers.flush()
+    output.write(msgspec.json.encode(figures))
+    output.flush()
 
 
 def measure_run(run: Callable[[], None]) -> Figures:
-    """Return what a run takes: until it returns, CPU with what is sent to Prefect later, and the peak of its memory."""
-    Path("/proc/self/clear_refs").write_text("5")  # makes the kernel count the peak from here (Linux)
+    """Return a run's seconds, CPU seconds (including what Prefect sends after it) and peak memory."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak (Linux)
     base_mib = read_mib("VmRSS")
     called_at, started, used = time.time(), time.perf_counter(), time.process_time()
     run()
     seconds = time.perf_counter() - started
-    send_rest()
+    drain()
     cpu_seconds, peak_mib = time.process_time() - used, read_mib("VmHWM") - base_mib
     return {"called at": called_at, "seconds": seconds, "CPU": cpu_seconds, "peak MiB": peak_mib}
 
 
-def send_rest() -> None:
-    """Wait until Prefect's threads have sent the run's events and logs: their CPU is the run's too."""
+def drain() -> None:
+    """Wait until Prefect's threads have sent the run's events and logs."""
     if "prefect" not in sys.modules:
         return
     from prefect.events.worker import EventsWorker  # noqa: PLC0415 (the plain script must not import Prefect)
@@ -60,7 +60,7 @@ def send_rest() -> None:
 
 
 def read_mib(name: str) -> float:
-    """Return a line of this process's status (Linux)."""
+    """Return a memory figure from this process's status (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 

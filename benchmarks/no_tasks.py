@@ -1,4 +1,4 @@
-"""The floor: a flow run whose first line, and only one, connects to the market."""
+"""Prefect's floor: a flow without tasks, whose first statement connects to the market."""
 
 import os
 import socket

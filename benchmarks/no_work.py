@@ -1,4 +1,4 @@
-"""The floor of a flow with these states: as many task runs as The Forge's first fill has, with nothing in them."""
+"""Prefect's floor for market_data: the task runs of a first fill of The Forge, all of them empty."""
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -14,7 +14,7 @@ def run(_region_ids: list[int], _table_name: str, _fetch_concurrency: int) -> No
 
 @flow(name="no-work")
 def no_work() -> None:
-    """Run the states, one after the other."""
+    """Run the states in order."""
     for task_runs in (1, 1, CHUNKS, 1, 1, PARTS, 1):
         nothing.map(range(task_runs)).result()
 

@@ -1,4 +1,4 @@
-"""The yardstick: the plain script that a good engineer would write for the same table, without retries and checks."""
+"""The baseline: the plain script that a good engineer would write for the same table, without retries or checks."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ Batch = list[dict[str, Any]]
 
 
 class Order(msgspec.Struct, gc=False):
-    """What counts of an order."""
+    """The fields of an order that the table needs."""
 
     type_id: int
     price: float
@@ -34,12 +34,12 @@ decoder = msgspec.json.Decoder(list[Order])
 
 
 def run(region_ids: list[int], table_name: str, fetch_concurrency: int) -> None:
-    """Fill each region's table with its cheapest sell orders: all records, every time, one region after the other."""
+    """Fill each region's table with its cheapest sell orders, one region at a time, writing every record."""
     asyncio.run(fill(region_ids, table_name, fetch_concurrency))
 
 
 async def fill(region_ids: list[int], table_name: str, fetch_concurrency: int) -> None:
-    """Fill tables through one client of the market, and one of the store."""
+    """Fill the tables with one HTTP client and one DynamoDB client."""
     client = boto3.client("dynamodb", config=Config(max_pool_connections=STORE_CONCURRENCY, parameter_validation=False))
     limits = httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency)
     async with httpx.AsyncClient(base_url=os.environ["ESI_URL"], headers=HEADERS, limits=limits, timeout=30) as http:
@@ -49,15 +49,14 @@ async def fill(region_ids: list[int], table_name: str, fetch_concurrency: int) -
 
 
 async def fetch_region(http: httpx.AsyncClient, region_id: int, fetch_concurrency: int) -> list[pd.DataFrame]:
-    """Return the sell orders of each page."""
+    """Return the sell orders, one frame per page."""
     path = f"/markets/{region_id}/orders"
-    gate = asyncio.Semaphore(fetch_concurrency)
+    semaphore = asyncio.Semaphore(fetch_concurrency)
 
     async def fetch(page: int) -> pd.DataFrame:
-        async with gate:
-            answer = await http.get(path, params={"order_type": "all", "page": page})
-            answer.raise_for_status()
-            return decode(answer.content)
+        async with semaphore:
+            response = await http.get(path, params={"order_type": "all", "page": page})
+            return decode(response.raise_for_status().content)
 
     head = await http.head(path, params={"order_type": "all"})
     return await asyncio.gather(*map(fetch, range(1, int(head.headers["X-Pages"]) + 1)))
@@ -76,17 +75,22 @@ def decode(body: bytes) -> pd.DataFrame:
 
 
 def make_batches(pages: list[pd.DataFrame]) -> list[Batch]:
-    """Return all records as put requests, 25 a batch."""
+    """Return all records as put requests, in batches of 25."""
     orders = pd.concat(pages, ignore_index=True)
     records = orders.groupby("type_id").agg(price=("price", "min"), volume=("volume", "sum"))
     requests: Batch = [
         {"PutRequest": {"Item": {"pk": {"S": str(t)}, "price": {"N": str(price)}, "volume": {"N": str(volume)}}}}
         for t, price, volume in zip(records.index, records.price.tolist(), records.volume.tolist(), strict=True)
     ]
+    return split(requests)
+
+
+def split(requests: Batch) -> list[Batch]:
+    """Return requests in batches of 25, as many as DynamoDB accepts."""
     return [requests[start : start + 25] for start in range(0, len(requests), 25)]
 
 
 def store(client: "DynamoDBClient", batches: list[Any], table_name: str) -> None:
-    """Write all batches from 8 threads."""
+    """Write batches from 8 threads."""
     with ThreadPoolExecutor(STORE_CONCURRENCY) as threads:
         list(threads.map(lambda batch: client.batch_write_item(RequestItems={table_name: batch}), batches))

@@ -1,4 +1,4 @@
-"""What all runs share: market stand-ins, a DynamoDB-compatible store, a Prefect server, and if asked for a worker."""
+"""The servers that all runs share: market stand-ins, a DynamoDB-compatible store, a Prefect server, and a worker."""
 
 import os
 import shutil
@@ -18,35 +18,26 @@ from deployments.local.environment import POOL, STATE, Options, aws_environment,
 from deployments.local.prepare import has_worker, open_client, prepare_server
 from deployments.local.processes import free_port
 
-IDLE_SECONDS, IDLE_SAMPLE_SECONDS, IDLE_LOAD = 300.0, 0.5, 0.2  # at most; looked at; of a core, all servers together
-START_SECONDS = 900.0  # all regions' pages take minutes to make
+IDLE_SECONDS, IDLE_SAMPLE_SECONDS, IDLE_LOAD = 300.0, 0.5, 0.2  # timeout; interval; cores, all servers together
+START_SECONDS = 900.0  # all regions' pages take minutes to prepare
 SNAPSHOT_INDEX = 5_931_765  # of May 2026; any other would do
-SNAPSHOT_SECONDS, SECONDS_IN = 300, 60  # of the snapshot that have passed; its pages can be fetched in what is left
+SNAPSHOT_SECONDS, SECONDS_IN = 300, 60  # age of the snapshot when the clock stops
 SNAPSHOT_TIME = SNAPSHOT_INDEX * SNAPSHOT_SECONDS  # unix time
 DEFAULTS = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "PREFECT_SERVER_ANALYTICS_ENABLED")
 AS_DEPLOYED = ("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "PREFECT_RESULTS_PERSIST_BY_DEFAULT")
 
 
 class Market(msgspec.Struct, frozen=True):
-    """A market stand-in whose clock stands."""
+    """A market stand-in with a stopped clock."""
 
     index: int = SNAPSHOT_INDEX
     latency_ms: int = 0
 
-    @property
-    def name(self) -> str:
-        """Names it in messages and logs."""
-        return f"market-{self.index - SNAPSHOT_INDEX}-{self.latency_ms}ms"
-
-    def command(self, region_ids: list[int]) -> list[str]:
-        """Return what starts it."""
-        return servers.market_command(region_ids, self.index * SNAPSHOT_SECONDS + SECONDS_IN, self.latency_ms)
-
 
 class Bench:
-    """Starts what is asked for, and stops all of it. Use it as a context manager, from the main thread.
+    """Starts and stops the servers. Use it as a context manager, from the main thread.
 
-    Prefect's server and the flows have the default settings, but for where its files are: in a folder that is emptied.
+    Prefect's server and the flows have default settings, with their files in `folder`, which is emptied first.
     """
 
     def __init__(self, folder: Path = STATE / "bench", first: tuple[str, ...] = servers.RUNNING_FLOWS) -> None:
@@ -57,6 +48,9 @@ class Bench:
         self.store = servers.Store(free_port(), folder / "store", emulator=emulator and str(Path(emulator).resolve()))
         self.api_port, self.slow_port = free_port(), free_port()
         self.api_url = f"http://127.0.0.1:{self.api_port}/api"
+        self.prefect = prefect_environment(self.api_url, folder / "prefect")
+        self.defaults = {name: self.prefect[name] for name in DEFAULTS}
+        self.aws = aws_environment(Options(0, "local", ""), self.store.url, {})
         self.urls: dict[Market, str] = {}
         self.held = ExitStack()
 
@@ -70,18 +64,22 @@ class Bench:
         self.held.close()
 
     def start(self, markets: dict[Market, list[int]]) -> None:
-        """Start store, Prefect server and markets, and wait until each has its regions' pages ready."""
-        children = {market: self.servers.start(market.name, market.command(ids)) for market, ids in markets.items()}
+        """Start store, Prefect server and markets, and wait until the markets have prepared their regions' pages."""
+        children = {}
+        for market, ids in markets.items():
+            name = f"market-{market.index - SNAPSHOT_INDEX}-{market.latency_ms}ms"
+            clock = market.index * SNAPSHOT_SECONDS + SECONDS_IN
+            children[market] = self.servers.start(name, servers.market_command(ids, clock, market.latency_ms))
         self.servers.start("store", self.store.command(), self.store.environ())
         self.start_prefect()
         self.servers.wait_for("store", self.store.is_up)
-        for market, ids in markets.items():
-            self.urls[market] = self.servers.wait_for(market.name, partial(servers.market_url, children[market]))
-            servers.wait_for_pages(self.urls[market], ids, START_SECONDS)
+        for market, child in children.items():
+            self.urls[market] = self.servers.wait_for(child.name, partial(servers.market_url, child))
+            servers.wait_for_pages(self.urls[market], markets[market], START_SECONDS)
 
     def start_prefect(self) -> None:
-        """Start Prefect's server as it comes, and a way to it that takes longer, and wait for both."""
-        self.servers.start("server", servers.server_command(self.api_port), self.prefect_settings(DEFAULTS))
+        """Start Prefect's server with default settings, and a slow proxy to it."""
+        self.servers.start("server", servers.server_command(self.api_port), self.defaults)
         words = [str(self.slow_port), str(self.api_port), str(API_LATENCY_MS / 1000)]
         self.servers.start("slow-api", [sys.executable, "-m", "benchmarks.slow_api", *words])
         self.servers.wait_for("server", self.is_up)
@@ -92,7 +90,7 @@ class Bench:
         return servers.answers(f"{self.api_url}/health")
 
     def start_worker(self) -> None:
-        """Deploy the flows of this project and the empty one, and start a worker for them."""
+        """Deploy this project's flows and the empty one, and start a worker."""
         environ = self.environ(Market(), Case("first fill", as_deployed=True))
         client = self.held.enter_context(open_client(self.api_url))
         prepare_server(client)
@@ -103,7 +101,7 @@ class Bench:
         self.servers.wait_for("worker", lambda: has_worker(client))
 
     def wait_until_idle(self) -> None:
-        """Wait until the servers have done what earlier runs have left them, such as events to be written down."""
+        """Wait until the servers have finished the work of earlier runs, such as writing their events."""
         deadline, load = time.monotonic() + IDLE_SECONDS, 1.0
         while time.monotonic() < deadline and load > IDLE_LOAD:
             before = sum(self.used_seconds().values())
@@ -111,23 +109,17 @@ class Bench:
             load = (sum(self.used_seconds().values()) - before) / IDLE_SAMPLE_SECONDS
 
     def used_seconds(self) -> dict[str, float]:
-        """Return the CPU seconds so far, by child, of all processes that it has started."""
+        """Return the CPU seconds of each child, including its descendants."""
         return {name: child.used_seconds() for name, child in self.servers.children.items()}
 
     def count_heads(self, market: Market) -> int:
-        """Return how many requests by HEAD a market has answered."""
+        """Return how many HEAD requests a market has answered."""
         requests = httpx.get(f"{self.urls[market]}/_stats", trust_env=False).json()["requests"]
         return sum(count for request, count in requests.items() if request.startswith("HEAD "))
 
     def environ(self, market: Market, case: Case) -> dict[str, str]:
-        """Return the environment of a contestant, with the market and the API that its case wants."""
-        settings = self.prefect_settings(DEFAULTS + AS_DEPLOYED * case.as_deployed)
+        """Return the environment of a case's contestants."""
+        settings = self.defaults | {name: self.prefect[name] for name in AS_DEPLOYED * case.as_deployed}
         if case.api_latency_ms:
             settings["PREFECT_API_URL"] = f"http://127.0.0.1:{self.slow_port}/api"
-        aws = aws_environment(Options(0, "local", ""), self.store.url, {})
-        return self.servers.environ | settings | aws | {"ESI_URL": self.urls[market]}
-
-    def prefect_settings(self, names: tuple[str, ...] = ()) -> dict[str, str]:
-        """Return the stack's settings of Prefect by their names, all of them if none is given."""
-        settings = prefect_environment(self.api_url, self.folder / "prefect")
-        return {name: settings[name] for name in names or settings}
+        return self.servers.environ | settings | self.aws | {"ESI_URL": self.urls[market]}

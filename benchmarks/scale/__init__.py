@@ -1,1 +1,1 @@
-"""The production topology on this machine without containers: PostgreSQL, Redis, API servers, services, workers."""
+"""The production topology on this machine, without containers: PostgreSQL, Redis, API servers, services, workers."""

@@ -1,4 +1,4 @@
-"""Runs the whole universe on the production topology, kills parts of it, and checks all tables."""
+"""Run the universe on the production topology, kill parts of it, and check all tables."""
 
 import argparse
 import subprocess
@@ -26,72 +26,66 @@ ENDED = "state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
 
 
 def main() -> int:
-    """Do what the command line says; return the exit code."""
-    options = read_options()
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser("python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--workers", type=int, default=4, help="number of workers (default %(default)s)")
+    parser.add_argument("--no-kills", dest="kills", action="store_false", help="only measure")
+    parser.add_argument("--regions", type=int, nargs="+", metavar="ID", default=[*REGIONS], help="default: all")
+    options = parser.parse_args()
     try:
         for name in PROGRAMS:
             find_program(name)
         with Progress() as progress, Topology(progress.say, options.workers) as topology:
-            result = measure(topology, options.regions, progress, has_kills=options.kills)
+            result = measure(topology, options.regions, progress, [*PLAN] * options.kills)
     except (BusyError, ChildError, MissingProgramError, WrongTableError, subprocess.CalledProcessError) as error:
-        fail(f"{error} {getattr(error, 'stderr', '')}".rstrip())
-        return 1
+        return fail(f"{error} {getattr(error, 'stderr', '')}".rstrip())
     except KeyboardInterrupt:
         fail("stopped")
         return 130
-    print(describe(result))  # noqa: T201 (what it is for)
+    print(describe(result))  # noqa: T201 (a command's answer)
     return 0
 
 
-def read_options() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser("python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--workers", type=int, default=4, help="how many (default %(default)s)")
-    parser.add_argument("--no-kills", dest="kills", action="store_false", help="only measure")
-    parser.add_argument("--regions", type=int, nargs="+", metavar="ID", default=[*REGIONS], help="instead of all")
-    return parser.parse_args()
-
-
-def measure(topology: Topology, region_ids: list[int], progress: Progress, *, has_kills: bool) -> Result:
-    """Run the universe until all tables are complete and all is killed, and raise unless each table is exact."""
+def measure(topology: Topology, region_ids: list[int], progress: Progress, plan: list[Kill]) -> Result:
+    """Run the universe until all tables are complete and all kills done; raise WrongTableError if a table is wrong."""
     progress.begin("starting market, store, PostgreSQL, Redis and Prefect")
     topology.start({Market(): region_ids})
     progress.begin("starting workers")
     topology.start_workers()
-    before = take_figures(topology)
-    tables, plan, done, rounds = Tables(topology.store.url), [*PLAN] * has_kills, list[str](), list[Counter[str]]()
-    unfinished = region_ids
+    before, tables = take_figures(topology), Tables(topology.store.url)
+    kills, rounds, unfinished = list[str](), list[Counter[str]](), region_ids
     while unfinished or plan:
         if len(rounds) == MOST_ROUNDS:
-            raise WrongTableError(f"after {MOST_ROUNDS} runs of the universe these are not complete: {unfinished}")
+            raise WrongTableError(
+                f"after {MOST_ROUNDS} rounds the tables of these regions are incomplete: {unfinished}"
+            )
         progress.begin(f"running the universe, round {len(rounds) + 1}")
-        rounds.append(run_universe(topology, region_ids, tables, plan, done))
+        rounds.append(run_universe(topology, region_ids, tables, plan, kills))
         unfinished = tables.find_unfinished(TABLE_NAME, region_ids, SNAPSHOT_TIME)
-        progress.say(f"round {len(rounds)}: {dict(rounds[-1])}; {len(unfinished)} tables are not complete")
-        tables.check(TABLE_NAME, unfinished, SNAPSHOT_INDEX, unfinished)
-    # What services still write down is the runs' doing, too.
-    topology.servers.wait_for("services", topology.redis.is_consumed)
+        progress.say(f"round {len(rounds)}: {dict(rounds[-1])}; {len(unfinished)} incomplete tables")
+        tables.check(TABLE_NAME, unfinished, SNAPSHOT_INDEX, is_whole=False)
+    topology.servers.wait_for("services", topology.redis.is_consumed)  # what they still write belongs to the runs
     after = take_figures(topology)
-    progress.begin("comparing all tables with the truth")
+    progress.begin("checking all tables")
     records = tables.check(TABLE_NAME, region_ids, SNAPSHOT_INDEX)
     pages = sum(max(1, region_pages(region_id) or 0) for region_id in region_ids)
     sizes = (len(topology.workers), len(region_ids), pages, records)
-    return Result(*sizes, rounds, done, subtract(after, before), after["database"])
+    return Result(*sizes, rounds, kills, subtract(after, before), after["database"])
 
 
 def run_universe(
-    topology: Topology, region_ids: list[int], tables: Tables, plan: list[Kill], done: list[str]
+    topology: Topology, region_ids: list[int], tables: Tables, plan: list[Kill], kills: list[str]
 ) -> Counter[str]:
-    """Run the universe once, kill what is due meanwhile, and return how many flow runs ended in which state."""
+    """Run the universe once, add due kills to `kills`, and return the number of flow runs by final state."""
     before, unfinished = count_states(topology), region_ids
 
     def has_ended() -> bool:
         nonlocal unfinished
         unfinished = tables.find_unfinished(TABLE_NAME, unfinished, SNAPSHOT_TIME)
-        for said in kill_due(topology, plan, 1 - len(unfinished) / len(region_ids)):
-            topology.say(f"{len(region_ids) - len(unfinished)} regions are complete: {said}")
-            done.append(said)
-        # Prefect's database answers while its API is down.
+        if done := kill_due(topology, plan, 1 - len(unfinished) / len(region_ids)):
+            topology.say(f"{len(region_ids) - len(unfinished)} regions are complete: {done}")
+            kills.append(done)
+        # Asks the database, because the API may be down.
         return not topology.postgres.query(f"SELECT 1 FROM flow_run WHERE NOT ({ENDED}) LIMIT 1")  # noqa: S608 (ours)
 
     parameters = {"region_ids": region_ids, "table_name": TABLE_NAME, "shards": len(topology.workers)}
@@ -103,7 +97,7 @@ def run_universe(
 
 
 def count_states(topology: Topology) -> Counter[str]:
-    """Return how many flow runs have ended so far, by their state's name."""
+    """Return the number of ended flow runs by state name."""
     states = topology.postgres.query(f"SELECT state_name, count(*) FROM flow_run WHERE {ENDED} GROUP BY 1")  # noqa: S608
     return Counter({name: int(count) for name, count in states})
 

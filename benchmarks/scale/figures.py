@@ -1,4 +1,4 @@
-"""What a run of the universe took: CPU by part, requests to Prefect's API, growth of its database."""
+"""The figures of a run of the universe: CPU seconds by part, requests to Prefect's API, growth of its database."""
 
 import re
 import time
@@ -13,36 +13,34 @@ from benchmarks.scale.topology import Topology
 from deployments.local.processes import TICKS
 
 REQUEST = re.compile(r'"(?:GET|POST|PUT|PATCH|DELETE|HEAD) /api/\S* HTTP/1\.1" \d{3}')
-COUNTED = ("flow_run", "task_run", "events", "log", "artifact")
-PARTS = ("worker", "api", "services", "postgres", "redis", "store", "market", "others")  # whose CPU is shown
+PARTS = ("worker", "api", "services", "postgres", "redis", "store", "market", "others")  # in the table, by CPU
 
-
-Figures = dict[str, float]  # seconds, requests, bytes, …; of parts of one kind by names such as `cpu api`
+Figures = dict[str, float]  # by name: `seconds`, `requests`, `cpu api`, `rows events`, `bytes events`, …
 
 
 class Result(msgspec.Struct):
-    """What runs of the universe took, and came to."""
+    """The result of one or more rounds: runs of the universe."""
 
     workers: int
     regions: int
     pages: int
     records: int
-    rounds: list[Counter[str]]  # flow runs by their last state, one a run of the universe
+    rounds: list[Counter[str]]  # flow runs by final state
     kills: list[str]
     used: Figures
     database_bytes: float  # at the end
 
 
 def take_figures(topology: Topology) -> Figures:
-    """Return what has been used so far."""
-    cpu: dict[str, float] = {}
+    """Return the figures since the start."""
+    cpu = dict.fromkeys(PARTS, 0.0)
     for name, seconds in topology.used_seconds().items():
-        part = name.split("-")[0]  # of market-0-0ms, worker-1
-        cpu[part] = cpu.get(part, 0.0) + seconds
+        cpu[name.split("-")[0]] += seconds  # market-0-0ms, worker-1
     cpu["others"] = machine_seconds() - sum(cpu.values())
     query, logs = topology.postgres.query, topology.servers.logs.glob("api*.log")
-    # pg_stat's own counts of rows come late; of these tables an exact count takes no time.
-    rows = {f"rows {name}": int(query(f"SELECT count(*) FROM {name}")[0][0]) for name in COUNTED}  # noqa: S608 (ours)
+    # Counted exactly, which is fast for these tables: the counts of pg_stat_user_tables lag behind.
+    counted = ("flow_run", "task_run", "events", "log", "artifact")
+    rows = {f"rows {name}": int(query(f"SELECT count(*) FROM {name}")[0][0]) for name in counted}  # noqa: S608 (ours)
     relations = query("SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables")
     return {
         "seconds": time.monotonic(),
@@ -55,23 +53,23 @@ def take_figures(topology: Topology) -> Figures:
 
 
 def machine_seconds() -> float:
-    """Return the CPU seconds that all processes of this machine together have taken (Linux)."""
+    """Return the CPU seconds of all processes of this machine (Linux)."""
     user, nice, system, _idle, _waiting, *rest = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9])
     return (user + nice + system + sum(rest)) / TICKS
 
 
 def subtract(after: Figures, before: Figures) -> Figures:
-    """Return what has been used between two moments."""
+    """Return the differences between figures; a figure that is new counts from 0."""
     return {name: value - before.get(name, 0) for name, value in after.items()}
 
 
 def count_lines(lines: Iterable[str]) -> int:
-    """Return how many lines of an access log are answers of the API; those of web sockets and others do not count."""
+    """Return how many lines of an access log are responses of the API; web sockets and pages of the UI do not count."""
     return sum(bool(REQUEST.search(line)) for line in lines)
 
 
 def describe(result: Result) -> str:
-    """Return a result as text: a table in markdown, what became of runs, what was killed, what has grown."""
+    """Return a result as text: a Markdown table, then final states by round, kills, and the database's growth."""
     used = result.used
     columns = {
         "workers": f"{result.workers}",
@@ -81,25 +79,26 @@ def describe(result: Result) -> str:
         **{f"CPU s: {part}": f"{used[f'cpu {part}']:.0f}" for part in PARTS},
         "API requests": f"{used['requests']}",
         "database, MiB": f"{result.database_bytes / 2**20:.1f}",
-        "grown by, MiB": f"{used['database'] / 2**20:.1f}",
+        "growth, MiB": f"{used['database'] / 2**20:.1f}",
     }
-    return "\n".join(
-        [
-            f"{result.regions} regions, {result.pages} pages, {result.records} records: all tables exact",
-            table(list(columns), [tuple(columns.values())]),
-            *(f"round {number}: {list_counts(states)}" for number, states in enumerate(result.rounds, 1)),
-            *result.kills,
-            f"rows: {list_counts(pick(used, 'rows '))}",
-            f"KiB: {list_counts(pick(used, 'bytes ', 1024))}",
-        ]
-    )
+    lines = [
+        f"{result.regions} regions, {result.pages} pages, {result.records} records: all tables exact",
+        table(list(columns), [tuple(columns.values())]),
+        *(f"round {number}: {list_counts(states)}" for number, states in enumerate(result.rounds, 1)),
+        *result.kills,
+        f"rows: {list_counts(pick(used, 'rows '))}",
+        f"KiB: {list_counts(pick(used, 'bytes ', 1024))}",
+    ]
+    return "\n".join(lines)
 
 
-def pick(figures: Figures, kind: str, unit: int = 1) -> dict[str, int]:
-    """Return the figures of one kind that are not nothing, by the name of their part."""
-    return {name.removeprefix(kind): int(n) // unit for name, n in figures.items() if name.startswith(kind) and n > 0}
+def pick(figures: Figures, prefix: str, unit: int = 1) -> dict[str, int]:
+    """Return the positive figures whose names start with a prefix, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): int(n) // unit for name, n in figures.items() if name.startswith(prefix) and n > 0
+    }
 
 
 def list_counts(counts: dict[str, int]) -> str:
-    """Return the largest counts in words, the largest first."""
+    """Return the eight largest counts as text, the largest first."""
     return ", ".join(f"{count} {name}" for name, count in Counter(counts).most_common(8))

@@ -1,39 +1,53 @@
-"""What runs: market stand-in, store, PostgreSQL, Redis, Prefect's API servers, its services, and workers."""
+"""The topology: market stand-in, store, PostgreSQL, Redis, Prefect's API servers, its services, and workers."""
 
+import os
+import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
-from benchmarks.scale.services import Postgres, Redis, data_folder
+from benchmarks.scale.services import SYSTEM_USER, Postgres, Redis
 from benchmarks.servers import Bench, Market
 from deployments.automations import apply_automations, read_automations
-from deployments.local.environment import STATE, Options, aws_environment
+from deployments.local.environment import STATE
 from deployments.local.prepare import open_client, prepare_server
 from deployments.local.servers import deploy_command, prefect, raise_interrupt, server_command, worker_command
 from deployments.local.stack import lock_state
 
-RUNS_A_WORKER = 4
+RUNS_PER_WORKER = 4
 
 
 class Topology(Bench):
-    """Starts everything, with so many workers, and stops it. Use it as a context manager, from the main thread."""
+    """Starts and stops the topology. Use it as a context manager, from the main thread."""
 
     def __init__(self, say: Callable[[str], None], workers: int) -> None:
         super().__init__(STATE / "scale", first=("services", "api"))
         self.say = say
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
-        self._spent: dict[str, float] = {}  # CPU seconds of children that were killed
+        self._killed: dict[str, float] = {}  # CPU seconds of killed children
 
     def __enter__(self) -> Self:
-        signal.signal(signal.SIGINT, raise_interrupt)  # also where it was ignored
-        self.held.enter_context(lock_state())  # nor is another stack to take the cores
-        folder = self.held.enter_context(data_folder())
+        signal.signal(signal.SIGINT, raise_interrupt)  # even if this process was started with SIGINT ignored
+        self.held.enter_context(lock_state())  # another stack would compete for the cores
+        # Not in the checkout, which the databases' user may not be able to enter.
+        temporary = TemporaryDirectory(prefix="market-data-scale-", dir="/tmp", ignore_cleanup_errors=True)
+        folder = Path(self.held.enter_context(temporary))
+        if not os.geteuid():
+            shutil.chown(folder, SYSTEM_USER, SYSTEM_USER)
         self.postgres, self.redis = Postgres(folder), Redis(folder)
+        # The environment of Prefect's servers, services, commands, workers and flow runs.
+        self.settings = self.prefect | self.aws | self.redis.settings()
+        self.settings["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = self.postgres.url
+        # On an empty database two API processes would register the same block types at once, and one of them would log
+        # forty errors (3.8.8). No block is needed here; `prefect block register` does it otherwise.
+        self.settings["PREFECT_SERVER_REGISTER_BLOCKS_ON_START"] = "false"
         return super().__enter__()
 
     def __exit__(self, *_: object) -> None:
         for name in set(self.workers) & set(self.servers.children):
-            self.kill(name)  # nobody waits for what its runs are at
+            self.kill(name)  # does not wait for flow runs
         super().__exit__()
 
     def start_prefect(self) -> None:
@@ -51,50 +65,35 @@ class Topology(Bench):
         self.servers.run("deploy", deploy_command("--all"), self.settings)
 
     def start_workers(self) -> None:
-        """Start the workers, and wait until all of them ask for runs."""
+        """Start the workers, and wait until all of them poll for runs."""
         for name in self.workers:
             self.start_worker_named(name)
         online = "SELECT count(*) FROM worker WHERE last_heartbeat_time IS NOT NULL"
         self.servers.wait_for("workers", lambda: int(self.postgres.query(online)[0][0]) >= len(self.workers))
 
     def start_worker_named(self, name: str) -> None:
-        """Start a worker; one that takes another's place has a name of its own for Prefect."""
-        words = ("--name", f"{name}.{self.servers.starts[name] + 1}", "--limit", str(RUNS_A_WORKER))
+        """Start a worker; a replacement has a new name in Prefect."""
+        words = ("--name", f"{name}.{self.servers.starts[name] + 1}", "--limit", str(RUNS_PER_WORKER))
         self.servers.start(name, worker_command(*words), self.settings | {"ESI_URL": self.urls[Market()]})
 
     def start_redis(self) -> None:
-        """Start Redis, and wait for it."""
+        """Start Redis, and wait until it answers."""
         self.servers.start("redis", self.redis.command())
         self.servers.wait_for("redis", self.redis.is_up)
 
     def start_api(self) -> None:
-        """Start Prefect's API servers, whose access log has a line a request, and wait for them."""
+        """Start Prefect's API servers, with a log line per request, and wait until they answer."""
         command = [*server_command(self.api_port), "--no-services", "--workers", "2"]
         self.servers.start("api", command, self.settings | {"PREFECT_SERVER_LOGGING_LEVEL": "INFO"})
         self.servers.wait_for("api", self.is_up)
 
     def kill(self, name: str) -> int:
-        """Kill a child with all that it has started, as a machine that dies would; return how many processes."""
+        """Kill a child and its descendants; return the number of processes."""
         child = self.servers.children.pop(name)
-        self._spent[name] = self._spent.get(name, 0.0) + child.used_seconds()
+        self._killed[name] = self._killed.get(name, 0.0) + child.used_seconds()
         return child.kill()
 
-    @property
-    def settings(self) -> dict[str, str]:
-        """The environment of Prefect's servers, services, commands and workers, and of flow runs."""
-        return (
-            self.prefect_settings()
-            | self.redis.settings()
-            | aws_environment(Options(0, "local", ""), self.store.url, {})
-            | {
-                "PREFECT_SERVER_DATABASE_CONNECTION_URL": self.postgres.url,
-                # On an empty database two API processes would register the same block types at once, and one of them
-                # would log forty errors (3.8.8). None is needed here; `prefect block register` does it otherwise.
-                "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
-            }
-        )
-
     def used_seconds(self) -> dict[str, float]:
-        """Return the CPU seconds so far, by child, of all processes that it has started, killed ones included."""
+        """Return the CPU seconds of each child, including its descendants and killed predecessors."""
         used = super().used_seconds()
-        return {name: used.get(name, 0.0) + self._spent.get(name, 0.0) for name in used | self._spent}
+        return {name: used.get(name, 0.0) + self._killed.get(name, 0.0) for name in used | self._killed}

@@ -1,4 +1,4 @@
-"""The benchmark's contestants make the same table, and what is said of them comes from what was measured."""
+"""The benchmark's contestants make the same table, and the report has what was measured."""
 
 import importlib
 import os
@@ -14,12 +14,12 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
-from benchmarks.cases import FLOW, FORGE, IDIOMATIC, NO_TASKS, NO_WORK, PLAIN, UNIVERSE, Case, Results, full_cases
+from benchmarks.cases import FORGE, Case, Results, full_cases
 from benchmarks.goals import judge_goals
 from benchmarks.measure import measure_run
-from benchmarks.play import call, markets_of
 from benchmarks.recorded import list_states, read_run
-from benchmarks.report import write_report
+from benchmarks.report import render_report
+from benchmarks.runner import call, markets_of
 from benchmarks.tables import Items, Tables, WrongTableError, compare, to_records, true_items
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
@@ -34,24 +34,24 @@ START = datetime(2026, 11, 25, tzinfo=UTC)
 
 @pytest.fixture
 def truth(market: Market) -> Items:
-    """The records of the snapshot that is served."""
+    """The true records of the served snapshot."""
     return true_items(REGION_ID, market.index)
 
 
 @pytest.mark.usefixtures("served", "api")
-@pytest.mark.parametrize("contestant", [PLAIN, FLOW, UNIVERSE, IDIOMATIC])
+@pytest.mark.parametrize("contestant", ["plain", "market_data", "universe", "paged_api", "one_task_a_page"])
 def test_contestant_makes_the_true_table(contestant: str, store_url: str, market: Market) -> None:
-    """Each contestant's table is what the market's orders say."""
+    """Each contestant's table matches the market's orders."""
     tables = Tables(store_url)
-    with tables.made({REGION_ID: {}}) as template:
+    with tables.create({REGION_ID: {}}) as template:
         importlib.import_module(f"benchmarks.{contestant}").run([REGION_ID], template, 5)
         assert tables.check(template, [REGION_ID], market.index) > 20
 
 
 @pytest.mark.usefixtures("served")
-@pytest.mark.parametrize("contestant", [NO_TASKS, NO_WORK])
-def test_floor_runs_and_its_end_is_recorded(contestant: str, api: Api) -> None:
-    """The flows that do nothing run without a table, and Prefect's server says when they ended."""
+@pytest.mark.parametrize("contestant", ["no_tasks", "no_work"])
+def test_end_of_a_floor_is_recorded(contestant: str, api: Api) -> None:
+    """The flows without work run without a table, and Prefect's server records their end."""
     called_at = time.time()
     importlib.import_module(f"benchmarks.{contestant}").run([REGION_ID], "", 5)
     ended = read_run(api.url, contestant.replace("_", "-"), called_at).end_time
@@ -59,9 +59,9 @@ def test_floor_runs_and_its_end_is_recorded(contestant: str, api: Api) -> None:
     assert called_at < ended.timestamp() < time.time()
 
 
-def test_wrong_table_is_told(store_url: str, truth: Items, dynamodb: DynamoDBClient) -> None:
-    """A table that lacks a record is refused, with the record."""
-    with Tables(store_url).made({REGION_ID: truth}) as template:
+def test_incomplete_table_is_refused(store_url: str, truth: Items, dynamodb: DynamoDBClient) -> None:
+    """A table that lacks a record raises an error."""
+    with Tables(store_url).create({REGION_ID: truth}) as template:
         items = scan(dynamodb, template.format(region_id=REGION_ID))
     compare("T", to_records(items), truth, is_whole=True)
     with pytest.raises(WrongTableError, match=f"1 of {len(truth)} records are wrong"):
@@ -69,26 +69,26 @@ def test_wrong_table_is_told(store_url: str, truth: Items, dynamodb: DynamoDBCli
 
 
 def take_memory() -> None:
-    """Compute over 64 MiB."""
+    """Sum 64 MiB of bytes."""
     sum(bytearray(64 * 1024**2))
 
 
 def test_run_is_measured() -> None:
-    """A run that computes and takes memory shows in all figures."""
+    """A run's CPU and memory show in its figures."""
     figures = measure_run(take_memory)
     assert 0 < figures["CPU"] <= figures["seconds"] * 2
     assert 60 < figures["peak MiB"] < 200
 
 
-def test_plain_script_does_without_prefect() -> None:
-    """A process that measures the plain script imports neither Prefect nor, before the script does, pandas."""
+def test_plain_script_runs_without_prefect() -> None:
+    """A process that measures the plain script does not import Prefect, nor pandas before the script does."""
     code = "import sys, benchmarks.measure; first = 'pandas' in sys.modules; import benchmarks.plain; "
     code += "print(first, 'pandas' in sys.modules, 'prefect' in sys.modules)"
     assert call([sys.executable, "-c", code], dict(os.environ)) == b"False True False\n"
 
 
-def test_slow_api_takes_longer(api: Api, tmp_path: Path) -> None:
-    """What goes through comes back whole, and each request so much later."""
+def test_slow_api_delays_requests(api: Api, tmp_path: Path) -> None:
+    """A long request arrives whole, and its response after the delay."""
     port, target = free_port(), str(httpx.URL(api.url).port)
     servers = Servers(tmp_path, os.environ)
     servers.start(
@@ -98,23 +98,23 @@ def test_slow_api_takes_longer(api: Api, tmp_path: Path) -> None:
         servers.wait_for("slow", lambda: answers(f"http://127.0.0.1:{port}/api/health"))
         with httpx.Client(base_url=f"http://127.0.0.1:{port}/api", trust_env=False) as http:
             started = time.monotonic()
-            answer = http.post("/flows/filter", json={"flows": {"name": {"any_": ["x" * 200_000]}}})
-            assert (answer.status_code, answer.json()) == (200, [])
+            response = http.post("/flows/filter", json={"flows": {"name": {"any_": ["x" * 200_000]}}})
+            assert (response.status_code, response.json()) == (200, [])
             assert time.monotonic() - started >= 0.3
     finally:
         servers.stop()
 
 
-def test_cases_have_markets() -> None:
-    """Each case has a name of its own, and its region is ready in the market that it sees."""
+def test_cases_are_unique_and_have_markets() -> None:
+    """No contestant is measured twice under a name, and each latency has its market."""
     cases = full_cases()
     named = {(case.name, contestant) for case in cases for contestant in case.contestants}
     assert len(named) == sum(len(case.contestants) for case in cases)
     assert {market.latency_ms for market in markets_of(cases)} == {0, 50, 200}
 
 
-def test_states_are_put_together() -> None:
-    """The mapped task runs of a state are one span, in seconds after the flow run's start."""
+def test_task_runs_are_grouped_by_state() -> None:
+    """A state's mapped task runs are one span, in seconds after the flow run's start."""
 
     def times(name: str, start: float, end: float) -> dict[str, Any]:
         return {
@@ -135,12 +135,12 @@ def test_states_are_put_together() -> None:
 
 
 def made_up_results() -> Results:
-    """Return results in which the flows take twice the plain script's time, memory and CPU."""
+    """Return results in which each figure of a flow is twice the plain script's."""
     results = Results(START, {"memory": "1 GiB", "prefect": "3"})
-    names = ("seconds", "returns", "warmed up", "CPU", "server CPU", "peak MiB", "HEADs")
+    names = ("seconds", "returns", "warmed up", "CPU", "server CPU", "peak MiB", "HEAD requests")
     for case in full_cases():
         for contestant in case.contestants:
-            times = 1 if contestant == PLAIN else 2
+            times = 1 if contestant == "plain" else 2
             figures = {name: [times * sum(map(len, [case.regions or range(case.pages)])) / 100] * 3 for name in names}
             results.measures.setdefault(case.name, {})[contestant] = figures
     results.states = {Case("first fill", FORGE).name: [["Get Page Count", "1", "0.10", "0.12"]]}
@@ -148,15 +148,18 @@ def made_up_results() -> Results:
 
 
 def test_report_has_every_goal_and_case() -> None:
-    """All goals are judged, all cases have a row, and what is not met is said to be so."""
+    """The report judges all goals and has all cases."""
     results = made_up_results()
     goals = {case: row for case, *row in judge_goals(results)}
-    assert len(goals) == 13
-    measured = "2.00 × (8.66 s, plain 4.33 s; the call returns after 8.66 s)"
-    assert goals["433 pages, first fill"] == ["≤ 1.00 × plain", measured, "**no**"]
-    assert goals["7 pages, first fill"] == ["≤ plain script + 0.5 s", "+0.07 s (0.14 s, plain script 0.07 s)", "yes"]
-    assert goals["113 regions, not modified: HEAD requests"] == ["≤ 113", "2", "yes"]
-    report = write_report(results)
+    assert len(goals) == 14
+    measured = "2.00 × (8.66 s, `plain` 4.33 s; the call returns after 8.66 s)"
+    assert goals["433 pages, first fill"] == ["≤ 1.00 × `plain`", measured, "1.00 ×", "**no**"]
+    assert goals["433 pages, first fill, `paged_api`"][-1] == "yes"
+    measured = "+0.07 s (0.14 s, `plain` 0.07 s)"
+    assert goals["7 pages, first fill"] == ["≤ `plain` + 0.5 s", measured, "+0.00 s", "yes"]
+    assert goals["113 regions, not modified: HEAD requests"] == ["≤ 113", "2", "", "yes"]
+    assert goals["113 regions, first fill: CPU"] == ["≤ 30 s", "2.26 s", "1.13 s, `plain`", "yes"]
+    report = render_report(results)
     assert report.count("**no**") == sum(row[-1] == "**no**" for row in goals.values())
     for case in full_cases():
         assert f"| {case.name} |" in report

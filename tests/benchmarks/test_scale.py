@@ -1,4 +1,4 @@
-"""The production topology survives kills, and what is said of it comes from what was counted."""
+"""The production topology survives kills, and its figures are what was counted."""
 
 import os
 import re
@@ -38,7 +38,7 @@ SMALL = ["10000015", "10000001", "10000063"]  # 7 pages, 20 pages, and an empty 
 
 
 def missing_programs() -> list[str]:
-    """The programs of PostgreSQL and Redis that are not installed."""
+    """Return the messages about programs of PostgreSQL and Redis that are not installed."""
     missing = []
     for name in PROGRAMS:
         try:
@@ -49,32 +49,32 @@ def missing_programs() -> list[str]:
 
 
 def test_true_items_are_the_exact_table(market: Market) -> None:
-    """They are what the tests' own slow aggregation says."""
+    """They equal the result of the tests' own slow aggregation."""
     assert true_items(VENAL, market.index) == truth(market, VENAL)
 
 
 def test_sell_orders_are_added_up() -> None:
-    """Buy orders do not count; the cheapest price and all of the volume do."""
+    """A record has the lowest price and the total volume of the sell orders."""
     orders = [(34, 5.0, 10, False), (34, 4.1, 20, False), (34, 9.0, 7, True), (35, 1e7, 1, True)]
     assert add_up(orders) == {"34": TRITANIUM}
 
 
 @pytest.mark.parametrize(("price", "digits"), [(5.7, "5.7"), (10.0, "10"), (1e16, "10000000000000000"), (0.01, "0.01")])
 def test_prices_are_plain_digits(price: float, digits: str) -> None:
-    """A number is as DynamoDB holds it, also where the store has kept zeros that say nothing."""
+    """Numbers have no exponent and no trailing zeros, even if the store kept them."""
     assert to_digits(Decimal(repr(price))) == digits
     item = {"pk": {"S": "34"}, "price": {"N": f"{digits}{'.00' * ('.' not in digits)}"}}
     assert to_records({"34": item}) == {"34": {"pk": {"S": "34"}, "price": {"N": digits}}}
 
 
-def test_differences_are_named() -> None:
-    """A table that lacks a record is wrong if it is to be whole; one that holds a false record always is."""
+def test_wrong_records_are_named() -> None:
+    """A missing record is wrong in a whole table only; a wrong or extra record always is."""
     compare("T", {}, {"34": TRITANIUM}, is_whole=False)
     with pytest.raises(WrongTableError, match="1 of 1 records are wrong; 34 is None, expected"):
         compare("T", {}, {"34": TRITANIUM}, is_whole=True)
-    for false in ({"34": TRITANIUM | {"volume": {"N": "31"}}}, {"34": TRITANIUM, "35": TRITANIUM}):
+    for wrong in ({"34": TRITANIUM | {"volume": {"N": "31"}}}, {"34": TRITANIUM, "35": TRITANIUM}):
         with pytest.raises(WrongTableError, match="records are wrong"):
-            compare("T", false, {"34": TRITANIUM}, is_whole=False)
+            compare("T", wrong, {"34": TRITANIUM}, is_whole=False)
 
 
 @pytest.mark.parametrize(
@@ -86,20 +86,21 @@ def test_differences_are_named() -> None:
         ({"last_modified": {"S": "2026-05-23T09:40:00Z"}}, False),
     ],
 )
-def test_only_the_whole_right_snapshot_is_complete(change: dict[str, dict[str, str]], *, complete: bool) -> None:
-    """`#snapshot` must say complete, of this region and of this snapshot."""
+def test_only_the_right_snapshot_is_complete(change: dict[str, dict[str, str]], *, complete: bool) -> None:
+    """`#snapshot` must be complete, and of this region and snapshot."""
     assert is_complete(SNAPSHOT | change, 10000015, MODIFIED) is complete
 
 
 def test_tables_without_a_snapshot_are_unfinished(store_url: str) -> None:
-    """A region whose table is missing, or has no `#snapshot`, is yet to be done."""
+    """A region is unfinished if its table is missing or has no `#snapshot`; a missing table has no items."""
     tables, whole = Tables(store_url), {"#snapshot": {"pk": {"S": "#snapshot"}} | SNAPSHOT}
-    with tables.made({10000015: whole, 10000001: {}}) as template:
+    with tables.create({10000015: whole, 10000001: {}}) as template:
         assert tables.find_unfinished(template, [10000015, 10000001, 10000063], MODIFIED) == [10000001, 10000063]
+        assert tables.read(template.format(region_id=10000063)) == {}
 
 
 def test_requests_are_counted_by_the_access_log() -> None:
-    """Each answer of the API counts, whatever its status; web sockets, pages of the UI and other lines do not."""
+    """All responses of the API count, whatever their status; web sockets, pages of the UI and other lines do not."""
     lines = [
         'INFO:     127.0.0.1:1 - "POST /api/flow_runs/filter HTTP/1.1" 200 OK',
         '14:15:53.632 | INFO    | uvicorn.access - 127.0.0.1:1 - "GET /api/health HTTP/1.1" 503',
@@ -110,15 +111,15 @@ def test_requests_are_counted_by_the_access_log() -> None:
     assert count_lines(lines) == 2
 
 
-def test_messages_that_nobody_has_done_with_are_counted() -> None:
-    """What a group has not read, and what it has not acknowledged; an unknown lag is none."""
+def test_unacknowledged_messages_are_counted() -> None:
+    """Unread and unacknowledged messages of all groups count; an unknown lag is 0."""
     answer = ["name", "a", "consumers", "1", "pending", "2", "entries-read", "5", "lag", "3"]
     assert count_messages(answer + answer) == 10
     assert count_messages([*answer[:-1], ""]) == 2
 
 
 def test_figures_are_differences() -> None:
-    """What was used between two moments, also by parts that were not there before."""
+    """Figures are subtracted by name; a new one counts from 0."""
     before = {"seconds": 1.0, "cpu worker": 1.0, "requests": 10, "database": 100, "rows events": 1, "bytes events": 8}
     after = {"seconds": 3.5, "cpu worker": 4.0, "cpu api": 2.0, "requests": 25, "database": 300, "rows events": 7}
     after |= {"rows log": 2, "bytes events": 24}
@@ -126,8 +127,8 @@ def test_figures_are_differences() -> None:
     assert subtract(after, before) == grown | {"rows log": 2, "bytes events": 16}
 
 
-def test_result_says_what_was_measured() -> None:
-    """The table has a row of figures, and the lines below it are of rounds, kills and growth."""
+def test_result_is_described() -> None:
+    """The table has a row of figures; rounds, kills and growth follow."""
     parts = ("worker", "api", "services", "postgres", "redis", "store", "market", "others")
     used: Figures = {"seconds": 20.0, "requests": 99, "database": 2**20, "rows events": 3, "rows log": 0}
     used |= dict.fromkeys((f"cpu {part}" for part in parts), 1.4) | {"bytes events": 2048, "bytes log": 1024}
@@ -145,37 +146,37 @@ def test_result_says_what_was_measured() -> None:
     ]
 
 
-def test_kills_come_in_their_order_and_once() -> None:
-    """A kill waits for its share of the regions, and is tried again where there was nothing to kill."""
+def test_kills_are_executed_once_and_in_order() -> None:
+    """A kill waits for its share of the tables, and is repeated if there was nothing to kill."""
     answers = iter([None, "killed a worker"])
     plan = [Kill(0.25, lambda _: next(answers)), Kill(0.5, lambda _: "killed Redis")]
-    topology: Any = None  # nothing is asked of it
-    done = [(complete, *kill_due(topology, plan, complete / 8)) for complete in (1, 2, 2, 3, 4, 8)]
-    assert done == [(1,), (2,), (2, "killed a worker"), (3,), (4, "killed Redis"), (8,)]
+    topology: Any = None  # not used
+    done = [(complete, kill_due(topology, plan, complete / 8)) for complete in (1, 2, 2, 3, 4, 8)]
+    assert done == [(1, None), (2, None), (2, "killed a worker"), (3, None), (4, "killed Redis"), (8, None)]
     assert not plan
 
 
 def test_process_ids_are_read() -> None:
-    """Prefect notes host and process id; of a run that has not begun nothing."""
+    """Prefect records host and process id; nothing for a run that has not started."""
     assert (pid_of("host:17"), pid_of("")) == (17, 0)
 
 
 def test_tree_is_counted_and_killed(tmp_path: Path) -> None:
-    """A child's CPU counts, also after its end; all that a process has started ends with it."""
+    """Ended descendants count towards a child's CPU; a kill includes all descendants."""
     burn = "import time; until = time.process_time() + 0.3\nwhile time.process_time() < until: pass"
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); print(flush=True)\n"
     code += "subprocess.run(['sleep', '60'])"
     child = Child("tree", [sys.executable, "-c", code], os.environ, tmp_path / "log")
-    wait_for(lambda: bool(child.log.read_bytes()), "the first child's end")
+    wait_for(lambda: bool(child.log.read_bytes()), "the end of the first grandchild")
     assert 0.25 <= child.used_seconds() <= machine_seconds()  # the kernel counts in ticks
-    wait_for(lambda: len(find_tree(child.process.pid)) == 2, "the second child")
+    wait_for(lambda: len(find_tree(child.process.pid)) == 2, "the second grandchild")
     pids = find_tree(child.process.pid)
     assert child.kill() == len(pids) == 2
     wait_for(lambda: not any(is_alive(pid) for pid in pids), "their end")
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process has not ended; one that nobody has asked about yet has ended all the same."""
+    """Return whether a process is running; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
     except FileNotFoundError:
@@ -183,7 +184,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message has the packages to install."""
+    """The message names the packages to install."""
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MissingProgramError, match="on Debian: apt-get install postgresql redis-server"):
         find_program("a-program-that-is-not-there")
@@ -192,7 +193,7 @@ def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.outage
 @pytest.mark.skipif(bool(missing_programs()), reason="; ".join(missing_programs()))
 def test_tables_are_exact_after_kills() -> None:
-    """A worker, the API servers and Redis die while two workers run three regions; nothing is left running."""
+    """All tables are exact after a worker, the API servers and Redis were killed, and nothing is left running."""
     done = run_scale("--workers", "2", "--regions", *SMALL)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert "3 regions, 28 pages, 11579 records: all tables exact" in done.stdout
@@ -203,8 +204,8 @@ def test_tables_are_exact_after_kills() -> None:
 
 @pytest.mark.outage
 @pytest.mark.skipif(bool(missing_programs()), reason="; ".join(missing_programs()))
-def test_nothing_is_left_when_it_is_stopped() -> None:
-    """Ctrl-C while everything is up ends every process and removes the databases' folder."""
+def test_nothing_is_left_after_ctrl_c() -> None:
+    """Ctrl-C ends all processes and removes the databases' folder."""
     command = [sys.executable, "-m", "benchmarks.scale", "--workers", "1", "--no-kills", "--regions", *SMALL]
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout
@@ -218,13 +219,13 @@ def test_nothing_is_left_when_it_is_stopped() -> None:
 
 
 def run_scale(*words: str) -> "subprocess.CompletedProcess[str]":
-    """Run it to its end."""
+    """Run `benchmarks.scale` to its end."""
     command = [sys.executable, "-m", "benchmarks.scale", *words]
     return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=600, check=False)
 
 
 def left_over() -> list[str]:
-    """What a run of it has left: processes of its own, and folders of its databases."""
+    """Return the processes and database folders that a run has left."""
     marks = re.compile(rf"market-data-scale-|{re.escape(str(CHECKOUT / '.local' / 'scale'))}")
     lines = []
     for process in Path("/proc").glob("[0-9]*"):

@@ -1,0 +1,146 @@
+"""Run the cases: contestants in turn, each run in a fresh process, and each table checked afterwards."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from benchmarks.cases import FORGE, Case, Contestant, Measures, region_of
+from benchmarks.measure import Figures, Job
+from benchmarks.recorded import read_run
+from benchmarks.servers import SNAPSHOT_INDEX, Bench, Market
+from benchmarks.tables import SNAPSHOT_KEY, Items, Tables
+from deployments.local.environment import CHECKOUT
+from deployments.local.servers import prefect
+
+RUN_SECONDS, START_SECONDS = 900.0, 60.0
+DIFFERENTIAL = ("market_data", "paged_api", "universe")  # write only what differs from the table
+WARM_REGION_ID = 10_000_003  # one page
+MEASURE = [sys.executable, "-m", "benchmarks.measure"]
+
+
+class RunError(Exception):
+    """A contestant failed."""
+
+
+class Runner:
+    """Runs contestants against running servers and prints a line per run."""
+
+    def __init__(self, bench: Bench, say: Callable[[str], None]) -> None:
+        self.bench = bench
+        self.tables = Tables(bench.store.url)
+        self.say = say
+        self._filled: dict[int, Items] = {}  # expired tables of first fills, by region
+
+    def run(self, case: Case) -> Measures:
+        """Measure a case's contestants in turn (A B A B …)."""
+        measures: Measures = {contestant: {} for contestant in case.contestants}
+        time_run = {"process start": self.time_process_start, "deployment run": self.time_deployment_run}.get(case.kind)
+        for _ in range(case.repeats):
+            for contestant, values in measures.items():
+                self.bench.wait_until_idle()
+                figures = {"seconds": time_run(contestant)} if time_run else self.measure(case, contestant)
+                figures.pop("peak MiB", None)  # includes what the first call imports
+                if case.is_warmed:
+                    warm = self.measure(case, contestant, WARM_REGION_ID)
+                    figures |= {"warmed up": warm["seconds"], "peak MiB": warm["peak MiB"]}
+                for figure, value in figures.items():
+                    values.setdefault(figure, []).append(value)
+                self.say(f"{case.name}: {contestant} {figures['seconds']:.2f} s")
+        return measures
+
+    def measure(self, case: Case, contestant: Contestant, warm_region_id: int | None = None) -> Figures:
+        """Measure one run, and check its tables."""
+        bench, market = self.bench, market_of(case)
+        with self.tables.create({WARM_REGION_ID: {}} | self.items_before(case, contestant)) as template:
+            bench.wait_until_idle()
+            heads, server_seconds = bench.count_heads(market), bench.used_seconds()["server"]
+            job = Job(contestant, case.region_ids, template, case.fetch_concurrency, warm_region_id)
+            output = call(MEASURE, bench.environ(market, case), msgspec.json.encode(job))
+            figures = msgspec.json.decode(output, type=Figures)
+            called_at = figures.pop("called at")
+            bench.wait_until_idle()
+            if contestant != "plain":
+                figures["returns"] = figures["seconds"]
+                figures["server CPU"] = bench.used_seconds()["server"] - server_seconds
+                run = read_run(bench.api_url, contestant.replace("_", "-"), called_at)
+                assert run.end_time
+                figures["seconds"] = run.end_time.timestamp() - called_at
+            figures["HEAD requests"] = bench.count_heads(market) - heads
+            if contestant not in {"no_tasks", "no_work"}:
+                self.tables.check(template, case.region_ids, market.index)
+            if contestant in DIFFERENTIAL and case.kind == "first fill":
+                for region_id in case.region_ids:
+                    items = self.tables.read(template.format(region_id=region_id))
+                    items[SNAPSHOT_KEY]["expires"] = {"S": "2026-01-01T00:00:00Z"}  # later runs ask for a new snapshot
+                    self._filled[region_id] = items
+        return figures
+
+    def items_before(self, case: Case, contestant: Contestant) -> dict[int, Items]:
+        """Return the items of a run's tables before it, by region; none unless the contestant reads them."""
+        if contestant not in DIFFERENTIAL or case.kind not in {"a tenth changed", "not modified"}:
+            return {region_id: {} for region_id in case.region_ids}
+        if not self._filled.keys() >= set(case.region_ids):
+            self.measure(Case("first fill", case.pages, regions=case.regions), contestant)
+        return {region_id: self._filled[region_id] for region_id in case.region_ids}
+
+    def time_process_start(self, contestant: Contestant) -> float:
+        """Return the seconds from the start of a process until it connects to the market, and kill it then."""
+        region_id = region_of(FORGE)
+        with self.tables.create({region_id: {}}) as template, socket.create_server(("127.0.0.1", 0)) as market:
+            market.settimeout(START_SECONDS)
+            environ = self.bench.environ(Market(), Case("process start"))
+            environ["ESI_URL"] = f"http://127.0.0.1:{market.getsockname()[1]}"
+            started = time.perf_counter()
+            pipe, null = subprocess.PIPE, subprocess.DEVNULL
+            with subprocess.Popen(MEASURE, env=environ, cwd=CHECKOUT, stdin=pipe, stdout=null, stderr=null) as process:  # noqa: S603
+                assert process.stdin
+                process.stdin.write(msgspec.json.encode(Job(contestant, (region_id,), template, 1)))
+                process.stdin.close()
+                market.accept()[0].recv(1)
+                seconds = time.perf_counter() - started
+                process.kill()
+        return seconds
+
+    def time_deployment_run(self, contestant: Contestant) -> float:
+        """Return the seconds of `prefect deployment run --watch` with a running worker, and check the table."""
+        environ = self.bench.environ(Market(), Case("deployment run", as_deployed=True))
+        with self.tables.create({region_of(FORGE): {}}) as template:
+            words = ["no-tasks/benchmark"]
+            if contestant == "market_data":
+                parameters = (f"region_id={region_of(FORGE)}", f"table_name={template}")
+                words = ["market-data/region", "--param", parameters[0], "--param", parameters[1]]
+            started = time.perf_counter()
+            call([prefect(), "deployment", "run", *words, "--watch"], environ)
+            seconds = time.perf_counter() - started
+            if contestant == "market_data":
+                self.tables.check(template, [region_of(FORGE)], SNAPSHOT_INDEX)
+        return seconds
+
+
+def market_of(case: Case) -> Market:
+    """Return the market stand-in for a case."""
+    return Market(SNAPSHOT_INDEX + (case.kind == "a tenth changed"), case.latency_ms)
+
+
+def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
+    """Return the market stand-ins for cases, each with the regions to prepare."""
+    wanted: dict[Market, set[int]] = {}
+    for case in cases:
+        for market in (Market(), market_of(case)):  # the first fill that precedes others is from the default one
+            wanted.setdefault(market, {WARM_REGION_ID}).update(case.region_ids)
+    return {market: sorted(region_ids) for market, region_ids in wanted.items()}
+
+
+def call(command: list[str], environ: dict[str, str], given: bytes = b"") -> bytes:
+    """Return a command's output; raise RunError with its last lines if it fails."""
+    done = subprocess.run(  # noqa: S603 (our own commands)
+        command, env=environ, cwd=CHECKOUT, input=given, capture_output=True, timeout=RUN_SECONDS, check=False
+    )
+    if done.returncode:
+        output = (done.stdout + done.stderr)[-3000:].decode(errors="replace")
+        raise RunError(f"{' '.join(command)} {given.decode()} ended with exit code {done.returncode}:\n{output}")
+    return done.stdout
