@@ -192,11 +192,15 @@ def change_limit(**values: float) -> None:
 
 
 def spend_within(tokens: TokenBucket, seconds: float, requests: int = 1) -> float:
-    """Spend requests' tokens, waiting as told, and return the seconds that this took; fail after so many."""
-    begun = time.monotonic()
+    """Spend requests' tokens, waiting as told, and return the seconds that this took; fail if the waits are so many.
+
+    How long a busy machine takes to wake up from them is not the limit's affair.
+    """
+    begun, waited = time.monotonic(), 0.0
     for _ in range(requests):
         while wait_seconds := tokens.spend():
-            assert time.monotonic() - begun + wait_seconds < seconds
+            waited += wait_seconds
+            assert waited < seconds
             time.sleep(wait_seconds)
     return time.monotonic() - begun
 
@@ -221,11 +225,13 @@ def serve_undecayed(api: Api) -> Iterator[None]:
 @pytest.mark.usefixtures("limit")
 def test_slots_that_are_not_said_to_decay_come_free(api: Api) -> None:
     """Where a server says how many slots were taken last, a run waits as long as they take to decay, and goes on."""
+    begun = time.monotonic()
     set_taken(12_030)
     with serve_undecayed(api), TokenBucket() as tokens:
-        assert 1 < spend_within(tokens, 6) < 4
+        assert spend_within(tokens, 4)
         tokens.expect(5)
-        assert spend_within(tokens, 4, requests=5) > 0.2
+        spend_within(tokens, 4, requests=5)
+    assert time.monotonic() - begun > (30 + 6 * 2) / (12_000 / 900) - 0.2  # until as many slots have come free
 
 
 @pytest.mark.usefixtures("limit")
@@ -235,7 +241,7 @@ def test_hold_ends_where_slots_are_not_said_to_decay(api: Api) -> None:
     with serve_undecayed(api), TokenBucket() as one:
         one.pause_all(1.5)
         with TokenBucket() as other:
-            assert 1.5 < spend_within(other, 6) < 4
+            assert spend_within(other, 4) > 1.5
 
 
 @pytest.mark.usefixtures("limit")
