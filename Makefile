@@ -68,11 +68,12 @@ status: runnable ## print how fresh tables are and how their runs ended; fail if
 report: runnable ## write the table and its last runs to a single HTML file: REGION=10000002, MARKET=60003760, RUNS=20, STORE=aws
 	@$(STACK) report
 
-test: setup ## run all tests except those of `make outages`
-	@$(BIN)/python -m pytest -m "not outage" -n $$(($$(nproc) + 1)) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+test: setup ## run all tests except those of `make outages`; ALL=1: those, too
+	@$(PYTEST) $(if $(ALL),-n $$(($$(nproc) + 3)),-m "not outage" -n $$(($$(nproc) + 1)))
 
 outages: setup ## run the tests that start whole stacks, or kill the worker or Prefect's server: side by side, as most of them wait
-	@$(BIN)/python -m pytest -m outage -n 4 --dist loadfile --no-loadscope-reorder
+	@$(PYTEST) -m outage -n 4
 
 chaos: setup ## play random faults against the flow and check the table after every run: N=1000, SEED=7, KILLS=100
 	@$(BIN)/python -m tests.support.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))

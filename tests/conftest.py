@@ -31,6 +31,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[STARTS] = prepare_servers(servers)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what takes longest, so that no file is left to run alone: outages, then commands on pages."""
+    outages = {item.path for item in items if item.get_closest_marker("outage")}
+    items.sort(key=lambda item: (item.path not in outages, item.path.parent != Path(__file__).parent))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Note which servers the collected tests need; a worker of xdist has its controller start them."""
@@ -82,7 +89,7 @@ def api() -> Iterator[Api]:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # idle it takes 6 % of a core
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """A second Prefect server, for tests that create automations, kill it, or look into its database."""
     server = PrefectServer(tmp_path_factory.mktemp("prefect"))

@@ -37,7 +37,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(copy / ".local", ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def deployed(own_server: PrefectServer) -> None:
     """A work pool with two deployments."""
     own_server.api.create_pool(POOL)

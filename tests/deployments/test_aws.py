@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from deployments.local.servers import Store
 from tasks.table.client import Table
 from tasks.table.create import create
 from tasks.table.keys import Keys
+from tests.support.commands import Commands
 from tests.support.deployment_files import IMAGE_TAG, RESOURCES, TEMPLATE, TEMPLATE_FILE, find_secrets
 from tests.support.servers import wait_for
 
@@ -144,22 +143,22 @@ def test_stale_data_raise_an_alarm_after_15_minutes() -> None:
 
 
 @pytest.mark.usefixtures("api", "served", "store_url")
-def test_log_has_the_lines_that_the_alarm_counts(table_name: str) -> None:
+def test_log_has_the_lines_that_the_alarm_counts(commands: Commands, table_name: str) -> None:
     """A run that stores, one that is not modified, and a universe run each log one line that their filter matches."""
     with Table(table_name, 1) as table:
         create(table)
-    command = [sys.executable, "-m", "flows.market_data", "--region-id", "10000003", "--table-name", table_name]
-    environ = os.environ | {"PREFECT_LOGGING_LEVEL": "INFO"}
+    one = ["--region-id", "10000003", "--table-name", table_name]
     for name in ("CompletedRuns", "NotModifiedRuns"):
         terms = re.findall(r'"([^"]+)"', RESOURCES[name]["Properties"]["FilterPattern"])
-        done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, text=True, check=True)
+        done = commands.run("flows.market_data", *one, PREFECT_LOGGING_LEVEL="INFO")
+        assert done.returncode == 0
         lines = (done.stdout + done.stderr).splitlines()
         assert len(terms) == 3
         assert len([line for line in lines if all(term in line for term in terms)]) == 1, lines
         assert any("Task run" in line and "Finished in state" in line for line in lines)
     many = ["--table-name", f"{table_name}-{{region_id}}", "--region-ids", "10000003", "10000006"]
-    command = [sys.executable, "-m", "flows.universe", *many]
-    done = subprocess.run(command, cwd=CHECKOUT, env=environ, capture_output=True, text=True, check=True)
+    done = commands.run("flows.universe", *many, PREFECT_LOGGING_LEVEL="INFO")
+    assert done.returncode == 0
     terms = re.findall(r'"([^"]+)"', RESOURCES["CompletedRuns"]["Properties"]["FilterPattern"])
     lines = (done.stdout + done.stderr).splitlines()
     assert len([line for line in lines if all(term in line for term in terms)]) == 1, lines

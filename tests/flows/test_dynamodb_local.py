@@ -24,7 +24,7 @@ from tests.support.programs import needs
 from tests.support.servers import wait_for
 from tests.support.tables import records, scan
 from tests.support.truth import truth
-from tests.support.worlds import VENAL, Clock
+from tests.support.worlds import INSMOTHER, Clock
 
 EMULATOR = Path(CHECKOUT, ".local/dynamodb-local")
 
@@ -37,19 +37,25 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def dynamodb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[DynamoDBClient]:
-    """A client for DynamoDB Local, whose endpoint boto3 finds in the environment."""
+@pytest.fixture(scope="module")
+def emulator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of DynamoDB Local."""
     port = free_port()
     options = ["-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar", "-inMemory", "-port", str(port)]
     command = ["sh", "-c", 'cd "$0" && exec java "$@"', str(EMULATOR), *options]
-    child = Child("DynamoDB Local", command, os.environ, tmp_path / "log")
+    child = Child("DynamoDB Local", command, os.environ, tmp_path_factory.mktemp("emulator") / "log")
     wait_for(lambda: listens(port), "DynamoDB Local")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", f"http://127.0.0.1:{port}")
+    yield f"http://127.0.0.1:{port}"
+    child.stop()
+
+
+@pytest.fixture
+def dynamodb(emulator_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoDBClient]:
+    """A client of DynamoDB Local, which boto3 finds in the environment."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", emulator_url)
     client = boto3.client("dynamodb")
     yield client
     client.close()
-    child.stop()
 
 
 def listens(port: int) -> bool:
@@ -65,11 +71,11 @@ def test_table_is_exact_and_differential(
     dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str
 ) -> None:
     """A first fill, the next snapshot with details, and a read work as with any other store."""
-    first = market_data(VENAL, table_name)
-    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    first = market_data(INSMOTHER, table_name)
+    assert records(scan(dynamodb, table_name)) == truth(market, INSMOTHER)
     clock.now += 300
-    second = market_data(VENAL, table_name, force=True)
-    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    second = market_data(INSMOTHER, table_name, force=True)
+    assert records(scan(dynamodb, table_name)) == truth(market, INSMOTHER)
     assert 0 < second.written < first.written / 2
     assert second.consumed_write_units > second.written
     assert len(read_records(table_name)[0]) == second.records

@@ -201,11 +201,15 @@ def change_limit(**values: float) -> None:
 
 
 def spend_within(tokens: TokenBucket, seconds: float, requests: int = 1) -> float:
-    """Spend tokens for requests, with the waits required, and return the seconds taken; fail after `seconds`."""
-    started = time.monotonic()
+    """Spend tokens for requests, with the waits required; return the seconds taken. Fail if the waits exceed `seconds`.
+
+    How long a busy machine takes to wake up from them does not count.
+    """
+    started, waited = time.monotonic(), 0.0
     for _ in range(requests):
         while wait_seconds := tokens.spend():
-            assert time.monotonic() - started + wait_seconds < seconds
+            waited += wait_seconds
+            assert waited < seconds
             time.sleep(wait_seconds)
     return time.monotonic() - started
 
@@ -230,11 +234,13 @@ def serve_undecayed(api: Api) -> Iterator[None]:
 @pytest.mark.usefixtures("limit")
 def test_slots_that_are_not_said_to_decay_come_free(api: Api) -> None:
     """If the server reports slots as of the last change, a run waits as long as they take to decay, then goes on."""
+    started = time.monotonic()
     set_taken(12_030)
     with serve_undecayed(api), TokenBucket() as tokens:
-        assert 1 < spend_within(tokens, 6) < 4
+        assert spend_within(tokens, 4)
         tokens.expect(5)
-        assert spend_within(tokens, 4, requests=5) > 0.2
+        spend_within(tokens, 4, requests=5)
+    assert time.monotonic() - started > (30 + 6 * 2) / (12_000 / 900) - 0.2  # until as many slots have come free
 
 
 @pytest.mark.usefixtures("limit")
@@ -244,7 +250,7 @@ def test_pause_ends_where_slots_are_not_said_to_decay(api: Api) -> None:
     with serve_undecayed(api), TokenBucket() as one:
         one.pause_all(1.5)
         with TokenBucket() as other:
-            assert 1.5 < spend_within(other, 6) < 4
+            assert spend_within(other, 4) > 1.5
 
 
 @pytest.mark.usefixtures("limit")
