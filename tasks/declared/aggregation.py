@@ -70,7 +70,7 @@ def list_items(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]]
     """
     repeated = items[items.duplicated(records.keys)]
     if len(repeated):
-        key = ", ".join(f"{name} {repeated[name].iloc[0]!r}" for name in records.keys)
+        key = ", ".join(f"{name} {to_values(repeated[name])[0]!r}" for name in records.keys)
         raise RefusedError(
             f"two items have the same key, {key}: give records.once_by if an item may appear twice, or records.values "
             f"to make one record of many; {NOTHING_STORED}"
@@ -120,7 +120,7 @@ def add_up(column: "pd.Series[Any]", groups: Any, value: str) -> list[Value]:  #
         exact = Decimal(total or 0).normalize(EXACT)
         if exact and (len(exact.as_tuple().digits) > MOST_DIGITS or exact.adjusted() not in EXPONENTS):
             raise RefusedError(
-                f"the sum {value} of {key!r} has more than {MOST_DIGITS} digits, or is not within 1e-130 and 9.9e125; "
+                f"the sum {value} of {', '.join(map(str, key))} has more than {MOST_DIGITS} digits, or is not within 1e-130 and 9.9e125; "
                 f"{NOTHING_STORED}"
             )
         sums.append(total)
