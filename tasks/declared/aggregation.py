@@ -77,7 +77,7 @@ def list_items(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]]
     """
     repeated = items[items.duplicated(records.key_fields)]
     if len(repeated):
-        key = ", ".join(f"{name} {repeated[name].tolist()[0]!r}" for name in records.key_fields)
+        key = ", ".join(f"{name} {to_values(repeated[name])[0]!r}" for name in records.key_fields)
         raise RefusedError(
             f"two items have the same key, {key}: give records.once_by if an item may appear twice, or records.values "
             f"to make one record of many; {NOTHING_STORED}"

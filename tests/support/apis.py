@@ -1,11 +1,12 @@
 """Stand-ins for APIs that are not ESI's market, with pages as these document them."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,18 +27,29 @@ class Endpoint(msgspec.Struct):
     past_the_end: int = 404
     modified: int = MODIFIED
     statuses: dict[int, list[int]] = {}  # of the first responses for a page
+    headers: dict[str, str] = {}  # of each response, besides its own
+    on_page: dict[int, Callable[[], object]] = {}  # called once, before a page is given
+    latency_seconds: float = 0.0
     seen: list[str] = []  # request lines
+    times: list[float] = []  # when they came, monotonic
+    in_flight: int = 0
+    most_in_flight: int = 0
 
     def answer(self, method: str, query: dict[str, list[str]]) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body of the response to a request."""
-        headers = {"Content-Type": "application/json", "Date": formatdate(self.modified + 60, usegmt=True)}
+        page = int(query.get("page", [str(self.first)])[0])
+        if method == "GET" and page in self.on_page:
+            self.on_page.pop(page)()
+        headers = self.headers | {
+            "Content-Type": "application/json",
+            "Date": formatdate(self.modified + 60, usegmt=True),
+        }
         if self.is_dated:
             headers["Last-Modified"] = formatdate(self.modified, usegmt=True)
             headers["Expires"] = formatdate(self.modified + 300, usegmt=True)
         if not self.size:
             return 200, headers, json.dumps(self.items).encode()
         pages = max(1, -(-len(self.items) // self.size))
-        page = int(query.get("page", [str(self.first)])[0])
         if self.statuses.get(page) and method == "GET":
             return self.statuses[page].pop(0), headers, b'{"message": "planned"}'
         if not self.first <= page < self.first + pages:
@@ -110,7 +122,7 @@ def make_adjusted_prices(number: int = 15_000) -> Endpoint:
 @contextmanager
 def serve_apis(*endpoints: Endpoint, check: Callable[[Any], None] = lambda _headers: None) -> Iterator[str]:
     """Serve endpoints on a free port of 127.0.0.1; yield the address. `check` sees each request's headers."""
-    by_path = {endpoint.path: endpoint for endpoint in endpoints}
+    by_path, lock = {endpoint.path: endpoint for endpoint in endpoints}, Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -121,8 +133,15 @@ def serve_apis(*endpoints: Endpoint, check: Callable[[Any], None] = lambda _head
             status, headers, body = 404, dict[str, str](), b"{}"
             if endpoint:
                 check(self.headers)
-                endpoint.seen.append(f"{self.command} {self.path}")
-                status, headers, body = endpoint.answer(self.command, parse_qs(parts.query))
+                with lock:
+                    endpoint.times.append(time.monotonic())
+                    endpoint.seen.append(f"{self.command} {self.path}")
+                    endpoint.in_flight += 1
+                    endpoint.most_in_flight = max(endpoint.most_in_flight, endpoint.in_flight)
+                    status, headers, body = endpoint.answer(self.command, parse_qs(parts.query))
+                time.sleep(endpoint.latency_seconds)
+                with lock:
+                    endpoint.in_flight -= 1
             self.send_response_only(status)
             for name, value in headers.items():
                 self.send_header(name, value)

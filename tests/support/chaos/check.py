@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from tasks.table.requests import SNAPSHOT_KEY, Item
-from tasks.table.snapshot import TableSnapshot
+from tasks.table.snapshot import Marker, SourceSnapshot, TableSnapshot
+from tests.support.chaos.declared import read_parameters
 from tests.support.chaos.market import SmallMarket
 
 Markets = dict[int, dict[str, Item]]  # items by market and by item type, which is their `pk` here
@@ -45,10 +46,18 @@ class Truth:
         for index in range(self._first_index, self._market.index + 1):
             yield self.table(index, order_type, price, detail)
 
-    def named(self, snapshot: TableSnapshot) -> dict[str, Item]:
+    def named(self, snapshot: Marker) -> dict[str, Item]:
         """Return the exact table that `#snapshot` says it is."""
         index = int(snapshot.last_modified.timestamp()) // self._market.every
+        if isinstance(snapshot, SourceSnapshot):
+            return self.table(index, *read_parameters(snapshot))
+        assert isinstance(snapshot, TableSnapshot)
         return self.table(index, *msgspec.structs.astuple(snapshot.parameters))
+
+
+def read_marker(item: Item) -> Marker:
+    """Return the `#snapshot` in an item."""
+    return SourceSnapshot.from_item(item) if "declaration" in item else TableSnapshot.from_item(item)
 
 
 def comparable(item: Item) -> Item:
@@ -91,7 +100,7 @@ def check_exact(after: Markets, parameters: tuple[str, str, str], truths: Mappin
         items = {pk: item for pk, item in after[market_id].items() if pk not in FOREIGN}
         check_table({}, items, parameters, truth)
         wrong = differences(items, truth.present(*parameters))
-        if wrong or TableSnapshot.from_item(items[SNAPSHOT_KEY]).state != "complete":
+        if wrong or read_marker(items[SNAPSHOT_KEY]).state != "complete":
             raise WrongTableError(f"market {market_id} after the run without faults: {wrong or 'not complete'}")
 
 
@@ -130,7 +139,7 @@ def check_table(
         if after.get(pk) != before[pk]:
             raise WrongTableError(f"market {truth.market_id}: the foreign item {before[pk]} has become {after.get(pk)}")
     if SNAPSHOT_KEY in after:
-        snapshot = TableSnapshot.from_item(after[SNAPSHOT_KEY])
+        snapshot = read_marker(after[SNAPSHOT_KEY])
         if snapshot.state == "complete" and (wrong := differences(after, truth.named(snapshot))):
             raise WrongTableError(
                 f"market {truth.market_id}: #snapshot says complete, of {snapshot.last_modified}, but {wrong}"

@@ -1,16 +1,22 @@
 """The market's orders by declaration, whose records are those of the flow `market-data`, and their `#snapshot`."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from flows.paged_api import paged_api
 from tasks.declared.declaration import Records, Source
 from tasks.declared.source import DeclaredSource
+from tasks.orders.choices import Detail, OrderType, Price
 from tasks.table.requests import Item
 from tasks.table.snapshot import SourceSnapshot
 from tests.support.chaos.market import REGION
 
-PARAMETERS = ("sell", "min", "compact")  # of the flow `market-data`, for the same records
+PARAMETERS: tuple[OrderType, Price, Detail] = (
+    "sell",
+    "min",
+    "compact",
+)  # of `market-data`
 Extreme = Literal["min", "max"]
 
 
@@ -40,6 +46,12 @@ def declare(url: str, price: Extreme = "min", **source: Any) -> dict[str, Any]:
 def keep(url: str, table_name: str, **parameters: Any) -> Any:
     """Run the flow for the orders at a market's address."""
     return paged_api(**declare(url), table_name=table_name, **parameters)
+
+
+def read_parameters(marker: SourceSnapshot) -> tuple[str, str, str]:
+    """Return the parameters of the flow `market-data` that make the records of a `#snapshot`."""
+    [price] = json.loads(marker.declaration)["records"]["values"]["price"]
+    return "sell", price, "compact"
 
 
 def describe(url: str, index: int, state: str, price: Extreme, records: int, owner: str) -> Item:

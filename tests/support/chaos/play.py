@@ -6,9 +6,9 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import boto3
 from botocore.retries.standard import ExponentialBackoff
@@ -16,6 +16,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect import Task
 
 from flows.market_data import market_data
+from flows.paged_api import paged_api
 from tasks.esi import pool
 from tasks.esi.errors import EsiError
 from tasks.fetch_pages import fetch_pages
@@ -42,6 +43,8 @@ from tests.support.chaos.check import (
     comparable,
     split_markets,
 )
+from tests.support.chaos.declared import declare
+from tests.support.chaos.declared import describe as describe_declared
 from tests.support.chaos.market import REGION, SmallMarket
 from tests.support.chaos.outcome import Outcome
 from tests.support.chaos.readers import reading
@@ -110,8 +113,7 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
     market_plan, store_plan = Plan(schedule.market_faults, schedule.seed), Plan(schedule.store_faults, schedule.seed)
     direct = os.environ["AWS_ENDPOINT_URL_DYNAMODB"]
     dynamodb = boto3.client("dynamodb", endpoint_url=direct)
-    prepare(schedule, truths, market.index - 1, name, dynamodb)
-    outcome = Outcome(Counter([f"{len(truths)} of a region"]))
+    outcome = Outcome(Counter(["declared" if schedule.is_declared else f"{len(truths)} of a region"]))
     parameters = (schedule.order_type, schedule.price, schedule.detail)
     run: dict[str, object] = {
         "region_id": REGION,
@@ -121,13 +123,17 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
     }
     if schedule.markets:
         run |= {"key": schedule.key, "markets": schedule.markets}
-    with (
-        open_connection(1, 1) as connection,  # past the faults
-        reading([(Table(name, connection, each, schedule.key), truths[each]) for each in truths], outcome),
-        serve_faulty(market, market_plan) as market_url,
-        serve_faulty_store(direct, store_plan) as store_url,
-        environment(ESI_URL=market_url, AWS_ENDPOINT_URL_DYNAMODB=store_url),
-    ):
+    with ExitStack() as held:
+        connection = held.enter_context(open_connection(1, 1))  # past the faults
+        market_url = held.enter_context(serve_faulty(market, market_plan))
+        if schedule.is_declared:
+            run = {**declare(market_url), "table_name": name, "fetch_concurrency": schedule.fetch_concurrency}
+            flow = paged_api
+        prepare(schedule, truths, market_url, market.index - 1, name, dynamodb)
+        readers = [(Table(name, connection, each, schedule.key), truths[each]) for each in truths]
+        held.enter_context(reading([] if schedule.is_declared else readers, outcome))  # which reads markets alone
+        store_url = held.enter_context(serve_faulty_store(direct, store_plan))
+        held.enter_context(environment(ESI_URL=market_url, AWS_ENDPOINT_URL_DYNAMODB=store_url))
         for _ in range(schedule.runs):
             before = read_markets(dynamodb, name, schedule)
             run_at_once(flow, run, schedule.at_once, outcome)
@@ -135,7 +141,8 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
             clock.now += 300 * (schedule.seed % 2)
         market_plan.stop()
         store_plan.stop()
-        flow(**run)
+        # Records that no run of a source has stored are only replaced with force.
+        flow(**run, **({"force": True} if schedule.is_declared and schedule.start == "no snapshot" else {}))
         outcome.runs += 1
     check_exact(read_markets(dynamodb, name, schedule), parameters, truths)
     dynamodb.delete_table(TableName=name)
@@ -145,7 +152,9 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
     return outcome
 
 
-def prepare(schedule: Schedule, truths: Mapping[int, Truth], index: int, name: str, dynamodb: DynamoDBClient) -> None:
+def prepare(
+    schedule: Schedule, truths: Mapping[int, Truth], url: str, index: int, name: str, dynamodb: DynamoDBClient
+) -> None:
     """Make the table as the schedule begins with it, in each market: of the snapshot before the first."""
     if schedule.start == "no table":
         return
@@ -155,14 +164,15 @@ def prepare(schedule: Schedule, truths: Mapping[int, Truth], index: int, name: s
         return
     for market_id, truth in truths.items():
         keys = Keys(market_id if schedule.markets else None)
-        for item in [*list_items(schedule, truth, index), *FOREIGN.values()]:
+        foreign = [item for key, item in FOREIGN.items() if key.startswith("#") or not schedule.is_declared]
+        for item in [*list_items(schedule, truth, url, index), *foreign]:
             dynamodb.put_item(TableName=name, Item=item | keys.make(item["pk"]["S"]))
     if schedule.markets:
-        for item in list_items(schedule, truths[REGION], index):
+        for item in list_items(schedule, truths[REGION], url, index):
             dynamodb.put_item(TableName=name, Item=item | Keys(NEIGHBOUR).make(item["pk"]["S"]))
 
 
-def list_items(schedule: Schedule, truth: Truth, index: int) -> list[Item]:
+def list_items(schedule: Schedule, truth: Truth, url: str, index: int) -> list[Item]:
     """Return what a schedule begins with in one market, apart from foreign items."""
     parameters: tuple[OrderType, Price, Detail] = (schedule.order_type, schedule.price, schedule.detail)
     if "other" in schedule.start:  # of the same types, or the shrink guard might refuse the first run
@@ -173,7 +183,11 @@ def list_items(schedule: Schedule, truth: Truth, index: int) -> list[Item]:
     if schedule.start != "no snapshot":
         state = "complete" if schedule.start.startswith("complete") else "writing"
         owner = "host/1/dead" if schedule.start == "abandoned" else ""
-        items.append(describe(index, state, parameters, len(items), owner, truth.market_id))
+        if schedule.is_declared:
+            extreme: Literal["min", "max"] = "max" if parameters[1] == "max" else "min"
+            items.append(describe_declared(url, index, state, extreme, len(items), owner))
+        else:
+            items.append(describe(index, state, parameters, len(items), owner, truth.market_id))
     return items
 
 

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import msgspec
 
 from tasks.orders.choices import Detail, Key, OrderType, Price
+from tests.support.chaos.declared import PARAMETERS
 from tests.support.chaos.market import REGION, STATION, SYSTEM
 from tests.support.faults import market, store
 from tests.support.faults.plan import Fault
@@ -29,6 +30,7 @@ class Schedule(msgspec.Struct, frozen=True):
     market_faults: list[Fault]
     store_faults: list[Fault]
     markets: list[int]  # in one table with key `market_type`; none: the region, with key `type`
+    is_declared: bool = False  # the region is kept by declaration, by the flow `paged-api`
 
     @property
     def key(self) -> Key:
@@ -52,7 +54,7 @@ class Schedule(msgspec.Struct, frozen=True):
 def draw_schedule(seed: int) -> Schedule:
     """Return the schedule of a seed."""
     draw = random.Random(seed)
-    return Schedule(
+    schedule = Schedule(
         seed=seed,
         start=draw.choice(get_args(Start)),
         order_type=draw.choice(get_args(OrderType)),
@@ -64,6 +66,25 @@ def draw_schedule(seed: int) -> Schedule:
         market_faults=[draw_market_fault(draw) for _ in range(draw.randint(0, 4))],
         store_faults=[draw_store_fault(draw) for _ in range(draw.randint(0, 4))],
         markets=draw.choice([[], [], [REGION, STATION, SYSTEM]]),
+    )
+    return declare(schedule) if draw.choice([True, False, False, False]) else schedule
+
+
+def declare(schedule: Schedule) -> Schedule:
+    """Return a schedule whose market is kept by declaration; a negative price is none of its faults."""
+    order_type, price, detail = PARAMETERS
+    kinds = {"negative price": "missing field"}
+    faults = [
+        msgspec.structs.replace(fault, kind=kinds.get(fault.kind, fault.kind)) for fault in schedule.market_faults
+    ]
+    return msgspec.structs.replace(
+        schedule,
+        order_type=order_type,
+        price=price,
+        detail=detail,
+        market_faults=faults,
+        markets=[],
+        is_declared=True,
     )
 
 

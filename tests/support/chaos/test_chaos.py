@@ -39,7 +39,9 @@ def test_universe_in_one_table() -> None:
 def test_other_loops_are_caught(name: str) -> None:
     """Under the same faults of the market, loops that give up, drop or mix pages make a table that is seen as wrong."""
     schedules = [
-        msgspec.structs.replace(draw_schedule(seed), at_once=1, start="empty", store_faults=[], markets=[])
+        msgspec.structs.replace(
+            draw_schedule(seed), at_once=1, start="empty", store_faults=[], markets=[], is_declared=False
+        )
         for seed in range(220, 400, 2)  # at odd ones a reader may see these loops write, no merit of the faults
     ]
     play(msgspec.structs.replace(schedules[0], market_faults=[]), PORTS[name])

@@ -142,7 +142,7 @@ def test_sum_of_numbers_is_decimal() -> None:
 @pytest.mark.parametrize("values", [("1e30", "1e-9"), ("9.9e125", "9.9e125"), ("1.1e-130", "-1e-130")])
 def test_sum_that_a_table_cannot_hold_is_refused(values: tuple[str, ...]) -> None:
     """A sum of more than 38 digits, or out of DynamoDB's range, is refused before anything is written."""
-    with pytest.raises(RefusedError, match=r"the sum total of .*1.* has more than 38 digits, or is not within"):
+    with pytest.raises(RefusedError, match=r"the sum total of 1 has more than 38 digits, or is not within"):
         add_up("number", *values)
 
 
