@@ -26,6 +26,7 @@ LIMIT = "esi-market-order"
 TOKENS, WINDOW_SECONDS = 12_000, 900.0
 LEAST_TOKENS = 1_600  # twice the margin of the token bucket
 MIN_WAIT_SECONDS = 0.2
+RECENT_SECONDS = 0.5  # what was read is used again for so long, if there is room
 MAX_RETRY_SECONDS = 60.0  # a longer `Retry-After` is cut to this
 
 P = ParamSpec("P")
@@ -42,7 +43,8 @@ class SharedLimit:
         self.counts = bool(PREFECT_API_URL.value())
         self._seen: tuple[object, ...] = ()  # the limit's last change …
         self._seen_at = 0.0  # … and when it was first seen, monotonic time
-        self.read_at = 0.0  # monotonic time of the last read that succeeded
+        self.read_at = 0.0  # monotonic time of the last read that succeeded …
+        self._last: GlobalConcurrencyLimitResponse | None = None  # … and what it said
         self._context = contextvars.copy_context()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
 
@@ -61,6 +63,7 @@ class SharedLimit:
         Raises:
             TransientError: Prefect's server was unreachable.
         """
+        self._last = None
         if not self.counts:
             return None
         asked_at = time.monotonic()
@@ -82,7 +85,14 @@ class SharedLimit:
             self._seen, self._seen_at = seen, time.monotonic()
         seconds = max(0.0, asked_at - self._seen_at)  # a lower bound: from one response to the next request
         limit.active_slots = max(0, limit.active_slots - int(seconds * limit.slot_decay_per_second))
+        self._last = limit
         return limit
+
+    def recall(self) -> GlobalConcurrencyLimitResponse | None:
+        """Return the limit as it was read, if that was just now and over half was free; otherwise None."""
+        limit = self._last
+        is_recent = time.monotonic() - self.read_at < RECENT_SECONDS
+        return limit if limit and is_recent and 2 * limit.active_slots < limit.limit else None
 
     def reserve(self, tokens: int) -> float:
         """Take slots of a limit that was just read and return 0; if refused, return the seconds to wait.
@@ -100,6 +110,8 @@ class SharedLimit:
             return retry_seconds(error.response)
         except httpx.TransportError as error:
             raise unreachable(error) from error
+        if self._last:
+            self._last.active_slots += tokens
         return 0.0
 
     def update(self, **values: float) -> None:
@@ -108,6 +120,7 @@ class SharedLimit:
         Raises:
             TransientError: Prefect's server was unreachable.
         """
+        self._last = None
         if not self._client:  # it was deleted a moment ago
             return
         try:

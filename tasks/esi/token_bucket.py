@@ -170,7 +170,7 @@ class TokenBucket:
             RefusedError: the limit is too small for a single request.
             TransientError: Prefect's server was unreachable.
         """
-        if limit := self._limit.read():
+        if limit := self._limit.recall() or self._limit.read():
             if limit.limit < REQUEST_TOKENS:
                 raise RefusedError(
                     f"the limit {LIMIT} on Prefect's server has {limit.limit} slots, a request takes {REQUEST_TOKENS}: "
