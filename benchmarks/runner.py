@@ -1,4 +1,4 @@
-"""Run the cases: contestants in turn, each run in a fresh process, and each table checked afterwards."""
+"""Run the cases: contestants in turn, each run in a fresh process, and check the tables after each run."""
 
 import socket
 import subprocess
@@ -17,7 +17,7 @@ from deployments.local.environment import CHECKOUT
 from deployments.local.servers import prefect
 
 RUN_SECONDS, START_SECONDS = 900.0, 60.0
-DIFFERENTIAL = ("market_data", "paged_api", "universe")  # write only what differs from the table
+DIFFERENTIAL = ("market_data", "universe")  # write only what differs from an earlier first fill
 WARM_REGION_ID = 10_000_003  # one page
 MEASURE = [sys.executable, "-m", "benchmarks.measure"]
 
@@ -27,7 +27,7 @@ class RunError(Exception):
 
 
 class Runner:
-    """Runs contestants against running servers and prints a line per run."""
+    """Runs contestants against running servers, and passes a line per run to `say`."""
 
     def __init__(self, bench: Bench, say: Callable[[str], None]) -> None:
         self.bench = bench

@@ -18,10 +18,10 @@ from deployments.local.environment import POOL, STATE, Options, aws_environment,
 from deployments.local.prepare import has_worker, open_client, prepare_server
 from deployments.local.processes import free_port
 
-IDLE_SECONDS, IDLE_SAMPLE_SECONDS, IDLE_LOAD = 300.0, 0.5, 0.2  # timeout; interval; cores, all servers together
+IDLE_SECONDS, IDLE_SAMPLE_SECONDS, IDLE_LOAD = 300.0, 0.5, 0.2  # timeout; interval; cores used by all servers
 START_SECONDS = 900.0  # all regions' pages take minutes to prepare
 SNAPSHOT_INDEX = 5_931_765  # of May 2026; any other would do
-SNAPSHOT_SECONDS, SECONDS_IN = 300, 60  # age of the snapshot when the clock stops
+SNAPSHOT_SECONDS, AGE_SECONDS = 300, 60  # interval; age of the snapshot when the clock is stopped
 SNAPSHOT_TIME = SNAPSHOT_INDEX * SNAPSHOT_SECONDS  # unix time
 DEFAULTS = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "PREFECT_SERVER_ANALYTICS_ENABLED")
 AS_DEPLOYED = ("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "PREFECT_RESULTS_PERSIST_BY_DEFAULT")
@@ -68,7 +68,7 @@ class Bench:
         children = {}
         for market, ids in markets.items():
             name = f"market-{market.index - SNAPSHOT_INDEX}-{market.latency_ms}ms"
-            clock = market.index * SNAPSHOT_SECONDS + SECONDS_IN
+            clock = market.index * SNAPSHOT_SECONDS + AGE_SECONDS
             children[market] = self.servers.start(name, servers.market_command(ids, clock, market.latency_ms))
         self.servers.start("store", self.store.command(), self.store.environ())
         self.start_prefect()
