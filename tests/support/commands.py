@@ -2,6 +2,7 @@
 
 A server imports what all of them need, which takes two seconds, and forks itself for each command. From there on a
 command is what it always is: its module is run as the main program, with its own arguments, environment and output.
+Settings that Prefect reads where a task is defined, such as those of results, are the server's.
 """
 
 import os

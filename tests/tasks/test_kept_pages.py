@@ -1,6 +1,8 @@
 """What runs leave on disk: real runs, each in its own process, wherever Prefect keeps results."""
 
 import os
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -12,10 +14,10 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.filesystems import LocalFileSystem
 
+from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import refuse
 from tasks.retries import KEEP_SECONDS
 from tests.support.api import Api
-from tests.support.commands import Commands
 from tests.support.runs import deploy, make_run, read_run, schedule, scheduled_runs
 from tests.support.tables import expire, records, scan
 from tests.support.truth import truth
@@ -41,9 +43,9 @@ def block(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def execute(api: Api, commands: Commands, block: str, tmp_path: Path) -> Execute:
+def execute(api: Api, block: str, tmp_path: Path) -> Execute:
     """Execute a flow run as a worker does, with kept pages and a storage block for results."""
-    environ = {
+    environ = os.environ | {
         "PREFECT__FLOW_ENTRYPOINT": "flows/market_data.py:market_data",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true",
         "PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "local"),
@@ -54,7 +56,8 @@ def execute(api: Api, commands: Commands, block: str, tmp_path: Path) -> Execute
         pending = {"state": {"type": "PENDING"}, "force": True}
         url = f"{api.url}/flow_runs/{flow_run.id}/set_state"
         httpx.post(url, json=pending, trust_env=False).raise_for_status()
-        commands.run("prefect.engine", str(flow_run.id), **environ).check_returncode()
+        command = [sys.executable, "-m", "prefect.engine", str(flow_run.id)]
+        subprocess.run(command, cwd=CHECKOUT, env=environ, check=True, capture_output=True)
 
     return run
 
