@@ -176,8 +176,10 @@ def test_another_endpoint_is_written_as_told(
     api: Api, market: Market, dynamodb: DynamoDBClient, tmp_path: Path
 ) -> None:
     """Whoever follows the page word by word, in a checkout of their own, has a flow that stores an item."""
-    (code,), (entry,), (shell, create) = (
-        find_blocks("docs/another-endpoint.md", kind) for kind in ("python", "yaml", "sh")
+    kinds = [find_blocks("docs/another-endpoint.md", kind) for kind in ("python", "yaml", "sh")]
+    (code, entry, shell), create = (
+        ([block for block in kind if "incursions" in block][0] for kind in kinds),
+        kinds[2][-1],
     )
     checkout = tmp_path / "checkout"
     for folder in ("flows", "tasks", "deployments"):

@@ -1,9 +1,11 @@
 """Stand-ins for APIs that are not ESI's market, with pages as these document them."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
@@ -11,6 +13,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
+
+from tests.support.pages import find_blocks
+
+Item = dict[str, Any]
 
 MODIFIED = 1_764_000_000  # unix time of the first snapshot
 
@@ -23,7 +29,11 @@ class Endpoint(msgspec.Struct):
     size: int = 0  # items on a page; 0 for a single response
     first: int = 1  # number of the first page
     count_header: str = ""
+    parameter: str = "page"
     is_dated: bool = False  # names its snapshots by Last-Modified, and Expires five minutes later
+    version: str = ""  # names its snapshots, as X-Dataset-Version
+    member: str = ""  # of the body with the items, empty if they are the body
+    key: str = ""  # that requests need, as Authorization
     past_the_end: int = 404
     modified: int = MODIFIED
     statuses: dict[int, list[int]] = {}  # of the first responses for a page
@@ -37,7 +47,7 @@ class Endpoint(msgspec.Struct):
 
     def answer(self, method: str, query: dict[str, list[str]]) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body of the response to a request."""
-        page = int(query.get("page", [str(self.first)])[0])
+        page = int(query.get(self.parameter, [str(self.first)])[0])
         if method == "GET" and page in self.on_page:
             self.on_page.pop(page)()
         headers = self.headers | {
@@ -47,6 +57,8 @@ class Endpoint(msgspec.Struct):
         if self.is_dated:
             headers["Last-Modified"] = formatdate(self.modified, usegmt=True)
             headers["Expires"] = formatdate(self.modified + 300, usegmt=True)
+        if self.version:
+            headers["X-Dataset-Version"] = self.version
         if not self.size:
             return 200, headers, json.dumps(self.items).encode()
         pages = max(1, -(-len(self.items) // self.size))
@@ -119,6 +131,109 @@ def make_adjusted_prices(number: int = 15_000) -> Endpoint:
     return Endpoint("/markets/prices", items, is_dated=True)
 
 
+def make_objects(number: int = 120) -> Endpoint:
+    """Make a museum's objects: Total-Pages, X-Dataset-Version, items in a member, and a key."""
+    items = [
+        {
+            "id": each,
+            "title": f"Object {each}",
+            "department": {"id": each % 4, "name": f"Department {each % 4}"},
+            "kg": each * 7 % 50 / 10,
+            "public": each % 3 > 0,
+        }
+        for each in range(number)
+    ]
+    paging: dict[str, Any] = {"size": 50, "count_header": "Total-Pages", "parameter": "p", "member": "data"}
+    return Endpoint("/v1/objects", items, version="2026.47", key="Bearer …", **paging)
+
+
+def number(value: float | Decimal) -> dict[str, str]:
+    """Return a number in DynamoDB's notation."""
+    return {"N": format(Decimal(str(value)).normalize(), "f")}
+
+
+def contracts_truth(items: list[Item]) -> dict[str, Item]:
+    """Return the records of public contracts, computed another way."""
+    records: dict[str, Item] = {}
+    for kind in {item["type"] for item in items}:
+        of_kind = [item for item in items if item["type"] == kind]
+        prices = [item["price"] for item in of_kind if "price" in item]
+        record = {"pk": {"S": kind}, "contracts": number(len(of_kind))}
+        record["volume"] = number(sum((Decimal(str(item["volume"])) for item in of_kind), Decimal(0)))
+        records[kind] = record | ({"cheapest": number(min(prices))} if prices else {})
+    return records
+
+
+def posts_truth(items: list[Item]) -> dict[str, Item]:
+    """Return the records of posts."""
+    return {
+        (pk := str(item["id"])): {
+            "pk": {"S": pk},
+            "date_gmt": {"S": item["date_gmt"]},
+            "title": {"S": item["title"]["rendered"]},
+        }
+        for item in items
+    }
+
+
+def prices_truth(items: list[Item]) -> dict[str, Item]:
+    """Return the records of the trading post."""
+    return {
+        (pk := str(item["id"])): {
+            "pk": {"S": pk},
+            "buy": number(item["buys"]["unit_price"]),
+            "sell": number(item["sells"]["unit_price"]),
+        }
+        for item in items
+    }
+
+
+def adjusted_truth(items: list[Item]) -> dict[str, Item]:
+    """Return the records of adjusted prices."""
+    names = ("adjusted_price", "average_price")
+    return {
+        (pk := str(item["type_id"])): {"pk": {"S": pk}} | {name: number(item[name]) for name in names if name in item}
+        for item in items
+    }
+
+
+def objects_truth(items: list[Item]) -> dict[str, Item]:
+    """Return the records of a museum's departments."""
+    records: dict[str, Item] = {}
+    for name in {item["department"]["name"] for item in items}:
+        weights = [Decimal(str(item["kg"])) for item in items if item["department"]["name"] == name and item["public"]]
+        records[name] = {"pk": {"S": name}, "objects": number(len(weights)), "kg": number(sum(weights, Decimal(0)))}
+    return records
+
+
+API_CASES: dict[str, tuple[Callable[[], Endpoint], Callable[[list[Item]], dict[str, Item]]]] = {
+    "contracts": (make_contracts, contracts_truth),
+    "posts": (make_posts, posts_truth),
+    "trading-post": (make_prices, prices_truth),
+    "adjusted-prices": (make_adjusted_prices, adjusted_truth),
+    "museum": (make_objects, objects_truth),
+}
+
+
+def find_declarations(url: str) -> list[str]:
+    """Return the deployments of the docs page as YAML, with the address of the stand-ins in place of their APIs'."""
+    blocks = [block for block in find_blocks("docs/another-endpoint.md", "yaml") if "paged_api" in block]
+    assert all(len(block.splitlines()) <= 20 for block in blocks)
+    return [re.sub(r"https://[a-z0-9.]+/", f"{url}/", block) for block in blocks]
+
+
+def read_declarations(url: str) -> dict[str, dict[str, Any]]:
+    """Return the parameters of the page's deployments, by name."""
+    found = [msgspec.yaml.decode(block.replace("<<: *market-data\n    ", ""))[0] for block in find_declarations(url)]
+    return {each["name"]: each["parameters"] for each in found}
+
+
+def save_key() -> None:
+    """Save the key of the museum as the page does."""
+    (code,) = [block for block in find_blocks("docs/another-endpoint.md", "python") if "Secret" in block]
+    exec(code, {})  # noqa: S102 (the page's own)
+
+
 @contextmanager
 def serve_apis(*endpoints: Endpoint, check: Callable[[Any], None] = lambda _headers: None) -> Iterator[str]:
     """Serve endpoints on a free port of 127.0.0.1; yield the address. `check` sees each request's headers."""
@@ -135,7 +250,10 @@ def serve_apis(*endpoints: Endpoint, check: Callable[[Any], None] = lambda _head
                 check(self.headers)
                 with lock:
                     endpoint.times.append(time.monotonic())
-                    endpoint.seen.append(f"{self.command} {self.path}")
+                    if endpoint.key and self.headers.get("Authorization") != endpoint.key:
+                    endpoint = None
+            if endpoint:
+                endpoint.seen.append(f"{self.command} {self.path}")
                     endpoint.in_flight += 1
                     endpoint.most_in_flight = max(endpoint.most_in_flight, endpoint.in_flight)
                     status, headers, body = endpoint.answer(self.command, parse_qs(parts.query))
