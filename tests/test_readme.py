@@ -177,10 +177,8 @@ def test_another_endpoint_is_written_as_told(
 ) -> None:
     """Whoever follows the page word by word, in a checkout of their own, has a flow that stores an item."""
     kinds = [find_blocks("docs/another-endpoint.md", kind) for kind in ("python", "yaml", "sh")]
-    (code, entry, shell), create = (
-        ([block for block in kind if "incursions" in block][0] for kind in kinds),
-        kinds[2][-1],
-    )
+    code, entry, shell = (next(block for block in kind if "incursions" in block) for kind in kinds)
+    create = kinds[2][-1]
     checkout = tmp_path / "checkout"
     for folder in ("flows", "tasks", "deployments"):
         shutil.copytree(CHECKOUT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))

@@ -67,11 +67,9 @@ class Endpoint(msgspec.Struct):
         if not self.first <= page < self.first + pages:
             return self.past_the_end, headers, b'{"message": "no such page"}'
         start = (page - self.first) * self.size
-        return (
-            200,
-            headers | {self.count_header: str(pages)},
-            json.dumps(self.items[start : start + self.size]).encode(),
-        )
+        found = self.items[start : start + self.size]
+        body = {"meta": {}, self.member: found} if self.member else found
+        return 200, headers | {self.count_header: str(pages)}, json.dumps(body).encode()
 
 
 def make_contracts(number: int = 2_500) -> Endpoint:
@@ -144,7 +142,7 @@ def make_objects(number: int = 120) -> Endpoint:
         for each in range(number)
     ]
     paging: dict[str, Any] = {"size": 50, "count_header": "Total-Pages", "parameter": "p", "member": "data"}
-    return Endpoint("/v1/objects", items, version="2026.47", key="Bearer …", **paging)
+    return Endpoint("/v1/objects", items, version="2026.47", key="Bearer YOUR-KEY", **paging)
 
 
 def number(value: float | Decimal) -> dict[str, str]:
@@ -231,7 +229,7 @@ def read_declarations(url: str) -> dict[str, dict[str, Any]]:
 def save_key() -> None:
     """Save the key of the museum as the page does."""
     (code,) = [block for block in find_blocks("docs/another-endpoint.md", "python") if "Secret" in block]
-    exec(code, {})  # noqa: S102 (the page's own)
+    exec(code, {})
 
 
 @contextmanager
@@ -246,14 +244,13 @@ def serve_apis(*endpoints: Endpoint, check: Callable[[Any], None] = lambda _head
             parts = urlsplit(self.path)
             endpoint = by_path.get(parts.path)
             status, headers, body = 404, dict[str, str](), b"{}"
+            if endpoint and endpoint.key not in {"", self.headers.get("Authorization")}:
+                status, endpoint = 401, None
             if endpoint:
                 check(self.headers)
                 with lock:
                     endpoint.times.append(time.monotonic())
-                    if endpoint.key and self.headers.get("Authorization") != endpoint.key:
-                    endpoint = None
-            if endpoint:
-                endpoint.seen.append(f"{self.command} {self.path}")
+                    endpoint.seen.append(f"{self.command} {self.path}")
                     endpoint.in_flight += 1
                     endpoint.most_in_flight = max(endpoint.most_in_flight, endpoint.in_flight)
                     status, headers, body = endpoint.answer(self.command, parse_qs(parts.query))
