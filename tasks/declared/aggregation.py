@@ -72,7 +72,7 @@ def list_items(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]]
     if len(repeated):
         key = ", ".join(f"{name} {to_values(repeated[name])[0]!r}" for name in records.keys)
         raise RefusedError(
-            f"two items have the same key, {key}: give records.once_by if an item may appear twice, or records.values "
+            f"two items have the same key, {key}: give records.once_by if an item may appear twice, or records.computed "
             f"to make one record of many; {NOTHING_STORED}"
         )
     others = [str(name) for name in items if name not in records.keys]
@@ -120,8 +120,8 @@ def add_up(column: "pd.Series[Any]", groups: Any, value: str) -> list[Value]:  #
         exact = Decimal(total or 0).normalize(EXACT)
         if exact and (len(exact.as_tuple().digits) > MOST_DIGITS or exact.adjusted() not in EXPONENTS):
             raise RefusedError(
-                f"the sum {value} of {', '.join(map(str, key))} has more than {MOST_DIGITS} digits, or is not within 1e-130 and 9.9e125; "
-                f"{NOTHING_STORED}"
+                f"the sum {value} of {', '.join(map(str, key))} has more than {MOST_DIGITS} digits, or is not within "
+                f"1e-130 and 9.9e125; {NOTHING_STORED}"
             )
         sums.append(total)
     return sums

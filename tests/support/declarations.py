@@ -107,9 +107,7 @@ def declarations(draw: st.DrawFn) -> Case:
             "key": keys[0] if len(keys) == 1 and draw(st.booleans()) else keys,
             "where": where,
             "once_by": draw(st.sampled_from([None, *needed])),
-            "values": draw(
-                st.sampled_from([None, values, dict(draw(st.lists(st.sampled_from(list(values.items())))))])
-            ),
+            "values": draw(st.sampled_from([{}, values, dict(draw(st.lists(st.sampled_from(list(values.items())))))])),
         }
     )
     rows = draw(
@@ -166,7 +164,7 @@ def make_items(rows: list[Row], records: Records) -> list[Item] | None:
         return None
     items = []
     for key, group in sorted(groups.items()):
-        found = {name: compute(group, what) for name, what in (records.values or {}).items()}
+        found = {name: compute(group, what) for name, what in records.values.items()}
         found = found or {name: value for name, value in group[0].items() if name not in records.keys}
         if any(isinstance(value, Decimal | int) and not is_storable(value) for value in found.values()):
             return None
