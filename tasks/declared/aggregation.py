@@ -72,7 +72,7 @@ def list_items(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]]
     if len(repeated):
         key = ", ".join(f"{name} {to_values(repeated[name])[0]!r}" for name in records.keys)
         raise RefusedError(
-            f"two items have the same key, {key}: give records.once_by if an item may appear twice, or records.computed "
+            f"two items have the same key, {key}: give records.once_by if an item may appear twice, or records.values "
             f"to make one record of many; {NOTHING_STORED}"
         )
     others = [str(name) for name in items if name not in records.keys]
