@@ -200,15 +200,15 @@ class Records(Declared):
         str, Annotated[Scalar | Annotated[list[Scalar], Field(min_length=1)], or_give("a value, or a list of values")]
     ] = Field(default={}, description="Values that items must have; a list is one of.")
     once_by: str | None = Field(default=None, description="A field by which an item that appears twice counts once.")
-    values: dict[Attribute, Annotated[What, or_give(OPERATIONS)]] | None = Field(
-        default=None,
+    values: dict[Attribute, Annotated[What, or_give(OPERATIONS)]] = Field(
+        default={},  # not None: Prefect's new UI shows no map that may be null
         description=f"{OPERATIONS}; without it each item is a record.",
     )
 
     @property
     def computed(self) -> dict[str, What]:
-        """The values, empty if each item is a record."""
-        return self.values or {}
+        """The values, by a name that is no frame's."""
+        return self.values
 
     @property
     def key_fields(self) -> list[str]:

@@ -35,7 +35,7 @@ def url(endpoint: Endpoint) -> Iterator[str]:
     assert not endpoint.seen
 
 
-def declare(url: str, **changes: Any) -> dict[str, dict[str, Any]]:
+def declare(url: str, **changes: Any) -> dict[str, Any]:
     """Return a declaration, changed: `source` or `records` as a whole, or a member of one."""
     pages = {"first": 0, "count_header": "X-Page-Total"}
     source = {"url": url, "pages": pages, "fields": FIELDS} | changes.get("source", {})

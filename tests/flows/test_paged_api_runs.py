@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.blocks.system import Secret
+from pydantic import SecretStr
 
 from deployments.local.market.market import Market
 from flows.market_data import market_data
@@ -22,10 +23,10 @@ from tests.support.api import Api
 from tests.support.apis import Endpoint, make_prices, serve_apis
 from tests.support.servers import finish_reports
 from tests.support.tables import scan, scan_markets
-from tests.support.worlds import DERELIK
 
 pytestmark = pytest.mark.usefixtures("store_url", "api")
 
+SMALL = 10000005  # a region of one page
 SECRET = "Bearer tea-in-the-garden"
 FIELDS: dict[str, Any] = {"id": "int", "buy": {"type": "int", "path": "/buys/unit_price"}, "whitelisted": "bool"}
 
@@ -45,9 +46,11 @@ class Prices:
     ) -> SourceSummary:
         """Run the flow."""
         pages = {"first": 0, "count_header": "X-Page-Total"}
+        declared: Any = {"url": self.url, "pages": pages, "fields": FIELDS} | source
+        records: Any = {"key": key}
         summary: SourceSummary = paged_api(
-            source={"url": self.url, "pages": pages, "fields": FIELDS} | source,
-            records={"key": key},
+            source=declared,
+            records=records,
             table_name=self.table_name,
             force=force,
             fetch_concurrency=fetch_concurrency,
@@ -115,7 +118,7 @@ def test_snapshot_may_have_any_name(prices: Prices) -> None:
 
 def test_dates_are_believed_as_far_as_declared(prices: Prices) -> None:
     """Before `Expires` nothing is requested, unless it is further ahead than `max_fresh_seconds`."""
-    dated = {"snapshot_header": "Last-Modified", "expires_header": "Expires"}
+    dated: dict[str, Any] = {"snapshot_header": "Last-Modified", "expires_header": "Expires"}
     prices.endpoint.is_dated = True
     prices.keep(**dated, max_fresh_seconds=299)
     assert prices.count(**dated, max_fresh_seconds=200) == ["HEAD"]
@@ -125,7 +128,7 @@ def test_dates_are_believed_as_far_as_declared(prices: Prices) -> None:
 
 def test_authorization_reaches_the_server_alone(prices: Prices, api: Api, caplog: pytest.LogCaptureFixture) -> None:
     """The Secret block's value is sent, and is in no log line, parameter, artifact or other row of Prefect's."""
-    Secret(value=SECRET).save("tea", overwrite=True)
+    Secret(value=SecretStr(SECRET)).save("tea", overwrite=True)
     with caplog.at_level(logging.DEBUG):
         prices.keep(authorization_block="tea")
         prices.endpoint.statuses = {2: [403]}
@@ -203,7 +206,7 @@ def test_table_of_something_else_is_refused(prices: Prices, served: str, what: s
         prices.keep()
         prices.url = prices.url.partition("?")[0]
     elif what == "a market":
-        market_data(DERELIK, prices.table_name)
+        market_data(SMALL, prices.table_name)
     else:
         with Table(prices.table_name, 1) as table:
             create(table)
@@ -211,7 +214,7 @@ def test_table_of_something_else_is_refused(prices: Prices, served: str, what: s
     before = prices.items()
     message = {
         "another source": "table .* holds http.*page_size=200, not http.*/prices: give each source its own table",
-        "a market": f"table .* holds region {DERELIK}, not http.*/prices: give each source its own table",
+        "a market": f"table .* holds region {SMALL}, not http.*/prices: give each source its own table",
         "unknown items": "table .* has 1 items but no #snapshot of http.*/prices, so they may be",
     }
     with pytest.raises(TableError, match=message[what]):
@@ -226,5 +229,5 @@ def test_market_is_not_stored_over_a_declared_source(prices: Prices, served: str
     prices.keep()
     before = prices.items()
     with pytest.raises(TableError, match=f"table {prices.table_name}: .*item #snapshot is not this program's"):
-        market_data(DERELIK, prices.table_name)
+        market_data(SMALL, prices.table_name)
     assert prices.items() == before

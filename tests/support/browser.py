@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -105,6 +105,28 @@ def look_at_run(ui_url: str, run_name: str, folder: Path) -> None:
             expect(picture, title).to_have_js_property("naturalWidth", pictures.WIDTH)
         page.set_viewport_size({"width": WIDTH, "height": 2 * HEIGHT})
         take(page, "write units", folder / "summary.png")
+
+
+def run_from_form(ui_url: str, deployment_id: str, titles: Sequence[str], shown: Sequence[str]) -> None:
+    """Start a run from a deployment's form, unchanged.
+
+    Args:
+        ui_url: of Prefect's server, or of its new UI.
+        deployment_id: of the deployment.
+        titles: of the fields that the form must have.
+        shown: what must be in one of them.
+
+    Raises:
+        AssertionError: something of it is missing, or there was an error in the console.
+    """
+    with open_page() as page:
+        page.goto(f"{ui_url}/deployments/deployment/{deployment_id}/run")
+        for title in titles:
+            expect(page.get_by_text(re.compile(rf"^{title}( \(Optional\))?$", re.IGNORECASE)).first).to_be_visible()
+        for text in shown:
+            expect(page.get_by_text(text).first).to_be_visible()
+        page.get_by_role("button", name="Submit").click()
+        expect(page.get_by_role("button", name="Submit")).to_have_count(0)
 
 
 def click(page: Page, name: str | re.Pattern[str]) -> None:

@@ -2,13 +2,14 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from decimal import Context, Decimal, localcontext
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
-from tasks.declared.declaration import FITS, FieldType, Operation, Records, Source, split_pointer
+from tasks.declared.declaration import FITS, FieldType, Records, Source, split_pointer
 from tasks.table.requests import Item
 
 Row = dict[str, Any]  # an item's fields: int, Decimal, str, bool or None
@@ -94,22 +95,19 @@ def declarations(draw: st.DrawFn) -> Case:
         for name, field in fields.items()
     }
     where = {
-        name: draw(st.sampled_from([values[0], values[:2]]))
+        name: draw(st.sampled_from([plain[0], plain[:2]]))
         for name, sample in samples.items()
-        if (values := [to_plain(value) for value in sample if value is not None]) and draw(st.integers(0, 4)) == 0
+        if (plain := [to_plain(value) for value in sample if value is not None]) and draw(st.integers(0, 4)) == 0
     }
     values: dict[str, Any] = {"n": "count"}
     for name in names:
-        operations: list[Operation] = sorted(FITS[fields[name]["type"]])  # type: ignore[type-var, assignment]
-        values |= {f"{operation} of {name}": {operation: name} for operation in operations}
+        values |= {f"{operation} of {name}": {operation: name} for operation in sorted(FITS[fields[name]["type"]])}
     records = Records.model_validate(
         {
             "key": keys[0] if len(keys) == 1 and draw(st.booleans()) else keys,
             "where": where,
             "once_by": draw(st.sampled_from([None, *needed])),
-            "values": draw(
-                st.sampled_from([None, values, dict(draw(st.lists(st.sampled_from(list(values.items())))))])
-            ),
+            "values": draw(st.sampled_from([{}, values, dict(draw(st.lists(st.sampled_from(list(values.items())))))])),
         }
     )
     rows = draw(
@@ -166,7 +164,7 @@ def make_items(rows: list[Row], records: Records) -> list[Item] | None:
         return None
     items = []
     for key, group in sorted(groups.items()):
-        found = {name: compute(group, what) for name, what in (records.values or {}).items()}
+        found = {name: compute(group, what) for name, what in records.values.items()}
         found = found or {name: value for name, value in group[0].items() if name not in records.key_fields}
         if any(isinstance(value, Decimal | int) and not is_storable(value) for value in found.values()):
             return None
@@ -181,8 +179,9 @@ def compute(group: list[Row], what: Any) -> Any:
         return len(group)
     [(operation, name)] = what.items()
     present = [row[name] for row in group if row[name] is not None]
+    functions: dict[str, Callable[[list[Any]], Any]] = {"min": min, "max": max, "sum": sum}
     with localcontext(EXACT):
-        return {"min": min, "max": max, "sum": sum}[operation](present) if present else None
+        return functions[operation](present) if present else None
 
 
 def is_among(value: Any, allowed: Any) -> bool:

@@ -36,8 +36,8 @@ class DeclaredWorld(World):
         self._plan.start(faults)
         yield self.url
 
-    def _keep(self, url: str, **parameters: Any) -> Any:
-        return declared.keep(url, self.table_name, **parameters)
+    def _keep(self, **parameters: Any) -> Any:
+        return declared.keep(self.url, self.table_name, **parameters)
 
     def _describe(self, index: int, records: int) -> Item:
         return declared.describe(self.url, index, "complete", "min", records, "")

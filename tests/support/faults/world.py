@@ -51,7 +51,7 @@ class World:
         ):
             try:
                 with ThreadPoolExecutor(number) as pool:
-                    run = partial(self._keep, market_url, **parameters)
+                    run = partial(self._keep, **parameters)
                     runs = [pool.submit(copy_context().run, run) for _ in range(number)]
                     return [future.result() for future in runs]
             finally:
@@ -60,7 +60,7 @@ class World:
     def _serve(self, faults: Sequence[Fault]) -> AbstractContextManager[str]:
         return serve_faulty(self.market, Plan(list(faults)))
 
-    def _keep(self, _url: str, **parameters: Any) -> Any:
+    def _keep(self, **parameters: Any) -> Any:
         return market_data(REGION, self.table_name, **parameters)
 
     def _describe(self, index: int, records: int) -> Item:
