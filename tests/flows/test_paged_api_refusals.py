@@ -139,9 +139,9 @@ def test_declaration_is_refused(
 def test_flow_refuses_before_any_request(url: str, table_name: str) -> None:
     """A run that is started in another way refuses the same, and a missing Secret block, before any request."""
     with pytest.raises(ValueError, match="^records.key: 'ID' is not declared: give one of"):
-        paged_api(**declare(url, records={"key": "ID"}), table_name=table_name)  # type: ignore[call-overload]
+        paged_api(**declare(url, records={"key": "ID"}), table_name=table_name)
     with pytest.raises(RefusedError, match="Secret block 'nobodys': the server has no such block; store the header"):
-        paged_api(**declare(url, source={"authorization_block": "nobodys"}), table_name=table_name)  # type: ignore[call-overload]
+        paged_api(**declare(url, source={"authorization_block": "nobodys"}), table_name=table_name)
 
 
 def test_help_has_each_line_of_a_declaration(capsys: pytest.CaptureFixture[str]) -> None:
