@@ -19,6 +19,8 @@ from deployments.local.processes import Child
 from deployments.local.servers import prefect
 from tasks.esi.shared_limit import LIMIT
 from tests.support.api import Api
+from tests.support.apis import API_CASES, find_declarations, find_key_code, serve_apis
+from tests.support.pages import find_commands
 from tests.support.runs import ask
 from tests.support.servers import wait_for
 from tests.support.tables import records, scan
@@ -86,6 +88,29 @@ def test_worker_runs_each_deployment(
     subprocess.run([sys.executable, "-c", f"{SAVE}(value={credentials}).save('eve-sso', overwrite=True)"], check=True)
     run("structure-market/structure", structure_id=STRUCTURE, table_name=f"{table_name}-s")
     assert records(scan(dynamodb, f"{table_name}-s")) == truth(market, STRUCTURE)
+
+
+def test_worker_runs_each_declaration(
+    own_api: Api, worker: Child, dynamodb: DynamoDBClient, table_name: str, tmp_path: Path
+) -> None:
+    """The declarations of the docs page, deployed from prefect.yaml, fill their tables by the page's command."""
+    assert worker.is_running()
+    subprocess.run([sys.executable, "-c", find_key_code()], check=True)
+    endpoints = {name: make() for name, (make, _make_truth) in API_CASES.items()}
+    commands = find_commands("docs/another-endpoint.md")
+    with serve_apis(*endpoints.values()) as url:
+        file = tmp_path / "prefect.yaml"
+        file.write_text("".join([Path(CHECKOUT, "prefect.yaml").read_text(), *find_declarations(url)]))
+        deploy("--prefect-file", str(file), *(word for name in endpoints for word in ("--name", name)))
+        assert {"prefect deploy --name contracts", "prefect deployment run paged-api/contracts --watch"} <= {*commands}
+        for name, endpoint in endpoints.items():
+            run_id = run(f"paged-api/{name}", table_name=f"{table_name}-{name}")
+            items = scan(dynamodb, f"{table_name}-{name}")
+            assert items.pop("#snapshot")["state"] == {"S": "complete"}
+            assert items == API_CASES[name][1](endpoint.items)
+            assert f"has 127.0.0.1:{url.rpartition(':')[2]}{endpoint.path}" in (
+                own_api.read_state(run_id).message or ""
+            )
 
 
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}

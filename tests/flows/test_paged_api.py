@@ -6,7 +6,7 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from flows.paged_api import SourceSummary, paged_api
-from tests.support.apis import API_CASES, read_declarations, save_key, serve_apis
+from tests.support.apis import API_CASES, find_key_code, read_declarations, serve_apis
 from tests.support.tables import scan
 
 pytestmark = pytest.mark.usefixtures("store_url", "api")
@@ -27,7 +27,7 @@ def test_each_declaration_of_the_page_has_a_case() -> None:
 @pytest.mark.parametrize("name", API_CASES)
 def test_declaration_fills_its_table(name: str, table_name: str, dynamodb: DynamoDBClient) -> None:
     """A declaration's table is exact; a second run finds it not modified, or writes nothing; a third what differs."""
-    save_key()
+    exec(find_key_code(), {})
     make, make_truth = API_CASES[name]
     endpoint = make()
     names_snapshot = endpoint.is_dated or bool(endpoint.version)
