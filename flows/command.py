@@ -85,11 +85,12 @@ def make_parser(flow: Flow[..., Any], program: str) -> Parser:
         kind = schema.get("anyOf", [schema])[0]
         kind = (flow.parameters.definitions or {}).get(kind.get("$ref", "").rpartition("/")[2], kind)
         shape: dict[str, Any] = {"action": "store_true"}
+        if kind.get("type") != "boolean":
+            texts += [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
         if kind.get("type") == "object":
             objects += describe_members(name, kind)
             shape = {"metavar": "JSON", "type": read_json}
         elif kind.get("type") != "boolean":
-            texts += [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
             shape = {"metavar": name_kind(kind.get("items", kind)), "nargs": "+" if "items" in kind else None}
         about = " ".join(texts).replace("%", "%%")
         parser.add_argument(name_option(name), help=about, required=is_required, default=default, **shape)
