@@ -1,5 +1,6 @@
 """The flow from the command line: its options, output and exit codes."""
 
+import json
 import os
 import pty
 import re
@@ -15,10 +16,12 @@ from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from flows.command import read_allowed, run_flow
 from flows.market_data import market_data
+from flows.paged_api import paged_api
 from flows.player_count import player_count
 from flows.structure_market import structure_market
 from flows.universe import universe
 from tests.support.api import Api
+from tests.support.apis import make_prices, serve_apis
 from tests.support.commands import Commands
 from tests.support.faults.plan import Fault, Plan
 from tests.support.faults.store import serve_faulty_store
@@ -69,6 +72,7 @@ def test_help_has_what_is_allowed(flow: Flow[..., object], capsys: pytest.Captur
             "--region-id: '5' is refused: .*; --detail: 'all' is refused: give ",
         ),
         ("market_data --regoin-id 10000015", "unrecognized arguments: --regoin-id 10000015"),
+        ("universe --markets [60003760]", r"--markets: \[60003760\] is refused: give for each region a list of ids"),
         ("structure_market --structure-id 5", "--structure-id: '5' is refused: give a player structure's id"),
         ("structure_market", "the following arguments are required: --structure-id"),
         ("universe --region-ids 5", r"--region-ids: \['5'\] is refused: give a list of regions' ids"),
@@ -203,6 +207,23 @@ def test_run_ends_with_its_summary(
     )
     assert "\x1b" not in out
     assert records(scan(dynamodb, table_name)) == truth(market, DERELIK)
+
+
+@pytest.mark.usefixtures("api", "store_url")
+def test_objects_are_json(capsys: pytest.CaptureFixture[str], dynamodb: DynamoDBClient, table_name: str) -> None:
+    """A declaration is given as JSON, and its run prints its summary."""
+    endpoint = make_prices(30)
+    with serve_apis(endpoint) as url:
+        source = {"url": f"{url}{endpoint.path}?page_size=200", "pages": {"first": 0, "count_header": "X-Page-Total"}}
+        fields = {"id": "int", "sell": {"type": "int", "path": "/sells/unit_price"}}
+        options = ["--source", json.dumps(source | {"fields": fields}), "--records", '{"key": "id"}']
+        assert run_flow(paged_api, "python -m flows.paged_api", [*options, "--table-name", table_name]) == 0
+    summary = rf"^{table_name} has 127.0.0.1:\d+{endpoint.path}.*: 30 records \(30 written, "
+    assert re.search(summary, capsys.readouterr().out, re.MULTILINE)
+    assert records(scan(dynamodb, table_name)) == {
+        str(item["id"]): {"pk": {"S": str(item["id"])}, "sell": {"N": str(item["sells"]["unit_price"])}}
+        for item in endpoint.items
+    }
 
 
 @pytest.mark.usefixtures("api", "served", "store_url")
