@@ -69,8 +69,8 @@ report: runnable ## write the table and its last runs to a single HTML file: REG
 	@$(STACK) report
 
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
-test: setup ## run all tests except those of `make outages`; ALL=1: those, too
-	@$(PYTEST) $(if $(ALL),-n $$(($$(nproc) + 3)),-m "not outage" -n $$(($$(nproc) + 1)))
+test: setup ## run all tests except those of `make outages`
+	@$(PYTEST) -m "not outage" -n $$(($$(nproc) + 1))
 
 outages: setup ## run the tests that start whole stacks, or kill the worker or Prefect's server: side by side, as most of them wait
 	@$(PYTEST) -m outage -n 4

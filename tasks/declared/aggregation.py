@@ -53,6 +53,8 @@ def make_book(chunks: list[Page], records: Records) -> Book:
     count = len(items)
     for name, allowed in records.where.items():
         wanted = set(allowed if isinstance(allowed, list) else [allowed])
+        if items[name].dtype == "float64":
+            wanted = set(map(float, wanted))  # 95e20 is not the integer that it stands for
         # Not `isin`, which rounds long integers to float64.
         items = items[np.fromiter((value in wanted for value in items[name].tolist()), "bool", len(items))]
     keys, values = aggregate(items, records) if records.computed else list_items(items, records)

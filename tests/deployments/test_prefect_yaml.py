@@ -7,6 +7,7 @@ import pytest
 from deployments.automations import read_automations
 from deployments.local.environment import CHECKOUT, DEPLOYMENTS
 from flows.next_run import AT_EXPIRES
+from flows.paged_api import paged_api
 from flows.parameters import fill_in
 from tasks.catalogue.names import HUBS
 from tests.support.deployed import DEPLOYED, FLOWS, PREFECT_YAML
@@ -70,7 +71,10 @@ def test_file_has_no_absolute_path() -> None:
 
 @pytest.mark.parametrize("automation", read_automations(), ids=lambda automation: automation["name"])
 def test_automations_watch_all_flows(automation: dict[str, Any]) -> None:
-    """Automations that watch runs watch those of all deployed flows, and of no other project."""
+    """Automations that watch runs watch those of all deployed flows and of declared APIs, and of no other project."""
     if related := automation["trigger"].get("match_related"):
         watched = related[0] if isinstance(related, list) else related
-        assert set(watched["prefect.resource.name"]) == {FLOWS[deployed["entrypoint"]].name for deployed in DEPLOYED}
+        assert set(watched["prefect.resource.name"]) == {
+            paged_api.name,
+            *(FLOWS[each["entrypoint"]].name for each in DEPLOYED),
+        }

@@ -71,7 +71,10 @@ SOURCES: list[tuple[dict[str, Any], str]] = [
     ({"headers": {"Authorization": "hush"}}, "--source: headers has Authorization, .* give .* as authorization_block"),
     ({"headers": {"cookie": "hush"}}, "--source: headers has cookie, which Prefect would store in plain text"),
     ({"headers": {"Host": "api.example"}}, "--source: headers has Host, which the client sets itself: leave it out"),
-    ({"headers": {"X-Name": "Zoë"}}, "--source: headers has X-Name: 'Zoë': give printable ASCII"),
+    (
+        {"headers": {"X-Name": "Zoë"}},
+        "--source: the value of X-Name in headers does not fit a header: give printable ASCII",
+    ),
     ({"snapshot_header": "Last Modified"}, "--source.snapshot_header: 'Last Modified' is not a header's name"),
     ({"expires_header": "Expires:"}, "--source.expires_header: 'Expires:' is not a header's name"),
     ({"items": "data"}, "--source.items: 'data' is not a JSON pointer: give such as /data/items"),

@@ -228,6 +228,6 @@ def test_market_is_not_stored_over_a_declared_source(prices: Prices, served: str
     """The flow `market-data` refuses the table of a declared source."""
     prices.keep()
     before = prices.items()
-    with pytest.raises(TableError, match=f"table {prices.table_name}: .*item #snapshot is not this program's"):
+    with pytest.raises(TableError, match=f"table {prices.table_name}: .*item #snapshot is of .*, not of a market"):
         market_data(SMALL, prices.table_name)
     assert prices.items() == before

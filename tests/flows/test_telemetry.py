@@ -50,7 +50,7 @@ def test_spans_of_states_and_requests(table_name: str) -> None:
     below = {name: {request for request, parent in spans if parent == name} for name in states}
     assert below["Get Page Count"] >= {"HEAD", "DynamoDB.GetItem"}
     assert all(below[name] == {"GET"} for name in pages)
-    assert below["Store Records 1-750"] == {"DynamoDB.BatchWriteItem"}
+    assert below[next(name for name in states if name.startswith("Store Records 1-"))] == {"DynamoDB.BatchWriteItem"}
     assert {path for path, _body in collector.posts} == {"/v1/traces"}
 
 

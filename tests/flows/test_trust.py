@@ -260,7 +260,7 @@ def test_limit_that_lasts_longer_than_a_run_is_not_waited_for(world: World, monk
     limit = {"Retry-After": "3600"}
     monkeypatch.setitem(faults.REPLIES, "429", lambda _market, _reply: refuse(429, "planned", limit))
     started = time.monotonic()
-    with pytest.raises((RefusedError, RateLimitedError), match="the API requires a pause of 3[56]\\d\\d s more"):
+    with pytest.raises((RefusedError, RateLimitedError), match="ESI requires a pause of 3[56]\\d\\d s more"):
         world.run(Fault("429", where="2"))
     assert time.monotonic() - started < 10
 

@@ -100,7 +100,7 @@ def test_undecodable_body_may_pass(body: bytes) -> None:
 
 def test_error_as_a_200_may_pass() -> None:
     """A 200 with ESI's error in its body is transient, and the message quotes ESI."""
-    with pytest.raises(TransientError, match='page 1: a 200, but with the error "Timeout contacting x"'):
+    with pytest.raises(TransientError, match='page 1: ESI answered 200, but with the error "Timeout contacting x"'):
         decode_orders(b'{"error":"Timeout contacting x","timeout":10}', "page 1")
 
 
