@@ -142,6 +142,17 @@ def used_ticks(pid: int) -> int:
     return 0
 
 
+def claim_port(port: int) -> socket.socket | None:
+    """Claim a port among this project's processes until the socket is closed; None if another one has it (Linux)."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0market-data-{port}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
 def free_port(preferred: int = 0) -> int:
     """Return a free port of 127.0.0.1, the preferred one if it is free."""
     with socket.socket() as probe:

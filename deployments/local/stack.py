@@ -12,7 +12,7 @@ import msgspec
 
 from deployments.local import environment, servers
 from deployments.local.environment import STATE, Options
-from deployments.local.processes import free_port
+from deployments.local.processes import claim_port, free_port
 from deployments.local.progress import Progress
 from deployments.local.servers import Servers, Store, answers
 
@@ -97,7 +97,10 @@ class Stack(Servers):
         self.progress = Progress()
         self._held = ExitStack()
         self._store = Store(free_port(), options.store_folder, is_kept=True)
-        self._api_port = free_port(UI_PORT)
+        claim = claim_port(UI_PORT)  # until its server listens, another stack would find it free
+        self._api_port = free_port(UI_PORT if claim else 0)
+        if claim:
+            self._held.enter_context(claim)
         self._api_url = f"http://127.0.0.1:{self._api_port}/api"
         self.addresses = Addresses(os.getpid(), options.esi_url, self._store.url if options.store == "local" else "")
 

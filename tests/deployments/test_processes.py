@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployments.local.environment import CHECKOUT
-from deployments.local.processes import Child, ChildError, free_port, stop_all
+from deployments.local.processes import Child, ChildError, claim_port, free_port, stop_all
 from tests.support.servers import wait_for
 
 
@@ -82,3 +82,13 @@ def test_port_in_use_is_not_returned(store_url: str) -> None:
     """If the preferred port is in use, another one is returned."""
     used = int(store_url.rsplit(":", 1)[1])
     assert free_port(used) != used
+
+
+def test_port_is_claimed_once() -> None:
+    """A port that one stack has claimed is refused to another until the first ends, even if nobody listens yet."""
+    port = free_port()
+    with claim_port(port) as claim:  # type: ignore[union-attr]
+        assert claim
+        assert claim_port(port) is None
+    with claim_port(port) as again:  # type: ignore[union-attr]
+        assert again
