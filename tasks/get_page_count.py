@@ -9,6 +9,7 @@ from prefect import task
 
 from tasks.esi.answers import Answer
 from tasks.esi.errors import NotFoundError, RefusedError, TransientError
+from tasks.imports import load
 from tasks.retries import NOT_KEPT, RETRIED, forget_pages, kept_snapshots
 from tasks.run import Run
 from tasks.table.client import Table
@@ -30,6 +31,7 @@ def get_page_count(run: Run[Any]) -> Snapshot:
     if snapshot.is_stored:
         forget_pages()
     elif kept := kept_snapshots():
+        load("numpy")  # before Prefect's threads read kept pages, each on its own
         state = "still the latest: its pages are not fetched again" if str(snapshot) in kept else "gone: starting over"
         run.log.info("an earlier attempt kept pages of %s, which is %s", ", ".join(kept), state)
     return snapshot

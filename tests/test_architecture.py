@@ -20,7 +20,7 @@ ROOMS = [
     "tasks.orders",
     "tasks.esi",
 ]
-GROUND = ["tasks.catalogue", "tasks.network", "tasks.allowed"]
+GROUND = ["tasks.catalogue", "tasks.network", "tasks.allowed", "tasks.imports"]
 MODULES = {
     ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path
     for folder in ("benchmarks", "deployments", "flows", "tasks", "tests")

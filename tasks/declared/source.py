@@ -1,9 +1,7 @@
 """A declared source of a run: what it fetches, and the records that it makes of it."""
 
 import hashlib
-import importlib
 import json
-import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property
@@ -13,6 +11,7 @@ import httpx
 
 from tasks.declared.declaration import Records, Source
 from tasks.esi.endpoint import Dialect, Endpoint
+from tasks.imports import load, load_early
 from tasks.orders.records import Book
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class DeclaredSource:
 
     def prepare(self) -> None:
         """Import what the other methods need, while pages are in flight."""
-        threading.Thread(target=importlib.import_module, args=["tasks.declared.aggregation"], daemon=True).start()
+        load_early("tasks.declared.items", "tasks.declared.aggregation")
 
     def decode(self, body: bytes, what: str) -> "Columns":
         """Decode a page; see `ItemDecoder.decode`."""
@@ -70,21 +69,17 @@ class DeclaredSource:
 
     def join(self, pages: "list[Columns]") -> "Columns":
         """Return the items of several pages, in order."""
-        from tasks.declared.items import join  # noqa: PLC0415
-
+        join = load("tasks.declared.items").join
         return {name: join([page[name] for page in pages]) for name in pages[0]}
 
     def make_books(self, chunks: "list[Columns]", _target_ids: Sequence[int]) -> list[Book]:
         """Return the records of all items; the chunks are emptied."""
-        from tasks.declared.aggregation import make_book  # noqa: PLC0415
-
-        return [make_book(chunks, self.records)]
+        return [load("tasks.declared.aggregation").make_book(chunks, self.records)]
 
     @cached_property
     def _decoder(self) -> "ItemDecoder":
-        from tasks.declared.items import ItemDecoder  # noqa: PLC0415
-
-        return ItemDecoder(self.declared)
+        decoder: ItemDecoder = load("tasks.declared.items").ItemDecoder(self.declared)
+        return decoder
 
 
 def digest(text: str) -> str:

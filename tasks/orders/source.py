@@ -1,7 +1,5 @@
 """A market's orders as the source of a run."""
 
-import importlib
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +7,7 @@ import msgspec
 
 from tasks.esi.endpoint import Endpoint
 from tasks.esi.markets import PLACES, Market, find_market
+from tasks.imports import load, load_early
 from tasks.orders.choices import Parameters
 from tasks.orders.records import Book, list_records
 
@@ -42,19 +41,17 @@ class OrderSource(msgspec.Struct, frozen=True):
 
     def prepare(self) -> None:
         """Import what the other methods need, while pages are in flight."""
-        threading.Thread(target=importlib.import_module, args=["tasks.orders.aggregation"], daemon=True).start()
+        load_early("tasks.orders.columns", "tasks.orders.aggregation")
 
     def decode(self, body: bytes, what: str) -> "Orders":
         """Decode a page; see `decode_orders`."""
-        from tasks.orders.columns import decode_orders  # noqa: PLC0415
-
-        return decode_orders(body, what, has_places=self.has_places)
+        orders: Orders = load("tasks.orders.columns").decode_orders(body, what, has_places=self.has_places)
+        return orders
 
     def join(self, pages: "list[Orders]") -> "Orders":
         """Return the orders of several pages, in order."""
-        from tasks.orders.columns import join_pages  # noqa: PLC0415
-
-        return join_pages(pages)
+        orders: Orders = load("tasks.orders.columns").join_pages(pages)
+        return orders
 
     def make_books(self, chunks: "list[Orders]", market_ids: Sequence[int]) -> list[Book]:
         """Return some markets' records, one per item type, and their numbers of orders on both sides.
@@ -63,6 +60,7 @@ class OrderSource(msgspec.Struct, frozen=True):
             chunks: all of the source's; they are emptied.
             market_ids: of `markets`.
         """
+        load("tasks.orders.aggregation")
         from tasks.orders.aggregation import aggregate_orders, select_place  # noqa: PLC0415
         from tasks.orders.merge import merge_pages  # noqa: PLC0415
 

@@ -1,0 +1,20 @@
+"""Imports that wait until they are needed, one at a time: numpy fails if two threads import it at once."""
+
+import importlib
+import threading
+from functools import cache
+from typing import Any
+
+_lock = threading.Lock()
+
+
+@cache
+def load(module: str) -> Any:  # noqa: ANN401 (a module)
+    """Return a module, imported by one thread at a time."""
+    with _lock:
+        return importlib.import_module(module)
+
+
+def load_early(*modules: str) -> None:
+    """Import modules one after the other on another thread."""
+    threading.Thread(target=lambda: [load(module) for module in modules], daemon=True).start()
