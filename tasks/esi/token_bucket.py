@@ -30,6 +30,10 @@ MAX_WAIT_SECONDS = 5.0  # between reads of the limit
 # Refusals in a row, and their time, after which a limit with free slots is no longer used.
 PATIENCE, PATIENCE_SECONDS = 5, 120.0
 KNOWN_SECONDS = 5.0  # how long ESI's last count is valid
+GIVEN_UP = (
+    "the limit %s has refused %d times in %.0f s although slots were free: this run no longer counts ESI's tokens; "
+    "delete the limit and recreate it with python -m deployments.automations"
+)
 
 
 class Allowance(msgspec.Struct, frozen=True):
@@ -164,12 +168,7 @@ class TokenBucket:
                 self._wait_until = time.monotonic() + wait_seconds
 
     def _reserve(self, tokens: int) -> float:
-        """Reserve tokens, as many as the limit allows, and return 0; or return the seconds to wait.
-
-        Raises:
-            RefusedError: the limit is too small for a single request.
-            TransientError: Prefect's server was unreachable.
-        """
+        """Reserve tokens, as many as the limit allows, and return 0; or return the seconds to wait."""
         if limit := self._limit.recall() or self._limit.read():
             if limit.limit < REQUEST_TOKENS:
                 raise RefusedError(
@@ -199,13 +198,7 @@ class TokenBucket:
         self._refusals += 1
         if self._refusals < PATIENCE or now - self._refused_since < PATIENCE_SECONDS:
             return True
-        self._logger.warning(
-            "the limit %s has refused %d times in %.0f s although slots were free: this run no longer counts ESI's "
-            "tokens; delete the limit and recreate it with python -m deployments.automations",
-            LIMIT,
-            self._refusals,
-            now - self._refused_since,
-        )
+        self._logger.warning(GIVEN_UP, LIMIT, self._refusals, now - self._refused_since)
         self._limit.stop()
         return False
 

@@ -49,11 +49,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read the item.
-
-        Raises:
-            TableError: an attribute is missing or of the wrong type.
-        """
+        """Read the item; see `from_fields`."""
         return cls.from_fields({name: from_attribute(value) for name, value in item.items()})
 
     @classmethod
