@@ -68,3 +68,8 @@ def is_this_machine(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def fits_header(value: str) -> bool:
+    """Return whether a value can be sent in a header: printable ASCII."""
+    return value.isascii() and value.isprintable()

@@ -57,7 +57,7 @@ def make_book(chunks: list[Page], records: Records) -> Book:
             wanted = set(map(float, wanted))  # 95e20 is not the integer that it stands for
         # Not `isin`, which rounds long integers to float64.
         items = items[np.fromiter((value in wanted for value in items[name].tolist()), "bool", len(items))]
-    keys, values = aggregate(items, records) if records.computed else list_items(items, records)
+    keys, values = aggregate(items, records) if records.values else list_items(items, records)  # noqa: PD011 (no frame)
     names = name_keys(keys)
     rows = zip(*values.values(), strict=True) if values else [()] * len(names)
     made = [ItemRecord(name, dict(zip(values, row, strict=True))) for name, row in zip(names, rows, strict=True)]
@@ -94,7 +94,7 @@ def aggregate(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]],
     sizes = groups.size()
     keys = sizes.index.to_frame(index=False)
     columns: Columns = {}
-    for value, what in records.computed.items():
+    for value, what in records.values.items():  # noqa: PD011 (no frame)
         if what == "count":
             columns[value] = to_values(sizes)
         else:

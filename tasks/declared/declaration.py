@@ -7,7 +7,7 @@ import httpx
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks.allowed import or_give
-from tasks.network import check_url
+from tasks.network import check_url, fits_header
 
 FieldType = Literal["int", "number", "str", "bool"]
 Operation = Literal["min", "max", "sum"]
@@ -166,7 +166,7 @@ class Source(Declared):
                 )
             if name.lower() in OWN_HEADERS:
                 raise ValueError(f"headers has {name}, which the client sets itself: leave it out")
-            if not (value.isascii() and value.isprintable()):
+            if not fits_header(value):
                 raise ValueError(f"the value of {name} in headers does not fit a header: give printable ASCII")
         if not self.pages.single and self.pages.parameter in httpx.URL(self.url).params:
             raise ValueError(f"url has a page's number, {self.pages.parameter}=…: leave it out")
@@ -206,11 +206,6 @@ class Records(Declared):
     )
 
     @property
-    def computed(self) -> dict[str, What]:
-        """The values, by a name that is no frame's."""
-        return self.values
-
-    @property
     def key_fields(self) -> list[str]:
         """The fields of the key."""
         return [self.key] if isinstance(self.key, str) else self.key
@@ -235,7 +230,7 @@ def check_declaration(source: Source, records: Records) -> None:
                 raise ValueError(
                     f"records.where.{name} is {value!r}: the field's type is {field.type}, give such a value"
                 )
-    for value_name, what in records.computed.items():
+    for value_name, what in records.values.items():
         if isinstance(what, dict):
             check_value(source, f"records.values.{value_name}", what)
 

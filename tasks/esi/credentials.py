@@ -11,8 +11,10 @@ from prefect.exceptions import PrefectException
 
 from tasks.esi.errors import RefusedError, TransientError
 from tasks.esi.sso import DEFAULT_URL, Credentials, SsoAuth
+from tasks.network import fits_header
 
 BLOCK = "eve-sso"
+WHAT_TO_STORE = "store client_id, refresh_token and, if the application has one, client_secret there, as JSON"
 
 
 def sign_in(block: str = BLOCK) -> SsoAuth:
@@ -39,18 +41,12 @@ class BlockAuth(httpx.Auth):
 
     def __init__(self, block: str) -> None:
         try:
-            stored: Any = cast("Secret[Any]", Secret.load(block)).get()
-        except ValueError as error:
-            if "Unable to find" not in str(error):
-                raise
-            raise RefusedError(
-                f"Secret block {block!r}: the server has no such block; store the header Authorization there"
-            ) from None
+            stored = load_secret(block, "store the header Authorization there")
         except (httpx.HTTPError, PrefectException) as error:
             raise TransientError(f"Secret block {block!r} could not be read: {type(error).__name__}") from error
         self._headers = {"Authorization": str(stored)} if not isinstance(stored, dict) else stored
         for value in self._headers.values():
-            if not (isinstance(value, str) and value and value.isascii() and value.isprintable()):
+            if not (isinstance(value, str) and value and fits_header(value)):
                 raise RefusedError(f"Secret block {block!r}: its value does not fit a header: store printable ASCII")
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
@@ -59,18 +55,28 @@ class BlockAuth(httpx.Auth):
         yield request
 
 
+def load_secret(block: str, advice: str) -> Any:  # noqa: ANN401 (whatever was stored)
+    """Return the value of a Secret block; if there is none, the message ends with `advice`.
+
+    Raises:
+        RefusedError: there is no such block.
+    """
+    try:
+        return cast("Secret[Any]", Secret.load(block)).get()
+    except ValueError as error:
+        if "Unable to find" not in str(error):
+            raise
+        raise RefusedError(f"Secret block {block!r}: the server has no such block; {advice}") from None
+
+
 def load_credentials(block: str) -> Credentials:
     """Read the credentials from a Secret block."""
     try:
-        stored: Any = cast("Secret[Any]", Secret.load(block)).get()
+        stored = load_secret(block, WHAT_TO_STORE)
         given = stored if isinstance(stored, dict) else msgspec.json.decode(stored)  # the UI's form stores text
         return msgspec.convert(given, Credentials)
-    except ValueError as error:
-        why = "has no such block" if "Unable to find" in str(error) else "has other contents in it"
-        raise RefusedError(
-            f"Secret block {block!r}: the server {why}; store client_id, refresh_token and, if the application has "
-            "one, client_secret there, as JSON"
-        ) from None
+    except ValueError:
+        raise RefusedError(f"Secret block {block!r}: the server has other contents in it; {WHAT_TO_STORE}") from None
 
 
 def keep_credentials(credentials: Credentials, block: str) -> None:

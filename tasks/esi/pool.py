@@ -13,7 +13,7 @@ from tasks.esi.body import BODY_SECONDS, R
 from tasks.esi.endpoint import Endpoint, Params
 from tasks.esi.errors import RateLimitedError, TransientError
 from tasks.esi.pause import find_pause
-from tasks.network import TIMEOUT, check_url, trusted
+from tasks.network import TIMEOUT, check_url, fits_header, trusted
 
 ESI_HEADERS = {"X-Compatibility-Date": "2026-08-18"}
 DEFAULT_URL = "https://esi.evetech.net"
@@ -61,7 +61,7 @@ class Pool:
         headers: Mapping[str, str],
     ) -> None:
         self.url = check_url(url, "ESI_URL", DEFAULT_URL)
-        if not (user_agent.isascii() and user_agent.isprintable()):
+        if not fits_header(user_agent):
             raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
         self.pause = find_pause(self.url)
         self.tokens = tokens

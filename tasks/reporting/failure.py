@@ -82,7 +82,7 @@ def find_error(state: State[Any]) -> BaseException | None:
 def describe_failure(state: State[Any]) -> str:
     """Return what failed, what was tried and what to do, as markdown."""
     error = find_error(state)
-    if isinstance(error, ParameterTypeError | ValueError) and (is_ours(error) or isinstance(error, ParameterTypeError)):
+    if isinstance(error, ParameterTypeError) or (isinstance(error, ValueError) and is_ours(error)):
         tried, advice = "Nothing was requested.", "Give a value that the message allows."
     elif isinstance(error, EsiError | TableError):
         tried, advice = error.tried, error.advice

@@ -184,13 +184,18 @@ class Tally(NamedTuple):
         """What was written."""
         return [changes for _book, changes in self.results.values()]
 
+    @property
+    def targets(self) -> list[MarketSummary]:
+        """What the run did for each target."""
+        stored, results = self.snapshot.stored, self.results
+        return [
+            summarize_market(each, at.name, stored.get(each), results.get(each)) for each, at in self.tables.items()
+        ]
+
 
 def summarize(source: OrderSource, tally: Tally) -> Summary:
     """Return the summary of a market's run."""
-    markets = [
-        summarize_market(market_id, table.name, tally.snapshot.stored.get(market_id), tally.results.get(market_id))
-        for market_id, table in tally.tables.items()
-    ]
+    markets = tally.targets
     return Summary(
         region_id=source.market.id,
         **msgspec.structs.asdict(source.parameters),
@@ -198,22 +203,19 @@ def summarize(source: OrderSource, tally: Tally) -> Summary:
         orders=sum(market.orders for market in markets),
         markets=markets,
         price_changes=count_price_changes(tally.changes),
-        **sum_up(tally, markets, source.parameters),
+        **sum_up(tally, source.parameters),
     )
 
 
 def summarize_source(url: str, made_with: str, tally: Tally) -> SourceSummary:
     """Return the summary of a declared source's run."""
-    targets = [
-        summarize_market(number, table.name, tally.snapshot.stored.get(number), tally.results.get(number))
-        for number, table in tally.tables.items()
-    ]
-    return SourceSummary(source=url, items=sum(each.orders for each in targets), **sum_up(tally, targets, made_with))
+    items = sum(target.orders for target in tally.targets)
+    return SourceSummary(source=url, items=items, **sum_up(tally, made_with))
 
 
-def sum_up(tally: Tally, targets: Sequence[MarketSummary], made_with: object) -> dict[str, Any]:
+def sum_up(tally: Tally, made_with: object) -> dict[str, Any]:
     """Return the fields that all summaries have."""
-    snapshot, tables, esi = tally.snapshot, tally.tables.values(), tally.esi
+    snapshot, tables, esi, targets = tally.snapshot, tally.tables.values(), tally.esi, tally.targets
     causes = sum((table.failures for table in tables), esi.failures)
     return {
         "table_name": ", ".join(dict.fromkeys(target.table_name for target in targets)),

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tasks.orders.records import AnyRecord, Value
+from tasks.orders.records import AnyRecord
 from tasks.table.keys import ONE_MARKET, Keys
 from tasks.table.requests import Item, delete_request, put_request
 
@@ -53,15 +53,17 @@ def to_attributes(record: AnyRecord) -> Item:
     return {name: to_attribute(value) for name, value in record.attributes.items() if value is not None}
 
 
-def to_attribute(value: Value) -> Item:
+def to_attribute(value: Any) -> Item:  # noqa: ANN401 (a record's value, or one of `#snapshot`)
     """Return a value in DynamoDB's notation."""
     if isinstance(value, str):
         return {"S": value}
+    if value is None:
+        return {"NULL": True}
     if isinstance(value, bool):
         return {"BOOL": value}
     if isinstance(value, dict):
-        return {"M": {name: number(each) for name, each in value.items()}}
-    return number(value or 0)
+        return {"M": {name: to_attribute(each) for name, each in value.items()}}
+    return number(value)
 
 
 def number(value: float | Decimal) -> Item:

@@ -12,6 +12,7 @@ from tasks.esi.markets import Market, find_market, name_market
 from tasks.orders.choices import Parameters
 from tasks.table.errors import TableError
 from tasks.table.keys import ONE_MARKET, Keys
+from tasks.table.records import to_attribute
 from tasks.table.requests import SNAPSHOT_KEY, Item
 
 UNKNOWN = datetime.fromtimestamp(0, UTC)
@@ -217,15 +218,6 @@ class Snapshot(msgspec.Struct, frozen=True):
     def is_stored(self) -> bool:
         """Whether the table has it for all targets."""
         return not self.pending
-
-
-def to_attribute(value: Any) -> Item:  # noqa: ANN401 (what a TableSnapshot holds)
-    """Return a value in DynamoDB's notation."""
-    if isinstance(value, dict):
-        return {"M": {name: to_attribute(each) for name, each in value.items()}}
-    if value is None:
-        return {"NULL": True}
-    return {"N": str(value)} if isinstance(value, int) else {"S": value}
 
 
 def from_attribute(attribute: Item) -> Any:  # noqa: ANN401 (any program's)

@@ -1,10 +1,12 @@
 """Fixtures of the flows' tests."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from deployments.local.market.market import Request
 from tests.support.chaos.market import SmallMarket
 from tests.support.chaos.play import FIRST_INDEX, hurry
 from tests.support.faults.world import World
@@ -21,3 +23,17 @@ def world(table_name: str, dynamodb: DynamoDBClient) -> Iterator[World]:
         market = SmallMarket(1, Clock(FIRST_INDEX * 300.0 + 60))
         yield World(market, table_name, dynamodb)
         market.close()
+
+
+@pytest.fixture
+def response_times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic times of the market's responses, negative for those that are not a 200."""
+    times: list[float] = []
+    count = SmallMarket.count
+
+    def note(market: SmallMarket, request: Request, status: int) -> dict[str, str]:
+        times.append(time.monotonic() if status == 200 else -time.monotonic())
+        return count(market, request, status)
+
+    monkeypatch.setattr(SmallMarket, "count", note)
+    return times

@@ -1,13 +1,12 @@
 """What a run of a declared source does if the API misbehaves: the faults of the market's tests, by declaration."""
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.local.market.market import Request, refuse
+from deployments.local.market.market import refuse
 from tasks.esi.errors import RefusedError, TransientError
 from tests.support.chaos.market import SmallMarket
 from tests.support.chaos.play import FIRST_INDEX, hurry
@@ -131,18 +130,12 @@ def test_snapshot_that_always_moves_on_fails(world: DeclaredWorld, kind: str) ->
     assert not world.items()
 
 
-def test_overload_pauses_all_pages(world: DeclaredWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overload_pauses_all_pages(
+    world: DeclaredWorld, monkeypatch: pytest.MonkeyPatch, response_times: list[float]
+) -> None:
     """After a 503 with `Retry-After`, no request is sent until then."""
-    times: list[float] = []
-    count = SmallMarket.count
-
-    def note(market: SmallMarket, request: Request, status: int) -> dict[str, str]:
-        times.append(time.monotonic() if status == 200 else -time.monotonic())
-        return count(market, request, status)
-
-    monkeypatch.setattr(SmallMarket, "count", note)
     monkeypatch.setitem(faults.REPLIES, "503", lambda _market, _reply: refuse(503, "planned", {"Retry-After": "1"}))
     world.run(Fault("503", where="1"), fetch_concurrency=1)
-    overloaded = next(-at for at in times if at < 0)
-    assert min(at for at in times if at > overloaded) - overloaded > 0.9
+    overloaded = next(-at for at in response_times if at < 0)
+    assert min(at for at in response_times if at > overloaded) - overloaded > 0.9
     assert world.is_exact()

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.local.market.market import Request, refuse
+from deployments.local.market.market import refuse
 from tasks.esi.errors import RateLimitedError, RefusedError, TransientError
 from tasks.orders.choices import Parameters, Price
 from tasks.table.snapshot import MOST_AHEAD as MAX_AHEAD
 from tasks.table.snapshot import TableSnapshot
 from tests.support.api import Api
-from tests.support.chaos.market import REGION, SmallMarket
+from tests.support.chaos.market import REGION
 from tests.support.faults import market as faults
 from tests.support.faults.plan import Fault, Plan
 from tests.support.faults.server import serve_forgetful
@@ -265,21 +265,13 @@ def test_limit_that_lasts_longer_than_a_run_is_not_waited_for(world: World, monk
     assert time.monotonic() - started < 10
 
 
-def test_limit_pauses_all_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_pauses_all_pages(world: World, monkeypatch: pytest.MonkeyPatch, response_times: list[float]) -> None:
     """After a 420, no request is sent until the second that ESI named."""
-    times: list[float] = []
-    count = SmallMarket.count
-
-    def note(market: SmallMarket, request: Request, status: int) -> dict[str, str]:
-        times.append(time.monotonic() if status == 200 else -time.monotonic())
-        return count(market, request, status)
-
-    monkeypatch.setattr(SmallMarket, "count", note)
     limit = {"X-Esi-Error-Limit-Reset": "2"}
     monkeypatch.setitem(faults.REPLIES, "420", lambda _market, _reply: refuse(420, "planned", limit))
     summary = world.run(Fault("420", where="1"), fetch_concurrency=1)
-    limited = next(-at for at in times if at < 0)
-    assert min(at for at in times if at > limited) - limited > 1.9
+    limited = next(-at for at in response_times if at < 0)
+    assert min(at for at in response_times if at > limited) - limited > 1.9
     assert 1.9 < summary.waiting_seconds < 4
     assert world.is_exact()
 

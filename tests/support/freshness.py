@@ -23,7 +23,7 @@ from tasks.esi.markets import find_market
 from tests.support.worlds import serve
 
 DAY_SECONDS, EVERY_SECONDS = 86_400.0, 300.0
-REGION_ID = 10_000_063  # one page without orders; a HEAD is as good as The Forge's
+REGION_ID = 10_000_063  # one page without orders; its HEAD has what The Forge's has
 AHEAD_SECONDS = 10.0  # PREFECT_WORKER_PREFETCH_SECONDS
 START_SECONDS = (0.2, 3.0)  # from a run's time to its first request
 RUN_SECONDS = (4.0, 9.0)  # from there until The Forge's table is complete: docs/performance.md

@@ -2,12 +2,13 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from tasks.orders.choices import Parameters
 from tasks.orders.records import Record
 from tasks.table.requests import Item
-from tasks.table.snapshot import TableSnapshot
+from tasks.table.snapshot import Marker, TableSnapshot
 
 
 def scan(dynamodb: DynamoDBClient, table_name: str) -> dict[str, Item]:
@@ -70,3 +71,19 @@ def items(table: dict[str, int]) -> dict[str, Item]:
 def rows(records: dict[int, int]) -> list[Record]:
     """Return records as `list_records` does."""
     return [Record(type_id, float(price), 1) for type_id, price in records.items()]
+
+
+def fill_in(blank: Marker, index: int, state: str, records: int, owner: str) -> Item:
+    """Return an item `#snapshot` of a snapshot's number, of two pages and fifty orders or other items."""
+    modified = datetime.fromtimestamp(index * 300, UTC)
+    return msgspec.structs.replace(
+        blank.fill("", 50),
+        state="complete" if state == "complete" else "writing",
+        last_modified=modified,
+        expires=modified,
+        pages=2,
+        records=records,
+        written_at=modified,
+        owner=owner,
+        lease=3,
+    ).to_item()

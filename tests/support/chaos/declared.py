@@ -1,7 +1,6 @@
 """The market's orders by declaration, whose records are those of the flow `market-data`, and their `#snapshot`."""
 
 import json
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from flows.paged_api import paged_api
@@ -11,6 +10,7 @@ from tasks.orders.choices import Detail, OrderType, Price
 from tasks.table.requests import Item
 from tasks.table.snapshot import SourceSnapshot
 from tests.support.chaos.market import REGION
+from tests.support.tables import fill_in
 
 PARAMETERS: tuple[OrderType, Price, Detail] = (
     "sell",
@@ -58,18 +58,5 @@ def describe(url: str, index: int, state: str, price: Extreme, records: int, own
     """Return an item `#snapshot`."""
     declared = declare(url, price)
     source = DeclaredSource(Source.model_validate(declared["source"]), Records.model_validate(declared["records"]))
-    modified = datetime.fromtimestamp(index * 300, UTC)
-    return SourceSnapshot(
-        state="complete" if state == "complete" else "writing",
-        source=source.declared.url,
-        declaration=source.description,
-        snapshot_header="Last-Modified",
-        last_modified=modified,
-        expires=modified,
-        pages=2,
-        items=50,
-        records=records,
-        written_at=modified,
-        owner=owner,
-        lease=3,
-    ).to_item()
+    blank = SourceSnapshot(source=source.declared.url, declaration=source.description, snapshot_header="Last-Modified")
+    return fill_in(blank, index, state, records, owner)

@@ -90,9 +90,9 @@ def run_whole(api: Api, dynamodb: DynamoDBClient, truth: Truth, market: SmallMar
     name = f"Kill-{uuid.uuid4()}"
     run_id = api.create_run(DEPLOYMENT, {"region_id": REGION, "table_name": name})
     wait_for(lambda: api.read_state(run_id).type in {"RUNNING", *FINAL}, "the run")
-    begun = time.monotonic()
+    started = time.monotonic()
     wait_for(lambda: api.read_state(run_id).type in FINAL, "the run's end")
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     assert not differences(read_all(dynamodb, name), truth.table(market.index, *PARAMETERS))
     return seconds
 

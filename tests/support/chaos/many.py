@@ -27,21 +27,21 @@ WRONG, FAILED = "WRONG TABLE", "FAILED WITHOUT A FAULT"
 def play_many(seeds: range) -> int:
     """Play schedules on all cores and print what came of them; return the exit code."""
     say(f"{len(seeds)} schedules from seed {seeds.start}: make chaos N={len(seeds)} SEED={seeds.start}")
-    begun = told = time.monotonic()
+    started = reported = time.monotonic()
     total, done, violations = Outcome(), 0, Counter[str]()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, initializer=begin) as pool:
         for future in as_completed([pool.submit(play_one, seed) for seed in seeds]):
-            outcome, violation, told_of_it = future.result()
+            outcome, violation, message = future.result()
             done += 1
             total.add(outcome)
             if violation:
                 violations[violation] += 1
-                say(told_of_it)
-            if time.monotonic() - told > REPORT_SECONDS:
-                told = time.monotonic()
-                say(f"{told - begun:6.0f} s  {done} schedules, {total.runs} runs, wrong: {violations.total()}")
-    say("\n".join(describe(total, done, time.monotonic() - begun)))
+                say(message)
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported = time.monotonic()
+                say(f"{reported - started:6.0f} s  {done} schedules, {total.runs} runs, wrong: {violations.total()}")
+    say("\n".join(describe(total, done, time.monotonic() - started)))
     say(f"wrong tables: {violations[WRONG]}, last runs that failed without a fault: {violations[FAILED]}")
     return int(violations.total() > 0)
 
@@ -63,12 +63,12 @@ def play_one(seed: int) -> tuple[Outcome, str, str]:
     with hurry(), temporary_settings(updates={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         try:
             return play_seed(schedule), "", ""
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is told)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is reported)
             what = WRONG if isinstance(error, WrongTableError) else FAILED
-            told = traceback.format_exc(limit=-3)
+            trace = traceback.format_exc(limit=-3)
             smallest = shrink(schedule) if what == WRONG else schedule
             shown = msgspec.json.format(msgspec.json.encode(smallest)).decode()
-            return Outcome(), what, f"{what} at seed {seed}: {told}smallest schedule: {shown}"
+            return Outcome(), what, f"{what} at seed {seed}: {trace}smallest schedule: {shown}"
 
 
 def play_seed(schedule: Schedule) -> Outcome:

@@ -7,7 +7,6 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import boto3
@@ -52,7 +51,7 @@ from tests.support.chaos.schedule import Schedule
 from tests.support.faults.market import serve_faulty
 from tests.support.faults.plan import Plan
 from tests.support.faults.store import serve_faulty_store
-from tests.support.tables import scan, scan_markets
+from tests.support.tables import fill_in, scan, scan_markets
 from tests.support.worlds import Clock
 
 Flow = Callable[..., object]
@@ -199,23 +198,9 @@ def describe(
     owner: str,
     market_id: int = REGION,
 ) -> Item:
-    """Return an item `#snapshot`."""
-    modified = datetime.fromtimestamp(index * 300, UTC)
-    return TableSnapshot(
-        state="complete" if state == "complete" else "writing",
-        market_id=market_id,
-        region_id=REGION,
-        parameters=Parameters(*parameters),
-        last_modified=modified,
-        expires=modified,
-        etag="",
-        pages=2,
-        orders=50,
-        records=records,
-        written_at=modified,
-        owner=owner,
-        lease=3,
-    ).to_item()
+    """Return an item `#snapshot` of a market."""
+    blank = TableSnapshot(market_id=market_id, region_id=REGION, parameters=Parameters(*parameters))
+    return fill_in(blank, index, state, records, owner)
 
 
 def read_all(dynamodb: DynamoDBClient, name: str) -> dict[str, Item]:
