@@ -68,9 +68,10 @@ def to_attribute(value: Any) -> Item:  # noqa: ANN401 (a record's value, or one 
 
 def number(value: float | Decimal) -> Item:
     """Return a number as the shortest decimal that is exactly it: 5.7, never 5.7000000000000002 or 5.70."""
-    if isinstance(value, int):
-        return {"N": str(value)}
-    return {"N": format((value if isinstance(value, Decimal) else Decimal(repr(value))).normalize(EXACT), "f")}
+    text = str(value)  # of a float, the shortest decimal that reads back as it
+    if isinstance(value, Decimal) or "e" in text:
+        text = format(Decimal(text).normalize(EXACT), "f")
+    return {"N": text.removesuffix(".0")}
 
 
 def compare(records: Sequence[AnyRecord], present: dict[str, Item], keys: Keys = ONE_MARKET) -> Changes:
@@ -96,8 +97,11 @@ def is_equal(record: AnyRecord, item: Item | None, keys: Keys = ONE_MARKET) -> b
     """
     if item is None:
         return False
-    new, present = to_attributes(record), {name: value for name, value in item.items() if keys.owns(name)}
-    return new == present or read_numbers(new) == read_numbers(present)
+    new = to_attributes(record)
+    if keys.make(record.name) | new == item:  # most are, and this is the cheapest way to tell
+        return True
+    present = {name: value for name, value in item.items() if keys.owns(name)}
+    return read_numbers(new) == read_numbers(present)
 
 
 def read_numbers(item: Item) -> Item:
