@@ -13,8 +13,8 @@ from tasks.declared.declaration import Records, Source, check_declaration
 from tasks.declared.source import DeclaredSource
 from tasks.esi.client import Esi
 from tasks.esi.credentials import BlockAuth
+from tasks.esi.pause import Rate
 from tasks.esi.pool import read_user_agent
-from tasks.esi.rate import Rate
 from tasks.reporting import telemetry
 from tasks.reporting.failure import explain_failure
 from tasks.reporting.outcome import complete, keep_summary, report_outcome
@@ -68,7 +68,7 @@ def paged_api(
     check_declaration(source, records)
     declared = DeclaredSource(source, records)
     auth = BlockAuth(source.authorization_block) if source.authorization_block else None
-    rate = Rate(source.requests_per_second) if source.requests_per_second else None
+    rate = Rate(declared.endpoint.requests_per_second)
     table = Table(table_name, store_concurrency, keys=ItemKeys(is_pair=len(records.key_fields) == 2))
     blank = SourceSnapshot(source=source.url, declaration=declared.description, snapshot_header=source.snapshot_header)
     targets = [Target(0, declared.endpoint.name, blank, Lease(table))]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tasks.esi import body, pool
+from tasks.esi import body
 from tasks.esi.body import MAX_BODY_BYTES
 from tasks.esi.client import Esi
 from tasks.esi.errors import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
@@ -195,8 +195,7 @@ def test_refused_connection_is_transient() -> None:
 
 def test_dripping_body_is_given_up(esi: Esi, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that arrives byte by byte, so that no read times out, is given up at its deadline."""
-    for module in (pool, body):
-        monkeypatch.setattr(module, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(body, "BODY_SECONDS", 0.3)
     with pytest.raises(TransientError, match="the body was not complete after 0 s"):
         esi.get(find_market(DRIP).endpoint, 1)
 
