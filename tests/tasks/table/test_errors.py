@@ -42,7 +42,12 @@ MAY_PASS = {
 
 
 MODEL = botocore.session.get_session().get_service_model("dynamodb")
-CODES = sorted(ERRORS.keys() | {shape.name for shape in MODEL.error_shapes})
+MISTAKES = {
+    *("ValidationError", "SerializationException", "UnknownOperationException", "InvalidAction"),
+    *("InvalidParameterCombination", "InvalidParameterValue", "InvalidQueryParameter", "MissingAction"),
+    *("MissingParameter", "MalformedHttpRequestException", "MalformedQueryString", "RequestEntityTooLargeException"),
+}
+CODES = sorted(ERRORS.keys() | {shape.name for shape in MODEL.error_shapes} | MISTAKES)
 
 
 def test_documented_errors_that_may_pass_are_retried() -> None:
@@ -65,7 +70,7 @@ def test_errors_are_raised_as_the_table_says(
 ) -> None:
     """Over a socket, each error has the class and the advice of the table, and its code in the message.
 
-    A code that the table lacks counts as a mistake. Only expired keys from the environment are final: nothing renews them.
+    A code that the table lacks counts as a mistake. Only expired keys from the environment are final.
     """
     monkeypatch.setitem(ERRORS_OF_STORE, "denied", (status, code))
     monkeypatch.setattr("tasks.table.pace.STALLED_CALLS", 0)
