@@ -72,11 +72,7 @@ def make_book(chunks: list[Page], records: Records) -> Book:
 
 
 def list_items(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]], Columns]:
-    """Return the items' keys, a list for each field, and their other fields as columns.
-
-    Raises:
-        RefusedError: two have the same key.
-    """
+    """Return the items' keys by field, and their other fields as columns; raise a RefusedError if two have one key."""
     repeated = items[items.duplicated(records.key_fields)]
     if len(repeated):
         key = ", ".join(f"{name} {to_values(repeated[name])[0]!r}" for name in records.key_fields)
@@ -115,11 +111,7 @@ def find_extreme(choose: Callable[[Iterable[Any]], Any]) -> Callable[..., list[V
 
 
 def add_up(column: "pd.Series[Any]", groups: Any, value: str) -> list[Value]:  # noqa: ANN401 (pandas' groups)
-    """Return the exact sum of each group, None where all values are missing.
-
-    Raises:
-        RefusedError: DynamoDB cannot store it.
-    """
+    """Return the exact sum of each group, None where all values are missing; raise a RefusedError if it is too long."""
     if column.dtype == "int64" and np.abs(column.to_numpy("float64")).sum() < INT64_SAFE:
         return to_values(groups.sum())
     sums: list[Value] = []
@@ -167,11 +159,7 @@ def to_values(column: "pd.Series[Any]") -> list[Value]:
 
 
 def name_keys(columns: Sequence[list[Value]]) -> list[str]:
-    """Return each record's key as text: of one field its text, of two a JSON array of both.
-
-    Raises:
-        RefusedError: DynamoDB does not take it, or readers would not take it for a record's.
-    """
+    """Return each record's key: the text of one field, or of two a JSON array; raise a RefusedError if it is no key."""
     texts = [list(map(to_text, column)) for column in columns]
     for text in (text for column in texts for text in column):
         if not text or text.startswith("#") or len(text.encode()) > MOST_KEY_BYTES:

@@ -41,11 +41,7 @@ class ItemDecoder:
         self._exact = self._make_type(TYPES | {"number": Any})
 
     def decode(self, body: bytes, what: str) -> Columns:
-        """Decode and validate a page's JSON.
-
-        Args:
-            body: JSON.
-            what: names the page in messages.
+        """Decode and validate a page's JSON; `what` names it in messages.
 
         Raises:
             TransientError: the body is not JSON.
@@ -127,11 +123,7 @@ def is_optional(node: Any) -> bool:  # noqa: ANN401 (a field, or a tree of them)
 
 
 def to_float(value: object, what: str, *, is_optional: bool = False) -> float:
-    """Return a JSON number as a float64 whose shortest decimal is exactly it; NaN for None where that is allowed.
-
-    Raises:
-        RefusedError: it is not a number, has more than 15 digits, or is too close to 0.
-    """
+    """Return a number as the float64 whose shortest decimal it is, NaN for None; raise a RefusedError if there is none."""
     if value is None and is_optional:
         return float("nan")
     if not isinstance(value, int | float | Decimal) or isinstance(value, bool):

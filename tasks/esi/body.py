@@ -65,14 +65,9 @@ def check_size(body: bytes | bytearray, what: str) -> None:
 def decode(
     body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None, api: str = ESI.api
 ) -> R:
-    """Decode and validate JSON.
+    """Decode and validate JSON; `what` and `api` name the request and the API in messages.
 
-    Args:
-        body: JSON.
-        kind: type to decode to.
-        what: names the request in messages.
-        float_hook: called with the text of each number that is no integer, where `kind` has `Any`.
-        api: names the API in messages.
+    `float_hook` is called with the text of each number that is no integer, where `kind` has `Any`.
 
     Raises:
         RefusedError: a value is missing or of the wrong type.

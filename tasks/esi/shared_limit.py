@@ -141,14 +141,7 @@ def retry_seconds(response: httpx.Response) -> float:
 
 
 def create_limit() -> int:
-    """Create the limit unless it exists, with `ESI_TOKENS` tokens if that is set, otherwise as many as ESI gives.
-
-    Returns:
-        The limit's tokens per 15 minutes.
-
-    Raises:
-        ValueError: `ESI_TOKENS` is not a valid number of tokens.
-    """
+    """Create the limit unless it exists, with `ESI_TOKENS` or all of ESI's tokens, and return how many it has."""
     given = os.environ.get("ESI_TOKENS", "").strip()
     if given and not (given.isascii() and given.isdigit() and LEAST_TOKENS <= int(given) <= TOKENS):
         raise ValueError(f"ESI_TOKENS is {given!r}: give {LEAST_TOKENS} to {TOKENS} tokens per 15 minutes")

@@ -67,11 +67,7 @@ class Calls:
         wait([future for future in submitted if not future.cancel()])
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Run `function` on one of the connection's threads; it may make one call at a time.
-
-        Raises:
-            TableError: the run has drained the table.
-        """
+        """Run `function` on one of the connection's threads, unless the run is over; it may make one call at a time."""
         with self._lock:
             if self._ending.is_set():
                 raise TableError(f"table {self.name}: the run is over, so nothing more is sent")

@@ -64,11 +64,7 @@ class Table(Calls):
     def write_snapshot(
         self, item: Item, condition: ConditionBase, check: Callable[[], None], pace: Pace | None
     ) -> None:
-        """Put the item `#snapshot` if the present one meets a condition; for `check` and `pace` see `Calls.call`.
-
-        Raises:
-            ConditionError: it does not.
-        """
+        """Put the item `#snapshot`; raise a ConditionError if the present one does not meet a condition."""
         built = ConditionExpressionBuilder().build_expression(condition)
         values = built.attribute_value_placeholders
         self.call(

@@ -44,11 +44,7 @@ def create(table: Table) -> None:
 
 
 def describe(table: Table) -> Item:
-    """Return DynamoDB's description of a table.
-
-    Raises:
-        TableError: it does not exist, or may not be described.
-    """
+    """Return DynamoDB's description of a table; raise a TableError if it is missing, or may not be described."""
     description: Item = table.connection.ask(table.name, "describe_table", TableName=table.name)["Table"]
     return description
 
