@@ -55,7 +55,7 @@ class Pool:
     def send(
         self, method: str, endpoint: Endpoint, params: Params, what: str, read: Callable[[httpx.Response, str], R]
     ) -> R:
-        """Send a request, and return what `read` makes of the response or raise an EsiError; a 420 or 429 pauses all."""
+        """Send a request, and return what `read` makes of the answer or raise an EsiError; a 420 or 429 pauses all."""
         try:
             with self._http.stream(method, endpoint.path, params=params) as response:
                 self.limit.note_answer(response.headers)
