@@ -9,7 +9,7 @@ import httpx
 import msgspec
 
 from tasks.esi.body import find_error, read_body
-from tasks.esi.endpoint import ESI, Dialect, Endpoint
+from tasks.esi.endpoint import Endpoint
 from tasks.esi.errors import DeniedError, EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
 
 MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
@@ -51,25 +51,26 @@ class Answer(msgspec.Struct, frozen=True):
     name: str | None = ""  # of the snapshot, as the API gives it, empty if `last_modified` names it; None without one
 
 
-def find_class(response: httpx.Response, dialect: Dialect = ESI) -> type[EsiError] | None:
+def find_class(response: httpx.Response, *, is_esi: bool = True) -> type[EsiError] | None:
     """Return the error class for a response's status, None for a 200."""
     status, request = response.status_code, response.request
     kind = STATUSES[status] if status in STATUSES else CLASSES.get(status // 100, TransientError)
-    if status in dialect.past_the_end:
+    if status == 400 and not is_esi:  # some APIs answer a page past the end so
         kind = NotFoundError
-    elif status in dialect.overload and "Retry-After" in response.headers:
+    elif status == 503 and not is_esi and "Retry-After" in response.headers:  # an overload
         kind = RateLimitedError
-    is_final = kind is DeniedError and not (dialect.has_sso and "Authorization" in request.headers)
+    # ESI may accept a refused request with a new access token; other APIs have no single sign-on.
+    is_final = kind is DeniedError and not (is_esi and "Authorization" in request.headers)
     return RefusedError if is_final or (request.method == "HEAD" and status in NO_METHOD) else kind
 
 
-def raise_for_status(response: httpx.Response, what: str, dialect: Dialect = ESI) -> None:
+def raise_for_status(response: httpx.Response, what: str, endpoint: Endpoint) -> None:
     """Raise the error for a response's status, unless it is a 200."""
-    kind = find_class(response, dialect)
+    kind = find_class(response, is_esi=endpoint.is_esi)
     if kind is None:
         return
-    cause = f"{dialect.api} {response.status_code}"
-    message = f"{what}: {dialect.api} answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
+    cause = f"{endpoint.api} {response.status_code}"
+    message = f"{what}: {endpoint.api} answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
     if kind is RateLimitedError:
         seconds = limit_seconds(response.headers)
         raise RateLimitedError(f"{message}; pausing all requests for {seconds:.0f} s", cause, seconds)
@@ -83,7 +84,8 @@ def raise_for_status(response: httpx.Response, what: str, dialect: Dialect = ESI
             cause,
         )
     if response.has_redirect_location:
-        message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, {dialect.after_redirect}"
+        advice = "set ESI_URL to ESI's own" if endpoint.is_esi else "give that as url"
+        message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, {advice}"
     raise NotFoundError(message) if kind is NotFoundError else RefusedError(f"{message}; not retried")
 
 
@@ -128,7 +130,7 @@ def read_headers(response: httpx.Response, what: str, endpoint: Endpoint, *, nee
         kind = headers.get("Content-Type", "")[:40]
         quoted = quote_error(response) if response.request.method == "GET" else ""
         raise TransientError(
-            f"{what}: the 200 is not from {endpoint.dialect.api}, or not of this endpoint: it has no "
+            f"{what}: the 200 is not from {endpoint.api}, or not of this endpoint: it has no "
             f"{' and no '.join(expected)}, Content-Type {kind!r}{quoted}"
         )
     last_modified, name = read_snapshot(headers, what, endpoint, answered)

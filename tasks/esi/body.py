@@ -9,7 +9,6 @@ from typing import TypeVar
 import httpx
 import msgspec
 
-from tasks.esi.endpoint import ESI
 from tasks.esi.errors import RefusedError, TransientError
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # decompressed; a full page is about 265 KB
@@ -63,7 +62,7 @@ def check_size(body: bytes | bytearray, what: str) -> None:
 
 
 def decode(
-    body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None, api: str = ESI.api
+    body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None, api: str = "ESI"
 ) -> R:
     """Decode and validate JSON; `what` and `api` name the request and the API in messages.
 

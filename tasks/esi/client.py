@@ -153,7 +153,7 @@ class Esi:
     ) -> R:
         what = endpoint.name if page is None else endpoint.name_page(page)
         params = endpoint.params if page is None else endpoint.params_of(page)
-        self._wait(what, endpoint.dialect.api)
+        self._wait(what, endpoint.api)
         try:
             answer = self._pool.send(method, endpoint, params, what, read)
         except DeniedError as error:

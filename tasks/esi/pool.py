@@ -59,7 +59,7 @@ class Pool:
         try:
             with self._http.stream(method, endpoint.path, params=params) as response:
                 self.limit.note_answer(response.headers)
-                raise_for_status(response, what, endpoint.dialect)
+                raise_for_status(response, what, endpoint)
                 return read(response, what)
         except RateLimitedError as error:
             self.pause.extend(error.pause_seconds)

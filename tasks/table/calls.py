@@ -18,17 +18,7 @@ R = TypeVar("R")
 
 
 class Calls:
-    """One run's calls to one table, counted. Use it as a context manager.
-
-    Args:
-        name: of the table.
-        connection: shared with other tables, and left open; or the number of calls in flight at once, for a connection
-            of its own.
-
-    Raises:
-        TableError: boto3's settings are wrong.
-        ValueError: `name` is not a valid table name.
-    """
+    """One run's calls to one table, counted; see `Table`."""
 
     def __init__(self, name: str, connection: Connection | int) -> None:
         self.name = check_table_name(name)

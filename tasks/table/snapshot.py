@@ -215,9 +215,8 @@ def from_attribute(attribute: Item) -> Any:  # noqa: ANN401 (any program's)
 
 def made_alike(stored: Marker | None, parameters: object) -> Marker | None:
     """Return `stored` if it is complete and made with `parameters` in this format, else None."""
-    if stored is None or stored.state != "complete" or stored.version != FORMAT_VERSION:
-        return None
-    return stored if stored.made_with == parameters else None
+    is_whole = stored and stored.state == "complete" and stored.version == FORMAT_VERSION
+    return stored if is_whole and stored.made_with == parameters else None
 
 
 def is_fresh(stored: Marker, now: datetime, most_ahead: timedelta = MOST_AHEAD) -> bool:
