@@ -215,8 +215,9 @@ def from_attribute(attribute: Item) -> Any:  # noqa: ANN401 (any program's)
 
 def made_alike(stored: Marker | None, parameters: object) -> Marker | None:
     """Return `stored` if it is complete and made with `parameters` in this format, else None."""
-    is_whole = stored and stored.state == "complete" and stored.version == FORMAT_VERSION
-    return stored if is_whole and stored.made_with == parameters else None
+    if stored and stored.state == "complete" and stored.version == FORMAT_VERSION and stored.made_with == parameters:
+        return stored
+    return None
 
 
 def is_fresh(stored: Marker, now: datetime, most_ahead: timedelta = MOST_AHEAD) -> bool:
