@@ -15,7 +15,9 @@ from tasks.esi.errors import DeniedError, EsiError, NotFoundError, RateLimitedEr
 MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
 LIMIT_SECONDS = 60.0  # the pause after a 420 or 429 that names none: ESI's old error window
 
-# The error that each status raises, None for none. For others, `CLASSES` goes by the first digit.
+# The error that each status raises, None for none. Others raise a RefusedError from 300 to 499: redirects are not
+# followed, and a retry would get the same response. The rest may pass: 2xx such as 204 come from a proxy, 5xx are a
+# failure of ESI's or a proxy's, and HTTP has no 999.
 STATUSES: dict[int, type[EsiError] | None] = {
     200: None,
     304: TransientError,  # the request was not conditional: a cache has mixed up its clients
@@ -28,13 +30,6 @@ STATUSES: dict[int, type[EsiError] | None] = {
     425: TransientError,  # sent before the connection was ready
     429: RateLimitedError,  # too many tokens
 }
-CLASSES: dict[int, type[EsiError]] = {
-    1: TransientError,  # 101: no other protocol was requested
-    2: TransientError,  # 202, 203, 204, 206 …: from a proxy, and not a page
-    3: RefusedError,  # redirects are not followed
-    4: RefusedError,  # such as 400, 405, 410, 451: a retry would get the same response
-    5: TransientError,  # ESI's failure, or a proxy's: 511 from a hotspot, 520 to 530 from a CDN
-}  # HTTP has no others: a 999 is not from ESI, and may pass
 NO_METHOD = {405, 501}  # HEAD is not supported; a GET of the first page has the same headers
 SSO_TROUBLE = "either EVE SSO is in trouble, as during the daily downtime at 11:00 UTC, and a later run will succeed"
 
@@ -54,7 +49,7 @@ class Answer(msgspec.Struct, frozen=True):
 def find_class(response: httpx.Response, *, is_esi: bool = True) -> type[EsiError] | None:
     """Return the error class for a response's status, None for a 200."""
     status, request = response.status_code, response.request
-    kind = STATUSES[status] if status in STATUSES else CLASSES.get(status // 100, TransientError)
+    kind = STATUSES.get(status, RefusedError if 300 <= status < 500 else TransientError)
     if status == 400 and not is_esi:  # some APIs answer a page past the end so
         kind = NotFoundError
     elif status == 503 and not is_esi and "Retry-After" in response.headers:  # an overload
