@@ -17,6 +17,7 @@ Scalar = bool | int | float | str
 EXAMPLE = "https://esi.evetech.net/markets/prices"
 OWN_HEADERS = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
 SECRET_HEADERS = re.compile(r"authorization|cookie|token|secret|password|api-?key", re.IGNORECASE)
+TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "number": (int, float), "str": (str,), "bool": (bool,)}
 FITS: dict[str, set[str]] = {  # the operations for fields of each type
     "int": {"min", "max", "sum"},
     "number": {"min", "max", "sum"},
@@ -192,15 +193,14 @@ def check_declaration(source: Source, records: Records) -> None:
     if records.once_by is not None:
         check_field(source, records.once_by, "records.once_by", is_needed=True)
     for name, values in records.where.items():
-        field = check_field(source, name, f"records.where.{name}")
+        kind = check_field(source, name, f"records.where.{name}").type
         for value in values if isinstance(values, list) else [values]:
-            if not is_of_type(value, field.type):
-                raise ValueError(
-                    f"records.where.{name} is {value!r}: the field's type is {field.type}, give such a value"
-                )
-    for value_name, what in records.values.items():
+            # A bool is an int to Python, and not to JSON.
+            if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+                raise ValueError(f"records.where.{name} is {value!r}: the field's type is {kind}, give such a value")
+    for name, what in records.values.items():
         if isinstance(what, dict):
-            check_value(source, f"records.values.{value_name}", what)
+            check_value(source, f"records.values.{name}", what)
 
 
 def check_field(source: Source, name: str, line: str, *, is_needed: bool = False) -> ItemField:
@@ -221,12 +221,6 @@ def check_value(source: Source, line: str, what: dict[Operation, str]) -> None:
     kind = check_field(source, name, line).type
     if operation not in FITS[kind]:
         raise ValueError(f"{line}: {operation} does not fit {name!r}, which is {kind}: give a field of another type")
-
-
-def is_of_type(value: Scalar, kind: FieldType) -> bool:
-    """Return whether a value is of a field's type."""
-    types: dict[str, tuple[type, ...]] = {"int": (int,), "number": (int, float), "str": (str,), "bool": (bool,)}
-    return isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool))
 
 
 def split_pointer(pointer: str) -> tuple[str, ...]:

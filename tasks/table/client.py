@@ -125,7 +125,16 @@ class Table(Calls):
             ThrottledError: nothing was stored `STALLED_CALLS` times in a row.
         """
         pace = Pace()
-        while left := self._send_batch(requests, check):
+        while True:
+            try:
+                answer = self.call("batch_write_item", None, check, RequestItems={self.name: requests})
+            except ThrottledError:
+                left = requests
+            else:
+                left = (answer.get("UnprocessedItems") or {}).get(self.name) or []
+                if not left:
+                    return
+                self.count("unprocessed items")
             pace.note(progress=len(left) < len(requests))
             if not self.wait_for_capacity(pace):
                 raise ThrottledError(
@@ -133,14 +142,3 @@ class Table(Calls):
                     f"unprocessed {pace.stalled} times in a row; its write capacity may be too small"
                 )
             requests = left
-
-    def _send_batch(self, requests: list[Item], check: Callable[[], None]) -> list[Item]:
-        """Send writes once; return those that were not stored."""
-        try:
-            answer = self.call("batch_write_item", None, check, RequestItems={self.name: requests})
-        except ThrottledError:
-            return requests
-        left: list[Item] = (answer.get("UnprocessedItems") or {}).get(self.name) or []
-        if left:
-            self.count("unprocessed items")
-        return left
