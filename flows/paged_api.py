@@ -11,10 +11,9 @@ from flows.next_run import as_deployed, schedule_next
 from flows.parameters import FetchConcurrency, Force, StoreConcurrency, TableName
 from tasks.declared.declaration import Records, Source, check_declaration
 from tasks.declared.source import DeclaredSource
-from tasks.esi.client import Esi
+from tasks.esi.client import Esi, read_user_agent
 from tasks.esi.credentials import BlockAuth
 from tasks.esi.pause import Rate
-from tasks.esi.pool import read_user_agent
 from tasks.reporting import telemetry
 from tasks.reporting.failure import explain_failure
 from tasks.reporting.outcome import complete, keep_summary, report_outcome

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
 from typing import ParamSpec, Self
@@ -24,18 +24,75 @@ from typing import ParamSpec, Self
 import httpx
 import msgspec
 
-from tasks.esi.answers import Answer, read_headers, read_page, time_of
+from tasks.esi.answers import Answer, raise_for_status, read_headers, read_page, time_of
 from tasks.esi.body import R, decode, read_body
-from tasks.esi.endpoint import Endpoint
+from tasks.esi.endpoint import Endpoint, Params
 from tasks.esi.errors import DeniedError, RateLimitedError, RefusedError, TransientError
-from tasks.esi.pause import UNLIMITED, Limit
-from tasks.esi.pool import DEFAULT_URL, ESI_HEADERS, Pool, read_user_agent
-from tasks.network import Waits
+from tasks.esi.pause import UNLIMITED, Limit, find_pause
+from tasks.network import TIMEOUT, Waits, check_url, fits_header, trusted
 
+ESI_HEADERS = {"X-Compatibility-Date": "2026-08-18"}
+DEFAULT_URL = "https://esi.evetech.net"
+DEFAULT_USER_AGENT = "market-data/0.1.0 (set ESI_USER_AGENT to name your contact)"
 HEADS = 2  # failures in a row before a run sends GET instead
 RUN_SECONDS = 1200.0  # for all requests of a run; ESI's longest limit is 900 s
 
 P = ParamSpec("P")
+
+
+class Pool:
+    """Connections to an API, and the threads that use them, for one run or several; see `Esi` for the arguments."""
+
+    def __init__(
+        self,
+        url: str,
+        user_agent: str,
+        fetch_concurrency: int,
+        limit: Limit,
+        auth: httpx.Auth | None,
+        headers: Mapping[str, str],
+    ) -> None:
+        self.url = check_url(url, "ESI_URL", DEFAULT_URL)
+        if not fits_header(user_agent):
+            raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
+        self.pause = find_pause(self.url)
+        self.limit = limit
+        self.threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
+        sent = httpx.Headers({"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": user_agent})
+        sent.update(headers)  # in whatever case their names are
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=sent,
+            limits=httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency),
+            timeout=TIMEOUT,
+            verify=trusted(),
+            auth=auth,
+        )
+
+    def close(self) -> None:
+        """Cancel queued requests, wait for those in flight, and close the connections."""
+        self.threads.shutdown(cancel_futures=True)
+        self._http.close()
+
+    def send(
+        self, method: str, endpoint: Endpoint, params: Params, what: str, read: Callable[[httpx.Response, str], R]
+    ) -> R:
+        """Send a request, and return what `read` makes of the answer or raise an EsiError; a 420 or 429 pauses all."""
+        try:
+            with self._http.stream(method, endpoint.path, params=params) as response:
+                self.limit.note_answer(response.headers)
+                raise_for_status(response, what, endpoint)
+                return read(response, what)
+        except RateLimitedError as error:
+            self.pause.extend(error.pause_seconds)
+            try:
+                self.limit.pause_all(error.pause_seconds)
+            except TransientError as failure:
+                error.add_note(f"other workers were not paused: {failure}")
+            raise
+        except httpx.HTTPError as error:
+            cause = type(error).__name__
+            raise TransientError(f"{what}: {cause} from {self.url}: {error}", cause) from error
 
 
 class Esi:
@@ -188,3 +245,8 @@ class Esi:
             if not seconds:
                 return
             self.waits.sleep(seconds)
+
+
+def read_user_agent() -> str:
+    """Return the environment's `ESI_USER_AGENT`, or the default."""
+    return os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT
