@@ -11,7 +11,7 @@ from flows.next_run import as_deployed, schedule_next
 from flows.parameters import FetchConcurrency, Force, StoreConcurrency, TableName
 from tasks.declared.declaration import Records, Source, check_declaration
 from tasks.declared.source import DeclaredSource
-from tasks.esi.client import Esi, read_user_agent
+from tasks.esi.client import Esi, Pool, read_user_agent
 from tasks.esi.credentials import BlockAuth
 from tasks.esi.pause import Rate
 from tasks.reporting import telemetry
@@ -73,7 +73,7 @@ def paged_api(
     targets = [Target(0, declared.endpoint.name, blank, Lease(table))]
     summarize = partial(summarize_source, source.url, declared.description)
     with (
-        Esi(source.base_url, read_user_agent(), fetch_concurrency, rate, auth, source.headers) as esi,
+        Esi(Pool(source.base_url, read_user_agent(), fetch_concurrency, rate, auth, source.headers)) as esi,
         open_run(declared, about_source(source.url), targets, esi, summarize, force=force) as run,
     ):
         return complete(keep_table(run))

@@ -10,7 +10,6 @@ Each response is judged once, by its status and headers. The error's class says 
         └── NotFoundError    404
 """
 
-import copy
 import os
 import threading
 import time
@@ -41,20 +40,33 @@ P = ParamSpec("P")
 
 
 class Pool:
-    """Connections to an API, and the threads that use them, for one run or several; see `Esi` for the arguments."""
+    """Connections to an API, and the threads that use them, for one run or several.
+
+    Args:
+        url: of the API.
+        user_agent: names the operator to the API.
+        fetch_concurrency: requests in flight at once, never exceeded.
+        limit: on requests, such as ESI's tokens.
+        auth: authorises each request, for endpoints that are not public.
+        headers: of each request.
+
+    Raises:
+        ValueError: `url` is not an http(s) URL, or plain http to another machine; `user_agent` does not fit a header.
+    """
 
     def __init__(
         self,
         url: str,
         user_agent: str,
         fetch_concurrency: int,
-        limit: Limit,
-        auth: httpx.Auth | None,
-        headers: Mapping[str, str],
+        limit: Limit = UNLIMITED,
+        auth: httpx.Auth | None = None,
+        headers: Mapping[str, str] = ESI_HEADERS,
     ) -> None:
         self.url = check_url(url, "ESI_URL", DEFAULT_URL)
         if not fits_header(user_agent):
             raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
+        self.fetch_concurrency = fetch_concurrency
         self.pause = find_pause(self.url)
         self.limit = limit
         self.threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
@@ -96,36 +108,13 @@ class Pool:
 
 
 class Esi:
-    """One run's client for ESI or another API, which counts failures and waits. Use it as a context manager.
+    """One run's client for ESI or another API, which counts failures and waits. Use it as a context manager."""
 
-    Args:
-        url: of the API.
-        user_agent: names the operator to the API.
-        fetch_concurrency: requests in flight at once, never exceeded.
-        limit: on requests, such as ESI's tokens.
-        auth: authorises each request, for endpoints that are not public.
-        headers: of each request.
-
-    Raises:
-        ValueError: `url` is not an http(s) URL, or plain http to another machine; `user_agent` does not fit a header.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        user_agent: str,
-        fetch_concurrency: int,
-        limit: Limit = UNLIMITED,
-        auth: httpx.Auth | None = None,
-        headers: Mapping[str, str] = ESI_HEADERS,
-    ) -> None:
-        self.fetch_concurrency = fetch_concurrency
-        self._pool = Pool(url, user_agent, fetch_concurrency, limit, auth, headers)
-        self.url = self._pool.url
-        self.expect = limit.expect  # announces requests
-        self._start()
-
-    def _start(self) -> None:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.url = pool.url
+        self.fetch_concurrency = pool.fetch_concurrency
+        self.expect = pool.limit.expect  # announces requests
         self.failures: Counter[str] = Counter()  # failed requests that may be retried, by cause
         self.failed_pages: set[int] = set()  # pages that failed at least once
         self.waits = Waits()
@@ -138,13 +127,12 @@ class Esi:
     @classmethod
     def from_environment(cls, fetch_concurrency: int, limit: Limit = UNLIMITED, auth: httpx.Auth | None = None) -> Self:
         """Open a client for `ESI_URL` with `ESI_USER_AGENT`."""
-        return cls(os.environ.get("ESI_URL") or DEFAULT_URL, read_user_agent(), fetch_concurrency, limit, auth)
+        url = os.environ.get("ESI_URL") or DEFAULT_URL
+        return cls(Pool(url, read_user_agent(), fetch_concurrency, limit, auth))
 
-    def share(self) -> Self:
+    def share(self) -> "Esi":
         """Return a client for another run: the same connections, its own counts."""
-        other = copy.copy(self)
-        other._start()  # noqa: SLF001 (its own class)
-        return other
+        return Esi(self._pool)
 
     def __enter__(self) -> Self:
         return self
