@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from flows.paged_api import paged_api
-from tasks.esi.pool import ESI_HEADERS
+from tasks.esi.client import ESI_HEADERS
 
 SOURCE: Any = {
     "headers": ESI_HEADERS,

@@ -11,10 +11,9 @@ from flows.next_run import as_deployed, schedule_next
 from flows.parameters import FetchConcurrency, Force, StoreConcurrency, TableName
 from tasks.declared.declaration import Records, Source, check_declaration
 from tasks.declared.source import DeclaredSource
-from tasks.esi.client import Esi
+from tasks.esi.client import Esi, Pool, read_user_agent
 from tasks.esi.credentials import BlockAuth
-from tasks.esi.pool import read_user_agent
-from tasks.esi.rate import Rate
+from tasks.esi.pause import Rate
 from tasks.reporting import telemetry
 from tasks.reporting.failure import explain_failure
 from tasks.reporting.outcome import complete, keep_summary, report_outcome
@@ -68,13 +67,13 @@ def paged_api(
     check_declaration(source, records)
     declared = DeclaredSource(source, records)
     auth = BlockAuth(source.authorization_block) if source.authorization_block else None
-    rate = Rate(source.requests_per_second) if source.requests_per_second else None
+    rate = Rate(declared.endpoint.requests_per_second)
     table = Table(table_name, store_concurrency, keys=ItemKeys(is_pair=len(records.key_fields) == 2))
     blank = SourceSnapshot(source=source.url, declaration=declared.description, snapshot_header=source.snapshot_header)
     targets = [Target(0, declared.endpoint.name, blank, Lease(table))]
     summarize = partial(summarize_source, source.url, declared.description)
     with (
-        Esi(source.base_url, read_user_agent(), fetch_concurrency, rate, auth, source.headers) as esi,
+        Esi(Pool(source.base_url, read_user_agent(), fetch_concurrency, rate, auth, source.headers)) as esi,
         open_run(declared, about_source(source.url), targets, esi, summarize, force=force) as run,
     ):
         return complete(keep_table(run))

@@ -16,7 +16,7 @@ from tasks.table.client import Table
 from tasks.table.create import create_missing, name_keys
 from tasks.table.errors import KeySchemaError, MissingTableError
 from tasks.table.requests import Item
-from tasks.table.snapshot import UNKNOWN, Marker, Snapshot, is_fresh, is_newer, is_same
+from tasks.table.snapshot import UNKNOWN, Marker, Snapshot, is_fresh, is_newer, is_same, made_alike
 
 PAGE_SECONDS = 0.2  # from request to response; fetch_concurrency pages are in flight at once
 MAX_WAIT_SECONDS = 60.0
@@ -55,8 +55,8 @@ def find_snapshot(
     """
     items = {each.id: read_item(each.table, known) for each in run.targets}
     stored = {each.id: found for each in run.targets if (found := run.parse(items[each.id], each))}
-    blanks = {each.id: each.blank for each in run.targets}
-    usable = {} if run.force else {each: found for each, found in stored.items() if blanks[each].made_as(found)}
+    made_with = {each.id: each.blank.made_with for each in run.targets}
+    usable = {} if run.force else {each: at for each, at in stored.items() if made_alike(at, made_with[each])}
     most_ahead = run.endpoint.most_ahead
     is_whole = len(usable) == len(run.targets)
     if is_whole and all(is_fresh(found, datetime.now(UTC), most_ahead) for found in usable.values()):

@@ -25,9 +25,9 @@ from tasks.reporting.universe_summary import RegionResult, list_results
 from tasks.retries import NOT_KEPT, RETRIED
 from tasks.run import Run, list_targets, open_targets
 from tasks.store_records import begin_writing, finish_writing, split_writes, write_part
-from tasks.table.batch_get import read_snapshots
 from tasks.table.client import Table
 from tasks.table.connection import Connection
+from tasks.table.read import read_snapshots
 from tasks.table.records import Changes
 from tasks.table.requests import Item
 from tasks.table.snapshot import Snapshot

@@ -35,7 +35,7 @@ def test_policy_allows_what_runs_call_and_no_more(
     from flows.universe import universe  # noqa: PLC0415
     from tasks.table import connection as module  # noqa: PLC0415
     from tasks.table.client import Table  # noqa: PLC0415
-    from tasks.table.create import create, read_status  # noqa: PLC0415
+    from tasks.table.create import create, describe  # noqa: PLC0415
 
     called: set[str] = set()
     from tasks.table.connection import connect  # noqa: PLC0415
@@ -59,7 +59,7 @@ def test_policy_allows_what_runs_call_and_no_more(
     market_data(10000003, f"{table_name}-2", key="market_type", markets=[10000003, 60003760])
     universe([10000003, 10000006], f"{table_name}-2", key="market_type", price="max")
     with Table("Missing", 1) as table:
-        assert not read_status(table)
+        assert not describe(table)
     assert market.requests
     statement, key = POLICY["Statement"]
     assert {f"dynamodb:{name}" for name in called} == set(statement["Action"])

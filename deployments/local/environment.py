@@ -13,8 +13,8 @@ import msgspec
 
 from flows.parameters import check_markets
 from tasks.catalogue.names import HUBS, regions
+from tasks.esi.client import DEFAULT_URL
 from tasks.esi.markets import find_market, is_market
-from tasks.esi.pool import DEFAULT_URL
 from tasks.network import check_url, is_this_machine
 
 CHECKOUT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 import decimal
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from tasks.declared.declaration import Records
+from tasks.declared.declaration import Operation, Records
 from tasks.declared.items import NOTHING_STORED, join
 from tasks.declared.items import Columns as Page
 from tasks.esi.errors import RefusedError
@@ -35,11 +35,7 @@ class ItemRecord(msgspec.Struct, frozen=True):
 
 
 def make_book(chunks: list[Page], records: Records) -> Book:
-    """Return the records of a snapshot's items.
-
-    Args:
-        chunks: in the order of the pages. Their columns are removed, to save memory.
-        records: how to make them.
+    """Return the records of a snapshot's items; the columns of the chunks are removed, to save memory.
 
     Raises:
         RefusedError: two items have one key and there are no `values`; or a key, a sum or a text does not fit DynamoDB.
@@ -72,11 +68,7 @@ def make_book(chunks: list[Page], records: Records) -> Book:
 
 
 def list_items(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]], Columns]:
-    """Return the items' keys, a list for each field, and their other fields as columns.
-
-    Raises:
-        RefusedError: two have the same key.
-    """
+    """Return the items' keys by field, and their other fields as columns; raise a RefusedError if two have one key."""
     repeated = items[items.duplicated(records.key_fields)]
     if len(repeated):
         key = ", ".join(f"{name} {to_values(repeated[name])[0]!r}" for name in records.key_fields)
@@ -99,48 +91,31 @@ def aggregate(items: pd.DataFrame, records: Records) -> tuple[list[list[Value]],
             columns[value] = to_values(sizes)
         else:
             [(operation, name)] = what.items()
-            columns[value] = OPERATIONS[operation](items[name], groups[name], value)
+            columns[value] = compute(operation, items[name], groups[name], value)
     return [to_values(keys[name]) for name in records.key_fields], columns
 
 
-def find_extreme(choose: Callable[[Iterable[Any]], Any]) -> Callable[..., list[Value]]:
-    """Return a function from groups of values to the lowest or highest in each, None where all are missing."""
-
-    def find(column: "pd.Series[Any]", groups: Any, _value: str) -> list[Value]:  # noqa: ANN401 (pandas' groups)
-        if column.dtype != object:
-            return to_values(groups.min() if choose is min else groups.max())
-        return [choose(present) if present else None for present in list_present(column, groups)]
-
-    return find
-
-
-def add_up(column: "pd.Series[Any]", groups: Any, value: str) -> list[Value]:  # noqa: ANN401 (pandas' groups)
-    """Return the exact sum of each group, None where all values are missing.
+def compute(operation: Operation, column: "pd.Series[Any]", groups: Any, value: str) -> list[Value]:  # noqa: ANN401
+    """Return the lowest, the highest or the exact sum of each group in pandas' groups, None where all are missing.
 
     Raises:
-        RefusedError: DynamoDB cannot store it.
+        RefusedError: DynamoDB cannot store a sum.
     """
-    if column.dtype == "int64" and np.abs(column.to_numpy("float64")).sum() < INT64_SAFE:
-        return to_values(groups.sum())
-    sums: list[Value] = []
-    for number, present in enumerate(list_present(column, groups)):
-        total = sum_numbers(present) if present else None
-        exact = Decimal(total or 0).normalize(EXACT)
-        if exact and (len(exact.as_tuple().digits) > MOST_DIGITS or exact.adjusted() not in EXPONENTS):
-            name = ", ".join(map(str, groups.size().index.to_frame().iloc[number]))
-            raise RefusedError(
-                f"the sum {value} of {name} has more than {MOST_DIGITS} digits, or is not within 1e-130 and 9.9e125; "
-                f"{NOTHING_STORED}"
-            )
-        sums.append(total)
-    return sums
-
-
-OPERATIONS: dict[str, Callable[..., list[Value]]] = {
-    "min": find_extreme(min),
-    "max": find_extreme(max),
-    "sum": add_up,
-}
+    is_small = column.dtype == "int64" and np.abs(column.to_numpy("float64")).sum() < INT64_SAFE
+    if is_small or (operation != "sum" and column.dtype != object):
+        return to_values(groups.agg(operation))
+    combine: Callable[[list[Any]], Any] = {"min": min, "max": max, "sum": sum_numbers}[operation]
+    found: list[Value] = [combine(present) if present else None for present in list_present(column, groups)]
+    if operation == "sum":
+        for number, total in enumerate(found):
+            exact = Decimal(total or 0).normalize(EXACT)  # type: ignore[arg-type] # a number
+            if exact and (len(exact.as_tuple().digits) > MOST_DIGITS or exact.adjusted() not in EXPONENTS):
+                name = ", ".join(map(str, groups.size().index.to_frame().iloc[number]))
+                raise RefusedError(
+                    f"the sum {value} of {name} has more than {MOST_DIGITS} digits, or is not within 1e-130 and "
+                    f"9.9e125; {NOTHING_STORED}"
+                )
+    return found
 
 
 def sum_numbers(values: Sequence[float]) -> int | Decimal:
@@ -167,11 +142,7 @@ def to_values(column: "pd.Series[Any]") -> list[Value]:
 
 
 def name_keys(columns: Sequence[list[Value]]) -> list[str]:
-    """Return each record's key as text: of one field its text, of two a JSON array of both.
-
-    Raises:
-        RefusedError: DynamoDB does not take it, or readers would not take it for a record's.
-    """
+    """Return each record's key: the text of one field, or of two a JSON array; raise a RefusedError if it is no key."""
     texts = [list(map(to_text, column)) for column in columns]
     for text in (text for column in texts for text in column):
         if not text or text.startswith("#") or len(text.encode()) > MOST_KEY_BYTES:

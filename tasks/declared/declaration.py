@@ -17,6 +17,7 @@ Scalar = bool | int | float | str
 EXAMPLE = "https://esi.evetech.net/markets/prices"
 OWN_HEADERS = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
 SECRET_HEADERS = re.compile(r"authorization|cookie|token|secret|password|api-?key", re.IGNORECASE)
+TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "number": (int, float), "str": (str,), "bool": (bool,)}
 FITS: dict[str, set[str]] = {  # the operations for fields of each type
     "int": {"min", "max", "sum"},
     "number": {"min", "max", "sum"},
@@ -26,33 +27,21 @@ FITS: dict[str, set[str]] = {  # the operations for fields of each type
 
 
 def check_header_name(name: str) -> str:
-    """Return the name of a header, unchanged.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return `name`; raise a ValueError if no header can have it."""
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
         raise ValueError(f"{name!r} is not a header's name: give letters, digits and -, such as X-Pages")
     return name
 
 
 def check_pointer(pointer: str) -> str:
-    """Return a JSON pointer (RFC 6901), unchanged.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return `pointer`; raise a ValueError if it is not a JSON pointer (RFC 6901)."""
     if pointer and not re.fullmatch(r"(/([^~/\\\"\x00-\x1f]|~0|~1)*)+", pointer):
         raise ValueError(f"{pointer!r} is not a JSON pointer: give such as /data/items")
     return pointer
 
 
 def check_source_url(url: str) -> str:
-    """Return the URL of a source without surrounding whitespace; it may have a query.
-
-    Raises:
-        ValueError: see `check_url`.
-    """
+    """Return a source's URL without surrounding whitespace; it may have a query. Raise a ValueError if it is none."""
     address, _, query = url.strip().partition("?")
     check_url(address, "url", EXAMPLE)
     if "#" in query:
@@ -61,11 +50,7 @@ def check_source_url(url: str) -> str:
 
 
 def check_attribute(name: str) -> str:
-    """Return the name of a field or value, which becomes an attribute of the items, unchanged.
-
-    Raises:
-        ValueError: it is empty, a key's, or one that DynamoDB uses itself.
-    """
+    """Return the name of a field or value; raise a ValueError if it cannot be an attribute of an item."""
     if not name or name in {"pk", "sk"} or name.startswith("aws:") or re.search(r"[\\\"\x00-\x1f]", name):
         raise ValueError(f'{name!r} cannot be an attribute: give another name than pk, sk and aws:…, without \\ and "')
     return name
@@ -84,11 +69,7 @@ class Declared(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def check_keys(cls, given: Any) -> Any:  # noqa: ANN401 (whatever is given)
-        """Return what is given, unchanged.
-
-        Raises:
-            ValueError: it has an unknown key.
-        """
+        """Return what is given; raise a ValueError if it has an unknown key."""
         if isinstance(given, dict) and (unknown := [key for key in given if key not in cls.model_fields]):
             raise ValueError(f"{unknown[0]!r} is no key here: give {', '.join(cls.model_fields)}")
         return given
@@ -104,11 +85,7 @@ class Pages(Declared):
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        """Raise unless it is clear how many pages there are.
-
-        Raises:
-            ValueError: it is not.
-        """
+        """Raise a ValueError unless it is clear how many pages there are."""
         if self.single == (self.count_header is not None):
             raise ValueError("give count_header, the response header with the number of pages, or single: true")
         return self
@@ -153,11 +130,7 @@ class Source(Declared):
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        """Raise unless pages and headers can be requested, and fields are told apart.
-
-        Raises:
-            ValueError: they cannot, or are not: two have the same path.
-        """
+        """Raise a ValueError unless pages and headers can be requested, and each field has a path of its own."""
         for name, value in self.headers.items():
             if SECRET_HEADERS.search(name):
                 raise ValueError(
@@ -212,11 +185,7 @@ class Records(Declared):
 
 
 def check_declaration(source: Source, records: Records) -> None:
-    """Raise if records need what the source does not have.
-
-    Raises:
-        ValueError: they do; the message begins with the line of the declaration.
-    """
+    """Raise a ValueError, which begins with the declaration's line, if records need what the source does not have."""
     if len(records.key_fields) not in {1, 2} or len(set(records.key_fields)) < len(records.key_fields):
         raise ValueError(f"records.key is {records.key}: give one field, or two different ones")
     for name in records.key_fields:
@@ -224,23 +193,18 @@ def check_declaration(source: Source, records: Records) -> None:
     if records.once_by is not None:
         check_field(source, records.once_by, "records.once_by", is_needed=True)
     for name, values in records.where.items():
-        field = check_field(source, name, f"records.where.{name}")
+        kind = check_field(source, name, f"records.where.{name}").type
         for value in values if isinstance(values, list) else [values]:
-            if not is_of_type(value, field.type):
-                raise ValueError(
-                    f"records.where.{name} is {value!r}: the field's type is {field.type}, give such a value"
-                )
-    for value_name, what in records.values.items():
+            # A bool is an int to Python, and not to JSON.
+            if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+                raise ValueError(f"records.where.{name} is {value!r}: the field's type is {kind}, give such a value")
+    for name, what in records.values.items():
         if isinstance(what, dict):
-            check_value(source, f"records.values.{value_name}", what)
+            check_value(source, f"records.values.{name}", what)
 
 
 def check_field(source: Source, name: str, line: str, *, is_needed: bool = False) -> ItemField:
-    """Return a field of the source that a line of the declaration names.
-
-    Raises:
-        ValueError: there is none, or it is optional and must not be.
-    """
+    """Return a field that a line of the declaration names; raise a ValueError if it is missing, or wrongly optional."""
     if name not in source.fields:
         raise ValueError(f"{line}: {name!r} is not declared: give one of source.fields, {', '.join(source.fields)}")
     field = source.fields[name]
@@ -250,23 +214,13 @@ def check_field(source: Source, name: str, line: str, *, is_needed: bool = False
 
 
 def check_value(source: Source, line: str, what: dict[Operation, str]) -> None:
-    """Raise unless a value is one operation on a field that it fits.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Raise a ValueError unless a value is one operation on a field that it fits."""
     if len(what) != 1:
         raise ValueError(f"{line} is {what}: give one of min, max and sum, such as {{min: price}}")
     [(operation, name)] = what.items()
     kind = check_field(source, name, line).type
     if operation not in FITS[kind]:
         raise ValueError(f"{line}: {operation} does not fit {name!r}, which is {kind}: give a field of another type")
-
-
-def is_of_type(value: Scalar, kind: FieldType) -> bool:
-    """Return whether a value is of a field's type."""
-    types: dict[str, tuple[type, ...]] = {"int": (int,), "number": (int, float), "str": (str,), "bool": (bool,)}
-    return isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool))
 
 
 def split_pointer(pointer: str) -> tuple[str, ...]:

@@ -34,18 +34,16 @@ class ItemDecoder:
     def __init__(self, source: Source) -> None:
         self._fields = {name: source.fields[name] for name in source.fields}
         self._paths = {name: source.path_of(name) for name in source.fields}
+        self._pointer = split_pointer(source.items)
+        parts = dict.fromkeys(part for path in [self._pointer, *self._paths.values()] for part in path)
+        self._members = {part: f"m{number}" for number, part in enumerate(parts)}  # of the structs that msgspec decodes
         self._getters = {name: self._make_getter(name) for name in source.fields}
         self._api = httpx.URL(source.url).host
-        self._pointer = split_pointer(source.items)
         self._fast = self._make_type(TYPES)
         self._exact = self._make_type(TYPES | {"number": Any})
 
     def decode(self, body: bytes, what: str) -> Columns:
-        """Decode and validate a page's JSON.
-
-        Args:
-            body: JSON.
-            what: names the page in messages.
+        """Decode and validate a page's JSON; `what` names it in messages.
 
         Raises:
             TransientError: the body is not JSON.
@@ -55,22 +53,33 @@ class ItemDecoder:
         is_exact = LONG in body.translate(DIGITS) or ((b"e-" in body or b"E-" in body) and bool(TINY.search(body)))
         kind, float_hook = (self._exact, Decimal) if is_exact else (self._fast, None)
         found = decode(body, kind, what, float_hook, self._api)
-        for _part in self._pointer:
-            found = found.m0
+        for part in self._pointer:
+            found = getattr(found, self._members[part])
         return {name: self._make_column(name, found, what) for name in self._fields}
 
     def _make_type(self, types: dict[FieldType, Any]) -> Any:  # noqa: ANN401 (a type)
-        """Return the type that msgspec decodes a body to: structs named by number, members of a body m0."""
+        """Return the type that msgspec decodes a body to."""
         tree: dict[str, Any] = {}
         for name, path in self._paths.items():
             node = tree
             for part in path[:-1]:
                 node = node.setdefault(part, {})
             node[path[-1]] = self._fields[name]
-        kind: Any = list[make_struct(tree, types)]  # type: ignore[misc] # made here
+        kind: Any = list[self._make_struct(tree, types)]  # type: ignore[misc] # made here
         for part in reversed(self._pointer):
-            kind = msgspec.defstruct("Body", [("m0", kind, msgspec.field(name=part))])
+            kind = msgspec.defstruct("Body", [(self._members[part], kind, msgspec.field(name=part))])
         return kind
+
+    def _make_struct(self, tree: dict[str, Any], types: dict[FieldType, Any]) -> type[msgspec.Struct]:
+        """Return a struct for an object with the members of a tree, whose leaves are fields."""
+        members = []
+        for name, node in tree.items():
+            kind = self._make_struct(node, types) if isinstance(node, dict) else types[node.type]
+            if is_optional(node):
+                members.append((self._members[name], kind | None, msgspec.field(name=name, default=None)))
+            else:
+                members.append((self._members[name], kind, msgspec.field(name=name)))
+        return msgspec.defstruct("Item", members, gc=False, kw_only=True)
 
     def _make_column(self, name: str, items: list[Any], what: str) -> np.ndarray:
         field = self._fields[name]
@@ -98,27 +107,10 @@ class ItemDecoder:
 
     def _make_getter(self, name: str) -> Callable[[Any], Any]:
         """Return a function that reads a field of a decoded item, None if it is missing."""
-        members: list[str] = []
-        siblings = list(self._paths.values())
-        for depth, part in enumerate(self._paths[name]):
-            names = list(dict.fromkeys(path[depth] for path in siblings))
-            members.append(f"m{names.index(part)}")
-            siblings = [path for path in siblings if path[depth] == part]
+        members = [self._members[part] for part in self._paths[name]]
         if not self._fields[name].optional:
             return attrgetter(".".join(members))
         return lambda item: reduce(lambda value, member: getattr(value, member, None), members, item)
-
-
-def make_struct(tree: dict[str, Any], types: dict[FieldType, Any]) -> type[msgspec.Struct]:
-    """Return a struct for an object with the members of a tree, whose leaves are fields."""
-    members = []
-    for number, (name, node) in enumerate(tree.items()):
-        kind = make_struct(node, types) if isinstance(node, dict) else types[node.type]
-        if is_optional(node):
-            members.append((f"m{number}", kind | None, msgspec.field(name=name, default=None)))
-        else:
-            members.append((f"m{number}", kind, msgspec.field(name=name)))
-    return msgspec.defstruct("Item", members, gc=False, kw_only=True)
 
 
 def is_optional(node: Any) -> bool:  # noqa: ANN401 (a field, or a tree of them)
@@ -127,11 +119,7 @@ def is_optional(node: Any) -> bool:  # noqa: ANN401 (a field, or a tree of them)
 
 
 def to_float(value: object, what: str, *, is_optional: bool = False) -> float:
-    """Return a JSON number as a float64 whose shortest decimal is exactly it; NaN for None where that is allowed.
-
-    Raises:
-        RefusedError: it is not a number, has more than 15 digits, or is too close to 0.
-    """
+    """Return the float64 whose shortest decimal a number is, NaN for None; raise a RefusedError if there is none."""
     if value is None and is_optional:
         return float("nan")
     if not isinstance(value, int | float | Decimal) or isinstance(value, bool):

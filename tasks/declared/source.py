@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from tasks.declared.declaration import Records, Source
-from tasks.esi.endpoint import Dialect, Endpoint
+from tasks.esi.endpoint import Endpoint
 from tasks.imports import load, load_early
 from tasks.orders.records import Book
 
@@ -44,13 +44,8 @@ class DeclaredSource:
             requests_per_second=source.requests_per_second or float("inf"),
             snapshot_header=source.snapshot_header or "",
             expires_header=source.expires_header or "",
-            dialect=Dialect(
-                api=url.host,
-                past_the_end=frozenset({400, 404}),
-                overload=frozenset({503}),
-                has_sso=False,
-                after_redirect="give that as url",
-            ),
+            api=url.host,
+            is_esi=False,
             most_ahead=timedelta(seconds=source.max_fresh_seconds),
         )
 

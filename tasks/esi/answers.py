@@ -1,7 +1,6 @@
 """Reads an API's responses: status, headers and body."""
 
 import re
-import time
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -10,14 +9,15 @@ import httpx
 import msgspec
 
 from tasks.esi.body import find_error, read_body
-from tasks.esi.endpoint import ESI, Dialect, Endpoint
+from tasks.esi.endpoint import Endpoint
 from tasks.esi.errors import DeniedError, EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
-from tasks.network import TIMEOUT
 
 MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
 LIMIT_SECONDS = 60.0  # the pause after a 420 or 429 that names none: ESI's old error window
 
-# The error that each status raises, None for none. For others, `CLASSES` goes by the first digit.
+# The error that each status raises, None for none. Others raise a RefusedError from 300 to 499: redirects are not
+# followed, and a retry would get the same response. The rest may pass: 2xx such as 204 come from a proxy, 5xx are a
+# failure of ESI's or a proxy's, and HTTP has no 999.
 STATUSES: dict[int, type[EsiError] | None] = {
     200: None,
     304: TransientError,  # the request was not conditional: a cache has mixed up its clients
@@ -30,13 +30,6 @@ STATUSES: dict[int, type[EsiError] | None] = {
     425: TransientError,  # sent before the connection was ready
     429: RateLimitedError,  # too many tokens
 }
-CLASSES: dict[int, type[EsiError]] = {
-    1: TransientError,  # 101: no other protocol was requested
-    2: TransientError,  # 202, 203, 204, 206 …: from a proxy, and not a page
-    3: RefusedError,  # redirects are not followed
-    4: RefusedError,  # such as 400, 405, 410, 451: a retry would get the same response
-    5: TransientError,  # ESI's failure, or a proxy's: 511 from a hotspot, 520 to 530 from a CDN
-}  # HTTP has no others: a 999 is not from ESI, and may pass
 NO_METHOD = {405, 501}  # HEAD is not supported; a GET of the first page has the same headers
 SSO_TROUBLE = "either EVE SSO is in trouble, as during the daily downtime at 11:00 UTC, and a later run will succeed"
 
@@ -48,34 +41,31 @@ class Answer(msgspec.Struct, frozen=True):
     pages: int  # 1 or more; 0 if the page came without a count
     etag: str  # empty if there was none
     fresh_seconds: float  # Expires - Date, both by the API's clock; 0 or less if unknown
-    body: bytes  # decompressed JSON; empty if only the headers were read
+    body: bytes = b""  # decompressed JSON; empty if only the headers were read
     answered: datetime = msgspec.field(default_factory=partial(datetime.now, UTC))  # by the API's clock, UTC
     name: str | None = ""  # of the snapshot, as the API gives it, empty if `last_modified` names it; None without one
 
 
-def find_class(response: httpx.Response, dialect: Dialect = ESI) -> type[EsiError] | None:
+def find_class(response: httpx.Response, *, is_esi: bool = True) -> type[EsiError] | None:
     """Return the error class for a response's status, None for a 200."""
     status, request = response.status_code, response.request
-    kind = STATUSES[status] if status in STATUSES else CLASSES.get(status // 100, TransientError)
-    if status in dialect.past_the_end:
+    kind = STATUSES.get(status, RefusedError if 300 <= status < 500 else TransientError)
+    if status == 400 and not is_esi:  # some APIs answer a page past the end so
         kind = NotFoundError
-    elif status in dialect.overload and "Retry-After" in response.headers:
+    elif status == 503 and not is_esi and "Retry-After" in response.headers:  # an overload
         kind = RateLimitedError
-    is_final = kind is DeniedError and not (dialect.has_sso and "Authorization" in request.headers)
+    # ESI may accept a refused request with a new access token; other APIs have no single sign-on.
+    is_final = kind is DeniedError and not (is_esi and "Authorization" in request.headers)
     return RefusedError if is_final or (request.method == "HEAD" and status in NO_METHOD) else kind
 
 
-def raise_for_status(response: httpx.Response, what: str, dialect: Dialect = ESI) -> None:
-    """Raise the error for a response's status, unless it is a 200.
-
-    Raises:
-        EsiError: of a class in `STATUSES` or `CLASSES`.
-    """
-    kind = find_class(response, dialect)
+def raise_for_status(response: httpx.Response, what: str, endpoint: Endpoint) -> None:
+    """Raise the error for a response's status, unless it is a 200."""
+    kind = find_class(response, is_esi=endpoint.is_esi)
     if kind is None:
         return
-    cause = f"{dialect.api} {response.status_code}"
-    message = f"{what}: {dialect.api} answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
+    cause = f"{endpoint.api} {response.status_code}"
+    message = f"{what}: {endpoint.api} answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
     if kind is RateLimitedError:
         seconds = limit_seconds(response.headers)
         raise RateLimitedError(f"{message}; pausing all requests for {seconds:.0f} s", cause, seconds)
@@ -89,17 +79,17 @@ def raise_for_status(response: httpx.Response, what: str, dialect: Dialect = ESI
             cause,
         )
     if response.has_redirect_location:
-        message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, {dialect.after_redirect}"
+        advice = "set ESI_URL to ESI's own" if endpoint.is_esi else "give that as url"
+        message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, {advice}"
     raise NotFoundError(message) if kind is NotFoundError else RefusedError(f"{message}; not retried")
 
 
 def quote_error(response: httpx.Response) -> str:
     """Return the text of an error body as `: "text"`, empty if there is none."""
     try:
-        body = read_body(response, time.monotonic() + (TIMEOUT.read or 0), "its error")
+        text = find_error(read_body(response, "its error"), ("error", "message", "text"))
     except (TransientError, httpx.HTTPError):
         return ""
-    text = find_error(body, ("error", "message", "text"))
     return f': "{text}"' if text else ""
 
 
@@ -115,29 +105,10 @@ def limit_seconds(headers: httpx.Headers) -> float:
     return LIMIT_SECONDS
 
 
-def read_offer(response: httpx.Response, what: str, _deadline: float, endpoint: Endpoint) -> Answer:
-    """Read only the headers of a 200.
-
-    Raises:
-        TransientError: see `read_headers`.
-    """
-    return read_headers(response, what, endpoint, needs_count=True)
-
-
-def read_page(response: httpx.Response, what: str, deadline: float, endpoint: Endpoint) -> Answer:
-    """Read a 200's headers and body.
-
-    Args:
-        response: a 200, its body not yet read.
-        what: names the request in messages.
-        deadline: for the body, monotonic time.
-        endpoint: that was requested.
-
-    Raises:
-        TransientError: the body is undecodable, too large or too slow; or see `read_headers`.
-    """
+def read_page(response: httpx.Response, what: str, endpoint: Endpoint) -> Answer:
+    """Read the headers and the body of a 200; see `read_headers` and `read_body` for the errors."""
     answer = read_headers(response, what, endpoint, needs_count=endpoint.needs_count)
-    return msgspec.structs.replace(answer, body=read_body(response, deadline, what))
+    return msgspec.structs.replace(answer, body=read_body(response, what))
 
 
 def read_headers(response: httpx.Response, what: str, endpoint: Endpoint, *, needs_count: bool) -> Answer:
@@ -154,12 +125,10 @@ def read_headers(response: httpx.Response, what: str, endpoint: Endpoint, *, nee
         kind = headers.get("Content-Type", "")[:40]
         quoted = quote_error(response) if response.request.method == "GET" else ""
         raise TransientError(
-            f"{what}: the 200 is not from {endpoint.dialect.api}, or not of this endpoint: it has no "
+            f"{what}: the 200 is not from {endpoint.api}, or not of this endpoint: it has no "
             f"{' and no '.join(expected)}, Content-Type {kind!r}{quoted}"
         )
-    last_modified, name = answered, None
-    if endpoint.snapshot_header:
-        last_modified, name = read_snapshot(headers, what, endpoint, answered)
+    last_modified, name = read_snapshot(headers, what, endpoint, answered)
     expires, date = parse_date(headers.get(endpoint.expires_header or "-", "")), parse_date(headers.get("Date", ""))
     fresh_seconds = (expires - date).total_seconds() if expires and date else 0.0
     return Answer(
@@ -167,19 +136,22 @@ def read_headers(response: httpx.Response, what: str, endpoint: Endpoint, *, nee
         pages=read_pages(headers.get(counts, ""), what, counts, is_optional=not needs_count) if counts else 1,
         etag=headers.get("ETag", ""),
         fresh_seconds=fresh_seconds if fresh_seconds <= endpoint.most_ahead.total_seconds() else 0.0,
-        body=b"",
         answered=answered,
         name=name,
     )
 
 
-def read_snapshot(headers: httpx.Headers, what: str, endpoint: Endpoint, answered: datetime) -> tuple[datetime, str]:
-    """Return a snapshot's date and an empty name; if it is not named by a date, the response's date and the name.
+def read_snapshot(
+    headers: httpx.Headers, what: str, endpoint: Endpoint, answered: datetime
+) -> tuple[datetime, str | None]:
+    """Return a snapshot's date and an empty name; if no date names it, the response's date, and the name or None.
 
     Raises:
         TransientError: the header is missing, or is `Last-Modified` and no date, or the date is too far ahead.
     """
     header = endpoint.snapshot_header
+    if not header:
+        return answered, None
     name = headers.get(header, "")
     date = parse_date(name)
     if not name or (date is None and header.lower() == "last-modified"):
@@ -204,11 +176,7 @@ def time_of(response: httpx.Response) -> datetime:
 
 
 def read_pages(value: str, what: str, header: str, *, is_optional: bool) -> int:
-    """Read the number of pages; 0 means 1, as an empty region still has one page.
-
-    Raises:
-        TransientError: it is invalid, or missing and not optional.
-    """
+    """Read the number of pages, where 0 means 1: an empty region has one. Raise a TransientError if it is invalid."""
     if is_optional and not value:
         return 0
     if not (re.fullmatch(r"[0-9]{1,6}", value) and int(value) <= MAX_PAGES):

@@ -9,7 +9,6 @@ from typing import TypeVar
 import httpx
 import msgspec
 
-from tasks.esi.endpoint import ESI
 from tasks.esi.errors import RefusedError, TransientError
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # decompressed; a full page is about 265 KB
@@ -17,8 +16,8 @@ BODY_SECONDS = 30.0  # for a whole body: httpx's read timeout allows a server th
 R = TypeVar("R")
 
 
-def read_body(response: httpx.Response, deadline: float, what: str) -> bytes:
-    """Read and decompress a body; stop once it exceeds `MAX_BODY_BYTES` or `deadline`.
+def read_body(response: httpx.Response, what: str) -> bytes:
+    """Read and decompress a body; `what` names the request in messages.
 
     httpx's own decoding would decompress all of a gzip bomb before its size could be checked.
 
@@ -29,52 +28,45 @@ def read_body(response: httpx.Response, deadline: float, what: str) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("gzip", "identity"):
         raise TransientError(f"{what}: the body is encoded as {encoding!r}, expected gzip")
-    gunzip = zlib.decompressobj(wbits=31)
-    parts: list[bytes] = []
-    size_bytes = 0
-    for packed in response.iter_raw():
-        rest = packed
-        while rest:
-            if encoding == "identity":
-                part, rest = rest, b""
-            else:
-                if gunzip.eof:  # another member follows: RFC 1952, 2.2
-                    gunzip = zlib.decompressobj(wbits=31)
-                part, rest = unpack(gunzip, rest, MAX_BODY_BYTES + 1 - size_bytes, what), gunzip.unused_data
-            parts.append(part)
-            size_bytes += len(part)
-            if size_bytes > MAX_BODY_BYTES:
-                raise TransientError(f"{what}: the body is larger than {MAX_BODY_BYTES:,} bytes")
+    deadline = time.monotonic() + BODY_SECONDS
+    body = bytearray()
+    for part in response.iter_raw():
+        body += part
+        check_size(body, what)
         if time.monotonic() > deadline:
             raise TransientError(f"{what}: the body was not complete after {BODY_SECONDS:.0f} s")
-    if encoding == "gzip" and not gunzip.eof:
-        raise TransientError(f"{what}: the body ends before its gzip does")
-    return b"".join(parts)
+    return unpack(bytes(body), what) if encoding == "gzip" else bytes(body)
 
 
-def unpack(gunzip: "zlib._Decompress", packed: bytes, most_bytes: int, what: str) -> bytes:
-    """Decompress a piece of a gzip stream to at most `most_bytes`.
+def unpack(packed: bytes, what: str) -> bytes:
+    """Decompress gzip of one or more members (RFC 1952, 2.2); raise a TransientError if it is broken or too large."""
+    body = b""
+    while True:
+        gunzip = zlib.decompressobj(wbits=31)
+        try:
+            body += gunzip.decompress(packed, MAX_BODY_BYTES + 1 - len(body))
+        except zlib.error as error:
+            raise TransientError(f"{what}: the body is not gzip: {error}") from error
+        check_size(body, what)
+        if not gunzip.eof:
+            raise TransientError(f"{what}: the body ends before its gzip does")
+        packed = gunzip.unused_data
+        if not packed:
+            return body
 
-    Raises:
-        TransientError: it is not gzip.
-    """
-    try:
-        return gunzip.decompress(packed, most_bytes)
-    except zlib.error as error:
-        raise TransientError(f"{what}: the body is not gzip: {error}") from error
+
+def check_size(body: bytes | bytearray, what: str) -> None:
+    """Raise a TransientError if a body exceeds `MAX_BODY_BYTES`."""
+    if len(body) > MAX_BODY_BYTES:
+        raise TransientError(f"{what}: the body is larger than {MAX_BODY_BYTES:,} bytes")
 
 
 def decode(
-    body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None, api: str = ESI.api
+    body: bytes, kind: type[R], what: str, float_hook: Callable[[str], object] | None = None, api: str = "ESI"
 ) -> R:
-    """Decode and validate JSON.
+    """Decode and validate JSON; `what` and `api` name the request and the API in messages.
 
-    Args:
-        body: JSON.
-        kind: type to decode to.
-        what: names the request in messages.
-        float_hook: called with the text of each number that is no integer, where `kind` has `Any`.
-        api: names the API in messages.
+    `float_hook` is called with the text of each number that is no integer, where `kind` has `Any`.
 
     Raises:
         RefusedError: a value is missing or of the wrong type.

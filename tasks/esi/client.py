@@ -10,36 +10,48 @@ Each response is judged once, by its status and headers. The error's class says 
         └── NotFoundError    404
 """
 
-import copy
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from types import TracebackType
 from typing import ParamSpec, Self
 
 import httpx
+import msgspec
 
-from tasks.esi.answers import Answer, read_offer, read_page, time_of
+from tasks.esi.answers import Answer, raise_for_status, read_headers, read_page, time_of
 from tasks.esi.body import R, decode, read_body
 from tasks.esi.endpoint import Endpoint, Params
 from tasks.esi.errors import DeniedError, RateLimitedError, RefusedError, TransientError
-from tasks.esi.gate import Gate
-from tasks.esi.pool import DEFAULT_URL, ESI_HEADERS, Pool, Tokens, read_user_agent
-from tasks.network import Waits
+from tasks.esi.pause import UNLIMITED, Limit, find_pause
+from tasks.network import TIMEOUT, Waits, check_url, fits_header, trusted
 
+ESI_HEADERS = {"X-Compatibility-Date": "2026-08-18"}
+DEFAULT_URL = "https://esi.evetech.net"
+DEFAULT_USER_AGENT = "market-data/0.1.0 (set ESI_USER_AGENT to name your contact)"
 HEADS = 2  # failures in a row before a run sends GET instead
+RUN_SECONDS = 1200.0  # for all requests of a run; ESI's longest limit is 900 s
 
 P = ParamSpec("P")
 
 
-class Esi:
-    """One run's client for ESI or another API, which counts failures and waits. Use it as a context manager.
+class Pool:
+    """Connections to an API, and the threads that use them, for one run or several.
 
-    Its arguments and errors are those of `Pool`.
+    Args:
+        url: of the API.
+        user_agent: names the operator to the API.
+        fetch_concurrency: requests in flight at once, never exceeded.
+        limit: on requests, such as ESI's tokens.
+        auth: authorises each request, for endpoints that are not public.
+        headers: of each request.
+
+    Raises:
+        ValueError: `url` is not an http(s) URL, or plain http to another machine; `user_agent` does not fit a header.
     """
 
     def __init__(
@@ -47,67 +59,100 @@ class Esi:
         url: str,
         user_agent: str,
         fetch_concurrency: int,
-        tokens: Tokens | None = None,
+        limit: Limit = UNLIMITED,
         auth: httpx.Auth | None = None,
         headers: Mapping[str, str] = ESI_HEADERS,
     ) -> None:
+        self.url = check_url(url, "ESI_URL", DEFAULT_URL)
+        if not fits_header(user_agent):
+            raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
         self.fetch_concurrency = fetch_concurrency
-        self._pool = Pool(url, user_agent, fetch_concurrency, tokens, auth, headers)
-        self._start()
+        self.pause = find_pause(self.url)
+        self.limit = limit
+        self.threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
+        sent = httpx.Headers({"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": user_agent})
+        sent.update(headers)  # in whatever case their names are
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=sent,
+            limits=httpx.Limits(max_connections=fetch_concurrency, max_keepalive_connections=fetch_concurrency),
+            timeout=TIMEOUT,
+            verify=trusted(),
+            auth=auth,
+        )
 
-    def _start(self) -> None:
+    def close(self) -> None:
+        """Cancel queued requests, wait for those in flight, and close the connections."""
+        self.threads.shutdown(cancel_futures=True)
+        self._http.close()
+
+    def send(
+        self, method: str, endpoint: Endpoint, params: Params, what: str, read: Callable[[httpx.Response, str], R]
+    ) -> R:
+        """Send a request, and return what `read` makes of the answer or raise an EsiError; a 420 or 429 pauses all."""
+        try:
+            with self._http.stream(method, endpoint.path, params=params) as response:
+                self.limit.note_answer(response.headers)
+                raise_for_status(response, what, endpoint)
+                return read(response, what)
+        except RateLimitedError as error:
+            self.pause.extend(error.pause_seconds)
+            try:
+                self.limit.pause_all(error.pause_seconds)
+            except TransientError as failure:
+                error.add_note(f"other workers were not paused: {failure}")
+            raise
+        except httpx.HTTPError as error:
+            cause = type(error).__name__
+            raise TransientError(f"{what}: {cause} from {self.url}: {error}", cause) from error
+
+
+class Esi:
+    """One run's client for ESI or another API, which counts failures and waits. Use it as a context manager."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self.url = pool.url
+        self.fetch_concurrency = pool.fetch_concurrency
+        self.expect = pool.limit.expect  # announces requests
         self.failures: Counter[str] = Counter()  # failed requests that may be retried, by cause
         self.failed_pages: set[int] = set()  # pages that failed at least once
-        self._gate = Gate(self._pool)
+        self.waits = Waits()
+        self._refused: RefusedError | None = None  # fails all further requests
         self._denied: dict[str, set[str]] = {}  # causes by request, until it succeeds
         self._failed_heads = 0  # in a row
+        self._deadline = time.monotonic() + RUN_SECONDS
         self._lock = threading.Lock()
 
     @classmethod
-    def from_environment(
-        cls, fetch_concurrency: int, tokens: Tokens | None = None, auth: httpx.Auth | None = None
-    ) -> Self:
+    def from_environment(cls, fetch_concurrency: int, limit: Limit = UNLIMITED, auth: httpx.Auth | None = None) -> Self:
         """Open a client for `ESI_URL` with `ESI_USER_AGENT`."""
-        return cls(os.environ.get("ESI_URL") or DEFAULT_URL, read_user_agent(), fetch_concurrency, tokens, auth)
+        url = os.environ.get("ESI_URL") or DEFAULT_URL
+        return cls(Pool(url, read_user_agent(), fetch_concurrency, limit, auth))
 
-    def share(self) -> Self:
+    def share(self) -> "Esi":
         """Return a client for another run: the same connections, its own counts."""
-        other = copy.copy(self)
-        other._start()  # noqa: SLF001 (its own class)
-        return other
+        return Esi(self._pool)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.close()
-
-    @property
-    def url(self) -> str:
-        """The base URL of the API."""
-        return self._pool.url
-
-    @property
-    def waits(self) -> Waits:
-        """How long this run has waited."""
-        return self._gate.waits
 
     def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Run `function` on one of `fetch_concurrency` threads; it may make one request at a time."""
         return self._pool.threads.submit(function, *args, **kwargs)
 
     def head(self, endpoint: Endpoint) -> Answer:
-        """Return the headers for an endpoint's latest snapshot, without its items.
+        """Return the headers for an endpoint's latest snapshot, without its items; see the module for the errors.
 
         After a refusal, or `HEADS` failures in a row, send GET for the first page instead.
-
-        Raises:
-            EsiError: see the module.
         """
-        read = partial(read_offer, endpoint=endpoint)
+        read = partial(read_headers, endpoint=endpoint, needs_count=True)
         if self._failed_heads < HEADS:
             try:
-                answer = self._request("HEAD", endpoint, endpoint.params, endpoint.name, read)
+                answer = self._request("HEAD", endpoint, read)
             except (RateLimitedError, DeniedError):
                 raise
             except TransientError:
@@ -118,42 +163,28 @@ class Esi:
             else:
                 self._failed_heads = 0
                 return answer
-        return self._request("GET", endpoint, endpoint.params_of(endpoint.first_page), endpoint.name, read)
+        first = msgspec.structs.replace(endpoint, params=endpoint.params_of(endpoint.first_page))
+        return self._request("GET", first, read)
 
     def get(self, endpoint: Endpoint, page: int) -> Answer:
-        """Download one page, numbered as the API does.
-
-        Raises:
-            EsiError: see the module.
-        """
-        read = partial(read_page, endpoint=endpoint)
-        return self._request("GET", endpoint, endpoint.params_of(page), endpoint.name_page(page), read, page)
+        """Download one page, numbered as the API does; see the module for the errors."""
+        return self._request("GET", endpoint, partial(read_page, endpoint=endpoint), page)
 
     def get_json(self, path: str, kind: type[R]) -> tuple[R, datetime]:
-        """Return the response of an endpoint without pages, and its time by ESI's clock, UTC.
+        """Return the response of an endpoint without pages, such as `/status`, and its time by ESI's clock, UTC.
 
-        Args:
-            path: of the endpoint, such as `/status`.
-            kind: type to decode its JSON to, such as a msgspec.Struct of the fields to keep.
-
-        Raises:
-            EsiError: see the module; RefusedError if a value is missing or of the wrong type.
+        The JSON is decoded to `kind`, such as a msgspec.Struct of the fields to keep; if it does not fit, that is a
+        RefusedError. See the module for the other errors.
         """
 
-        def read(response: httpx.Response, what: str, deadline: float) -> tuple[R, datetime]:
-            return decode(read_body(response, deadline, what), kind, what), time_of(response)
+        def read(response: httpx.Response, what: str) -> tuple[R, datetime]:
+            return decode(read_body(response, what), kind, what), time_of(response)
 
-        endpoint = Endpoint(name=path, path=path)
-        return self._request("GET", endpoint, {}, path, read)
-
-    def expect(self, pages: int) -> None:
-        """Announce how many pages will be requested, so that tokens are reserved in few batches."""
-        if self._pool.tokens:
-            self._pool.tokens.expect(pages)
+        return self._request("GET", Endpoint(name=path, path=path), read)
 
     def give_up(self, error: RefusedError) -> None:
         """Fail this run's further requests with `error`: once one page is refused, the rest are useless."""
-        self._gate.refused = error
+        self._refused = error
 
     def count_failure(self, page: int | None, cause: str) -> None:
         """Count a failed request that may be retried."""
@@ -163,15 +194,11 @@ class Esi:
                 self.failed_pages.add(page)
 
     def _request(
-        self,
-        method: str,
-        endpoint: Endpoint,
-        params: Params,
-        what: str,
-        read: Callable[[httpx.Response, str, float], R],
-        page: int | None = None,
+        self, method: str, endpoint: Endpoint, read: Callable[[httpx.Response, str], R], page: int | None = None
     ) -> R:
-        self._gate.wait(what, endpoint.dialect.api)
+        what = endpoint.name if page is None else endpoint.name_page(page)
+        params = endpoint.params if page is None else endpoint.params_of(page)
+        self._wait(what, endpoint.api)
         try:
             answer = self._pool.send(method, endpoint, params, what, read)
         except DeniedError as error:
@@ -186,3 +213,28 @@ class Esi:
             raise
         self._denied.pop(what, None)
         return answer
+
+    def _wait(self, what: str, api: str) -> None:
+        """Wait until a request may be sent: not in a pause, not over the limit, not too late, not after a refusal."""
+        while True:
+            # The pause first: a token must be spent when its request is sent, not before the pause.
+            if seconds := self._pool.pause.seconds:
+                why = f"{api} requires a pause of {seconds:.0f} s more"
+            else:
+                seconds = self._pool.limit.spend()
+                why = f"{api}'s tokens are used up" if seconds else "time is up"
+            if self._refused:
+                raise self._refused
+            if time.monotonic() + seconds > self._deadline:
+                raise RefusedError(
+                    f"{what}: {why}, and a run sends no requests after {RUN_SECONDS:.0f} s; nothing was stored, the "
+                    "next run tries again"
+                )
+            if not seconds:
+                return
+            self.waits.sleep(seconds)
+
+
+def read_user_agent() -> str:
+    """Return the environment's `ESI_USER_AGENT`, or the default."""
+    return os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT

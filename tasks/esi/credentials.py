@@ -31,9 +31,6 @@ def sign_in(block: str = BLOCK) -> SsoAuth:
 class BlockAuth(httpx.Auth):
     """Sends the value of a Secret block as the header `Authorization`, or the headers that are stored there as JSON.
 
-    Args:
-        block: its name.
-
     Raises:
         RefusedError: there is no such block, or its value cannot be sent.
         TransientError: Prefect's server was unreachable.
@@ -56,11 +53,7 @@ class BlockAuth(httpx.Auth):
 
 
 def load_secret(block: str, advice: str) -> Any:  # noqa: ANN401 (whatever was stored)
-    """Return the value of a Secret block; if there is none, the message ends with `advice`.
-
-    Raises:
-        RefusedError: there is no such block.
-    """
+    """Return the value of a Secret block; raise a RefusedError that ends with `advice` if there is no such block."""
     try:
         return cast("Secret[Any]", Secret.load(block)).get()
     except ValueError as error:
@@ -80,11 +73,7 @@ def load_credentials(block: str) -> Credentials:
 
 
 def keep_credentials(credentials: Credentials, block: str) -> None:
-    """Save credentials to a Secret block.
-
-    Raises:
-        TransientError: Prefect's server was unreachable, or refused.
-    """
+    """Save credentials to a Secret block; raise a TransientError if Prefect's server was unreachable, or refused."""
     try:
         Secret(value=msgspec.to_builtins(credentials)).save(block, overwrite=True)
     except (httpx.HTTPError, PrefectException) as error:

@@ -1,4 +1,4 @@
-"""Paginated endpoints: where their pages are, and what their responses mean."""
+"""Paginated endpoints: where their pages are, and what their responses say."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -7,19 +7,6 @@ from typing import TypeAlias
 import msgspec
 
 Params: TypeAlias = Mapping[str, str | list[str]]  # of a query; a list is a parameter that occurs several times
-
-
-class Dialect(msgspec.Struct, frozen=True):
-    """How an API uses HTTP's statuses where APIs differ; the defaults are ESI's."""
-
-    api: str = "ESI"  # in messages
-    past_the_end: frozenset[int] = frozenset({404})  # of a page that does not exist
-    overload: frozenset[int] = frozenset()  # with a `Retry-After`, all requests pause
-    has_sso: bool = True  # a refused authorised request may succeed with a new access token
-    after_redirect: str = "set ESI_URL to ESI's own"  # what to do
-
-
-ESI = Dialect()
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +23,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     needs_count: bool = False  # on every page, not only on the first response
     snapshot_header: str = "Last-Modified"  # names the snapshot; empty if the API does not
     expires_header: str = "Expires"  # empty if the API has none
-    dialect: Dialect = ESI
+    api: str = "ESI"  # in messages
+    is_esi: bool = True  # statuses mean what they do at ESI: see `find_class`
     requests_per_second: float = float("inf")  # at most
     most_ahead: timedelta = timedelta(minutes=15)  # later dates are wrong: clocks differ a bit
 

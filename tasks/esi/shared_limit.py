@@ -10,14 +10,13 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import ParamSpec
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from tasks.esi.errors import TransientError
@@ -49,8 +48,21 @@ class SharedLimit:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
 
     def start(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> "Future[None]":
-        """Run a function on the limit's own thread, in the context of the run."""
-        return self._thread.submit(lambda: self._context.run(function, *args, **kwargs))
+        """Run a function on the limit's own thread, in the context of the run.
+
+        The future raises a TransientError if Prefect's server was unreachable: then Prefect retries the state.
+        """
+
+        def call() -> None:
+            try:
+                self._context.run(function, *args, **kwargs)
+            except httpx.HTTPError as error:
+                raise TransientError(
+                    f"ESI's tokens, {LIMIT} on Prefect's server, could not be counted: {type(error).__name__}: {error}",
+                    "Prefect's server",
+                ) from error
+
+        return self._thread.submit(call)
 
     def close(self) -> None:
         """Stop counting tokens after the calls that were started, without waiting for them."""
@@ -58,11 +70,7 @@ class SharedLimit:
         self._thread.shutdown(wait=False)
 
     def read(self) -> GlobalConcurrencyLimitResponse | None:
-        """Return the limit with the slots that are taken now; None if there is none.
-
-        Raises:
-            TransientError: Prefect's server was unreachable.
-        """
+        """Return the limit with the slots that are taken now; None if there is none."""
         self._last = None
         if not self.counts:
             return None
@@ -75,8 +83,6 @@ class SharedLimit:
         except ObjectNotFound:
             self.stop()
             return None
-        except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-            raise unreachable(error) from error
         self.read_at = asked_at
         if not limit.active or limit.slot_decay_per_second <= 0:
             return None
@@ -95,40 +101,27 @@ class SharedLimit:
         return limit if limit and is_recent and 2 * limit.active_slots < limit.limit else None
 
     def reserve(self, tokens: int) -> float:
-        """Take slots of a limit that was just read and return 0; if refused, return the seconds to wait.
-
-        Raises:
-            TransientError: Prefect's server was unreachable.
-        """
+        """Take slots of a limit that was just read and return 0; if refused, return the seconds to wait."""
         if not self._client:  # it was deleted a moment ago
             return 0.0
         try:
             self._client.increment_concurrency_slots([LIMIT], tokens, "rate_limit").raise_for_status()
-        except (PrefectHTTPStatusError, httpx.HTTPStatusError) as error:
-            if error.response.status_code != httpx.codes.LOCKED:
-                raise unreachable(error) from error
-            return retry_seconds(error.response)
-        except httpx.TransportError as error:
-            raise unreachable(error) from error
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.LOCKED:
+                return retry_seconds(error.response)
+            raise
         if self._last:
             self._last.active_slots += tokens
         return 0.0
 
     def update(self, **values: float) -> None:
-        """Set fields of a limit that was just read.
-
-        Raises:
-            TransientError: Prefect's server was unreachable.
-        """
+        """Set fields of a limit that was just read."""
         self._last = None
-        if not self._client:  # it was deleted a moment ago
-            return
-        try:
-            self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
-        except ObjectNotFound:
-            self.stop()
-        except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-            raise unreachable(error) from error
+        if self._client:  # otherwise it was deleted a moment ago
+            try:
+                self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
+            except ObjectNotFound:
+                self.stop()
 
     def stop(self) -> None:
         """Stop counting tokens."""
@@ -147,23 +140,8 @@ def retry_seconds(response: httpx.Response) -> float:
     return min(max(MIN_WAIT_SECONDS, seconds), MAX_RETRY_SECONDS) if math.isfinite(seconds) else MIN_WAIT_SECONDS
 
 
-def unreachable(error: Exception) -> TransientError:
-    """Return the error that makes Prefect retry the state."""
-    cause = f"{type(error).__name__}: {error}"
-    return TransientError(
-        f"ESI's tokens, {LIMIT} on Prefect's server, could not be counted: {cause}", "Prefect's server"
-    )
-
-
 def create_limit() -> int:
-    """Create the limit unless it exists: `ESI_TOKENS` tokens if that is set, otherwise as many as ESI gives.
-
-    Returns:
-        The limit's tokens per 15 minutes.
-
-    Raises:
-        ValueError: `ESI_TOKENS` is not a valid number of tokens.
-    """
+    """Create the limit unless it exists, with `ESI_TOKENS` or all of ESI's tokens, and return how many it has."""
     given = os.environ.get("ESI_TOKENS", "").strip()
     if given and not (given.isascii() and given.isdigit() and LEAST_TOKENS <= int(given) <= TOKENS):
         raise ValueError(f"ESI_TOKENS is {given!r}: give {LEAST_TOKENS} to {TOKENS} tokens per 15 minutes")
@@ -171,15 +149,15 @@ def create_limit() -> int:
     decay = tokens / WINDOW_SECONDS
     with get_client(sync_client=True) as client:
         try:
-            present = client.read_global_concurrency_limit_by_name(LIMIT)
-        except ObjectNotFound:
-            with suppress(ObjectAlreadyExists):  # another run came first
-                client.create_global_concurrency_limit(
-                    GlobalConcurrencyLimitCreate(name=LIMIT, limit=tokens, slot_decay_per_second=decay)
-                )
-            return tokens
-        if given and present.limit != tokens:
-            client.update_global_concurrency_limit(
-                LIMIT, GlobalConcurrencyLimitUpdate(limit=tokens, slot_decay_per_second=decay)
+            client.create_global_concurrency_limit(
+                GlobalConcurrencyLimitCreate(name=LIMIT, limit=tokens, slot_decay_per_second=decay)
             )
-        return tokens if given else present.limit
+        except ObjectAlreadyExists:
+            present = client.read_global_concurrency_limit_by_name(LIMIT)
+            if not given:
+                return present.limit
+            if present.limit != tokens:
+                client.update_global_concurrency_limit(
+                    LIMIT, GlobalConcurrencyLimitUpdate(limit=tokens, slot_decay_per_second=decay)
+                )
+    return tokens

@@ -46,11 +46,8 @@ class SsoAuth(httpx.Auth):
 
     Args:
         credentials: of the application and the character.
-        url: of the token endpoint.
+        url: of the token endpoint: an https URL, or on this machine; otherwise a ValueError is raised.
         keep: saves the credentials after the refresh token has changed: the old one may no longer work.
-
-    Raises:
-        ValueError: `url` is neither an https URL nor on this machine.
     """
 
     def __init__(self, credentials: Credentials, url: str, keep: Callable[[Credentials], None]) -> None:
@@ -73,14 +70,11 @@ class SsoAuth(httpx.Auth):
             request.headers["Authorization"] = f"Bearer {token}"
             response = yield request
             if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
-                self._drop(token)
+                with self._lock:
+                    if self._token == token:
+                        self._token = ""
             if response.status_code != httpx.codes.UNAUTHORIZED or is_last:  # most likely it has just expired
                 return
-
-    def _drop(self, token: str) -> None:
-        with self._lock:
-            if self._token == token:
-                self._token = ""
 
     def _get_token(self) -> str:
         with self._lock:

@@ -11,7 +11,6 @@ A thread of its own calls Prefect's API, ahead of need, so that requests seldom 
 import re
 import threading
 import time
-from types import TracebackType
 from typing import Self
 
 import httpx
@@ -21,6 +20,7 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_logger, get_run_logger
 
 from tasks.esi.errors import RefusedError
+from tasks.esi.pause import Limit
 from tasks.esi.shared_limit import LEAST_TOKENS, LIMIT, MIN_WAIT_SECONDS, TOKENS, WINDOW_SECONDS, SharedLimit
 
 FEWEST_TOKENS = 100  # a smaller limit of ESI's is ignored: it would stop all workers for good
@@ -73,8 +73,10 @@ class Allowance(msgspec.Struct, frozen=True):
         return max(0.0, (limit.active_slots - self.full(limit)) / limit.slot_decay_per_second)
 
 
-class TokenBucket:
-    """ESI's tokens, for one run. Use it as a context manager; thread-safe.
+class TokenBucket(Limit):
+    """ESI's tokens, for one run, whose waits raise a TransientError if Prefect's server is unreachable.
+
+    Use it as a context manager; thread-safe.
 
     Args:
         requests: will be made soon: their tokens are reserved at once.
@@ -95,7 +97,7 @@ class TokenBucket:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._limit.close()
 
     def expect(self, requests: int) -> None:
@@ -105,11 +107,7 @@ class TokenBucket:
             self._look_ahead()
 
     def spend(self) -> float:
-        """Spend a request's tokens and return 0, or return the seconds to wait before trying again.
-
-        Raises:
-            TransientError: Prefect's server was unreachable.
-        """
+        """Spend a request's tokens and return 0, or return the seconds to wait before trying again."""
         while True:
             with self._lock:
                 now = time.monotonic()
@@ -136,11 +134,7 @@ class TokenBucket:
                 self._allowance = Allowance(int(left), int(rate[1]), window_seconds, time.monotonic())
 
     def pause_all(self, seconds: float) -> None:
-        """Pause all runs, `WINDOW_SECONDS` at most, by taking more slots than there are.
-
-        Raises:
-            TransientError: Prefect's server was unreachable.
-        """
+        """Pause all runs, `WINDOW_SECONDS` at most, by taking more slots than there are."""
         self._limit.start(self._pause_all, min(seconds, WINDOW_SECONDS)).result()
 
     def _pause_all(self, seconds: float) -> None:

@@ -11,30 +11,133 @@ TableError                the table refused, or could not be reached
 `CODES` maps DynamoDB's error codes to these, with advice; `BOTO_ERRORS` maps boto3's own errors.
 """
 
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any
+from concurrent.futures import Future, wait
+from typing import Any, ParamSpec, Self, TypeVar
 
 from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
 
+from tasks.network import Waits
 from tasks.orders.choices import Key
-from tasks.table.calls import Calls
 from tasks.table.connection import Connection
-from tasks.table.errors import ThrottledError, TransientTableError
+from tasks.table.errors import TableError, ThrottledError, TransientTableError, name_cause
 from tasks.table.keys import Keys
 from tasks.table.pace import Pace
 from tasks.table.records import to_attribute
-from tasks.table.requests import Item, describe_request
+from tasks.table.requests import Item, check_table_name, describe_request
 
 SEGMENT_RECORDS = 10_000  # a Scan returns 1 MB per call: for a smaller table, a second segment only adds a call
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Calls:
+    """One run's calls to one table, counted; see `Table`."""
+
+    def __init__(self, name: str, connection: Connection | int) -> None:
+        self.name = check_table_name(name)
+        self.connection = Connection(connection) if isinstance(connection, int) else connection
+        self.failures: Counter[str] = Counter()  # retried calls and unprocessed items, by cause
+        self.read_units = 0.0
+        self.write_units = 0.0
+        self.waits = Waits()
+        self._owns_connection = isinstance(connection, int)
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._submitted: set[Future[Any]] = set()
+        try:
+            self.connection.open()
+        except TransientTableError as error:
+            self.count(name_cause(error))  # the first call connects again, where Prefect can retry
+
+    def continue_counts(self, earlier: "Calls") -> None:
+        """Count on from an earlier attempt of the same run."""
+        self.failures, self.waits = earlier.failures, earlier.waits
+        self.read_units, self.write_units = earlier.read_units, earlier.write_units
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drain()
+        if self._owns_connection:
+            self.connection.close()
+
+    def drain(self) -> None:
+        """Wait for this table's calls in flight, but not for capacity; cancel queued ones."""
+        with self._lock:
+            self._ending.set()
+            submitted = list(self._submitted)
+        wait([future for future in submitted if not future.cancel()])
+
+    def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Run `function` on one of the connection's threads, unless the run is over; it may make one call at a time."""
+        with self._lock:
+            if self._ending.is_set():
+                raise TableError(f"table {self.name}: the run is over, so nothing more is sent")
+            future = self.connection.threads.submit(function, *args, **kwargs)
+            self._submitted.add(future)
+        future.add_done_callback(self._submitted.discard)
+        return future
+
+    def wait_for_capacity(self, pace: Pace) -> bool:
+        """Wait for capacity; return False at once after too many stalled calls, or if the run is closing the table."""
+        if pace.stalled >= pace.patience or self._ending.is_set():
+            return False
+        started = time.monotonic()
+        self._ending.wait(pace.draw_seconds())
+        self.waits.add(started)
+        return True
+
+    def call(
+        self,
+        operation: str,
+        pace: Pace | None,
+        check: Callable[[], None] = lambda: None,
+        **arguments: Any,  # noqa: ANN401 (an operation's own shape)
+    ) -> Any:  # noqa: ANN401
+        """Make a call and count its units; retry it while it is throttled, unless `pace` is None."""
+        if "RequestItems" not in arguments:
+            arguments["TableName"] = self.name
+        while True:
+            try:
+                answer = self.connection.ask(self.name, operation, check, **arguments, ReturnConsumedCapacity="TOTAL")
+                break
+            except TransientTableError as error:
+                self.count(name_cause(error))
+                if pace is None or not isinstance(error, ThrottledError):
+                    raise
+                pace.note(progress=False)
+                if not self.wait_for_capacity(pace):
+                    raise
+        if pace:
+            pace.note(progress=True)
+        units = sum_units(answer.get("ConsumedCapacity"))
+        with self._lock:
+            if attempts := answer["ResponseMetadata"].get("RetryAttempts", 0):
+                self.failures["repeated by boto3"] += attempts
+            if operation in {"get_item", "batch_get_item", "scan", "query"}:
+                self.read_units += units
+            else:
+                self.write_units += units
+        return answer
+
+    def count(self, cause: str) -> None:
+        """Count a failed call that will be retried."""
+        with self._lock:
+            self.failures[cause] += 1
 
 
 class Table(Calls):
     """One run's client for a market table. Use it as a context manager; its methods raise the errors above.
 
     Args:
-        name: of the table.
-        connection: see `Calls`.
+        name: of the table; a ValueError is raised if it is none.
+        connection: shared with other tables, and left open; or how many calls may be in flight on one of its own.
         market_id: the market whose items are read and written.
         key: how a market's table is keyed: see `Keys`.
         keys: of a table of other records.
@@ -64,11 +167,7 @@ class Table(Calls):
     def write_snapshot(
         self, item: Item, condition: ConditionBase, check: Callable[[], None], pace: Pace | None
     ) -> None:
-        """Put the item `#snapshot` if the present one meets a condition; for `check` and `pace` see `Calls.call`.
-
-        Raises:
-            ConditionError: it does not.
-        """
+        """Put the item `#snapshot`; raise a ConditionError if the present one does not meet a condition."""
         built = ConditionExpressionBuilder().build_expression(condition)
         values = built.attribute_value_placeholders
         self.call(
@@ -129,7 +228,16 @@ class Table(Calls):
             ThrottledError: nothing was stored `STALLED_CALLS` times in a row.
         """
         pace = Pace()
-        while left := self._send_batch(requests, check):
+        while True:
+            try:
+                answer = self.call("batch_write_item", None, check, RequestItems={self.name: requests})
+            except ThrottledError:
+                left = requests
+            else:
+                left = (answer.get("UnprocessedItems") or {}).get(self.name) or []
+                if not left:
+                    return
+                self.count("unprocessed items")
             pace.note(progress=len(left) < len(requests))
             if not self.wait_for_capacity(pace):
                 raise ThrottledError(
@@ -138,13 +246,8 @@ class Table(Calls):
                 )
             requests = left
 
-    def _send_batch(self, requests: list[Item], check: Callable[[], None]) -> list[Item]:
-        """Send writes once; return those that were not stored."""
-        try:
-            answer = self.call("batch_write_item", None, check, RequestItems={self.name: requests})
-        except ThrottledError:
-            return requests
-        left: list[Item] = (answer.get("UnprocessedItems") or {}).get(self.name) or []
-        if left:
-            self.count("unprocessed items")
-        return left
+
+def sum_units(consumed: Any) -> float:  # noqa: ANN401 (one table's, a list of them, or null)
+    """Return the units that a call consumed; 0 if the response does not say."""
+    parts = consumed if isinstance(consumed, list) else [consumed]
+    return float(sum(part.get("CapacityUnits") or 0 for part in parts if part))

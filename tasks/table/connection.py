@@ -13,24 +13,14 @@ import boto3
 import botocore.loaders
 import botocore.session
 import msgspec
+from botocore import exceptions as boto
+from botocore import parsers
 from botocore.config import Config
 from botocore.credentials import Credentials, RefreshableCredentials
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ResponseStreamingError
-from botocore.parsers import JSONParser, ResponseParser, ResponseParserError, ResponseParserFactory
 from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
 
 from tasks.network import is_this_machine
-from tasks.table.errors import (
-    EXPIRED,
-    LATE,
-    ConditionError,
-    CredentialsError,
-    Fate,
-    MissingTableError,
-    TableError,
-    TransientTableError,
-    judge,
-)
+from tasks.table import errors
 from tasks.table.requests import SNAPSHOT_KEY
 
 if TYPE_CHECKING:
@@ -97,9 +87,9 @@ class Connection:
             check()
             try:
                 return getattr(opened.client, operation)(**arguments)
-            except (ClientError, BotoCoreError) as error:
+            except (boto.ClientError, boto.BotoCoreError) as error:
                 raise translate(error, f"table {table_name}", opened) from error
-        except CredentialsError:
+        except errors.CredentialsError:
             self._opened = None  # the next call gets new ones
             raise
 
@@ -109,19 +99,19 @@ def open_connection(store_concurrency: int, runs: int) -> closing[Connection]:
     return closing(Connection(store_concurrency, runs))
 
 
-def translate(error: ClientError | BotoCoreError, what: str, opened: Opened) -> TableError:
+def translate(error: boto.ClientError | boto.BotoCoreError, what: str, opened: Opened) -> errors.TableError:
     """Return this package's error for one of boto3's."""
-    fate = judge(error)
-    if fate.error is MissingTableError:
+    fate = errors.judge(error)
+    if fate.error is errors.MissingTableError:
         return fate.explain(f"{what} does not exist in {opened.client.meta.region_name}")
-    if fate.error is ConditionError:
-        return ConditionError(f"{what}: its item {SNAPSHOT_KEY} was written by another run or program")
-    if fate == EXPIRED and not isinstance(opened.credentials, RefreshableCredentials):
-        fate = Fate(TableError, fate.advice)  # static credentials are not renewed
+    if fate.error is errors.ConditionError:
+        return fate.error(f"{what}: its item {SNAPSHOT_KEY} was written by another run or program")
+    if fate == errors.EXPIRED and not isinstance(opened.credentials, RefreshableCredentials):
+        fate = errors.Fate(errors.TableError, fate.advice)  # static credentials are not renewed
     return fate.explain(f"{what}: {error}")
 
 
-class Parser(JSONParser):
+class Parser(parsers.JSONParser):
     """Parses DynamoDB's responses: the JSON already has the shape that botocore builds value by value."""
 
     def parse(self, response: Mapping[str, Any], shape: Any) -> Any:  # noqa: ANN401 (botocore's own)
@@ -131,25 +121,21 @@ class Parser(JSONParser):
         try:
             answer = msgspec.json.decode(response["body"], type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ResponseStreamingError(error=f"the response cannot be read: {error}") from error
+            raise boto.ResponseStreamingError(error=f"the response cannot be read: {error}") from error
         given = {name: value for name, value in answer.items() if value is not None}
         return given | {"ResponseMetadata": {"HTTPStatusCode": response["status_code"]}}
 
 
-class Parsers(ResponseParserFactory):
+class Parsers(parsers.ResponseParserFactory):
     """Makes botocore use this module's parser for DynamoDB; not for STS, which answers in XML."""
 
-    def create_parser(self, protocol_name: str) -> ResponseParser:
+    def create_parser(self, protocol_name: str) -> parsers.ResponseParser:
         """Return the parser for a service's protocol."""
         return Parser() if protocol_name == "json" else super().create_parser(protocol_name)
 
 
 def connect(connections: int) -> Opened:
-    """Open a client with boto3's settings.
-
-    Raises:
-        TableError: the credentials' issuer gave none, or a setting is wrong or missing.
-    """
+    """Open a client with boto3's settings; raise a TableError if one is wrong, or if there are no credentials."""
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 2},  # further retries are Prefect's, where they can be seen
         max_pool_connections=connections,
@@ -162,14 +148,14 @@ def connect(connections: int) -> Opened:
     session.register_component("response_parser_factory", Parsers())
     credentials = load_credentials(session.get_credentials)
     if credentials is None:
-        missing = NoCredentialsError()
-        raise (LATE if has_metadata(session) else judge(missing)).explain(str(missing)) from missing
+        missing = boto.NoCredentialsError()
+        raise (errors.LATE if has_metadata(session) else errors.judge(missing)).explain(str(missing)) from missing
     try:
         return Opened(boto3.session.Session(botocore_session=session).client("dynamodb", config=config), credentials)
-    except BotoCoreError as error:
-        raise judge(error).explain(str(error)) from error
+    except boto.BotoCoreError as error:
+        raise errors.judge(error).explain(str(error)) from error
     except ValueError as error:
-        raise TableError(
+        raise errors.TableError(
             f"{error}; AWS_ENDPOINT_URL_DYNAMODB must be an address such as http://127.0.0.1:8000"
         ) from error
 
@@ -183,15 +169,16 @@ def load_credentials(load: Callable[[], R]) -> R:
     """
     try:
         return load()
-    except ClientError as error:  # from STS or IAM Identity Center
-        may_pass = issubclass(judge(error).error, TransientTableError)
-        fate = Fate(CredentialsError if may_pass else TableError, "check that you may use this role or profile")
-        raise fate.explain(f"AWS credentials: {error}") from error
-    except BotoCoreError as error:
-        raise judge(error).explain(f"AWS credentials: {error}") from error
-    except (LookupError, OSError, ResponseParserError, RuntimeError, TypeError, ValueError) as error:
+    except boto.ClientError as error:  # from STS or IAM Identity Center
+        may_pass = issubclass(errors.judge(error).error, errors.TransientTableError)
+        kind = errors.CredentialsError if may_pass else errors.TableError
+        advice = "check that you may use this role or profile"
+        raise errors.Fate(kind, advice).explain(f"AWS credentials: {error}") from error
+    except boto.BotoCoreError as error:
+        raise errors.judge(error).explain(f"AWS credentials: {error}") from error
+    except (LookupError, OSError, parsers.ResponseParserError, RuntimeError, TypeError, ValueError) as error:
         is_setting = isinstance(error, OSError) or type(error) is ValueError  # a file or a URL
-        fate = judge(BotoCoreError()) if is_setting else LATE
+        fate = errors.judge(boto.BotoCoreError()) if is_setting else errors.LATE
         raise fate.explain(f"AWS credentials: {type(error).__name__}: {error}") from error
 
 

@@ -17,7 +17,7 @@ def create_missing(table: Table, error: MissingTableError) -> None:
         TransientTableError: the table is being created or changed.
         TableError: DynamoDB refused.
     """
-    status = read_status(table)
+    status = describe(table).get("TableStatus")
     if status in CLOSED:
         raise NO_KEY.explain(f"table {table.name} is {status}") from error
     if status:
@@ -44,20 +44,20 @@ def create(table: Table) -> None:
 
 
 def describe(table: Table) -> Item:
-    """Return DynamoDB's description of a table.
-
-    Raises:
-        TableError: it does not exist, or may not be described.
-    """
-    description: Item = table.connection.ask(table.name, "describe_table", TableName=table.name)["Table"]
+    """Return DynamoDB's description of a table, empty if it does not exist or may not be described."""
+    try:
+        description: Item = table.connection.ask(table.name, "describe_table", TableName=table.name)["Table"]
+    except TransientTableError:
+        raise
+    except TableError:
+        return {}
     return description
 
 
 def name_keys(table: Table, error: KeySchemaError) -> KeySchemaError:
     """Return an error that names the table's keys, if it may be described, and those it should have."""
-    try:
-        described = describe(table)
-    except TableError:
+    described = describe(table)
+    if not described:
         return error
     types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
     has = " and ".join(f"{part['AttributeName']} ({types[part['AttributeName']]})" for part in described["KeySchema"])
@@ -65,16 +65,6 @@ def name_keys(table: Table, error: KeySchemaError) -> KeySchemaError:
         f"table {table.name} has the key {has}, {table.keys.parameter} needs {table.keys}: give the other key, or "
         "another table_name"
     )
-
-
-def read_status(table: Table) -> str:
-    """Return the table's status, empty if it does not exist or may not be described."""
-    try:
-        return str(describe(table)["TableStatus"])
-    except TransientTableError:
-        raise
-    except TableError:
-        return ""
 
 
 def join(parts: list[Item]) -> str:

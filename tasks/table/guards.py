@@ -17,11 +17,7 @@ class ShrinkError(TableError):
 
 
 def refuse_older(snapshot: Snapshot, stored: Marker, table_name: str, most_ahead: timedelta = MOST_AHEAD) -> None:
-    """Raise if the table has, or is being updated to, a newer snapshot.
-
-    Raises:
-        TableError: it has.
-    """
+    """Raise a TableError if the table has, or is being updated to, a newer snapshot."""
     if is_newer(stored, snapshot, most_ahead):
         raise TableError(
             f"table {table_name} has the snapshot of {stored.last_modified} by {stored.owner}, newer than this run's "
@@ -30,11 +26,7 @@ def refuse_older(snapshot: Snapshot, stored: Marker, table_name: str, most_ahead
 
 
 def refuse_unknown(changes: Changes, stored: Marker | None, blank: Marker, table_name: str) -> None:
-    """Raise if a source's table has records that no run has stored: they would be deleted.
-
-    Raises:
-        TableError: it has.
-    """
+    """Raise a TableError if a source's table has records that no run has stored: they would be deleted."""
     if stored is None and isinstance(blank, SourceSnapshot) and changes.held:
         raise TableError(
             f"table {table_name} has {changes.held:,} items but no #snapshot of {blank.source}, so they may be another "
@@ -43,11 +35,7 @@ def refuse_unknown(changes: Changes, stored: Marker | None, blank: Marker, table
 
 
 def refuse_shrunk(changes: Changes, name: str, thing: str = "the market") -> None:
-    """Raise if a target would lose over half of its records, and more than `HANDFUL`.
-
-    Raises:
-        ShrinkError: it would.
-    """
+    """Raise a ShrinkError if a target would lose over half of its records, and more than `HANDFUL`."""
     left = changes.held - len(changes.deletes)
     if 2 * left < changes.held and len(changes.deletes) > HANDFUL:
         raise ShrinkError(

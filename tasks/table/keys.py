@@ -19,15 +19,20 @@ class Keys(msgspec.Struct, frozen=True):
     market_id: int | None = None  # None for key `type`
 
     @property
+    def names(self) -> list[str]:
+        """The names of the key attributes."""
+        return ["pk", "sk"] if self.market_id else ["pk"]
+
+    @property
     def schema(self) -> list[Item]:
         """The table's key schema, for DynamoDB."""
-        sort = [{"AttributeName": "sk", "KeyType": "RANGE"}] if self.market_id else []
-        return [{"AttributeName": "pk", "KeyType": "HASH"}, *sort]
+        kinds = {"pk": "HASH", "sk": "RANGE"}
+        return [{"AttributeName": name, "KeyType": kinds[name]} for name in self.names]
 
     @property
     def attributes(self) -> list[Item]:
         """The attribute definitions of the key schema."""
-        return [{"AttributeName": part["AttributeName"], "AttributeType": "S"} for part in self.schema]
+        return [{"AttributeName": name, "AttributeType": "S"} for name in self.names]
 
     @property
     def snapshot(self) -> Item:
@@ -58,7 +63,7 @@ class Keys(msgspec.Struct, frozen=True):
         return f"key={'market_type' if self.market_id else 'type'!r}"
 
     def __str__(self) -> str:
-        return describe_schema(self.schema)
+        return " and ".join(f"{name} (S)" for name in self.names)
 
 
 class ItemKeys(Keys, frozen=True):
@@ -67,24 +72,23 @@ class ItemKeys(Keys, frozen=True):
     is_pair: bool = False
 
     @property
-    def schema(self) -> list[Item]:
-        """The table's key schema, for DynamoDB."""
-        sort = [{"AttributeName": "sk", "KeyType": "RANGE"}] if self.is_pair else []
-        return [{"AttributeName": "pk", "KeyType": "HASH"}, *sort]
+    def names(self) -> list[str]:
+        """The names of the key attributes."""
+        return ["pk", "sk"] if self.is_pair else ["pk"]
 
     @property
     def snapshot(self) -> Item:
         """The key of the item `#snapshot`."""
-        return {part["AttributeName"]: {"S": SNAPSHOT_KEY} for part in self.schema}
+        return {name: {"S": SNAPSHOT_KEY} for name in self.names}
 
     def make(self, name: str) -> Item:
         """Return the key of a record."""
         parts = json.loads(name) if self.is_pair else [name]
-        return {part["AttributeName"]: {"S": text} for part, text in zip(self.schema, parts, strict=True)}
+        return {attribute: {"S": part} for attribute, part in zip(self.names, parts, strict=True)}
 
     def read(self, item: Item) -> str:
         """Return the name of an item's key."""
-        parts = [str(item[part["AttributeName"]]["S"]) for part in self.schema]
+        parts = [str(item[name]["S"]) for name in self.names]
         return json.dumps(parts, ensure_ascii=False) if self.is_pair else parts[0]
 
     def is_record(self, name: str) -> bool:
@@ -102,8 +106,3 @@ class ItemKeys(Keys, frozen=True):
 
 
 ONE_MARKET = Keys()
-
-
-def describe_schema(schema: list[Item]) -> str:
-    """Return a key schema in words: `pk (S)`, or `pk (S) and sk (S)`."""
-    return " and ".join(f"{part['AttributeName']} (S)" for part in schema)

@@ -135,11 +135,7 @@ class Lease:
         return True
 
     def check(self) -> None:
-        """Raise unless this run may still write; call it before each write.
-
-        Raises:
-            LeaseLostError: another run may be writing by now.
-        """
+        """Raise a LeaseLostError unless this run may still write; call it before each write."""
         idle_seconds = time.monotonic() - self._renewed
         if self._ended or idle_seconds > SAFE_SECONDS:
             why = self._ended or f"the last renewal was {idle_seconds:.0f} s ago"
@@ -148,11 +144,7 @@ class Lease:
             )
 
     def complete(self, snapshot: Marker) -> None:
-        """Put `#snapshot` in state `complete`, which releases the lease.
-
-        Raises:
-            LeaseLostError: another run has taken the lease over.
-        """
+        """Put `#snapshot` as `complete`, which releases the lease; raise a LeaseLostError if another run has it."""
         self._stop_renewing()
         try:
             self._write(snapshot, self.owner, over_seen=self._put is None)

@@ -10,11 +10,7 @@ Item = dict[str, Any]  # in DynamoDB's notation: {"pk": {"S": "34"}, "price": {"
 
 
 def check_table_name(name: str) -> str:
-    """Return `name`, unchanged.
-
-    Raises:
-        ValueError: DynamoDB does not accept it.
-    """
+    """Return `name`; raise a ValueError if DynamoDB does not accept it."""
     if not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", name):
         raise ValueError(f"table_name is {name!r}: give 3 to 255 letters, digits and _ . -")
     return name

@@ -3,12 +3,12 @@
 import hashlib
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
 from tasks.esi.answers import Answer
-from tasks.esi.markets import Market, find_market, name_market
+from tasks.esi.markets import find_market, name_market
 from tasks.orders.choices import Parameters
 from tasks.table.errors import TableError
 from tasks.table.keys import ONE_MARKET, Keys
@@ -20,7 +20,7 @@ MOST_AHEAD = timedelta(minutes=15)  # of a market's dates
 FORMAT_VERSION = 2  # of the items; a snapshot of another version is never up to date: its records are compared
 
 
-class Marker(msgspec.Struct, frozen=True, kw_only=True):
+class SnapshotItem(msgspec.Struct, frozen=True, kw_only=True):
     """The item `#snapshot`, whatever the records are of."""
 
     state: Literal["writing", "complete"] = "complete"  # writing: some records may be of the previous snapshot
@@ -34,33 +34,15 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     lease: int = 0  # incremented at each change, so that no two are equal
     version: int = FORMAT_VERSION
 
-    @property
-    def name(self) -> str | None:
-        """The snapshot's name; empty if `last_modified` names it, None if nothing does."""
-        return ""
-
-    @property
-    def made_with(self) -> object:
-        """What records are made with, besides their snapshot."""
-        raise NotImplementedError
-
     def to_item(self, keys: Keys = ONE_MARKET) -> Item:
         """Return the item in DynamoDB's notation, dates as ISO 8601 in UTC."""
         return keys.snapshot | {name: to_attribute(value) for name, value in msgspec.to_builtins(self).items()}
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read the item; see `from_fields`."""
-        return cls.from_fields({name: from_attribute(value) for name, value in item.items()})
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> Self:
-        """Read the item's attributes, numbers as text.
-
-        Raises:
-            TableError: an attribute is missing or of the wrong type.
-        """
+        """Read the item; raise a TableError if an attribute is missing or of the wrong type."""
         try:
+            fields = {name: from_attribute(value) for name, value in item.items()}
             return msgspec.convert(fields, cls, strict=False)
         except msgspec.ValidationError as error:
             raise TableError(
@@ -68,36 +50,12 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
                 "with force to replace it"
             ) from error
 
-    @property
-    def thing(self) -> str:
-        """What it is of, in messages."""
-        return "the market"
 
-    @property
-    def count(self) -> int:
-        """How many orders or other items the records were made of, each counted once."""
-        raise NotImplementedError
-
-    def fill(self, name: str | None, count: int) -> Self:
-        """Return the marker with a snapshot's name and count."""
-        raise NotImplementedError
-
-    def made_as(self, stored: "Marker") -> bool:
-        """Return whether `stored` is complete and made with the same."""
-        return made_alike(stored, self.made_with) is not None
-
-    def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:
-        """Return the marker in an item, None without one; this one says of which market or source it must be.
-
-        Raises:
-            TableError: it is of another, or another program's, and `force` is not set.
-        """
-        raise NotImplementedError
-
-
-class TableSnapshot(Marker, frozen=True, kw_only=True):
+class TableSnapshot(SnapshotItem, frozen=True, kw_only=True):
     """The item `#snapshot` of a market."""
 
+    name: ClassVar = ""  # `last_modified` names the snapshot
+    thing: ClassVar = "the market"  # in messages
     market_id: int
     region_id: int  # whose pages have the market's orders; for a structure, its own id
     parameters: Parameters
@@ -108,41 +66,72 @@ class TableSnapshot(Marker, frozen=True, kw_only=True):
         """How many orders there were."""
         return self.orders
 
-    def fill(self, _name: str | None, count: int) -> Self:
-        """Return the marker with a number of orders."""
-        return msgspec.structs.replace(self, orders=count)
-
     @property
     def made_with(self) -> Parameters:
-        """How the orders were aggregated."""
+        """What records are made with, besides their snapshot: how the orders were aggregated."""
         return self.parameters
 
+    def fill(self, _name: str | None, count: int) -> Self:
+        """Return this with a number of orders."""
+        return msgspec.structs.replace(self, orders=count)
+
     @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> Self:
-        """Read the item's attributes, or those of format 1: a single market, and the parameters as attributes.
+    def from_item(cls, item: Item) -> Self:
+        """Read the item, also one of format 1: a single market, and the parameters as attributes.
 
         Raises:
-            TableError: an attribute is missing or of the wrong type.
+            TableError: it is a declared source's; or an attribute is missing or of the wrong type.
         """
-        if "source" in fields:
+        if "source" in item:
             raise TableError(
-                f"the table's item {SNAPSHOT_KEY} is of {fields['source']}, not of a market: give another table_name, "
-                "or run with force to replace it"
+                f"the table's item {SNAPSHOT_KEY} is of {item['source'].get('S')}, not of a market: give another "
+                "table_name, or run with force to replace it"
             )
-        if "parameters" not in fields:
-            parameters = {name: fields.get(name) for name in Parameters.__struct_fields__}
-            fields |= {"market_id": fields.get("region_id"), "parameters": parameters}
-        return super().from_fields(fields)
+        if "parameters" not in item:
+            parameters = {name: item[name] for name in Parameters.__struct_fields__ if name in item}
+            item = item | {"market_id": item.get("region_id", {"NULL": True}), "parameters": {"M": parameters}}
+        return super().from_item(item)
 
     def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:
-        """Return the market's marker in an item; see `parse_snapshot`."""
+        """Return the `#snapshot` in an item if it is of this one's market, None without one.
+
+        An unreadable one counts as none if it is this market's, as does any other market's with `force`.
+
+        Raises:
+            TableError: it is another market's, or another program's, or made from another source's pages, and `force`
+                is not set.
+        """
+        if item is None:
+            return None
         market, source = find_market(self.market_id), find_market(self.region_id)
-        return parse_snapshot(item, table_name, market, source, force=force)  # type: ignore[return-value]
+        stored_id, source_id = (item.get(name, {}).get("N", "") for name in ("market_id", "region_id"))
+        stored_id = stored_id or source_id
+        is_other = stored_id not in {"", str(market.id)} or source_id not in {"", str(source.id)}
+        if is_other and force:
+            return None
+        if is_other and stored_id == str(market.id):
+            raise TableError(
+                f"table {table_name} holds {market} from the pages of {name_market(int(source_id))}, not of {source}: "
+                "give the region that the market is in, or run with force to replace its records"
+            )
+        if is_other:
+            raise TableError(
+                f"table {table_name} holds {name_market(int(stored_id))}, not {market.id}: give each market its own "
+                f'table, such as table_name="{market.table_template}", or use key="market_type", or run with force to '
+                "replace its records"
+            )
+        try:
+            return self.from_item(item)
+        except TableError as error:
+            if force or stored_id:
+                return None
+            raise TableError(f"table {table_name}: {error}") from error
 
 
-class SourceSnapshot(Marker, frozen=True, kw_only=True):
+class SourceSnapshot(SnapshotItem, frozen=True, kw_only=True):
     """The item `#snapshot` of a declared source."""
 
+    thing: ClassVar = "the source"  # in messages
     source: str  # its URL
     declaration: str  # of what its records are made, as JSON
     snapshot_header: str | None  # None: the API names no snapshot, `last_modified` is when the run asked
@@ -155,46 +144,42 @@ class SourceSnapshot(Marker, frozen=True, kw_only=True):
         return None if self.snapshot_header is None else self.snapshot
 
     @property
-    def made_with(self) -> str:
-        """The declaration."""
-        return self.declaration
-
-    @property
-    def thing(self) -> str:
-        """What it is of, in messages."""
-        return "the source"
-
-    @property
     def count(self) -> int:
         """How many items there were."""
         return self.items
 
+    @property
+    def made_with(self) -> str:
+        """What records are made with, besides their snapshot: the declaration."""
+        return self.declaration
+
     def fill(self, name: str | None, count: int) -> Self:
-        """Return the marker with a snapshot's name and number of items."""
+        """Return this with a snapshot's name and number of items."""
         return msgspec.structs.replace(self, snapshot=name or "", items=count)
 
     def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:
-        """Return the source's marker in an item, None without one, or if it is unreadable.
+        """Return the `#snapshot` in an item if it is of this one's source, None without one, or if it is unreadable.
 
         Raises:
             TableError: it is of another source, or of a market, and `force` is not set.
         """
-        if item is None:
+        held = item.get("source", {}).get("S", "") if item else ""
+        if item is None or (force and held != self.source):
             return None
-        held = item.get("source", {}).get("S", "")
         if held == self.source:
             try:
                 return self.from_item(item)
             except TableError:
                 return None
-        if force:
-            return None
         market_id = (item.get("market_id") or item.get("region_id") or {}).get("N", "")
         what = held or (name_market(int(market_id)) if market_id.isdigit() else "another program's records")
         raise TableError(
             f"table {table_name} holds {what}, not {self.source}: give each source its own table, or run with force to "
             "replace its records"
         )
+
+
+Marker = TableSnapshot | SourceSnapshot
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -228,48 +213,11 @@ def from_attribute(attribute: Item) -> Any:  # noqa: ANN401 (any program's)
     return {name: from_attribute(each) for name, each in value.items()} if kind == "M" else value
 
 
-def parse_snapshot(
-    item: Item | None, table_name: str, market: Market, source: Market, *, force: bool
-) -> TableSnapshot | None:
-    """Return the `#snapshot` in an item, None without one.
-
-    An unreadable one counts as none if it is this market's, as does any other market's with `force`.
-
-    Raises:
-        TableError: it is another market's, or another program's, or made from another source's pages, and `force` is
-            not set.
-    """
-    if item is None:
-        return None
-    stored_id, source_id = (item.get(name, {}).get("N", "") for name in ("market_id", "region_id"))
-    stored_id = stored_id or source_id
-    is_other = stored_id not in {"", str(market.id)} or source_id not in {"", str(source.id)}
-    if is_other and force:
-        return None
-    if is_other and stored_id == str(market.id):
-        raise TableError(
-            f"table {table_name} holds {market} from the pages of {name_market(int(source_id))}, not of {source}: give "
-            "the region that the market is in, or run with force to replace its records"
-        )
-    if is_other:
-        raise TableError(
-            f"table {table_name} holds {name_market(int(stored_id))}, not {market.id}: give each market its own table, "
-            f'such as table_name="{market.table_template}", or use key="market_type", or run with force to replace its '
-            "records"
-        )
-    try:
-        return TableSnapshot.from_item(item)
-    except TableError as error:
-        if force or stored_id:
-            return None
-        raise TableError(f"table {table_name}: {error}") from error
-
-
 def made_alike(stored: Marker | None, parameters: object) -> Marker | None:
     """Return `stored` if it is complete and made with `parameters` in this format, else None."""
-    if stored is None or stored.state != "complete" or stored.version != FORMAT_VERSION:
-        return None
-    return stored if stored.made_with == parameters else None
+    if stored and stored.state == "complete" and stored.version == FORMAT_VERSION and stored.made_with == parameters:
+        return stored
+    return None
 
 
 def is_fresh(stored: Marker, now: datetime, most_ahead: timedelta = MOST_AHEAD) -> bool:

@@ -256,7 +256,7 @@ def test_old_offer_is_not_stored_over_a_newer_one(world: World) -> None:
 
 def test_limit_that_lasts_longer_than_a_run_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """If ESI demands a pause longer than a run may last, the run fails at once and says so."""
-    monkeypatch.setattr("tasks.esi.gate.RUN_SECONDS", 60.0)
+    monkeypatch.setattr("tasks.esi.client.RUN_SECONDS", 60.0)
     limit = {"Retry-After": "3600"}
     monkeypatch.setitem(faults.REPLIES, "429", lambda _market, _reply: refuse(429, "planned", limit))
     started = time.monotonic()

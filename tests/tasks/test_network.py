@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.esi.pool import DEFAULT_URL
+from tasks.esi.client import DEFAULT_URL
 from tasks.network import check_url, is_this_machine
 
 

@@ -16,7 +16,7 @@ from prefect import Task
 
 from flows.market_data import market_data
 from flows.paged_api import paged_api
-from tasks.esi import pool
+from tasks.esi import body
 from tasks.esi.errors import EsiError
 from tasks.fetch_pages import fetch_pages
 from tasks.get_page_count import get_page_count
@@ -67,7 +67,7 @@ def hurry(standstill_seconds: float = 3.0) -> Iterator[None]:
         standstill_seconds: after which a lease is taken over; its other times keep their proportion to it.
     """
     short = {
-        (pool, "BODY_SECONDS"): 2.0,
+        (body, "BODY_SECONDS"): 2.0,
         (pace, "MAX_WAIT_SECONDS"): 0.05,
         (lease, "STANDSTILL_SECONDS"): standstill_seconds,
         (lease, "RENEW_SECONDS"): standstill_seconds / 7.5,

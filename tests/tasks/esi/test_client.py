@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tasks.esi import body, pool
+from tasks.esi import body
 from tasks.esi.body import MAX_BODY_BYTES
-from tasks.esi.client import Esi
+from tasks.esi.client import Esi, Pool
 from tasks.esi.errors import EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
 from tasks.esi.markets import find_market
 from tasks.esi.pause import find_pause
@@ -170,7 +170,7 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def esi(url: str) -> Iterator[Esi]:
     """A client of the server."""
-    with Esi(url, "tests", 2) as opened:
+    with Esi(Pool(url, "tests", 2)) as opened:
         yield opened
 
 
@@ -187,7 +187,7 @@ def test_response_has_its_error(esi: Esi, name: str) -> None:
 def test_refused_connection_is_transient() -> None:
     """A refused connection is a transient error."""
     with (
-        Esi("http://127.0.0.1:9", "tests", 1) as esi,
+        Esi(Pool("http://127.0.0.1:9", "tests", 1)) as esi,
         pytest.raises(TransientError, match="ConnectError from http://127"),
     ):
         esi.head(find_market(FINE).endpoint)
@@ -195,8 +195,7 @@ def test_refused_connection_is_transient() -> None:
 
 def test_dripping_body_is_given_up(esi: Esi, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that arrives byte by byte, so that no read times out, is given up at its deadline."""
-    for module in (pool, body):
-        monkeypatch.setattr(module, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(body, "BODY_SECONDS", 0.3)
     with pytest.raises(TransientError, match="the body was not complete after 0 s"):
         esi.get(find_market(DRIP).endpoint, 1)
 
@@ -256,7 +255,8 @@ def test_limit_pauses_all_requests(url: str) -> None:
     """After a 420 or 429, all clients of that address pause; clients of other addresses do not."""
     until = time.monotonic() + 0.4
     find_pause(url).extend(0.4)  # as after a 429
-    with Esi(url, "tests", 1) as held, Esi(url.replace("127.0.0.1", "localhost"), "tests", 1) as other:
+    local = url.replace("127.0.0.1", "localhost")
+    with Esi(Pool(url, "tests", 1)) as held, Esi(Pool(local, "tests", 1)) as other:
         other.head(find_market(FINE).endpoint)
         assert time.monotonic() < until
         held.head(find_market(FINE).endpoint)
@@ -288,7 +288,7 @@ def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.Monkey
 def test_sender_that_fits_in_no_header_is_refused(url: str, user_agent: str) -> None:
     """An `ESI_USER_AGENT` that does not fit into a header is refused at once, and the message has its value."""
     with pytest.raises(ValueError, match="ESI_USER_AGENT is '.*': give printable ASCII"):
-        Esi(url, user_agent, 1)
+        Pool(url, user_agent, 1)
 
 
 def test_threads_bound_the_requests(url: str) -> None:
@@ -305,7 +305,7 @@ def test_threads_bound_the_requests(url: str) -> None:
         with lock:
             running -= 1
 
-    with Esi(url, "tests", 3) as esi:
+    with Esi(Pool(url, "tests", 3)) as esi:
         for future in [esi.submit(work) for _ in range(9)]:
             future.result()
     assert most == 3

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.esi.markets import find_market
 from tasks.orders.choices import Detail, OrderType, Parameters, Price
-from tasks.table.errors import (
-    TableError,
-)
-from tasks.table.snapshot import TableSnapshot, is_fresh, made_alike, parse_snapshot
+from tasks.table.errors import TableError
+from tasks.table.requests import Item
+from tasks.table.snapshot import TableSnapshot, is_fresh, made_alike
 from tests.support.tables import NOON, STORED
 
 instants = st.datetimes(datetime(2003, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 (bounds)
@@ -107,20 +105,25 @@ def test_stored_expires_is_believed_for_15_minutes(expires: int, written: int, e
     assert is_fresh(msgspec.structs.replace(STORED, **dates), NOON) is expected
 
 
+def parse(item: Item, market_id: int, region_id: int, *, force: bool) -> TableSnapshot | None:
+    """Return the `#snapshot` in an item of the table `Market`, for a run of a market."""
+    blank = TableSnapshot(market_id=market_id, region_id=region_id, parameters=PARAMETERS)
+    return blank.parse(item, "Market", force=force)
+
+
 @pytest.mark.parametrize(
     ("region_id", "own"), [(10000015, "MarketData-{region_id}"), (10**12 + 1, "StructureMarket-{structure_id}")]
 )
 def test_table_of_another_market_is_refused(region_id: int, own: str) -> None:
     """The error for another market's table suggests a table name that the flow can fill in."""
     with pytest.raises(TableError, match=f"table Market holds region 10000002, not {region_id}: .*{own}.* with force"):
-        parse_snapshot(STORED.to_item(), "Market", find_market(region_id), find_market(region_id), force=False)
+        parse(STORED.to_item(), region_id, region_id, force=False)
 
 
 def test_market_of_another_region_s_pages_is_refused() -> None:
     """A market made from another region's pages is refused; with `force` it counts as missing."""
     stored = msgspec.structs.replace(STORED, market_id=60003760).to_item()
-    jita, domain = find_market(60003760), find_market(10000043)
     with pytest.raises(TableError, match="station 60003760 from the pages of region 10000002, not of region 10000043"):
-        parse_snapshot(stored, "Market", jita, domain, force=False)
-    assert parse_snapshot(stored, "Market", jita, domain, force=True) is None
-    assert parse_snapshot(stored, "Market", jita, find_market(10000002), force=False)
+        parse(stored, 60003760, 10000043, force=False)
+    assert parse(stored, 60003760, 10000043, force=True) is None
+    assert parse(stored, 60003760, 10000002, force=False)

@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from tasks.table.batch_get import FEW, read_snapshots
 from tasks.table.client import Table
 from tasks.table.connection import open_connection
 from tasks.table.create import create_missing
 from tasks.table.errors import MissingTableError
+from tasks.table.read import FEW, read_snapshots
 
 TABLES = 3 * FEW
 
