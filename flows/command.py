@@ -23,10 +23,10 @@ from tasks.reporting.progress import Progress, watcher
 
 
 class Parser(argparse.ArgumentParser):
-    """Parses a command line; reports a mistake in one line, without the usage."""
+    """Parses a command line."""
 
     def error(self, message: str) -> NoReturn:
-        """End the process with exit code 2."""
+        """Report a mistake in one line, without the usage, and end the process with exit code 2."""
         self.exit(2, f"{self.prog}: {message}\n")
 
 
@@ -34,7 +34,7 @@ def run_flow(
     flow: Flow[..., Any],
     program: str,
     arguments: Sequence[str] | None = None,
-    check: Callable[[dict[str, Any]], None] = lambda _parameters: None,
+    check: Callable[..., object] = lambda: None,
 ) -> int:
     """Run a flow with options from the command line, and return the exit code.
 
@@ -42,7 +42,7 @@ def run_flow(
         flow: returns a summary with a `line`, or a line.
         program: the command, for messages.
         arguments: the process's own by default.
-        check: raises a ValueError if valid parameters contradict each other.
+        check: raises a ValueError if valid parameters contradict each other; called with those that it names.
 
     Returns:
         1 if the flow failed; 2 if its parameters were refused, before any run.
@@ -51,7 +51,8 @@ def run_flow(
     console = Console()
     with say_reason_once(flow):
         try:
-            check(flow.validate_parameters(parameters))
+            given = flow.validate_parameters(parameters)
+            check(**{name: given[name] for name in inspect.signature(check).parameters})
         except (ParameterTypeError, ValueError) as error:
             print(f"{program}: {describe_refusal(error)}", file=sys.stderr)  # noqa: T201 (a command's output)
             return 2
@@ -81,12 +82,14 @@ def make_parser(flow: Flow[..., Any], program: str) -> Parser:
     for name, schema in flow.parameters.properties.items():
         is_required = name in flow.parameters.required
         default = schema.get("default")
-        texts = [schema.get("description", ""), "(required)" if is_required else f"(default: {default})"]
         kind = schema.get("anyOf", [schema])[0]
         kind = (flow.parameters.definitions or {}).get(kind.get("$ref", "").rpartition("/")[2], kind)
+        meaning = schema.get("description") or kind.get("description", "")
+        texts = [meaning, "(required)" if is_required else f"(default: {default})"]
         shape: dict[str, Any] = {"action": "store_true"}
         if kind.get("type") != "boolean":
-            texts += [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
+            allowed = [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
+            texts += [text for text in allowed if text != meaning]
         if kind.get("type") == "object":
             objects += describe_members(name, kind)
             shape = {"metavar": "JSON", "type": read_json}

@@ -27,7 +27,7 @@ def get_page_count(run: Run[Any]) -> Snapshot:
     """Return the latest snapshot, by one GetItem and one HEAD; no HEAD before the stored snapshot's `Expires`."""
     run.report.begin("Get Page Count")
     snapshot = find_snapshot(run)
-    run.report.tag(run.subject, snapshot.last_modified)
+    run.report.tag(snapshot.last_modified)
     if snapshot.is_stored:
         forget_pages()
     elif kept := kept_snapshots():

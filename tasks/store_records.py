@@ -49,11 +49,6 @@ class Comparison(msgspec.Struct, frozen=True):
         return sum(len(changes.puts) + len(changes.deletes) for _target, _book, changes in self.compared)
 
     @property
-    def changed(self) -> list[tuple[Target, Changes]]:
-        """Each market with its changes."""
-        return [(target, changes) for target, _book, changes in self.compared]
-
-    @property
     def results(self) -> dict[int, tuple[Book, Changes]]:
         """The records and the changes, by market."""
         return {target.id: (book, changes) for target, book, changes in self.compared}
@@ -140,11 +135,11 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run[Any]
     return changes
 
 
-def split_writes(changed: Sequence[tuple[Target, Changes]]) -> list[Part]:
+def split_writes(compared: Sequence[tuple[Target, Book, Changes]]) -> list[Part]:
     """Split the writes of all markets into about `PARTS` parts, in batches of up to 25 of one market."""
     batches = [
         Batch(target, writes[start : start + BATCH_ITEMS])
-        for target, writes in [(target, changes.writes) for target, changes in changed]
+        for target, writes in [(target, changes.writes) for target, _book, changes in compared]
         for start in range(0, len(writes), BATCH_ITEMS)
     ]
     least, most = PART_BATCHES

@@ -5,7 +5,6 @@ import time
 from datetime import datetime
 
 from tasks.reporting.progress import Progress
-from tasks.reporting.subject import Subject
 
 
 class Timing:
@@ -57,5 +56,5 @@ class Timing:
     def show_end(self, progress: Progress, seconds: float) -> None:
         """Show that a state ends; does nothing here."""
 
-    def tag(self, subject: Subject, last_modified: datetime) -> None:
+    def tag(self, last_modified: datetime) -> None:
         """Show which snapshot the run is of; does nothing here."""
