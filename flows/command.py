@@ -14,7 +14,7 @@ import rich.progress
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.logging.handlers import PrefectConsoleHandler
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from tasks.allowed import OrGive
@@ -158,36 +158,21 @@ def find_consoles() -> list[logging.Handler]:
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, PrefectConsoleHandler)]
 
 
-class Bars(rich.progress.Progress):
-    """Bars in a terminal, one per state; lines printed meanwhile appear above them."""
-
-    def __init__(self, console: Console) -> None:
-        self._followed: dict[TaskID, Progress] = {}
-        description = TextColumn("{task.description}")
-        super().__init__(description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
-
-    def follow(self, progress: Progress) -> None:
-        """Show a state's progress until it ends."""
-        self._followed[self.add_task(f"{progress.name}, {progress.unit}", total=progress.total)] = progress
-
-    def get_renderables(self) -> Iterator[RenderableType]:
-        """Update the bars each time that they are drawn."""
-        for bar, progress in list(self._followed.items()):
-            has_ended = progress.wait(0)
-            self.update(bar, completed=progress.done)
-            if has_ended:
-                self.stop_task(bar)
-                del self._followed[bar]
-        yield from super().get_renderables()
-
-
 @contextmanager
 def show_bars(console: Console) -> Iterator[None]:
-    """Show each state's progress as a bar, and only warnings of the log."""
+    """Show each state's progress as a bar, below what is printed meanwhile, and only warnings of the log."""
     for handler in find_consoles():
         handler.setLevel(logging.WARNING)
-    with Bars(console) as bars:
-        token = watcher.set(bars.follow)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with rich.progress.Progress(*columns, console=console) as bars:
+        shown: dict[Progress, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            if progress not in shown:
+                shown[progress] = bars.add_task(f"{progress.name}, {progress.unit}", total=progress.total)
+            bars.update(shown[progress], completed=progress.done)
+
+        token = watcher.set(show)
         try:
             yield
         finally:

@@ -33,4 +33,4 @@ def or_give(allowed: str, meaning: str = "") -> OrGive:
             raise refusal
         return given
 
-    return OrGive(check, allowed, meaning)
+    return OrGive(check, allowed=allowed, meaning=meaning)

@@ -20,6 +20,7 @@ class Progress:
         self.total = total
         self.unit = unit
         self.done = 0
+        self.watch: Callable[[Progress], None] | None = None  # see `Watcher`
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -30,10 +31,12 @@ class Progress:
         """Add to the work done."""
         with self._lock:
             self.done += number
+        if self.watch:
+            self.watch(self)
 
     def end(self, *, well: bool) -> None:
         """End the progress; if all went well, work that was not counted came from an earlier attempt."""
-        self.done = self.total if well else self.done
+        self.count(self.total - self.done if well else 0)
         self._ended.set()
 
     def wait(self, seconds: float) -> bool:
@@ -41,17 +44,12 @@ class Progress:
         return self._ended.wait(seconds)
 
 
-# Called with each state's progress in this context, such as to draw a bar.
-watcher: ContextVar[Callable[[Progress], None] | None] = ContextVar("watcher", default=None)
+Watcher = Callable[[Progress], None]  # called with a state's progress when it begins and each time that it grows
+watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)  # of the flow runs in this context
 
 
 def show_progress(client: SyncPrefectClient, progress: Progress) -> None:
-    """Keep a progress artifact up to date until the work ends; the next update makes up for a failed one.
-
-    Args:
-        client: of Prefect's API.
-        progress: with a total.
-    """
+    """Keep a progress artifact up to date until the work ends; the next update makes up for a failed one."""
     artifact_id: UUID | None = None
     shown = -1
     is_last = False

@@ -71,7 +71,8 @@ class Reporter(Timing):
         if progress.total:
             self.later(show_progress, progress)
             if self._watch:
-                self._watch(progress)
+                progress.watch = self._watch
+                progress.count(0)
 
     def show_end(self, progress: Progress, seconds: float) -> None:
         """Log that a state ends."""
