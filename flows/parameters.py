@@ -61,13 +61,7 @@ def check_markets(region_id: int, markets: list[int] | None, table_name: str, ke
 def check_tables(
     region_ids: list[int] | None, markets: dict[int, list[int]] | None, table_name: str, key: str
 ) -> dict[int, list[Market]]:
-    """Return the markets to store of each region, the largest region first.
-
-    Args:
-        region_ids: by default those in `markets`, or all that have a market.
-        markets: of each region; by default the region alone.
-        table_name: a template.
-        key: of the tables.
+    """Return the markets to store of each region, the largest region first: by default of all that have a market.
 
     Raises:
         ValueError: see `check_markets`; or keys of several regions would collide in one table.
@@ -126,7 +120,7 @@ RegionsMarkets = Annotated[
 TableName = Annotated[
     str,
     AfterValidator(check_table_name),
-    or_give(NAME, "The DynamoDB table, with partition key pk (S); of records with two keys, also sort key sk (S)."),
+    or_give(NAME, "The DynamoDB table, with partition key pk (S); only for keys of two fields also sort key sk (S)."),
 ]
 TableTemplate = Annotated[
     str,
@@ -178,5 +172,8 @@ Force = Annotated[
 KeepDays = Annotated[
     int | None,
     Field(ge=1, le=36_500),
-    or_give("1 to 36500, the days until DynamoDB may remove the item", "Days until expires_at; by default never."),
+    or_give(
+        "1 to 36500, the days until DynamoDB may remove the item",
+        "The days until the item's expires_at; by default it stays.",
+    ),
 ]

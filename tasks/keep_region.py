@@ -34,22 +34,15 @@ class Region:
     """A region in a round, and the progress of its attempts: a retry resumes there.
 
     Not thread-safe.
-
-    Args:
-        region_id: the region to fetch.
-        tables: the table's name of each of its markets.
-        key: how the tables are keyed.
-        parameters: of the records.
-        esi: the round's client.
     """
 
     def __init__(self, region_id: int, tables: dict[Market, str], key: Key, parameters: Parameters, esi: Esi) -> None:
         self.region_id = region_id
         self.known: dict[int, Item | None] = {}  # `#snapshot` by market, as read for the whole round
         self._source = OrderSource(find_market(region_id), list(tables), parameters)
-        self._tables = tables
+        self._tables = tables  # the names, by market
         self._key = key
-        self._all_esi = esi
+        self._all_esi = esi  # the round's
         self._esi: Esi | None = None
         self._started = 0.0  # monotonic time of the first attempt
         self._attempted: dict[int, Table] = {}  # by market, with the counts of all attempts

@@ -82,11 +82,9 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         return target.blank.parse(item, target.table.name, force=self.force)
 
     def finish(self, snapshot: Snapshot, results: Mapping[int, tuple[Book, Changes]] = MappingProxyType({})) -> S:
-        """End the run and return its summary.
+        """End the run with the snapshot that the table has now, and return its summary.
 
-        Args:
-            snapshot: that the table has now.
-            results: of the targets that were written, by id.
+        `results` are those of the targets that were written, by id.
         """
         self.report.end()
         tally = Tally(

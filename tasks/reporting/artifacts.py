@@ -22,7 +22,7 @@ MOVERS = 20
 
 
 def write_summary(client: SyncPrefectClient, summary: RunSummary, pictures: dict[str, bytes]) -> None:
-    """Create the artifact `summary-REGION` or `summary-SOURCE`, with PNG files by title; its versions are the history."""
+    """Create the artifact `summary-REGION` or `summary-SOURCE`, with PNG files by title. Versions are the history."""
     shown = [f"![{title}]({to_data_uri(png)})" for title, png in pictures.items()]
     create_artifact(
         client,

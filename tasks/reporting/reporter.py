@@ -147,13 +147,7 @@ def scheduled_time() -> str:
 def send_event(event: str, subject: Subject, payload: dict[str, Any], kept_by: str = "schedule") -> None:
     """Emit `market.snapshot.EVENT`; for a region with an age in the payload also `market-data.fresh` or `.stale`.
 
-    A run may complete while the table's data stay old.
-
-    Args:
-        event: such as `stored`.
-        subject: the region or source.
-        payload: of the event.
-        kept_by: `schedule`, or `universe`, whose regions are stale later.
+    A run may complete while the table's data stay old. Those kept by `universe` are stale later than by `schedule`.
     """
     resource = subject.resource | {"market.kept-by": kept_by}
     emit_event(f"market.snapshot.{event}", resource, payload=payload)

@@ -257,22 +257,20 @@ def summarize_market(
     market_id: int, table_name: str, stored: Marker | None, result: tuple[Book, Changes] | None
 ) -> MarketSummary:
     """Return a market's summary; without a result, the table already had the snapshot."""
-    if result is None:
-        orders, records = (stored.count, stored.records) if stored else (0, 0)
-        puts, deletes, unchanged = 0, 0, records
-    else:
+    orders, records = (stored.count, stored.records) if stored else (0, 0)
+    changes = Changes([], {}, [], unchanged=records, foreign=0)
+    if result:
         book, changes = result
-        orders, records = book.orders, len(book.records)
-        puts, deletes, unchanged = len(changes.puts), len(changes.deletes), changes.unchanged
+        orders = book.orders
     return MarketSummary(
         market_id=market_id,
         table_name=table_name,
         not_modified=result is None,
         orders=orders,
-        records=records,
-        written=puts,
-        deleted=deletes,
-        unchanged=unchanged,
+        records=changes.wanted,
+        written=len(changes.puts),
+        deleted=len(changes.deletes),
+        unchanged=changes.unchanged,
     )
 
 

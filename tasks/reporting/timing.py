@@ -17,13 +17,7 @@ class Timing:
         self._started = 0.0  # monotonic time
 
     def begin(self, state: str, total: int = 0, unit: str = "") -> None:
-        """Begin a state and end the one before; do nothing if it is already the current one.
-
-        Args:
-            state: its name.
-            total: its amount of work, if it can be counted.
-            unit: of the work.
-        """
+        """Begin a state of so much work, if that can be counted, and end the one before; unless it is the current one."""
         with self._lock:
             if self._progress and self._progress.name == state:
                 return
