@@ -57,15 +57,15 @@ def market_data(
         EsiError: a page could not be fetched; the table is unchanged.
         TableError: the table refused; the next run writes the rest.
     """
-    places = parameters.check_markets(region_id, markets, table_name, key)
-    source = OrderSource(find_market(region_id), places, Parameters(order_type, price, detail))
+    names = parameters.check_markets(region_id, markets, table_name, key)
+    source = OrderSource(find_market(region_id), list(names), Parameters(order_type, price, detail))
     with (
         TokenBucket(requests=1) as tokens,
         Esi.from_environment(fetch_concurrency, tokens) as esi,
-        open_connection(store_concurrency, len(places)) as connection,
+        open_connection(store_concurrency, len(names)) as connection,
     ):
-        names = {each: parameters.fill_in(table_name, region_id=region_id, market_id=each.id) for each in places}
-        targets = list_targets(source, {each: Table(names[each], connection, each.id, key) for each in places})
+        tables = {market: Table(name, connection, market.id, key) for market, name in names.items()}
+        targets = list_targets(source, tables)
         with open_run(source, targets, esi, Summary, force=force) as run:
             return complete(keep_table(run))
 

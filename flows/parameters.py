@@ -35,8 +35,8 @@ def fits(**ids: int) -> AfterValidator:
     return AfterValidator(lambda template: fill_in(template, **ids) and template)  # the name is never empty
 
 
-def check_markets(region_id: int, markets: list[int] | None, table_name: str, key: str) -> list[Market]:
-    """Return the markets to store: by default the region alone.
+def check_markets(region_id: int, markets: list[int] | None, table_name: str, key: str) -> dict[Market, str]:
+    """Return the markets to store, by default the region alone, each with the name of its table.
 
     Raises:
         ValueError: there is another region, a duplicate, or several whose keys would collide in one table.
@@ -55,13 +55,13 @@ def check_markets(region_id: int, markets: list[int] | None, table_name: str, ke
             f"table_name {table_name!r} with key 'type' would put {len(ids)} markets into one table, where their item "
             'types have the same keys: give key="market_type", or table_name="MarketData-{market_id}"'
         )
-    return [find_market(market_id) for market_id in ids]
+    return {find_market(each): fill_in(table_name, region_id=region_id, market_id=each) for each in ids}
 
 
 def check_tables(
     region_ids: list[int] | None, markets: dict[int, list[int]] | None, table_name: str, key: str
-) -> dict[int, list[Market]]:
-    """Return the markets to store of each region, the largest region first: by default of all that have a market.
+) -> dict[int, dict[Market, str]]:
+    """Return the markets of each region, the largest region first; by default all regions that have a market.
 
     Raises:
         ValueError: see `check_markets`; or keys of several regions would collide in one table.

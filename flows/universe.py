@@ -2,7 +2,6 @@
 
 import gc
 import time
-from functools import partial
 from typing import cast
 
 from prefect import flow
@@ -13,7 +12,6 @@ from prefect.states import Completed
 from flows import parameters
 from flows.next_run import as_deployed, schedule_next
 from tasks.esi.client import Esi
-from tasks.esi.markets import Market
 from tasks.esi.shared_limit import create_limit
 from tasks.esi.token_bucket import TokenBucket
 from tasks.keep_region import Region, keep_regions
@@ -62,7 +60,7 @@ def universe(
         RegionError: all regions failed.
     """
     started = time.monotonic()
-    kept = parameters.check_tables(region_ids, markets, table_name, key)
+    names = parameters.check_tables(region_ids, markets, table_name, key)
     with Reporter() as report:
         report.rename(name_universe_run())
 
@@ -70,24 +68,20 @@ def universe(
             with (
                 TokenBucket(requests=1) as tokens,
                 Esi.from_environment(fetch_concurrency, tokens) as esi,
-                open_connection(store_concurrency, concurrency * max(map(len, kept.values()))) as connection,
+                open_connection(store_concurrency, concurrency * max(map(len, names.values()))) as connection,
             ):
                 made_with = Parameters(order_type, price, detail)
-                regions = [Region(each, name_tables(each), key, made_with, esi) for each in region_ids]
+                regions = [Region(each, names[each], key, made_with, esi) for each in region_ids]
                 return keep_regions(regions, connection, concurrency, report)
-
-        def name_tables(region_id: int) -> dict[Market, str]:
-            fill_in = partial(parameters.fill_in, table_name, region_id=region_id)
-            return {market: fill_in(market_id=market.id) for market in kept[region_id]}
 
         if shards > 1 and has_worker():
             create_limit()
             given = {name: value for name, value in flow_run.parameters.items() if name not in {"region_ids", "shards"}}
-            report.begin("Run Shard", len(kept), "regions")
-            results = run_shards(deal_out(list(kept), shards), given, report, keep)
+            report.begin("Run Shard", len(names), "regions")
+            results = run_shards(deal_out(list(names), shards), given, report, keep)
         else:
-            report.begin("Keep Region", len(kept), "regions")
-            results = keep(list(kept))
+            report.begin("Keep Region", len(names), "regions")
+            results = keep(list(names))
     return finish(universe_summary.summarize_universe(results, time.monotonic() - started))
 
 

@@ -50,8 +50,8 @@ def find_snapshot(
     """
     items = {each.id: read_item(each.table, known) for each in run.targets}
     stored = {each.id: found for each in run.targets if (found := run.parse(items[each.id], each))}
-    blanks = {each.id: each.blank for each in run.targets}
-    usable = {} if run.force else {each: found for each, found in stored.items() if blanks[each].made_as(found)}
+    alike = [each.id for each in run.targets if each.id in stored and each.blank.made_as(stored[each.id])]
+    usable = {} if run.force else {each: stored[each] for each in alike}
     most_ahead = run.endpoint.most_ahead
     is_whole = len(usable) == len(run.targets)
     if is_whole and all(is_fresh(found, datetime.now(UTC), most_ahead) for found in usable.values()):

@@ -54,7 +54,7 @@ class OrderSource(msgspec.Struct, frozen=True):
         return orders
 
     def make_books(self, chunks: "list[Orders]", market_ids: Sequence[int]) -> list[Book]:
-        """Return some markets' records, one per item type, and their numbers of orders on both sides; empty the chunks."""
+        """Return some markets' records, one per item type, and their numbers of orders; empty the chunks."""
         load("tasks.orders.aggregation")
         from tasks.orders.aggregation import aggregate_orders, select_place  # noqa: PLC0415
         from tasks.orders.merge import merge_pages  # noqa: PLC0415

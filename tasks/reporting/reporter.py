@@ -23,9 +23,8 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks.catalogue.names import regions
-from tasks.reporting.progress import Progress, show_progress, watcher
+from tasks.reporting.progress import Progress, Timing, show_progress, watcher
 from tasks.reporting.subject import Subject, find_subject
-from tasks.reporting.timing import Timing
 
 FRESH_SECONDS = 900.0  # older data are stale: three snapshots
 
