@@ -16,9 +16,9 @@ from tasks.orders.choices import Key, Parameters
 from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
 from tasks.reporting.outcome import complete
+from tasks.reporting.progress import Timing
 from tasks.reporting.reporter import Reporter
 from tasks.reporting.summary import Summary
-from tasks.reporting.progress import Timing
 from tasks.reporting.universe_summary import RegionResult, describe_result
 from tasks.retries import NOT_KEPT, RETRIED
 from tasks.run import Run, list_targets, open_targets

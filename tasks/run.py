@@ -16,9 +16,9 @@ from tasks.esi.markets import Market
 from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
 from tasks.reporting.outcome import S, note_outcome
+from tasks.reporting.progress import Timing
 from tasks.reporting.reporter import Reporter, name_run
 from tasks.reporting.summary import Tally
-from tasks.reporting.progress import Timing
 from tasks.retries import forget_old_pages
 from tasks.table.client import Table
 from tasks.table.lease import Lease
