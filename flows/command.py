@@ -17,7 +17,6 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from tasks.allowed import OrGive
 from tasks.reporting.failure import REASON, is_ours
 from tasks.reporting.progress import Progress, watcher
 
@@ -78,24 +77,20 @@ def make_parser(flow: Flow[..., Any], program: str) -> Parser:
     """Return a parser for the parameters in a flow's schema; the flow itself validates their values."""
     parser = Parser(program, description=flow.description, formatter_class=argparse.RawDescriptionHelpFormatter)
     objects: list[str] = []
-    signature = inspect.signature(flow.fn)
     for name, schema in flow.parameters.properties.items():
-        is_required = name in flow.parameters.required
-        default = schema.get("default")
+        is_required, default = name in flow.parameters.required, schema.get("default")
         kind = schema.get("anyOf", [schema])[0]
         kind = (flow.parameters.definitions or {}).get(kind.get("$ref", "").rpartition("/")[2], kind)
-        meaning = schema.get("description") or kind.get("description", "")
-        texts = [meaning, "(required)" if is_required else f"(default: {default})"]
-        shape: dict[str, Any] = {"action": "store_true"}
-        if kind.get("type") != "boolean":
-            allowed = [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
-            texts += [text for text in allowed if text != meaning]
-        if kind.get("type") == "object":
+        shape: dict[str, Any]
+        if kind.get("type") == "boolean":
+            shape = {"action": "store_true"}
+        elif kind.get("type") == "object":
             objects += describe_members(name, kind)
             shape = {"metavar": "JSON", "type": read_json}
-        elif kind.get("type") != "boolean":
+        else:
             shape = {"metavar": name_kind(kind.get("items", kind)), "nargs": "+" if "items" in kind else None}
-        about = " ".join(texts).replace("%", "%%")
+        meaning = schema.get("description") or kind.get("description", "")
+        about = f"{meaning} {'(required)' if is_required else f'(default: {default})'}".replace("%", "%%")
         parser.add_argument(name_option(name), help=about, required=is_required, default=default, **shape)
     parser.epilog = "\n".join(objects)
     return parser
@@ -123,11 +118,6 @@ def read_json(text: str) -> Any:  # noqa: ANN401 (whatever it is, the flow valid
 def name_option(parameter: str) -> str:
     """Return a parameter's option."""
     return f"--{parameter.replace('_', '-')}"
-
-
-def read_allowed(annotation: Any) -> list[str]:  # noqa: ANN401 (any type)
-    """Return the allowed values in a parameter's type, in words; empty if it has none."""
-    return [each.allowed for each in getattr(annotation, "__metadata__", ()) if isinstance(each, OrGive)]
 
 
 def name_kind(schema: dict[str, Any]) -> str:

@@ -98,9 +98,7 @@ MarketId = Annotated[int, AfterValidator(check_market)]
 MARKETS = "ids of markets in the region: itself, systems, stations such as 60003760 for Jita 4-4, or structures"
 NAME = "3 to 255 letters, digits and _ . -"
 
-RegionId = Annotated[
-    ID, or_give("a region's id, such as 10000002 for The Forge", "The market region, such as 10000002 for The Forge.")
-]
+RegionId = Annotated[ID, or_give("a region's id, such as 10000002 for The Forge")]
 RegionIds = Annotated[
     list[ID] | None,
     Field(min_length=1),

@@ -15,7 +15,9 @@ class OrGive(WrapValidator):
     meaning: str = ""  # empty if the allowed values say it
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:  # noqa: ANN401
-        return handler(schema) | {"description": self.meaning or f"Give {self.allowed}."}
+        shown = handler(schema)
+        allowed = "" if shown.get("type") == "boolean" else f"Give {self.allowed}."
+        return shown | {"description": f"{self.meaning} {allowed}".strip()}
 
 
 def or_give(allowed: str, meaning: str = "") -> OrGive:
