@@ -105,9 +105,7 @@ RegionIds = Annotated[
     or_give("a list of regions' ids, such as [10000002, 10000043], or none for all that have a market"),
 ]
 StructureId = Annotated[
-    int,
-    Field(ge=FIRST_STRUCTURE_ID, le=2**63 - 1),
-    or_give("a player structure's id, such as 1035466617946"),
+    int, Field(ge=FIRST_STRUCTURE_ID, le=2**63 - 1), or_give("a player structure's id, such as 1035466617946")
 ]
 Markets = Annotated[list[MarketId] | None, Field(min_length=1), or_give(f"a list of {MARKETS}")]
 RegionsMarkets = Annotated[
@@ -124,19 +122,13 @@ TableTemplate = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9_.-]|\{region_id\}|\{market_id\})+$"),
     fits(region_id=10000002, market_id=60003760),
-    or_give(
-        f"{NAME}, with {{region_id}} or {{market_id}} as placeholders",
-        "The DynamoDB table, or tables: {region_id} and {market_id} are filled in.",
-    ),
+    or_give(f"{NAME}, with {{region_id}} or {{market_id}} as placeholders"),
 ]
 StructureTable = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9_.-]|\{structure_id\})+$"),
     fits(structure_id=FIRST_STRUCTURE_ID),
-    or_give(
-        f"{NAME}, with {{structure_id}} as a placeholder",
-        "The DynamoDB table, with partition key pk (S), as a template.",
-    ),
+    or_give(f"{NAME}, with {{structure_id}} as a placeholder"),
 ]
 BlockName = Annotated[
     str,
@@ -163,15 +155,8 @@ Concurrency = Annotated[int, Field(ge=1, le=113), or_give("1 to 113, the regions
 Shards = Annotated[int, Field(ge=1, le=50), or_give("1 to 50, the runs that share the regions")]
 Force = Annotated[
     bool,
-    or_give(
-        "true or false", "Store the snapshot even if it is stored already or has shrunk, or replaces other records."
-    ),
+    or_give("true or false", "Also store a snapshot that is stored already, has shrunk, or replaces other records."),
 ]
 KeepDays = Annotated[
-    int | None,
-    Field(ge=1, le=36_500),
-    or_give(
-        "1 to 36500, the days until DynamoDB may remove the item",
-        "The days until the item's expires_at; by default it stays.",
-    ),
+    int | None, Field(ge=1, le=36_500), or_give("1 to 36500, the days until DynamoDB may remove the item")
 ]
