@@ -14,19 +14,18 @@ import rich.progress
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.logging.handlers import PrefectConsoleHandler
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from tasks.allowed import OrGive
 from tasks.reporting.failure import REASON, is_ours
 from tasks.reporting.progress import Progress, watcher
 
 
 class Parser(argparse.ArgumentParser):
-    """Parses a command line; reports a mistake in one line, without the usage."""
+    """Parses a command line."""
 
     def error(self, message: str) -> NoReturn:
-        """End the process with exit code 2."""
+        """Report a mistake in one line, without the usage, and end the process with exit code 2."""
         self.exit(2, f"{self.prog}: {message}\n")
 
 
@@ -34,7 +33,7 @@ def run_flow(
     flow: Flow[..., Any],
     program: str,
     arguments: Sequence[str] | None = None,
-    check: Callable[[dict[str, Any]], None] = lambda _parameters: None,
+    check: Callable[..., object] = lambda: None,
 ) -> int:
     """Run a flow with options from the command line, and return the exit code.
 
@@ -42,7 +41,7 @@ def run_flow(
         flow: returns a summary with a `line`, or a line.
         program: the command, for messages.
         arguments: the process's own by default.
-        check: raises a ValueError if valid parameters contradict each other.
+        check: raises a ValueError if valid parameters contradict each other; called with those that it names.
 
     Returns:
         1 if the flow failed; 2 if its parameters were refused, before any run.
@@ -51,7 +50,8 @@ def run_flow(
     console = Console()
     with say_reason_once(flow):
         try:
-            check(flow.validate_parameters(parameters))
+            given = flow.validate_parameters(parameters)
+            check(**{name: given[name] for name in inspect.signature(check).parameters})
         except (ParameterTypeError, ValueError) as error:
             print(f"{program}: {describe_refusal(error)}", file=sys.stderr)  # noqa: T201 (a command's output)
             return 2
@@ -77,22 +77,20 @@ def make_parser(flow: Flow[..., Any], program: str) -> Parser:
     """Return a parser for the parameters in a flow's schema; the flow itself validates their values."""
     parser = Parser(program, description=flow.description, formatter_class=argparse.RawDescriptionHelpFormatter)
     objects: list[str] = []
-    signature = inspect.signature(flow.fn)
     for name, schema in flow.parameters.properties.items():
-        is_required = name in flow.parameters.required
-        default = schema.get("default")
-        texts = [schema.get("description", ""), "(required)" if is_required else f"(default: {default})"]
+        is_required, default = name in flow.parameters.required, schema.get("default")
         kind = schema.get("anyOf", [schema])[0]
         kind = (flow.parameters.definitions or {}).get(kind.get("$ref", "").rpartition("/")[2], kind)
-        shape: dict[str, Any] = {"action": "store_true"}
-        if kind.get("type") != "boolean":
-            texts += [f"Give {allowed}." for allowed in read_allowed(signature.parameters[name].annotation)]
-        if kind.get("type") == "object":
+        shape: dict[str, Any]
+        if kind.get("type") == "boolean":
+            shape = {"action": "store_true"}
+        elif kind.get("type") == "object":
             objects += describe_members(name, kind)
             shape = {"metavar": "JSON", "type": read_json}
-        elif kind.get("type") != "boolean":
+        else:
             shape = {"metavar": name_kind(kind.get("items", kind)), "nargs": "+" if "items" in kind else None}
-        about = " ".join(texts).replace("%", "%%")
+        meaning = schema.get("description") or kind.get("description", "")
+        about = f"{meaning} {'(required)' if is_required else f'(default: {default})'}".replace("%", "%%")
         parser.add_argument(name_option(name), help=about, required=is_required, default=default, **shape)
     parser.epilog = "\n".join(objects)
     return parser
@@ -120,11 +118,6 @@ def read_json(text: str) -> Any:  # noqa: ANN401 (whatever it is, the flow valid
 def name_option(parameter: str) -> str:
     """Return a parameter's option."""
     return f"--{parameter.replace('_', '-')}"
-
-
-def read_allowed(annotation: Any) -> list[str]:  # noqa: ANN401 (any type)
-    """Return the allowed values in a parameter's type, in words; empty if it has none."""
-    return [each.allowed for each in getattr(annotation, "__metadata__", ()) if isinstance(each, OrGive)]
 
 
 def name_kind(schema: dict[str, Any]) -> str:
@@ -155,36 +148,21 @@ def find_consoles() -> list[logging.Handler]:
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, PrefectConsoleHandler)]
 
 
-class Bars(rich.progress.Progress):
-    """Bars in a terminal, one per state; lines printed meanwhile appear above them."""
-
-    def __init__(self, console: Console) -> None:
-        self._followed: dict[TaskID, Progress] = {}
-        description = TextColumn("{task.description}")
-        super().__init__(description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
-
-    def follow(self, progress: Progress) -> None:
-        """Show a state's progress until it ends."""
-        self._followed[self.add_task(f"{progress.name}, {progress.unit}", total=progress.total)] = progress
-
-    def get_renderables(self) -> Iterator[RenderableType]:
-        """Update the bars each time that they are drawn."""
-        for bar, progress in list(self._followed.items()):
-            has_ended = progress.wait(0)
-            self.update(bar, completed=progress.done)
-            if has_ended:
-                self.stop_task(bar)
-                del self._followed[bar]
-        yield from super().get_renderables()
-
-
 @contextmanager
 def show_bars(console: Console) -> Iterator[None]:
-    """Show each state's progress as a bar, and only warnings of the log."""
+    """Show each state's progress as a bar, below what is printed meanwhile, and only warnings of the log."""
     for handler in find_consoles():
         handler.setLevel(logging.WARNING)
-    with Bars(console) as bars:
-        token = watcher.set(bars.follow)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with rich.progress.Progress(*columns, console=console) as bars:
+        shown: dict[Progress, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            if progress not in shown:
+                shown[progress] = bars.add_task(f"{progress.name}, {progress.unit}", total=progress.total)
+            bars.update(shown[progress], completed=progress.done)
+
+        token = watcher.set(show)
         try:
             yield
         finally:

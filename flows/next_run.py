@@ -24,9 +24,11 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Scheduled
 from prefect.utilities.hashing import hash_objects
 
-from tasks.reporting.outcome import read_outcome
+from tasks.reporting.failure import explain_failure
+from tasks.reporting.outcome import keep_summary, read_outcome, report_outcome
 from tasks.reporting.reporter import report_afterwards
 from tasks.reporting.summary import RunSummary, Summary
+from tasks.reporting.universe_summary import UniverseSummary
 
 TAG = "follows-esi"
 AT_EXPIRES = "at-expires"  # tag of a universe deployment whose rounds follow ESI's `Expires`
@@ -73,7 +75,7 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
             return body(*args, **kwargs)
         get_run_logger().info("the deployment has changed since this run was created: using its present parameters")
         context.parameters = flow_run.parameters = parameters  # for the hooks too
-        report_afterwards(record_parameters, flow_run)
+        report_afterwards(SyncPrefectClient.update_flow_run, flow_run.id, parameters=parameters)
         return body(**flow.validate_parameters(parameters))  # type: ignore[call-arg] # ParamSpec knows no names
 
     flow.fn = run
@@ -121,20 +123,19 @@ def is_on(deployment: DeploymentResponse | None, schedule: DeploymentSchedule | 
     return deployment is not None and not deployment.paused and schedule is not None and schedule.active
 
 
-def record_parameters(client: SyncPrefectClient, flow_run: FlowRun) -> None:
-    """Update a run's parameters in Prefect."""
-    client.update_flow_run(flow_run.id, parameters=flow_run.parameters)
-
-
 def schedule_next(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Create the follower of a completed run."""
-    follow_esi(flow_run, read_outcome().summary)
+    """Create the follower of a completed run; of a round of `universe` only if it has the tag `at-expires`."""
+    outcome = read_outcome()
+    if AT_EXPIRES in flow_run.tags or not isinstance(outcome.result, UniverseSummary):
+        follow_esi(flow_run, outcome.summary)
 
 
-def schedule_next_round(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Create the follower of a round tagged `at-expires`, for the first `Expires` of its regions."""
-    if AT_EXPIRES in flow_run.tags:
-        follow_esi(flow_run, read_outcome().summary)
+# Options of the flows that keep one table.
+KEEPS_TABLE: dict[str, Any] = {
+    "persist_result": False,
+    "on_completion": [keep_summary, schedule_next, report_outcome],
+    "on_failure": [explain_failure],
+}
 
 
 def follow_esi(flow_run: FlowRun, summary: RunSummary) -> None:

@@ -1,6 +1,5 @@
 """The flow `player_count`: adds an item with the number of players online to a DynamoDB table."""
 
-import sys
 from datetime import datetime
 
 import msgspec
@@ -36,10 +35,6 @@ def get_status(esi: Esi) -> tuple[Status, datetime]:
 def player_count(table_name: TableName = "PlayerCount", keep_days: KeepDays = None) -> str:
     """Store how many players are online, under the time of the response.
 
-    Args:
-        table_name: The DynamoDB table, with partition key pk (S).
-        keep_days: Days after which DynamoDB may remove the item, by its attribute expires_at; by default never.
-
     Returns:
         The item's key.
 
@@ -55,4 +50,4 @@ def player_count(table_name: TableName = "PlayerCount", keep_days: KeepDays = No
 if __name__ == "__main__":
     from flows.command import run_flow
 
-    sys.exit(run_flow(player_count, "python -m flows.player_count"))
+    raise SystemExit(run_flow(player_count, "python -m flows.player_count"))

@@ -27,12 +27,11 @@ def fetch_pages(chunk: Chunk, snapshot: Snapshot, run: Run[Any]) -> Columns:
     """Return a chunk's items, or None in a state named `MovedOn` if the snapshot has moved on."""
     run.report.begin("Fetch Pages", snapshot.pages, "pages")
     try:
-        orders = fetch_chunk(chunk, snapshot, run)
+        return fetch_chunk(chunk, snapshot, run)
     except SnapshotMovedOn as moved_on:
         if transaction := get_transaction():
             transaction.write_on_commit = False  # there are no pages to keep
         return cast("Columns", Completed(name="MovedOn", message=str(moved_on)))  # which Prefect unwraps to None
-    return orders
 
 
 def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run[Any]) -> Columns:

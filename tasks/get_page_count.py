@@ -27,7 +27,7 @@ def get_page_count(run: Run[Any]) -> Snapshot:
     """Return the latest snapshot, by one GetItem and one HEAD; no HEAD before the stored snapshot's `Expires`."""
     run.report.begin("Get Page Count")
     snapshot = find_snapshot(run)
-    run.report.tag(run.subject, snapshot.last_modified)
+    run.report.tag(snapshot.last_modified)
     if snapshot.is_stored:
         forget_pages()
     elif kept := kept_snapshots():
@@ -39,15 +39,10 @@ def get_page_count(run: Run[Any]) -> Snapshot:
 
 def find_snapshot(
     run: Run[Any],
-    known: Mapping[int, Item | None] = MappingProxyType({}),
-    wait: Callable[[float], None] | None = None,
+    known: Mapping[int, Item | None] = MappingProxyType({}),  # `#snapshot` items as just read, by market
+    wait: Callable[[float], None] | None = None,  # for the next snapshot, so many seconds
 ) -> Snapshot:
     """Return the latest snapshot, and the markets for which the table does not have it yet.
-
-    Args:
-        run: the source and its markets.
-        known: `#snapshot` items that were read just now, by market.
-        wait: waits so many seconds for the next snapshot.
 
     Raises:
         EsiError: no usable response from ESI.
@@ -104,7 +99,6 @@ def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
         MissingTableError: there is no such table, and the store is not on this machine.
         TransientTableError: it is being created.
         KeySchemaError: the table's key schema does not match the parameter `key`.
-        TableError: see `tasks.table.client`.
     """
     if table.market_id and table.market_id in known:
         return known[table.market_id]
@@ -122,7 +116,6 @@ def ask(run: Run[Any]) -> Answer:
 
     Raises:
         RefusedError: there is no such market, or ESI refused.
-        TransientError: see `tasks.esi.client`.
     """
     try:
         return run.esi.head(run.endpoint)

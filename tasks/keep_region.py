@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Sequence
-from functools import partial
 
 from prefect import task
 from prefect.futures import PrefectFuture
@@ -16,45 +15,34 @@ from tasks.get_page_count import find_snapshot
 from tasks.orders.choices import Key, Parameters
 from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
-from tasks.reporting.outcome import complete, send_outcome
+from tasks.reporting.outcome import complete
+from tasks.reporting.progress import Timing
 from tasks.reporting.reporter import Reporter
-from tasks.reporting.subject import about_region
-from tasks.reporting.summary import RunSummary, Summary, summarize
-from tasks.reporting.timing import Timing
-from tasks.reporting.universe_summary import RegionResult, list_results
+from tasks.reporting.summary import Summary
+from tasks.reporting.universe_summary import RegionResult, describe_result
 from tasks.retries import NOT_KEPT, RETRIED
 from tasks.run import Run, list_targets, open_targets
 from tasks.store_records import begin_writing, finish_writing, split_writes, write_part
 from tasks.table.client import Table
 from tasks.table.connection import Connection
 from tasks.table.read import read_snapshots
-from tasks.table.records import Changes
 from tasks.table.requests import Item
 from tasks.table.snapshot import Snapshot
-
-KEPT_BY = "universe"
 
 
 class Region:
     """A region in a round, and the progress of its attempts: a retry resumes there.
 
     Not thread-safe.
-
-    Args:
-        region_id: the region to fetch.
-        tables: the table's name of each of its markets.
-        key: how the tables are keyed.
-        parameters: of the records.
-        esi: the round's client.
     """
 
     def __init__(self, region_id: int, tables: dict[Market, str], key: Key, parameters: Parameters, esi: Esi) -> None:
         self.region_id = region_id
         self.known: dict[int, Item | None] = {}  # `#snapshot` by market, as read for the whole round
         self._source = OrderSource(find_market(region_id), list(tables), parameters)
-        self._tables = tables
+        self._tables = tables  # the names, by market
         self._key = key
-        self._all_esi = esi
+        self._all_esi = esi  # the round's
         self._esi: Esi | None = None
         self._started = 0.0  # monotonic time of the first attempt
         self._attempted: dict[int, Table] = {}  # by market, with the counts of all attempts
@@ -89,17 +77,7 @@ class Region:
                 if earlier := self._attempted.get(target.id):
                     target.table.continue_counts(earlier)
                 self._attempted[target.id] = target.table
-            run = Run(
-                source=self._source,
-                subject=about_region(self.region_id),
-                targets=targets,
-                esi=self._esi,
-                report=Timing(),
-                force=False,
-                started=self._started,
-                summarize=partial(summarize, self._source),
-                end=end_region,
-            )
+            run = Run(self._source, targets, self._esi, Timing(), Summary, self._started, kept_by="universe")
             return self._keep(run, turns)
 
     def _keep(self, run: Run[Summary], turns: threading.Semaphore) -> Summary:
@@ -125,7 +103,7 @@ class Region:
             raise moved_on_again(run.endpoint)
         run.report.begin("Store Records")
         comparison = begin_writing(books, snapshot, run)
-        for part in split_writes(comparison.changed):
+        for part in split_writes(comparison.compared):
             write_part(part, run)
         finish_writing(comparison, snapshot, run)
         self._books = {}
@@ -176,9 +154,4 @@ def keep_regions(
         future = keep_region.submit(region, connection, turns)
         future.add_done_callback(end)
         futures[region.region_id] = future
-    return list_results({region_id: future.result(raise_on_failure=False) for region_id, future in futures.items()})
-
-
-def end_region(summary: RunSummary, _changes: list[Changes]) -> None:
-    """Send a region's summary as an event; the round's summary has the rest."""
-    send_outcome(summary, KEPT_BY)
+    return [describe_result(each, future.result(raise_on_failure=False)) for each, future in futures.items()]

@@ -72,18 +72,13 @@ class Work(Generic[T, R]):
         return list(self._left.values())
 
     def do(self, function: Callable[[T], R], submit: Callable[..., Future[R]], waits: Waits) -> list[R]:
-        """Call `function` for each item left, and return all items' results, in order.
-
-        Args:
-            function: processes one item.
-            submit: runs it on another thread.
-            waits: where to add the time since a failed attempt.
+        """Call `function` for each item left, on the threads of `submit`, and return all items' results, in order.
 
         Raises:
             Exception: a permanent failure at once; or, once all items are tried, the first transient one.
         """
         if self._failed_at:
-            waits.add(self._failed_at)
+            waits.add(self._failed_at)  # the time since then
         futures = {number: submit(function, item) for number, item in self._left.items()}
         failures: list[Exception] = []
         try:

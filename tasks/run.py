@@ -1,11 +1,11 @@
 """What one run passes between its states."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from logging import Logger, LoggerAdapter
 from types import MappingProxyType
-from typing import Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import msgspec
 from prefect.logging import get_run_logger
@@ -16,10 +16,9 @@ from tasks.esi.markets import Market
 from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
 from tasks.reporting.outcome import S, note_outcome
+from tasks.reporting.progress import Timing
 from tasks.reporting.reporter import Reporter, name_run
-from tasks.reporting.subject import Subject
-from tasks.reporting.summary import RunSummary, Tally
-from tasks.reporting.timing import Timing
+from tasks.reporting.summary import Tally
 from tasks.retries import forget_old_pages
 from tasks.table.client import Table
 from tasks.table.lease import Lease
@@ -27,36 +26,11 @@ from tasks.table.records import Changes
 from tasks.table.requests import Item
 from tasks.table.snapshot import Marker, Snapshot, TableSnapshot
 
+if TYPE_CHECKING:
+    from tasks.declared.source import DeclaredSource
+
+Source: TypeAlias = "OrderSource | DeclaredSource"  # what a run fetches, and how its items become records
 Columns = Any  # a page's items, as the source decodes them: arrays by name
-
-
-class Source(Protocol):
-    """What a run fetches, and how its items become records."""
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """The endpoint with the pages."""
-
-    @property
-    def form(self) -> str:
-        """A name for the columns that pages are decoded to, so that kept pages are not mistaken."""
-
-    def prepare(self) -> None:
-        """Do what can be done while pages are in flight."""
-
-    def decode(self, body: bytes, what: str) -> Columns:
-        """Decode a page's JSON; `what` names it in messages.
-
-        Raises:
-            RefusedError: it is invalid, and would be after a retry.
-            TransientError: a retry may get a valid one.
-        """
-
-    def join(self, pages: list[Columns]) -> Columns:
-        """Return the items of several pages, in order."""
-
-    def make_books(self, chunks: list[Columns], target_ids: Sequence[int]) -> list[Book]:
-        """Return the records of some targets; the chunks may be emptied."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -77,20 +51,18 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
     """One run: its source, targets and clients."""
 
     source: Source
-    subject: Subject
     targets: Sequence[Target]  # to update, ascending by id
     esi: Esi
     report: Timing
-    force: bool  # store the snapshot even if it is stored already, older or shrunk
+    summary: type[S]  # of its source
     started: float  # monotonic time
-    summarize: Callable[[Tally], S]
-    end: Callable[[RunSummary, list[Changes]], None]  # called with the run's summary and changes
-    get_logger: Callable[[], Logger | LoggerAdapter[Any]] = get_run_logger  # the logger of the calling state
+    force: bool = False  # store the snapshot even if it is stored already, older or shrunk
+    kept_by: str = "schedule"  # see `send_event`
 
     @property
     def log(self) -> "Logger | LoggerAdapter[Any]":
         """The current state's logger."""
-        return self.get_logger()
+        return get_run_logger()
 
     @property
     def endpoint(self) -> Endpoint:
@@ -110,17 +82,23 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         return target.blank.parse(item, target.table.name, force=self.force)
 
     def finish(self, snapshot: Snapshot, results: Mapping[int, tuple[Book, Changes]] = MappingProxyType({})) -> S:
-        """End the run and return its summary.
+        """End the run with the snapshot that the table has now, and return its summary.
 
-        Args:
-            snapshot: that the table has now.
-            results: of the targets that were written, by id.
+        `results` are those of the targets that were written, by id.
         """
         self.report.end()
-        seconds = time.monotonic() - self.started
-        tables = {target.id: target.table for target in self.targets}
-        summary = self.summarize(Tally(snapshot, tables, self.esi, self.report.seconds, seconds, results))
-        self.end(summary, [changes for _book, changes in results.values()])
+        tally = Tally(
+            source=self.source,
+            made_with=self.targets[0].blank.made_with,
+            snapshot=snapshot,
+            tables={target.id: target.table for target in self.targets},
+            esi=self.esi,
+            state_seconds=self.report.seconds,
+            seconds=time.monotonic() - self.started,
+            results=results,
+        )
+        summary = self.summary.of(tally)
+        note_outcome(summary, tally.changes, self.kept_by)
         return summary
 
 
@@ -150,17 +128,9 @@ def open_targets(targets: Sequence[Target]) -> Iterator[Sequence[Target]]:
 
 
 @contextmanager
-def open_run(
-    source: Source,
-    subject: Subject,
-    targets: Sequence[Target],
-    esi: Esi,
-    summarize: Callable[[Tally], S],
-    *,
-    force: bool,
-) -> Iterator[Run[S]]:
+def open_run(source: Source, targets: Sequence[Target], esi: Esi, summary: type[S], *, force: bool) -> Iterator[Run[S]]:
     """Open a flow run's reporter and leases, until the block ends."""
     forget_old_pages()
     with Reporter() as report, open_targets(targets):
         report.rename(name_run())
-        yield Run(source, subject, targets, esi, report, force, time.monotonic(), summarize, note_outcome)
+        yield Run(source, targets, esi, report, summary, time.monotonic(), force)

@@ -76,12 +76,7 @@ def run_shards(shares: list[list[int]], parameters: dict[str, Any], report: Repo
 
 
 def deal_out(region_ids: list[int], shards: int) -> list[list[int]]:
-    """Split regions into at most `shards` shares of about equal pages.
-
-    Args:
-        region_ids: the largest first.
-        shards: 1 or more.
-    """
+    """Split regions, the largest first, into at most `shards` shares of about equal pages."""
     shares: list[list[int]] = [[] for _ in range(min(shards, len(region_ids)))]
     loads = [0] * len(shares)
     for region_id in region_ids:

@@ -49,11 +49,6 @@ class Comparison(msgspec.Struct, frozen=True):
         return sum(len(changes.puts) + len(changes.deletes) for _target, _book, changes in self.compared)
 
     @property
-    def changed(self) -> list[tuple[Target, Changes]]:
-        """Each market with its changes."""
-        return [(target, changes) for target, _book, changes in self.compared]
-
-    @property
     def results(self) -> dict[int, tuple[Book, Changes]]:
         """The records and the changes, by market."""
         return {target.id: (book, changes) for target, book, changes in self.compared}
@@ -89,9 +84,7 @@ def begin_writing(books: list[Book], snapshot: Snapshot, run: Run[Any]) -> Compa
     """Return how the table differs from the records, with a lease on each market that does.
 
     Raises:
-        ShrinkError: too few records of the only market would be left, and `force` is not set.
-        TableError: the table has another market's records, or a newer snapshot, and `force` is not set.
-        LeaseHeldError: another run is still writing the market.
+        TableError: see `compare_market`; of several markets, only one that may pass.
     """
     compared: list[tuple[Target, Book, Changes]] = []
     refusals: list[TableError] = []
@@ -120,7 +113,7 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run[Any]
 
     Raises:
         ShrinkError: too few of the records would be left, and `force` is not set.
-        TableError: see `begin_writing`.
+        TableError: the table has another market's records, or a newer snapshot, and `force` is not set.
         LeaseHeldError: another run is still writing the market.
     """
     stored = run.parse(target.lease.wait(run.log.info), target)
@@ -130,21 +123,16 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run[Any]
     if not run.force:
         refuse_unknown(changes, stored, target.blank, target.table.name)
         refuse_shrunk(changes, target.name, target.blank.thing)
-    run.log.info(
-        "%s: %d to write, %d to delete, %d unchanged",
-        target.name,
-        len(changes.puts),
-        len(changes.deletes),
-        changes.unchanged,
-    )
+    counts = len(changes.puts), len(changes.deletes), changes.unchanged
+    run.log.info("%s: %d to write, %d to delete, %d unchanged", target.name, *counts)
     return changes
 
 
-def split_writes(changed: Sequence[tuple[Target, Changes]]) -> list[Part]:
+def split_writes(compared: Sequence[tuple[Target, Book, Changes]]) -> list[Part]:
     """Split the writes of all markets into about `PARTS` parts, in batches of up to 25 of one market."""
     batches = [
         Batch(target, writes[start : start + BATCH_ITEMS])
-        for target, writes in [(target, changes.writes) for target, changes in changed]
+        for target, writes in [(target, changes.writes) for target, _book, changes in compared]
         for start in range(0, len(writes), BATCH_ITEMS)
     ]
     least, most = PART_BATCHES
@@ -160,11 +148,7 @@ def split_writes(changed: Sequence[tuple[Target, Changes]]) -> list[Part]:
 
 
 def write_part(part: Part, run: Run[Any]) -> None:
-    """Write what is left of a part.
-
-    Raises:
-        TableError: see `Table.write_batch`.
-    """
+    """Write what is left of a part."""
 
     def write(batch: Batch) -> None:
         table = batch.target.table

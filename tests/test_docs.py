@@ -12,7 +12,7 @@ from deployments.local.environment import CHECKOUT
 from flows.market_data import market_data
 from tasks.build_iterator import split_pages
 from tasks.catalogue.names import regions, types
-from tasks.orders.records import Record
+from tasks.orders.records import Book, Record
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine
 from tasks.run import Target
 from tasks.store_records import split_writes
@@ -36,7 +36,8 @@ WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 def count_task_runs(pages: int, writes: int) -> int:
     """Return how many task runs a run has: Build Iterator, Fetch Pages and Store Records, and four that are alone."""
-    parts = split_writes([(cast("Target", None), Changes([Record(n, 1.0, 1) for n in range(writes)], {}, [], 0, 0))])
+    changes = Changes([Record(n, 1.0, 1) for n in range(writes)], {}, [], 0, 0)
+    parts = split_writes([(cast("Target", None), Book(changes.puts, 0), changes)])
     return 5 + len(split_pages(pages)) + len(parts)
 
 

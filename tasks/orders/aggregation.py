@@ -4,13 +4,27 @@ Prices are whole cents, so sums and products are computed in integers, and a fig
 division of its formula.
 """
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from tasks.orders.choices import Detail, OrderType, Price
+from tasks.orders.choices import Detail, OrderType, Parameters, Price
+from tasks.orders.columns import Orders
 from tasks.orders.details import SIDES
 from tasks.orders.exact import sum_exactly
-from tasks.orders.merge import Place, select_side
+from tasks.orders.merge import Place, merge_pages, select_side
 from tasks.orders.prices import PRICES
+from tasks.orders.records import Book, list_records
+
+
+def make_books(chunks: list[Orders], places: Sequence[Place | None], how: Parameters) -> list[Book]:
+    """Return the records of each place, None for everywhere; see `merge_pages`."""
+    orders, counts = merge_pages(chunks, how.order_type if how.detail == "compact" else "all", places)
+    books: list[Book] = []
+    for place, count in zip(places, counts, strict=True):
+        there = orders if place is None else orders[orders[place[0]] == place[1]]
+        books.append(Book(list_records(aggregate_orders(there, how.order_type, how.price, how.detail)), count))
+    return books
 
 
 def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, detail: Detail) -> pd.DataFrame:
@@ -37,8 +51,3 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
         figures = describe(select_side(orders, side), side)
         records[side] = pd.Series([figures.get(type_id, empty) for type_id in records.index], records.index, "object")
     return records
-
-
-def select_place(orders: pd.DataFrame, place: Place | None) -> pd.DataFrame:
-    """Return the orders of a place, or all."""
-    return orders if place is None else orders[orders[place[0]] == place[1]]

@@ -8,8 +8,7 @@ import pandas as pd
 from tasks.orders.choices import Detail, OrderType
 from tasks.orders.exact import CENTS, divide, multiply, sum_exactly, to_cents, to_isk
 from tasks.orders.ranked import best_twentieth, middle, rank, weighted_median
-
-Figures = dict[str, float | int]
+from tasks.orders.records import Figures
 
 
 def describe_full(orders: pd.DataFrame, side: OrderType) -> dict[int, Figures]:
@@ -46,13 +45,7 @@ def describe_fuzzwork(orders: pd.DataFrame, side: OrderType) -> dict[int, Figure
     all levels equally; `orderCount` counts levels. Source: fuzzysteve/FuzzMarket, scripts/aggloader-esi.py.
     """
     merged = sum_exactly(orders.volume_remain, [orders.type_id, to_cents(orders.price)])
-    levels = pd.DataFrame(
-        {
-            "type_id": merged.index.get_level_values(0),
-            "cents": merged.index.get_level_values(1),
-            "volume": merged.to_numpy(),
-        }
-    )
+    levels = merged.rename_axis(["type_id", "cents"]).rename("volume").reset_index()
     best = levels.groupby("type_id").cents.transform("max" if side == "buy" else "min")
     outlier = levels.cents * 100 < best if side == "buy" else levels.cents > 100 * best
     levels["volume"] = levels.volume.mask(outlier, 0)

@@ -53,10 +53,6 @@ class Book(msgspec.Struct, frozen=True):
 
 
 def list_records(records: "pd.DataFrame") -> list[Record]:
-    """Return the rows of a frame as records.
-
-    Args:
-        records: as `aggregate_orders` returns them.
-    """
+    """Return the rows of a frame, as `aggregate_orders` returns it, as records."""
     columns = [records.index.tolist(), *(records[name].tolist() for name in records.columns)]
     return list(map(Record._make, zip(*columns, *[[None] * len(records)] * (5 - len(columns)), strict=True)))

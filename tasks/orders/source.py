@@ -9,7 +9,7 @@ from tasks.esi.endpoint import Endpoint
 from tasks.esi.markets import PLACES, Market, find_market
 from tasks.imports import load, load_early
 from tasks.orders.choices import Parameters
-from tasks.orders.records import Book, list_records
+from tasks.orders.records import Book
 
 if TYPE_CHECKING:
     from tasks.orders.columns import Orders
@@ -54,24 +54,8 @@ class OrderSource(msgspec.Struct, frozen=True):
         return orders
 
     def make_books(self, chunks: "list[Orders]", market_ids: Sequence[int]) -> list[Book]:
-        """Return some markets' records, one per item type, and their numbers of orders on both sides.
-
-        Args:
-            chunks: all of the source's; they are emptied.
-            market_ids: of `markets`.
-        """
-        load("tasks.orders.aggregation")
-        from tasks.orders.aggregation import aggregate_orders, select_place  # noqa: PLC0415
-        from tasks.orders.merge import merge_pages  # noqa: PLC0415
-
-        how = self.parameters
+        """Return some markets' records, one per item type, and their numbers of orders; empty the chunks."""
         wanted = [find_market(market_id) for market_id in market_ids]
         places = [None if market == self.market else (PLACES[market.kind], market.id) for market in wanted]
-        orders, counts = merge_pages(chunks, how.order_type if how.detail == "compact" else "all", places)
-        return [
-            Book(
-                list_records(aggregate_orders(select_place(orders, place), how.order_type, how.price, how.detail)),
-                count,
-            )
-            for place, count in zip(places, counts, strict=True)
-        ]
+        books: list[Book] = load("tasks.orders.aggregation").make_books(chunks, places, self.parameters)
+        return books

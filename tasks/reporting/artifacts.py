@@ -22,13 +22,7 @@ MOVERS = 20
 
 
 def write_summary(client: SyncPrefectClient, summary: RunSummary, pictures: dict[str, bytes]) -> None:
-    """Create the artifact `summary-REGION`, or `summary-SOURCE`, whose versions are the history.
-
-    Args:
-        client: of Prefect's API.
-        summary: of the run.
-        pictures: PNG files by title.
-    """
+    """Create the artifact `summary-REGION` or `summary-SOURCE`, with PNG files by title. Versions are the history."""
     shown = [f"![{title}]({to_data_uri(png)})" for title, png in pictures.items()]
     create_artifact(
         client,
@@ -66,11 +60,7 @@ def describe_run(summary: RunSummary) -> str:
         "compared with": f"{earlier:%Y-%m-%d %H:%M:%S} UTC" if earlier else "no earlier snapshot with these parameters",
         "table": summary.table_name,
         **summary.rows,
-        "pages": f"{summary.pages:,}",
-        "records": f"{summary.records:,}",
-        "written": f"{summary.written:,}",
-        "deleted": f"{summary.deleted:,}",
-        "unchanged": f"{summary.unchanged:,}",
+        **{name: f"{getattr(summary, name):,}" for name in ("pages", "records", "written", "deleted", "unchanged")},
         "other items": f"{summary.foreign:,} in the table that are not records, left alone",
         "retries": f"{summary.retries:,}" + (f": {causes}" if causes else ""),
         "waits": f"{summary.waiting_seconds:,.1f} s for limits, before retries, for other runs and the next snapshot",

@@ -30,10 +30,11 @@ class Outcome(NamedTuple):
 _outcome: ContextVar[Outcome] = ContextVar("outcome")  # of the flow run: Prefect calls hooks in the same context
 
 
-def note_outcome(summary: RunSummary, changes: list[Changes]) -> None:
-    """Save what the flow run did for its hooks, and send it as an event."""
+def note_outcome(summary: RunSummary, changes: list[Changes], kept_by: str) -> None:
+    """Save what the run did for its flow's hooks, and send it as an event; see `send_event`."""
     _outcome.set(Outcome(summary, summary, changes))
-    send_outcome(summary)
+    event = "not-modified" if summary.not_modified else "stored"
+    attempt(send_event, event, summary.subject, summary.model_dump(mode="json"), kept_by)
 
 
 def note_round(result: UniverseSummary) -> None:
@@ -44,12 +45,6 @@ def note_round(result: UniverseSummary) -> None:
     if summaries:
         first = min(dated or summaries, key=lambda summary: summary.expires or UNKNOWN)
         _outcome.set(Outcome(result, first, []))
-
-
-def send_outcome(summary: RunSummary, kept_by: str = "schedule") -> None:
-    """Send a run's summary as an event."""
-    event = "not-modified" if summary.not_modified else "stored"
-    attempt(send_event, event, summary.subject, summary.model_dump(mode="json"), kept_by)
 
 
 def complete(summary: S) -> S:

@@ -1,8 +1,10 @@
-"""The progress of a state's work."""
+"""The time and the progress of the states' work."""
 
 import threading
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from datetime import datetime
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -20,6 +22,7 @@ class Progress:
         self.total = total
         self.unit = unit
         self.done = 0
+        self.watch: Callable[[Progress], None] | None = None  # see `Watcher`
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -30,10 +33,12 @@ class Progress:
         """Add to the work done."""
         with self._lock:
             self.done += number
+        if self.watch:
+            self.watch(self)
 
     def end(self, *, well: bool) -> None:
         """End the progress; if all went well, work that was not counted came from an earlier attempt."""
-        self.done = self.total if well else self.done
+        self.count(self.total - self.done if well else 0)
         self._ended.set()
 
     def wait(self, seconds: float) -> bool:
@@ -41,17 +46,59 @@ class Progress:
         return self._ended.wait(seconds)
 
 
-# Called with each state's progress in this context, such as to draw a bar.
-watcher: ContextVar[Callable[[Progress], None] | None] = ContextVar("watcher", default=None)
+Watcher = Callable[[Progress], None]  # called with a state's progress when it begins and each time that it grows
+watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)  # of the flow runs in this context
+
+
+class Timing:
+    """Times the states of one run, and counts their work. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}  # by state
+        self._lock = threading.Lock()
+        self._progress: Progress | None = None  # of the current state
+        self._started = 0.0  # monotonic time
+
+    def begin(self, state: str, total: int = 0, unit: str = "") -> None:
+        """Begin a state of so much work, if that can be counted, and end the one before; go on with the current one."""
+        with self._lock:
+            if self._progress and self._progress.name == state:
+                return
+            self._end(well=True)
+            self._progress, self._started = Progress(state, total, unit), time.monotonic()
+            self.show_begin(self._progress)
+
+    def count(self, number: int) -> None:
+        """Add to the current state's work done."""
+        if progress := self._progress:
+            progress.count(number)
+
+    def end(self, *, well: bool = True) -> None:
+        """End the current state."""
+        with self._lock:
+            self._end(well=well)
+
+    def _end(self, *, well: bool) -> None:
+        if not self._progress:
+            return
+        progress, seconds = self._progress, time.monotonic() - self._started
+        progress.end(well=well)
+        self.seconds[progress.name] = self.seconds.get(progress.name, 0.0) + seconds
+        self._progress = None
+        self.show_end(progress, seconds)
+
+    def show_begin(self, progress: Progress) -> None:
+        """Show that a state begins; does nothing here."""
+
+    def show_end(self, progress: Progress, seconds: float) -> None:
+        """Show that a state ends; does nothing here."""
+
+    def tag(self, last_modified: datetime) -> None:
+        """Show which snapshot the run is of; does nothing here."""
 
 
 def show_progress(client: SyncPrefectClient, progress: Progress) -> None:
-    """Keep a progress artifact up to date until the work ends; the next update makes up for a failed one.
-
-    Args:
-        client: of Prefect's API.
-        progress: with a total.
-    """
+    """Keep a progress artifact up to date until the work ends; the next update makes up for a failed one."""
     artifact_id: UUID | None = None
     shown = -1
     is_last = False

@@ -23,9 +23,8 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks.catalogue.names import regions
-from tasks.reporting.progress import Progress, show_progress, watcher
-from tasks.reporting.subject import Subject, name_subject
-from tasks.reporting.timing import Timing
+from tasks.reporting.progress import Progress, Timing, show_progress, watcher
+from tasks.reporting.subject import Subject, find_subject
 
 FRESH_SECONDS = 900.0  # older data are stale: three snapshots
 
@@ -62,7 +61,7 @@ class Reporter(Timing):
         span = trace.get_current_span()
         span.update_name(name)
         span.set_attribute("prefect.run.name", name)
-        self.later(rename_run, str(flow_run.id), name)
+        self.later(SyncPrefectClient.update_flow_run, UUID(flow_run.id), name=name)
 
     def show_begin(self, progress: Progress) -> None:
         """Log that a state begins, and show its work as a progress artifact."""
@@ -71,17 +70,20 @@ class Reporter(Timing):
         if progress.total:
             self.later(show_progress, progress)
             if self._watch:
-                self._watch(progress)
+                progress.watch = self._watch
+                progress.count(0)
 
     def show_end(self, progress: Progress, seconds: float) -> None:
         """Log that a state ends."""
         of = f": {progress}" if progress.total else ""
         self._logger.info("%s ends after %.2f s%s", progress.name, seconds, of)
 
-    def tag(self, subject: Subject, last_modified: datetime) -> None:
+    def tag(self, last_modified: datetime) -> None:
         """Tag the flow run with its region or source, and its snapshot."""
+        subject = find_subject(flow_run.parameters)
         added = [f"{subject.kind}:{subject.id}", f"snapshot:{last_modified:%Y-%m-%dT%H:%M:%SZ}"]
-        self.later(add_tags, str(flow_run.id), [*flow_run.tags, *added])
+        tags = list(dict.fromkeys([*flow_run.tags, *added]))
+        self.later(SyncPrefectClient.update_flow_run, UUID(flow_run.id), tags=tags)
 
     def later(
         self, function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
@@ -127,7 +129,7 @@ def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
 
 def name_run() -> str:
     """Return a flow run's name: `10000002 The Forge · 2026-11-24 03:05`, by its scheduled time."""
-    return f"{name_subject(flow_run.parameters)} · {scheduled_time()}"
+    return f"{find_subject(flow_run.parameters).title} · {scheduled_time()}"
 
 
 def name_universe_run() -> str:
@@ -141,26 +143,10 @@ def scheduled_time() -> str:
     return f"{flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 
-def rename_run(client: SyncPrefectClient, flow_run_id: str, name: str) -> None:
-    """Rename a flow run."""
-    client.update_flow_run(UUID(flow_run_id), name=name)
-
-
-def add_tags(client: SyncPrefectClient, flow_run_id: str, tags: list[str]) -> None:
-    """Set a flow run's tags."""
-    client.update_flow_run(UUID(flow_run_id), tags=list(dict.fromkeys(tags)))
-
-
 def send_event(event: str, subject: Subject, payload: dict[str, Any], kept_by: str = "schedule") -> None:
     """Emit `market.snapshot.EVENT`; for a region with an age in the payload also `market-data.fresh` or `.stale`.
 
-    A run may complete while the table's data stay old.
-
-    Args:
-        event: such as `stored`.
-        subject: the region or source.
-        payload: of the event.
-        kept_by: `schedule`, or `universe`, whose regions are stale later.
+    A run may complete while the table's data stay old. Those kept by `universe` are stale later than by `schedule`.
     """
     resource = subject.resource | {"market.kept-by": kept_by}
     emit_event(f"market.snapshot.{event}", resource, payload=payload)

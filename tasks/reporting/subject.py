@@ -15,6 +15,11 @@ class Subject(NamedTuple):
     name: str
 
     @property
+    def title(self) -> str:
+        """Its name, after the id of a region: `10000002 The Forge`."""
+        return name_region(int(self.id)) if self.kind == "region" else self.name
+
+    @property
     def resource(self) -> dict[str, str]:
         """The resource of its events."""
         return {"prefect.resource.id": f"market.{self.kind}.{self.id}", "prefect.resource.name": self.name}
@@ -38,13 +43,6 @@ def find_subject(parameters: Mapping[str, Any]) -> Subject:
     if "source" in parameters:
         return about_source(read_url(parameters["source"]))
     return about_region(parameters.get("region_id", parameters.get("structure_id")))
-
-
-def name_subject(parameters: Mapping[str, Any]) -> str:
-    """Return the name of the subject in a flow run's parameters: `10000002 The Forge`."""
-    if "source" in parameters:
-        return about_source(read_url(parameters["source"])).name
-    return name_region(parameters.get("region_id", parameters.get("structure_id", "default region")))
 
 
 def read_url(source: object) -> str:

@@ -1,9 +1,9 @@
 """The summary of a run."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import httpx
 import msgspec
@@ -15,7 +15,6 @@ from tasks.esi.markets import name_market
 from tasks.network import is_this_machine
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.orders.records import Book
-from tasks.orders.source import OrderSource
 from tasks.reporting.subject import Subject, about_region, about_source
 from tasks.table.client import Table
 from tasks.table.records import Changes
@@ -24,46 +23,55 @@ from tasks.table.snapshot import Marker, Snapshot, made_alike
 MOST_PERCENT = 25  # larger changes are counted as this
 
 
-class MarketSummary(BaseModel):
-    """What a run did for one of its markets."""
+class Counts(BaseModel):
+    """What was done with records."""
 
     model_config = ConfigDict(frozen=True)
+
+    records: int  # in the table
+    written: int
+    deleted: int
+    unchanged: int  # records - written
+
+
+class MarketSummary(Counts):
+    """What a run did for one of its markets."""
 
     market_id: int
     table_name: str  # filled in
     not_modified: bool
     orders: int
-    records: int
-    written: int
-    deleted: int
-    unchanged: int
 
 
-class RunSummary(BaseModel):
+class Totals(Counts):
+    """What runs did, and what it cost."""
+
+    pages: int  # of the snapshot
+    consumed_write_units: float
+    consumed_read_units: float
+    retries: int  # of requests to the API and calls to DynamoDB
+    seconds: float
+
+
+class RunSummary(Totals):
     """What a run did, and where the table stands after it, whatever its records are of."""
-
-    model_config = ConfigDict(frozen=True)
 
     table_name: str  # filled in
     last_modified: datetime  # names the snapshot that the table has now, UTC
     expires: datetime | None = None  # until then there is no newer one; UTC, by this machine's clock
     compared_with: datetime | None = None  # the table's previous complete snapshot with these parameters, UTC
     not_modified: bool  # the table already had it: nothing was fetched or written
-    pages: int  # of the snapshot
-    records: int  # in the table
-    written: int
-    deleted: int
-    unchanged: int  # records - written
-    consumed_write_units: float
-    consumed_read_units: float
     foreign: int  # items in the table that are not records; never touched
-    retries: int  # of requests to the API and calls to DynamoDB
     retry_causes: dict[str, int]  # retries by cause
     pages_retried: int  # pages that failed at least once
     waiting_seconds: float  # for limits, retries, other runs and the next snapshot
     age_seconds: float  # of the snapshot when the run ended, by this machine's clock
-    seconds: float
     state_seconds: dict[str, float]  # by state
+
+    @classmethod
+    def of(cls, tally: "Tally") -> Self:
+        """Return the summary of a run at its end."""
+        raise NotImplementedError
 
     @property
     def names(self) -> str:
@@ -101,6 +109,20 @@ class Summary(RunSummary):
     orders: int  # of the snapshot, each counted once
     markets: list[MarketSummary] = []  # the counts above are their sums; empty in an earlier version's
     price_changes: dict[int, int] = {}  # item types whose price changed, by the change in percent
+
+    @classmethod
+    def of(cls, tally: "Tally") -> Self:
+        """Return the summary of a market's run."""
+        source, markets = tally.source, tally.markets
+        return cls(
+            region_id=source.market.id,
+            **msgspec.structs.asdict(source.parameters),
+            esi_url=tally.esi.url,
+            orders=sum(market.orders for market in markets),
+            markets=markets,
+            price_changes=count_price_changes(tally.changes),
+            **sum_up(tally),
+        )
 
     @property
     def names(self) -> str:
@@ -158,6 +180,12 @@ class SourceSummary(RunSummary):
     source: str  # its URL
     items: int  # of the snapshot, each counted once
 
+    @classmethod
+    def of(cls, tally: "Tally") -> Self:
+        """Return the summary of a declared source's run."""
+        items = sum(target.orders for target in tally.markets)
+        return cls(source=tally.source.declared.url, items=items, **sum_up(tally))
+
     @property
     def subject(self) -> Subject:
         """The source."""
@@ -172,6 +200,8 @@ class SourceSummary(RunSummary):
 class Tally(NamedTuple):
     """What is known of a run at its end."""
 
+    source: Any  # an OrderSource or DeclaredSource
+    made_with: object  # what the records are made with, besides their snapshot
     snapshot: Snapshot  # that the table has now
     tables: Mapping[int, Table]  # by target
     esi: Esi  # the run's client
@@ -185,49 +215,31 @@ class Tally(NamedTuple):
         return [changes for _book, changes in self.results.values()]
 
     @property
-    def targets(self) -> list[MarketSummary]:
-        """What the run did for each target."""
+    def markets(self) -> list[MarketSummary]:
+        """What the run did for each market, or for all records of another source."""
         stored, results = self.snapshot.stored, self.results
         return [
             summarize_market(each, at.name, stored.get(each), results.get(each)) for each, at in self.tables.items()
         ]
 
 
-def summarize(source: OrderSource, tally: Tally) -> Summary:
-    """Return the summary of a market's run."""
-    markets = tally.targets
-    return Summary(
-        region_id=source.market.id,
-        **msgspec.structs.asdict(source.parameters),
-        esi_url=tally.esi.url,
-        orders=sum(market.orders for market in markets),
-        markets=markets,
-        price_changes=count_price_changes(tally.changes),
-        **sum_up(tally, source.parameters),
-    )
+def add_up(summaries: Iterable[Counts], names: Iterable[str]) -> dict[str, Any]:
+    """Return the sums of some fields, by name."""
+    return {name: sum(getattr(each, name) for each in summaries) for name in names}
 
 
-def summarize_source(url: str, made_with: str, tally: Tally) -> SourceSummary:
-    """Return the summary of a declared source's run."""
-    items = sum(target.orders for target in tally.targets)
-    return SourceSummary(source=url, items=items, **sum_up(tally, made_with))
-
-
-def sum_up(tally: Tally, made_with: object) -> dict[str, Any]:
+def sum_up(tally: Tally) -> dict[str, Any]:
     """Return the fields that all summaries have."""
-    snapshot, tables, esi, targets = tally.snapshot, tally.tables.values(), tally.esi, tally.targets
+    snapshot, tables, esi, markets = tally.snapshot, tally.tables.values(), tally.esi, tally.markets
     causes = sum((table.failures for table in tables), esi.failures)
     return {
-        "table_name": ", ".join(dict.fromkeys(target.table_name for target in targets)),
+        "table_name": ", ".join(dict.fromkeys(market.table_name for market in markets)),
         "last_modified": snapshot.last_modified,
         "expires": snapshot.expires,
-        "compared_with": find_earlier(snapshot, made_with),
+        "compared_with": find_earlier(snapshot, tally.made_with),
         "not_modified": snapshot.is_stored,
         "pages": snapshot.pages,
-        "records": sum(target.records for target in targets),
-        "written": sum(target.written for target in targets),
-        "deleted": sum(target.deleted for target in targets),
-        "unchanged": sum(target.unchanged for target in targets),
+        **add_up(markets, Counts.model_fields),
         "consumed_write_units": sum(table.write_units for table in tables),
         "consumed_read_units": sum(table.read_units for table in tables),
         "foreign": sum(each.foreign for each in tally.changes),
@@ -245,22 +257,20 @@ def summarize_market(
     market_id: int, table_name: str, stored: Marker | None, result: tuple[Book, Changes] | None
 ) -> MarketSummary:
     """Return a market's summary; without a result, the table already had the snapshot."""
-    if result is None:
-        orders, records = (stored.count, stored.records) if stored else (0, 0)
-        puts, deletes, unchanged = 0, 0, records
-    else:
+    orders, records = (stored.count, stored.records) if stored else (0, 0)
+    changes = Changes([], {}, [], unchanged=records, foreign=0)
+    if result:
         book, changes = result
-        orders, records = book.orders, len(book.records)
-        puts, deletes, unchanged = len(changes.puts), len(changes.deletes), changes.unchanged
+        orders = book.orders
     return MarketSummary(
         market_id=market_id,
         table_name=table_name,
         not_modified=result is None,
         orders=orders,
-        records=records,
-        written=puts,
-        deleted=deletes,
-        unchanged=unchanged,
+        records=changes.wanted,
+        written=len(changes.puts),
+        deleted=len(changes.deletes),
+        unchanged=changes.unchanged,
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from tasks.catalogue.names import region_name
 from tasks.reporting.artifacts import create_artifact
 from tasks.reporting.costs import cost_of_run
-from tasks.reporting.summary import Summary, counted
+from tasks.reporting.summary import Summary, Totals, add_up, counted
 
 KEY = "summary-universe"
 
@@ -29,28 +29,17 @@ class RegionResult(BaseModel):
     failure: str = ""  # why
 
 
-class UniverseSummary(BaseModel):
-    """The summary of a round; counts and units are sums over the regions that did not fail."""
-
-    model_config = ConfigDict(frozen=True)
+class UniverseSummary(Totals):
+    """The summary of a round; counts and units are sums over the regions that did not fail, pages over those stored."""
 
     regions: list[RegionResult]  # in the order in which they started
     stored: int  # regions
     not_modified: int
     failed: int
-    pages: int  # fetched
     orders: int  # of all regions
-    records: int
-    written: int
-    deleted: int
-    unchanged: int
-    consumed_write_units: float
-    consumed_read_units: float
-    retries: int
     cost_usd: float  # of the units
     slowest_region_id: int | None  # None if all failed
     slowest_seconds: float
-    seconds: float
 
     @property
     def line(self) -> str:
@@ -64,13 +53,8 @@ class UniverseSummary(BaseModel):
         )
 
 
-def list_results(results: dict[int, Summary | Exception]) -> list[RegionResult]:
-    """Return the results of regions, from their summaries or errors."""
-    return [describe_result(region_id, result) for region_id, result in results.items()]
-
-
 def describe_result(region_id: int, result: Summary | Exception) -> RegionResult:
-    """Return the result of a region."""
+    """Return the result of a region, from its summary or error."""
     if isinstance(result, Exception):
         return fail_region(region_id, str(result) or type(result).__name__)
     return RegionResult(region_id=region_id, state="not modified" if result.not_modified else "stored", summary=result)
@@ -78,39 +62,30 @@ def describe_result(region_id: int, result: Summary | Exception) -> RegionResult
 
 def fail_region(region_id: int, why: str) -> RegionResult:
     """Return the result of a region that failed."""
-    return RegionResult(
-        region_id=region_id,
-        state="failed",
-        summary=None,
-        failure=why if str(region_id) in why else f"region {region_id}: {why}",
-    )
+    failure = why if str(region_id) in why else f"region {region_id}: {why}"
+    return RegionResult(region_id=region_id, state="failed", summary=None, failure=failure)
 
 
 def summarize_universe(regions: list[RegionResult], seconds: float) -> UniverseSummary:
     """Return the summary of a round."""
     summaries = [region.summary for region in regions if region.summary]
     states = Counter(region.state for region in regions)
-    write_units = sum(summary.consumed_write_units for summary in summaries)
-    read_units = sum(summary.consumed_read_units for summary in summaries)
+    sums = add_up(summaries, ["orders", *Totals.model_fields])
+    cost = cost_of_run(sums["consumed_write_units"], sums["consumed_read_units"])
     slowest = max(summaries, key=lambda summary: summary.seconds, default=None)
     return UniverseSummary(
-        regions=regions,
-        stored=states["stored"],
-        not_modified=states["not modified"],
-        failed=states["failed"],
-        pages=sum(summary.pages for summary in summaries if not summary.not_modified),
-        orders=sum(summary.orders for summary in summaries),
-        records=sum(summary.records for summary in summaries),
-        written=sum(summary.written for summary in summaries),
-        deleted=sum(summary.deleted for summary in summaries),
-        unchanged=sum(summary.unchanged for summary in summaries),
-        consumed_write_units=write_units,
-        consumed_read_units=read_units,
-        retries=sum(summary.retries for summary in summaries),
-        cost_usd=float(cost_of_run(write_units, read_units)),
-        slowest_region_id=slowest.region_id if slowest else None,
-        slowest_seconds=slowest.seconds if slowest else 0.0,
-        seconds=round(seconds, 3),
+        **sums
+        | {
+            "regions": regions,
+            "stored": states["stored"],
+            "not_modified": states["not modified"],
+            "failed": states["failed"],
+            "pages": sum(summary.pages for summary in summaries if not summary.not_modified),
+            "cost_usd": float(cost),
+            "slowest_region_id": slowest.region_id if slowest else None,
+            "slowest_seconds": slowest.seconds if slowest else 0.0,
+            "seconds": round(seconds, 3),
+        }
     )
 
 

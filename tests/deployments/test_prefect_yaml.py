@@ -47,7 +47,9 @@ def test_schedules_are_inactive_and_staggered(deployment: dict[str, Any]) -> Non
 
 def test_deployments_have_their_own_tables() -> None:
     """No two deployments write the same table, and `make` finds them by region."""
-    tables = {d["name"]: fill_in(d["parameters"]["table_name"], d["parameters"]["region_id"]) for d in REGIONS}
+    tables = {
+        d["name"]: fill_in(d["parameters"]["table_name"], region_id=d["parameters"]["region_id"]) for d in REGIONS
+    }
     assert len(set(tables.values())) == len(tables)
     assert tables["venal"] == "MarketData"
     assert tables["the-forge"] == "MarketData-10000002"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from flows.paged_api import check_together, paged_api
+from flows.paged_api import paged_api
+from tasks.declared.declaration import check_declaration
 from tests.support.api import Api
 from tests.support.browser import CHROMIUM, find_run, look_at_run, run_from_form
 from tests.support.commands import Commands
@@ -64,4 +65,4 @@ def test_declaration_is_a_form(own_api: Api, path: str) -> None:
     (run,) = find_runs(own_api, deployment)
     given = paged_api.validate_parameters(run.parameters)
     assert given == paged_api.validate_parameters(run.parameters | parameters)
-    check_together(given)
+    check_declaration(given["source"], given["records"])

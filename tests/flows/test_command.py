@@ -14,12 +14,13 @@ from prefect import Flow
 
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
-from flows.command import read_allowed, run_flow
+from flows.command import run_flow
 from flows.market_data import market_data
 from flows.paged_api import paged_api
 from flows.player_count import player_count
 from flows.structure_market import structure_market
 from flows.universe import universe
+from tasks.allowed import OrGive
 from tests.support.api import Api
 from tests.support.apis import make_prices, serve_apis
 from tests.support.commands import Commands
@@ -43,7 +44,7 @@ def test_help_has_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
     for name in market_data.parameters.properties:
         assert f"--{name.replace('_', '-')}" in output
     assert f"usage: {PROGRAM}" in output
-    assert "The market region, such as 10000002 for The Forge. (default: 10000015)" in output
+    assert "Give a region's id, such as 10000002 for The Forge. (default: 10000015)" in output
     assert "{min,max,mean,weighted_mean,median,percentile_5}" in output
     assert "best 5 % of the volume" in output
 
@@ -56,7 +57,7 @@ def test_help_has_what_is_allowed(flow: Flow[..., object], capsys: pytest.Captur
     output = re.sub(r"\s+", " ", capsys.readouterr().out)
     for name, annotation in flow.fn.__annotations__.items():
         if name not in {"force", "return"}:
-            (allowed,) = read_allowed(annotation)
+            (allowed,) = [each.allowed for each in annotation.__metadata__ if isinstance(each, OrGive)]
             assert f"Give {allowed}." in output
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from flows.command import run_flow
-from flows.paged_api import check_together, paged_api
+from flows.paged_api import paged_api
+from tasks.declared.declaration import check_declaration
 from tasks.esi.errors import RefusedError
 from tests.support.apis import Endpoint, make_prices, serve_apis
 
@@ -45,7 +46,7 @@ def declare(url: str, **changes: Any) -> dict[str, Any]:
 def say(command: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
     """Run the flow by its command, and return why it was refused."""
     options = [part for name in command for part in (f"--{name}", json.dumps(command[name]))]
-    assert run_flow(paged_api, PROGRAM, [*options, "--table-name", "Declared"], check_together) == 2
+    assert run_flow(paged_api, PROGRAM, [*options, "--table-name", "Declared"], check_declaration) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{PROGRAM}: ")
     return line.removeprefix(f"{PROGRAM}: ")
