@@ -1,11 +1,15 @@
 """PostgreSQL and Redis from Debian's packages, as child processes with their data in a temporary folder."""
 
+import asyncio
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]
 import msgspec
+import redis
 
 from deployments.local.environment import CHECKOUT
 from deployments.local.processes import free_port
@@ -15,6 +19,9 @@ SYSTEM_USER = "postgres"  # created by Debian's package
 DATABASE = "postgres"  # created by `initdb`, with a user of the same name
 MIGRATE = "PREFECT_SERVER_DATABASE_MIGRATE_ON_START"  # off: migrated once, before any server starts
 COMMAND_SECONDS = 60.0
+
+
+NO_ANSWER = (OSError, asyncpg.PostgresError, redis.RedisError)
 
 
 class MissingProgramError(Exception):
@@ -46,14 +53,16 @@ class Postgres:
     """A PostgreSQL server without a password, on a socket in a folder that only its user and root can enter."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder = str(folder)
         self._data = str(folder / "postgres")
         self.url = f"postgresql+asyncpg://{DATABASE}@/{DATABASE}?host={folder}"  # for Prefect
 
     def create(self) -> None:
         """Create the database."""
         options = ["--username", DATABASE, "--encoding=UTF8", "--auth=trust"]
-        run(unprivileged([find_program("initdb"), "--pgdata", self._data, *options]))
+        command = unprivileged([find_program("initdb"), "--pgdata", self._data, *options])
+        # In a folder that the databases' user can enter.
+        subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=COMMAND_SECONDS, check=True)  # noqa: S603 (ours)
 
     def command(self) -> list[str]:
         """Return the command that starts it."""
@@ -64,63 +73,59 @@ class Postgres:
         """Return whether it answers."""
         try:
             return bool(self.query("SELECT 1"))
-        except subprocess.CalledProcessError:
+        except NO_ANSWER:
             return False
 
-    def query(self, statement: str) -> list[list[str]]:
-        """Return a statement's rows, with values as text."""
-        where = [f"--host={self._folder}", f"--username={DATABASE}", "--no-psqlrc"]
-        form = ["--tuples-only", "--no-align", "--field-separator=\t", "--command", statement]
-        return [line.split("\t") for line in run([find_program("psql"), *where, *form]).splitlines() if line]
+    def query(self, statement: str) -> list[Any]:
+        """Return a statement's rows, as tuples."""
+        return asyncio.run(fetch(self._folder, statement))
+
+
+async def fetch(folder: str, statement: str) -> list[Any]:
+    """Return the rows of a statement, from the server whose socket is in a folder."""
+    connection = await asyncpg.connect(host=folder, user=DATABASE, database=DATABASE, timeout=COMMAND_SECONDS)
+    try:
+        return [tuple(row) for row in await connection.fetch(statement, timeout=COMMAND_SECONDS)]
+    finally:
+        await connection.close()
 
 
 class Redis:
     """A Redis server that persists its data, so that they survive a kill."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._port = str(free_port())
+        self._folder = str(folder)
+        self._port = free_port()
+        self._client = redis.Redis(port=self._port)
 
     def settings(self) -> dict[str, str]:
         """Return the compose file's settings for servers that share a Redis, with this one's address."""
         compose = msgspec.yaml.decode(COMPOSE.read_bytes())["x-server"]["environment"]
-        here = {"redis": "127.0.0.1", "6379": self._port, "redis://redis:6379/1": f"redis://127.0.0.1:{self._port}/1"}
+        port = str(self._port)
+        here = {"redis": "127.0.0.1", "6379": port, "redis://redis:6379/1": f"redis://127.0.0.1:{port}/1"}
         shared = {
             name: here.get(value, value) for name, value in compose.items() if "REDIS" in f"{name}{value}".upper()
         }
-        return shared | {"PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PORT": self._port, MIGRATE: compose[MIGRATE]}
+        return shared | {"PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PORT": port, MIGRATE: compose[MIGRATE]}
 
     def command(self) -> list[str]:
         """Return the command that starts it."""
-        words = ["--port", self._port, "--bind", "127.0.0.1", "--dir", str(self._folder)]
+        words = ["--port", str(self._port), "--bind", "127.0.0.1", "--dir", self._folder]
         return unprivileged([find_program("redis-server"), *words, "--save", "", "--appendonly", "yes"])
 
     def is_up(self) -> bool:
         """Return whether it answers and has loaded its data."""
-        return self.ask("PING") == ["PONG"]
+        try:
+            return bool(self._client.ping())
+        except NO_ANSWER:
+            return False
 
     def is_consumed(self) -> bool:
         """Return whether Prefect's services have acknowledged all events."""
-        lines = self.ask("XINFO", "GROUPS", "events")
-        return bool(lines) and count_messages(lines) == 0
-
-    def ask(self, *words: str) -> list[str]:
-        """Return the lines of a command's response, none if there is no response."""
-        try:
-            return run([find_program("redis-cli"), "-p", self._port, *words]).splitlines()
-        except subprocess.CalledProcessError:
-            return []
+        groups: Any = self._client.xinfo_groups("events")
+        return bool(groups) and count_messages(groups) == 0
 
 
-def count_messages(lines: list[str]) -> int:
-    """Return how many messages a stream's groups have not read or not acknowledged, from `XINFO GROUPS`."""
-    pairs = zip(lines[::2], lines[1::2], strict=True)  # names and values
-    return sum(int(value or "0") for name, value in pairs if name in {"lag", "pending"})
-
-
-def run(command: list[str]) -> str:
-    """Run a command to its end and return its output."""
-    done = subprocess.run(  # noqa: S603 (our own commands, in a folder that the databases' user can enter)
-        command, stdin=subprocess.DEVNULL, cwd="/", capture_output=True, text=True, timeout=COMMAND_SECONDS, check=True
-    )
-    return done.stdout
+def count_messages(groups: list[dict[str, Any]]) -> int:
+    """Return how many messages a stream's groups have not read or not acknowledged; an unknown number counts as 0."""
+    return sum((group["lag"] or 0) + group["pending"] for group in groups)

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -22,9 +21,8 @@ RUNS_PER_WORKER = 4
 class Topology(Bench):
     """Starts and stops the topology. Use it as a context manager, from the main thread."""
 
-    def __init__(self, say: Callable[[str], None], workers: int) -> None:
+    def __init__(self, workers: int) -> None:
         super().__init__(STATE / "scale", first=("services", "api"))
-        self.say = say
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
         self._killed: dict[str, float] = {}  # CPU seconds of killed children
 
@@ -46,7 +44,7 @@ class Topology(Bench):
         return super().__enter__()
 
     def __exit__(self, *_: object) -> None:
-        for name in set(self.workers) & set(self.servers.children):
+        for name in set(self.workers) & set(self.children):
             self.kill(name)  # does not wait for flow runs
         super().__exit__()
 
@@ -54,42 +52,42 @@ class Topology(Bench):
         """Start databases, API servers and services, and deploy."""
         self.start_redis()
         self.postgres.create()
-        self.servers.start("postgres", self.postgres.command())
-        self.servers.wait_for("postgres", self.postgres.is_up)
-        self.servers.run("migrate", [prefect(), "server", "database", "upgrade", "-y"], self.settings)
+        self.start("postgres", self.postgres.command())
+        self.wait_for("postgres", self.postgres.is_up)
+        self.run("migrate", [prefect(), "server", "database", "upgrade", "-y"], self.settings)
         self.start_api()
-        self.servers.start("services", [prefect(), "server", "services", "start"], self.settings)
+        self.start("services", [prefect(), "server", "services", "start"], self.settings)
         with open_client(self.api_url) as client:
             prepare_server(client)
             apply_automations(client, read_automations())
-        self.servers.run("deploy", deploy_command("--all"), self.settings)
+        self.run("deploy", deploy_command("--all"), self.settings)
 
     def start_workers(self) -> None:
         """Start the workers, and wait until all of them poll for runs."""
         for name in self.workers:
             self.start_worker_named(name)
         online = "SELECT count(*) FROM worker WHERE last_heartbeat_time IS NOT NULL"
-        self.servers.wait_for("workers", lambda: int(self.postgres.query(online)[0][0]) >= len(self.workers))
+        self.wait_for("workers", lambda: self.postgres.query(online)[0][0] >= len(self.workers))
 
     def start_worker_named(self, name: str) -> None:
         """Start a worker; a replacement has a new name in Prefect."""
-        words = ("--name", f"{name}.{self.servers.starts[name] + 1}", "--limit", str(RUNS_PER_WORKER))
-        self.servers.start(name, worker_command(*words), self.settings | {"ESI_URL": self.urls[Market()]})
+        words = ("--name", f"{name}.{self.starts[name] + 1}", "--limit", str(RUNS_PER_WORKER))
+        self.start(name, worker_command(*words), self.settings | {"ESI_URL": self.urls[Market()]})
 
     def start_redis(self) -> None:
         """Start Redis, and wait until it answers."""
-        self.servers.start("redis", self.redis.command())
-        self.servers.wait_for("redis", self.redis.is_up)
+        self.start("redis", self.redis.command())
+        self.wait_for("redis", self.redis.is_up)
 
     def start_api(self) -> None:
         """Start Prefect's API servers, with a log line per request, and wait until they answer."""
         command = [*server_command(self.api_port), "--no-services", "--workers", "2"]
-        self.servers.start("api", command, self.settings | {"PREFECT_SERVER_LOGGING_LEVEL": "INFO"})
-        self.servers.wait_for("api", self.is_up)
+        self.start("api", command, self.settings | {"PREFECT_SERVER_LOGGING_LEVEL": "INFO"})
+        self.wait_for("api", self.is_up)
 
     def kill(self, name: str) -> int:
         """Kill a child and its descendants; return the number of processes."""
-        child = self.servers.children.pop(name)
+        child = self.children.pop(name)
         self._killed[name] = self._killed.get(name, 0.0) + child.used_seconds()
         return child.kill()
 

@@ -125,7 +125,7 @@ def open_shell(options: Options, addresses: Addresses) -> None:
     param = "".join(f" --param {name}={shlex.quote(json.dumps(value))}" for name, value in options.parameters.items())
     print_commands(IN_SHELL, deployment=options.deployment, param=param)
     program = os.environ.get("SHELL") or "/bin/sh"
-    environ = make_environment(options, addresses) | {"VIRTUAL_ENV": str(VENV)}
+    environ = make_environment(addresses) | {"VIRTUAL_ENV": str(VENV)}
     handler = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the program that runs in the shell
     try:
         subprocess.run([program], cwd=CHECKOUT, env=environ, check=False)  # noqa: S603 (theirs)
@@ -141,7 +141,7 @@ def make_exports(stack: Stack) -> Iterator[str]:
     yield "source .venv/bin/activate"
     if local:
         yield from (f"unset {names}" for names in MISLEADING)
-    settings = environment.aws_environment(stack.options, addresses.store_url, {}) if local else {}
+    settings = environment.aws_environment(addresses.store_url, {}) if local else {}
     for name, value in ({"PREFECT_API_URL": addresses.api_url, "ESI_URL": addresses.esi_url} | settings).items():
         yield f"export {name}={shlex.quote(value)}"
 
@@ -189,7 +189,7 @@ def is_made_up(options: Options, addresses: Addresses) -> bool:
 
 def call(module: str, given: list[str], options: Options, addresses: Addresses) -> int:
     """Run a command with the settings of the stack, or the user's own with `STORE=aws`; return its exit code."""
-    environ = make_environment(options, addresses) if options.store == "local" else dict(os.environ)
+    environ = make_environment(addresses) if options.store == "local" else dict(os.environ)
     command = [sys.executable, "-m", module, *given]
     return subprocess.run(command, cwd=CHECKOUT, env=environ, check=False).returncode  # noqa: S603 (ours)
 
@@ -224,5 +224,5 @@ def find_running(options: Options) -> Addresses | None:
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:
     """Show the table, after giving boto3 the worker's settings."""
-    environment.replace_settings("AWS_", environment.aws_environment(options, store_url, os.environ))
+    environment.replace_settings("AWS_", environment.aws_environment(store_url, os.environ))
     show_table(options.table_name, type_wanted, rows, options.market_id)
