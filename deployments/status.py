@@ -172,8 +172,8 @@ def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part,
         if flow == "universe":
             kept = {each: markets.get(str(each)) for each in given["region_ids"] or markets or list_regions(None)}
         else:
-            kept = {given.get("structure_id", given.get("region_id")): markets}
-        for source, market in [(source, market) for source, own in kept.items() for market in own or [source]]:
+            kept = {given["structure_id" if flow == "structure-market" else "region_id"]: markets}
+        for source, market in ((region, market) for region, own in kept.items() for market in own or [region]):
             name, market_id = str(given["table_name"]), int(market) if str(market).isdecimal() else str(market)
             for place, value in {"market": market, "region": source, "structure": source}.items():
                 name = name.replace(f"{{{place}_id}}", str(value))

@@ -5,7 +5,7 @@ from collections import defaultdict
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.objects import Artifact, State
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import ObjectNotFound
@@ -55,9 +55,7 @@ def watch(stack: Stack, run_id: UUID, *, verbose: bool) -> State:
         tasks: defaultdict[UUID, TaskID] = defaultdict(lambda: bars.add_task(""))
         while True:
             state = stack.client.read_flow_run(run_id).state
-            for artifact in read_artifacts(stack.client, run_id):
-                if artifact.type != "progress":
-                    continue
+            for artifact in [each for each in read_artifacts(stack.client, run_id) if each.type == "progress"]:
                 words = str(artifact.description)
                 bars.update(tasks[artifact.id], completed=float(str(artifact.data)), description=words)
                 if bars.disable and words not in said:
@@ -82,7 +80,7 @@ def pick(line: str) -> str:
 
 def read_artifacts(client: SyncPrefectClient, run_id: UUID) -> list[Artifact]:
     """Return a run's artifacts, oldest first; those of progress have a percentage, and counts in `description`."""
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+    wanted = ArtifactFilter.model_validate({"flow_run_id": {"any_": [run_id]}})
     return client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)[::-1]
 
 

@@ -95,6 +95,7 @@ class Stack(Servers):
         if claim:
             self.held.enter_context(claim)
         self._api_url = f"http://127.0.0.1:{self._api_port}/api"
+        self._prefect = environment.prefect_environment(self._api_url)
         self.addresses = Addresses(os.getpid(), options.esi_url, self._store.url if options.store == "local" else "")
 
     def __enter__(self) -> Self:
@@ -109,7 +110,7 @@ class Stack(Servers):
             self.addresses.esi_url = self.start_market("market", [self.options.region_id])
         self.start_server()
         # In a terminal, Prefect would print a notice about usage data, and send some, as soon as it is imported.
-        environment.replace_settings("PREFECT_", environment.prefect_environment(self._api_url) | {"DO_NOT_TRACK": "1"})
+        environment.replace_settings("PREFECT_", self._prefect | {"DO_NOT_TRACK": "1"})
         from deployments import automations  # noqa: PLC0415 (imports Prefect: a second, while the server starts)
         from deployments.local import prepare  # noqa: PLC0415 (imports Prefect)
 
@@ -130,7 +131,7 @@ class Stack(Servers):
 
     def start_server(self) -> None:
         """Start Prefect's server."""
-        self.start("server", servers.server_command(self._api_port), environment.prefect_environment(self._api_url))
+        self.start("server", servers.server_command(self._api_port), self._prefect)
 
     def wait_for_server(self) -> None:
         """Wait until Prefect's server answers."""
