@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from benchmarks.cases import FORGE, REPEATS, Case, Results, full_cases, quick_cases
 from benchmarks.report import describe_machine, figures_table, goals_table, render_report
-from benchmarks.runner import RunError, Runner, markets_of, read_states
+from benchmarks.runner import Runner, markets_of, read_states
 from benchmarks.servers import Bench
 from benchmarks.tables import WrongTableError
 from deployments.local.environment import CHECKOUT, STATE
@@ -25,7 +25,7 @@ def main() -> int:
     results = Results(datetime.now(UTC), describe_machine())
     try:
         measure(quick_cases() if options.quick else full_cases(), options.repeats, results)
-    except (ChildError, RunError, WrongTableError) as error:
+    except (ChildError, WrongTableError) as error:
         return fail(str(error))
     file = (STATE / "performance" if options.quick else CHECKOUT / "docs") / "performance.md"
     file.parent.mkdir(exist_ok=True)

@@ -18,16 +18,13 @@ from benchmarks.servers import SNAPSHOT_INDEX, Bench, Market
 from benchmarks.tables import SNAPSHOT_KEY, Items, Tables
 from deployments.local.environment import CHECKOUT
 from deployments.local.prepare import open_client
+from deployments.local.processes import ChildError
 from deployments.local.servers import prefect
 
 RUN_SECONDS, START_SECONDS = 900.0, 60.0
 DIFFERENTIAL = ("market_data", "universe")  # write only what differs from an earlier first fill
 WARM_REGION_ID = 10_000_003  # one page
 MEASURE = [sys.executable, "-m", "benchmarks.measure"]
-
-
-class RunError(Exception):
-    """A contestant failed."""
 
 
 class Runner:
@@ -139,13 +136,13 @@ def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
 
 
 def call(command: list[str], environ: dict[str, str], given: bytes = b"") -> bytes:
-    """Return a command's output; raise RunError with its last lines if it fails."""
+    """Return a command's output; raise ChildError with its last lines if it fails."""
     done = subprocess.run(  # noqa: S603 (our own commands)
         command, env=environ, cwd=CHECKOUT, input=given, capture_output=True, timeout=RUN_SECONDS, check=False
     )
     if done.returncode:
         output = (done.stdout + done.stderr)[-3000:].decode(errors="replace")
-        raise RunError(f"{' '.join(command)} {given.decode()} ended with exit code {done.returncode}:\n{output}")
+        raise ChildError(f"{' '.join(command)} {given.decode()} ended with exit code {done.returncode}:\n{output}")
     return done.stdout
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from benchmarks.cases import REGIONS
 from benchmarks.scale.figures import Result, describe, subtract, take_figures
 from benchmarks.scale.kills import PLAN, Kill, kill_due
-from benchmarks.scale.services import NO_ANSWER, MissingProgramError, find_program
+from benchmarks.scale.services import NO_ANSWER, find_program
 from benchmarks.scale.topology import Topology
 from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_TIME, Market
 from benchmarks.tables import Tables, WrongTableError
@@ -22,7 +22,6 @@ MOST_ROUNDS = 4
 LOOK_SECONDS, ROUND_SECONDS = 2.0, 2400.0
 PROGRAMS = ("postgres", "initdb", "redis-server")
 DEPLOYMENT, TABLE_NAME = "universe/all", "MarketData-{region_id}"
-FAILURES = (StackError, ChildError, MissingProgramError, WrongTableError, subprocess.CalledProcessError)
 ENDED = "state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
 
 
@@ -38,7 +37,7 @@ def main() -> int:
             find_program(name)
         with Topology(options.workers) as topology:
             result = measure(topology, options.regions, [*PLAN] * options.kills)
-    except (*FAILURES, *NO_ANSWER) as error:
+    except (StackError, ChildError, WrongTableError, subprocess.CalledProcessError, *NO_ANSWER) as error:
         return fail(f"{error} {getattr(error, 'stderr', '')}".rstrip())
     except KeyboardInterrupt:
         fail("stopped")
@@ -66,7 +65,7 @@ def measure(topology: Topology, region_ids: list[int], plan: list[Kill]) -> Resu
         unfinished = tables.find_unfinished(TABLE_NAME, region_ids, SNAPSHOT_TIME)
         progress.say(f"round {len(rounds)}: {dict(rounds[-1])}; {len(unfinished)} incomplete tables")
         tables.check(TABLE_NAME, unfinished, SNAPSHOT_INDEX, is_whole=False)
-    topology.wait_for("services", topology.redis.is_consumed)  # what they still write belongs to the runs
+    topology.wait_for("services", topology.is_consumed)  # what they still write belongs to the runs
     after = take_figures(topology)
     progress.begin("checking all tables")
     records = tables.check(TABLE_NAME, region_ids, SNAPSHOT_INDEX)
@@ -88,7 +87,7 @@ def run_universe(
             topology.progress.say(f"{len(region_ids) - len(unfinished)} regions are complete: {done}")
             kills.append(done)
         # Asks the database, because the API may be down.
-        return not topology.postgres.query(f"SELECT 1 FROM flow_run WHERE NOT ({ENDED}) LIMIT 1")  # noqa: S608 (ours)
+        return not topology.query(f"SELECT 1 FROM flow_run WHERE NOT ({ENDED}) LIMIT 1")  # noqa: S608 (ours)
 
     parameters = {"region_ids": region_ids, "table_name": TABLE_NAME, "shards": len(topology.workers)}
     with open_client(topology.api_url) as client:
@@ -100,7 +99,7 @@ def run_universe(
 
 def count_states(topology: Topology) -> Counter[str]:
     """Return the number of ended flow runs by state name."""
-    states = topology.postgres.query(f"SELECT state_name, count(*) FROM flow_run WHERE {ENDED} GROUP BY 1")  # noqa: S608
+    states = topology.query(f"SELECT state_name, count(*) FROM flow_run WHERE {ENDED} GROUP BY 1")  # noqa: S608
     return Counter(dict(states))
 
 

@@ -37,7 +37,7 @@ def take_figures(topology: Topology) -> Figures:
     for name, seconds in topology.used_seconds().items():
         cpu[name.split("-")[0]] += seconds  # market-0-0ms, worker-1
     cpu["others"] = machine_seconds() - sum(cpu.values())
-    query, logs = topology.postgres.query, topology.logs.glob("api*.log")
+    query, logs = topology.query, topology.logs.glob("api*.log")
     # Counted exactly, which is fast for these tables: the counts of pg_stat_user_tables lag behind.
     counted = ("flow_run", "task_run", "events", "log", "artifact")
     rows = {f"rows {name}": query(f"SELECT count(*) FROM {name}")[0][0] for name in counted}  # noqa: S608 (ours)

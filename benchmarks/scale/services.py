@@ -1,9 +1,9 @@
 """PostgreSQL and Redis from Debian's packages, as child processes with their data in a temporary folder."""
 
-import asyncio
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 import redis
 
 from deployments.local.environment import CHECKOUT
-from deployments.local.processes import free_port
+from deployments.local.stack import StackError
 
 COMPOSE = CHECKOUT / "deployments" / "docker" / "compose.yaml"
 SYSTEM_USER = "postgres"  # created by Debian's package
@@ -24,16 +24,12 @@ COMMAND_SECONDS = 60.0
 NO_ANSWER = (OSError, asyncpg.PostgresError, redis.RedisError)
 
 
-class MissingProgramError(Exception):
-    """PostgreSQL or Redis is not installed."""
-
-
 def find_program(name: str) -> str:
-    """Return the path of a program of Redis, or of the newest PostgreSQL; raise MissingProgramError without it."""
+    """Return the path of a program of Redis, or of the newest PostgreSQL; raise StackError without it."""
     versions = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")  # not on Debian's PATH
     found = max(versions, key=lambda path: float(path.parts[4]), default=None) or shutil.which(name)
     if not found:
-        raise MissingProgramError(f"{name} is not installed; on Debian: apt-get install postgresql redis-server")
+        raise StackError(f"{name} is not installed; on Debian: apt-get install postgresql redis-server")
     return str(found)
 
 
@@ -49,81 +45,54 @@ def unprivileged(command: list[str]) -> list[str]:
     return ["setpriv", *user, *command]
 
 
-class Postgres:
-    """A PostgreSQL server without a password, on a socket in a folder that only its user and root can enter."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = str(folder)
-        self._data = str(folder / "postgres")
-        self.url = f"postgresql+asyncpg://{DATABASE}@/{DATABASE}?host={folder}"  # for Prefect
-
-    def create(self) -> None:
-        """Create the database."""
-        options = ["--username", DATABASE, "--encoding=UTF8", "--auth=trust"]
-        command = unprivileged([find_program("initdb"), "--pgdata", self._data, *options])
-        # In a folder that the databases' user can enter.
-        subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=COMMAND_SECONDS, check=True)  # noqa: S603 (ours)
-
-    def command(self) -> list[str]:
-        """Return the command that starts it."""
-        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self._folder}"]
-        return unprivileged([find_program("postgres"), "-D", self._data, *options])
-
-    def is_up(self) -> bool:
-        """Return whether it answers."""
-        try:
-            return bool(self.query("SELECT 1"))
-        except NO_ANSWER:
-            return False
-
-    def query(self, statement: str) -> list[Any]:
-        """Return a statement's rows, as tuples."""
-        return asyncio.run(fetch(self._folder, statement))
+def create_postgres(folder: Path) -> None:
+    """Create a PostgreSQL database without a password: only its user and root can enter the folder of its socket."""
+    options = ["--username", DATABASE, "--encoding=UTF8", "--auth=trust"]
+    command = unprivileged([find_program("initdb"), "--pgdata", str(folder / "postgres"), *options])
+    # In a folder that the databases' user can enter.
+    subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=COMMAND_SECONDS, check=True)  # noqa: S603 (ours)
 
 
-async def fetch(folder: str, statement: str) -> list[Any]:
-    """Return the rows of a statement, from the server whose socket is in a folder."""
-    connection = await asyncpg.connect(host=folder, user=DATABASE, database=DATABASE, timeout=COMMAND_SECONDS)
+def postgres_command(folder: Path) -> list[str]:
+    """Return the command that starts PostgreSQL."""
+    options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={folder}"]
+    return unprivileged([find_program("postgres"), "-D", str(folder / "postgres"), *options])
+
+
+def postgres_url(folder: Path) -> str:
+    """Return PostgreSQL's address, for Prefect."""
+    return f"postgresql+asyncpg://{DATABASE}@/{DATABASE}?host={folder}"
+
+
+async def fetch(folder: Path, statement: str) -> list[Any]:
+    """Return the rows of a statement, as tuples."""
+    connection = await asyncpg.connect(host=str(folder), user=DATABASE, database=DATABASE, timeout=COMMAND_SECONDS)
     try:
         return [tuple(row) for row in await connection.fetch(statement, timeout=COMMAND_SECONDS)]
     finally:
         await connection.close()
 
 
-class Redis:
-    """A Redis server that persists its data, so that they survive a kill."""
+def redis_command(folder: Path, port: int) -> list[str]:
+    """Return the command that starts a Redis which persists its data, so that they survive a kill."""
+    words = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
+    return unprivileged([find_program("redis-server"), *words, "--save", "", "--appendonly", "yes"])
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = str(folder)
-        self._port = free_port()
-        self._client = redis.Redis(port=self._port)
 
-    def settings(self) -> dict[str, str]:
-        """Return the compose file's settings for servers that share a Redis, with this one's address."""
-        compose = msgspec.yaml.decode(COMPOSE.read_bytes())["x-server"]["environment"]
-        port = str(self._port)
-        here = {"redis": "127.0.0.1", "6379": port, "redis://redis:6379/1": f"redis://127.0.0.1:{port}/1"}
-        shared = {
-            name: here.get(value, value) for name, value in compose.items() if "REDIS" in f"{name}{value}".upper()
-        }
-        return shared | {"PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PORT": port, MIGRATE: compose[MIGRATE]}
+def redis_settings(port: int) -> dict[str, str]:
+    """Return the compose file's settings for Prefect servers that share a Redis, with this one's address."""
+    compose = msgspec.yaml.decode(COMPOSE.read_bytes())["x-server"]["environment"]
+    here = {"redis": "127.0.0.1", "6379": str(port), "redis://redis:6379/1": f"redis://127.0.0.1:{port}/1"}
+    shared = {name: here.get(value, value) for name, value in compose.items() if "REDIS" in f"{name}{value}".upper()}
+    return shared | {"PREFECT_REDIS_WORKER_CLEANUP_QUEUE_PORT": str(port), MIGRATE: compose[MIGRATE]}
 
-    def command(self) -> list[str]:
-        """Return the command that starts it."""
-        words = ["--port", str(self._port), "--bind", "127.0.0.1", "--dir", self._folder]
-        return unprivileged([find_program("redis-server"), *words, "--save", "", "--appendonly", "yes"])
 
-    def is_up(self) -> bool:
-        """Return whether it answers and has loaded its data."""
-        try:
-            return bool(self._client.ping())
-        except NO_ANSWER:
-            return False
-
-    def is_consumed(self) -> bool:
-        """Return whether Prefect's services have acknowledged all events."""
-        groups: Any = self._client.xinfo_groups("events")
-        return bool(groups) and count_messages(groups) == 0
+def responds(ask: Callable[[], object]) -> bool:
+    """Return whether a database answers a question, and has loaded its data."""
+    try:
+        return bool(ask())
+    except NO_ANSWER:
+        return False
 
 
 def count_messages(groups: list[dict[str, Any]]) -> int:

@@ -14,11 +14,12 @@ import pytest
 from benchmarks.scale.__main__ import PROGRAMS
 from benchmarks.scale.figures import Figures, Result, count_lines, describe, machine_seconds, subtract
 from benchmarks.scale.kills import Kill, kill_due, pid_of
-from benchmarks.scale.services import MissingProgramError, count_messages, find_program
+from benchmarks.scale.services import count_messages, find_program
 from benchmarks.tables import Tables, WrongTableError, compare, is_complete, to_records, true_items
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from deployments.local.processes import Child, find_tree
+from deployments.local.stack import StackError
 from tests.support.servers import wait_for
 from tests.support.truth import truth
 from tests.support.worlds import VENAL
@@ -42,7 +43,7 @@ def missing_programs() -> list[str]:
     for name in PROGRAMS:
         try:
             find_program(name)
-        except MissingProgramError as error:
+        except StackError as error:
             missing.append(str(error))
     return missing
 
@@ -178,7 +179,7 @@ def is_alive(pid: int) -> bool:
 def test_missing_programs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the packages to install."""
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(MissingProgramError, match="on Debian: apt-get install postgresql redis-server"):
+    with pytest.raises(StackError, match="on Debian: apt-get install postgresql redis-server"):
         find_program("a-program-that-is-not-there")
 
 
