@@ -20,13 +20,7 @@ POLL_SECONDS = 0.25
 
 
 def run_deployment(stack: Stack, *, verbose: bool) -> None:
-    """Run the deployment of the stack's region, show its progress and print its summary.
-
-    With `verbose`, show all of the worker's log, not only warnings and the end of each state.
-
-    Raises:
-        StackError: the run did not complete, or was deleted.
-    """
+    """Run the deployment of the stack's region and print its summary; raise StackError unless the run completes."""
     options, client = stack.options, stack.client
     try:
         deployment = client.read_deployment_by_name(options.deployment)
@@ -43,7 +37,10 @@ def run_deployment(stack: Stack, *, verbose: bool) -> None:
 
 
 def watch(stack: Stack, run_id: UUID, *, verbose: bool) -> State:
-    """Show the progress of a run's states until it ends, as bars in a terminal; return the final state."""
+    """Show the progress of a run's states until it ends, as bars in a terminal; return the final state.
+
+    With `verbose`, show all of the worker's log, not only warnings and the end of each state.
+    """
     console = Console()
     columns = TextColumn(" "), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     said: set[str] = set()
