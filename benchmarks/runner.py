@@ -1,19 +1,24 @@
 """Run the cases: contestants in turn, each run in a fresh process, and check the tables after each run."""
 
+import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from datetime import UTC, datetime
 
 import msgspec
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.sorting import FlowRunSort
 
 from benchmarks.cases import FORGE, Case, Contestant, Measures, region_of
 from benchmarks.measure import Figures, Job
-from benchmarks.recorded import read_run
 from benchmarks.servers import SNAPSHOT_INDEX, Bench, Market
 from benchmarks.tables import SNAPSHOT_KEY, Items, Tables
 from deployments.local.environment import CHECKOUT
+from deployments.local.prepare import open_client
+from deployments.local.processes import ChildError
 from deployments.local.servers import prefect
 
 RUN_SECONDS, START_SECONDS = 900.0, 60.0
@@ -22,24 +27,19 @@ WARM_REGION_ID = 10_000_003  # one page
 MEASURE = [sys.executable, "-m", "benchmarks.measure"]
 
 
-class RunError(Exception):
-    """A contestant failed."""
-
-
 class Runner:
-    """Runs contestants against running servers, and passes a line per run to `say`."""
+    """Runs contestants against running servers, and prints a line per run."""
 
-    def __init__(self, bench: Bench, say: Callable[[str], None]) -> None:
+    def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.tables = Tables(bench.store.url)
-        self.say = say
         self._filled: dict[int, Items] = {}  # expired tables of first fills, by region
 
-    def run(self, case: Case) -> Measures:
+    def run(self, case: Case, repeats: int) -> Measures:
         """Measure a case's contestants in turn (A B A B …)."""
         measures: Measures = {contestant: {} for contestant in case.contestants}
         time_run = {"process start": self.time_process_start, "deployment run": self.time_deployment_run}.get(case.kind)
-        for _ in range(case.repeats):
+        for _ in range(repeats):
             for contestant, values in measures.items():
                 self.bench.wait_until_idle()
                 figures = {"seconds": time_run(contestant)} if time_run else self.measure(case, contestant)
@@ -49,7 +49,7 @@ class Runner:
                     figures |= {"warmed up": warm["seconds"], "peak MiB": warm["peak MiB"]}
                 for figure, value in figures.items():
                     values.setdefault(figure, []).append(value)
-                self.say(f"{case.name}: {contestant} {figures['seconds']:.2f} s")
+                self.bench.progress.say(f"{case.name}: {contestant} {figures['seconds']:.2f} s")
         return measures
 
     def measure(self, case: Case, contestant: Contestant, warm_region_id: int | None = None) -> Figures:
@@ -59,7 +59,7 @@ class Runner:
             bench.wait_until_idle()
             heads, server_seconds = bench.count_heads(market), bench.used_seconds()["server"]
             job = Job(contestant, case.region_ids, template, case.fetch_concurrency, warm_region_id)
-            output = call(MEASURE, bench.environ(market, case), msgspec.json.encode(job))
+            output = call(MEASURE, bench.contestant_environment(market, case), msgspec.json.encode(job))
             figures = msgspec.json.decode(output, type=Figures)
             called_at = figures.pop("called at")
             bench.wait_until_idle()
@@ -92,7 +92,7 @@ class Runner:
         region_id = region_of(FORGE)
         with self.tables.create({region_id: {}}) as template, socket.create_server(("127.0.0.1", 0)) as market:
             market.settimeout(START_SECONDS)
-            environ = self.bench.environ(Market(), Case("process start"))
+            environ = self.bench.contestant_environment(Market(), Case("process start"))
             environ["ESI_URL"] = f"http://127.0.0.1:{market.getsockname()[1]}"
             started = time.perf_counter()
             pipe, null = subprocess.PIPE, subprocess.DEVNULL
@@ -107,12 +107,12 @@ class Runner:
 
     def time_deployment_run(self, contestant: Contestant) -> float:
         """Return the seconds of `prefect deployment run --watch` with a running worker, and check the table."""
-        environ = self.bench.environ(Market(), Case("deployment run", as_deployed=True))
+        environ = self.bench.contestant_environment(Market(), Case("deployment run", as_deployed=True))
         with self.tables.create({region_of(FORGE): {}}) as template:
             words = ["no-tasks/benchmark"]
             if contestant == "market_data":
-                parameters = (f"region_id={region_of(FORGE)}", f"table_name={template}")
-                words = ["market-data/region", "--param", parameters[0], "--param", parameters[1]]
+                region, table = f"region_id={region_of(FORGE)}", f"table_name={template}"
+                words = ["market-data/region", "--param", region, "--param", table]
             started = time.perf_counter()
             call([prefect(), "deployment", "run", *words, "--watch"], environ)
             seconds = time.perf_counter() - started
@@ -136,11 +136,42 @@ def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
 
 
 def call(command: list[str], environ: dict[str, str], given: bytes = b"") -> bytes:
-    """Return a command's output; raise RunError with its last lines if it fails."""
+    """Return a command's output; raise ChildError with its last lines if it fails."""
     done = subprocess.run(  # noqa: S603 (our own commands)
         command, env=environ, cwd=CHECKOUT, input=given, capture_output=True, timeout=RUN_SECONDS, check=False
     )
     if done.returncode:
         output = (done.stdout + done.stderr)[-3000:].decode(errors="replace")
-        raise RunError(f"{' '.join(command)} {given.decode()} ended with exit code {done.returncode}:\n{output}")
+        raise ChildError(f"{' '.join(command)} {given.decode()} ended with exit code {done.returncode}:\n{output}")
     return done.stdout
+
+
+def read_run(api_url: str, flow_name: str, since: float = 0.0) -> FlowRun:
+    """Return a flow's latest run that started after a unix time, as Prefect's server recorded it."""
+    of_flow = FlowFilter.model_validate({"name": {"any_": [flow_name]}})
+    started = FlowRunFilter.model_validate({"start_time": {"after_": datetime.fromtimestamp(since, UTC)}})
+    with open_client(api_url) as client:
+        latest = FlowRunSort.START_TIME_DESC
+        return client.read_flow_runs(flow_filter=of_flow, flow_run_filter=started, sort=latest, limit=1)[0]
+
+
+def read_states(api_url: str, flow_name: str) -> list[list[str]]:
+    """Return the time spans of the states of a flow's latest run."""
+    flow_run = read_run(api_url, flow_name)
+    with open_client(api_url) as client:
+        wanted = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
+        return list_states(client.read_task_runs(flow_run_filter=wanted), flow_run)
+
+
+def list_states(task_runs: list[TaskRun], flow_run: FlowRun) -> list[list[str]]:
+    """Return a row per state: its task runs, and the seconds from the flow run's start to their first start and end."""
+    spans: dict[str, list[list[float]]] = {}
+    runs: list[TaskRun | FlowRun] = [*sorted(task_runs, key=lambda run: str(run.start_time)), flow_run]
+    for run in runs:
+        # A task run's name is its state, followed by pages or part if the state is mapped.
+        state = re.sub(r" \d[\d–-]*$", "", run.name) if isinstance(run, TaskRun) else "flow run"
+        if flow_run.start_time and run.start_time and run.end_time:
+            span = [(at - flow_run.start_time).total_seconds() for at in (run.start_time, run.end_time)]
+            spans.setdefault(state, []).append(span)
+    ends = {state: max(end for _, end in each) for state, each in spans.items()}
+    return [[state, str(len(each)), f"{each[0][0]:.2f}", f"{ends[state]:.2f}"] for state, each in spans.items()]

@@ -163,31 +163,22 @@ def read_runs(
 def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part, int | str]]:
     """Yield the tables that a run fills, each with its market's id; nothing if the parameters are invalid."""
     given = {**DEFAULTS[flow], **parameters}
-    if flow == "paged-api":
-        with suppress(LookupError, TypeError):
-            yield (
-                Part(str(given["table_name"]), is_pair=isinstance(given["records"]["key"], list)),
-                given["source"]["url"],
-            )
-        return
-    for source, market in find_markets(flow, given):
-        if isinstance(market, int | str):
+    with suppress(AttributeError, LookupError, TypeError):
+        if flow == "paged-api":
+            is_pair = isinstance(given["records"]["key"], list)
+            yield Part(str(given["table_name"]), is_pair=is_pair), given["source"]["url"]
+            return
+        markets = given.get("markets") or {}
+        if flow == "universe":
+            kept = {each: markets.get(str(each)) for each in given["region_ids"] or markets or list_regions(None)}
+        else:
+            kept = {given["structure_id" if flow == "structure-market" else "region_id"]: markets}
+        for source, market in ((region, market) for region, own in kept.items() for market in own or [region]):
             name, market_id = str(given["table_name"]), int(market) if str(market).isdecimal() else str(market)
             for place, value in {"market": market, "region": source, "structure": source}.items():
                 name = name.replace(f"{{{place}_id}}", str(value))
             has_many = given.get("key") == "market_type" and isinstance(market_id, int)
             yield Part(name, int(market_id) if has_many else None), market_id
-
-
-def find_markets(flow: str, given: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield the markets that a run keeps, each after the region that it is in, as its parameters have them."""
-    markets = given.get("markets")
-    sources: Any = [given.get("structure_id" if flow == "structure-market" else "region_id")]
-    if flow == "universe":
-        sources = given["region_ids"] or (list(markets) if isinstance(markets, dict) else list_regions(None))
-    for source in sources if isinstance(sources, list) else []:
-        own = markets.get(str(source)) if isinstance(markets, dict) else markets
-        yield from ((source, market) for market in (own if own and isinstance(own, list) else [source]))
 
 
 def is_by_schedule(run: FlowRun) -> bool:

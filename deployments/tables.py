@@ -82,16 +82,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def fill_in_places(names: Sequence[str], regions: Sequence[str], markets: Sequence[str]) -> list[str]:
     """Return the tables' names, each once; raise ValueError if one, a region or a market is invalid or missing."""
     given = [] if regions == ["all"] else regions
-    for option, kind, values in (
-        ("TABLE", TableTemplate, names),
-        ("--regions", RegionId, given),
-        ("--markets", MARKET, markets),
-    ):
-        for value in values:
-            try:
-                TypeAdapter[Any](kind).validate_python(value)
-            except ValidationError as error:
-                raise ValueError(f"{option}: {error.errors()[0]['msg']}") from None
+    kinds: dict[str, tuple[Any, Sequence[str]]] = {
+        "TABLE": (list[TableTemplate], names),
+        "--regions": (list[RegionId], given),
+        "--markets": (list[MARKET], markets),
+    }
+    for option, (kind, values) in kinds.items():
+        try:
+            TypeAdapter(kind).validate_python(values)
+        except ValidationError as error:
+            raise ValueError(f"{option}: {error.errors()[0]['msg']}") from None
     for place, option, ids, advice in (
         ("{region_id}", "--regions", regions, "--regions all, or regions' ids"),
         ("{market_id}", "--markets", markets, "--markets and their ids"),

@@ -8,19 +8,19 @@ from collections import Counter
 from benchmarks.cases import REGIONS
 from benchmarks.scale.figures import Result, describe, subtract, take_figures
 from benchmarks.scale.kills import PLAN, Kill, kill_due
-from benchmarks.scale.services import MissingProgramError, find_program
+from benchmarks.scale.services import NO_ANSWER, find_program
 from benchmarks.scale.topology import Topology
 from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_TIME, Market
 from benchmarks.tables import Tables, WrongTableError
 from deployments.local.market.places import region_pages
 from deployments.local.prepare import open_client
 from deployments.local.processes import ChildError
-from deployments.local.progress import Progress, fail
-from deployments.local.stack import BusyError
+from deployments.local.progress import fail
+from deployments.local.stack import StackError
 
 MOST_ROUNDS = 4
 LOOK_SECONDS, ROUND_SECONDS = 2.0, 2400.0
-PROGRAMS = ("postgres", "initdb", "psql", "redis-server", "redis-cli")
+PROGRAMS = ("postgres", "initdb", "redis-server")
 DEPLOYMENT, TABLE_NAME = "universe/all", "MarketData-{region_id}"
 ENDED = "state_type IN ('COMPLETED', 'FAILED', 'CRASHED', 'CANCELLED')"
 
@@ -35,9 +35,9 @@ def main() -> int:
     try:
         for name in PROGRAMS:
             find_program(name)
-        with Progress() as progress, Topology(progress.say, options.workers) as topology:
-            result = measure(topology, options.regions, progress, [*PLAN] * options.kills)
-    except (BusyError, ChildError, MissingProgramError, WrongTableError, subprocess.CalledProcessError) as error:
+        with Topology(options.workers) as topology:
+            result = measure(topology, options.regions, [*PLAN] * options.kills)
+    except (StackError, ChildError, WrongTableError, subprocess.CalledProcessError, *NO_ANSWER) as error:
         return fail(f"{error} {getattr(error, 'stderr', '')}".rstrip())
     except KeyboardInterrupt:
         fail("stopped")
@@ -46,10 +46,11 @@ def main() -> int:
     return 0
 
 
-def measure(topology: Topology, region_ids: list[int], progress: Progress, plan: list[Kill]) -> Result:
+def measure(topology: Topology, region_ids: list[int], plan: list[Kill]) -> Result:
     """Run the universe until all tables are complete and all kills done; raise WrongTableError if a table is wrong."""
+    progress = topology.progress
     progress.begin("starting market, store, PostgreSQL, Redis and Prefect")
-    topology.start({Market(): region_ids})
+    topology.start_all({Market(): region_ids})
     progress.begin("starting workers")
     topology.start_workers()
     before, tables = take_figures(topology), Tables(topology.store.url)
@@ -64,7 +65,7 @@ def measure(topology: Topology, region_ids: list[int], progress: Progress, plan:
         unfinished = tables.find_unfinished(TABLE_NAME, region_ids, SNAPSHOT_TIME)
         progress.say(f"round {len(rounds)}: {dict(rounds[-1])}; {len(unfinished)} incomplete tables")
         tables.check(TABLE_NAME, unfinished, SNAPSHOT_INDEX, is_whole=False)
-    topology.servers.wait_for("services", topology.redis.is_consumed)  # what they still write belongs to the runs
+    topology.wait_for("services", topology.is_consumed)  # what they still write belongs to the runs
     after = take_figures(topology)
     progress.begin("checking all tables")
     records = tables.check(TABLE_NAME, region_ids, SNAPSHOT_INDEX)
@@ -83,23 +84,23 @@ def run_universe(
         nonlocal unfinished
         unfinished = tables.find_unfinished(TABLE_NAME, unfinished, SNAPSHOT_TIME)
         if done := kill_due(topology, plan, 1 - len(unfinished) / len(region_ids)):
-            topology.say(f"{len(region_ids) - len(unfinished)} regions are complete: {done}")
+            topology.progress.say(f"{len(region_ids) - len(unfinished)} regions are complete: {done}")
             kills.append(done)
         # Asks the database, because the API may be down.
-        return not topology.postgres.query(f"SELECT 1 FROM flow_run WHERE NOT ({ENDED}) LIMIT 1")  # noqa: S608 (ours)
+        return not topology.query(f"SELECT 1 FROM flow_run WHERE NOT ({ENDED}) LIMIT 1")  # noqa: S608 (ours)
 
     parameters = {"region_ids": region_ids, "table_name": TABLE_NAME, "shards": len(topology.workers)}
     with open_client(topology.api_url) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
         client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
-    topology.servers.wait_for("the universe", has_ended, ROUND_SECONDS, LOOK_SECONDS)
+    topology.wait_for("the universe", has_ended, ROUND_SECONDS, LOOK_SECONDS)
     return count_states(topology) - before
 
 
 def count_states(topology: Topology) -> Counter[str]:
     """Return the number of ended flow runs by state name."""
-    states = topology.postgres.query(f"SELECT state_name, count(*) FROM flow_run WHERE {ENDED} GROUP BY 1")  # noqa: S608
-    return Counter({name: int(count) for name, count in states})
+    states = topology.query(f"SELECT state_name, count(*) FROM flow_run WHERE {ENDED} GROUP BY 1")  # noqa: S608
+    return Counter(dict(states))
 
 
 if __name__ == "__main__":

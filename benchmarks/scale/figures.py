@@ -37,18 +37,18 @@ def take_figures(topology: Topology) -> Figures:
     for name, seconds in topology.used_seconds().items():
         cpu[name.split("-")[0]] += seconds  # market-0-0ms, worker-1
     cpu["others"] = machine_seconds() - sum(cpu.values())
-    query, logs = topology.postgres.query, topology.servers.logs.glob("api*.log")
+    query, logs = topology.query, topology.logs.glob("api*.log")
     # Counted exactly, which is fast for these tables: the counts of pg_stat_user_tables lag behind.
     counted = ("flow_run", "task_run", "events", "log", "artifact")
-    rows = {f"rows {name}": int(query(f"SELECT count(*) FROM {name}")[0][0]) for name in counted}  # noqa: S608 (ours)
+    rows = {f"rows {name}": query(f"SELECT count(*) FROM {name}")[0][0] for name in counted}  # noqa: S608 (ours)
     relations = query("SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables")
     return {
         "seconds": time.monotonic(),
         **{f"cpu {part}": seconds for part, seconds in cpu.items()},
         "requests": sum(count_lines(log.read_text(errors="replace").splitlines()) for log in logs),
-        "database": int(query("SELECT pg_database_size(current_database())")[0][0]),
+        "database": query("SELECT pg_database_size(current_database())")[0][0],
         **rows,
-        **{f"bytes {name}": int(size) for name, size in relations},  # with indexes
+        **{f"bytes {name}": size for name, size in relations},  # with indexes
     }
 
 

@@ -29,8 +29,8 @@ def kill_due(topology: Topology, plan: list[Kill], share: float) -> str | None:
 def kill_worker(topology: Topology) -> str | None:
     """Kill the worker with the most flow runs in state Running, with these runs, and start a replacement."""
     statement = "SELECT infrastructure_pid FROM flow_run WHERE state_type = 'RUNNING'"
-    running = {pid_of(row[0]) for row in topology.postgres.query(statement)}
-    trees = {name: running & set(find_tree(topology.servers.children[name].process.pid)) for name in topology.workers}
+    running = {pid_of(pid or "") for (pid,) in topology.query(statement)}
+    trees = {name: running & set(find_tree(topology.children[name].process.pid)) for name in topology.workers}
     name = max(trees, key=lambda worker: len(trees[worker]))
     if not trees[name]:
         return None

@@ -102,7 +102,8 @@ def up(options: Options) -> None:
         start_schedule(stack.client, options.deployment, {"region_id": options.region_id} | options.parameters)
         stack.progress.end()
         print_commands(WHILE_UP, given=options.given, ui=stack.addresses.ui_url)
-        print("  Or, to use it from another shell in this folder:\n", *make_exports(stack), "", sep="\n", flush=True)  # noqa: T201
+        exports = make_exports(stack.addresses)
+        print("  Or, to use it from another shell in this folder:\n", *exports, "", sep="\n", flush=True)  # noqa: T201
         while True:
             stack.check()
             time.sleep(0.5)
@@ -125,7 +126,7 @@ def open_shell(options: Options, addresses: Addresses) -> None:
     param = "".join(f" --param {name}={shlex.quote(json.dumps(value))}" for name, value in options.parameters.items())
     print_commands(IN_SHELL, deployment=options.deployment, param=param)
     program = os.environ.get("SHELL") or "/bin/sh"
-    environ = make_environment(options, addresses) | {"VIRTUAL_ENV": str(VENV)}
+    environ = make_environment(addresses) | {"VIRTUAL_ENV": str(VENV)}
     handler = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the program that runs in the shell
     try:
         subprocess.run([program], cwd=CHECKOUT, env=environ, check=False)  # noqa: S603 (theirs)
@@ -135,14 +136,13 @@ def open_shell(options: Options, addresses: Addresses) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
-def make_exports(stack: Stack) -> Iterator[str]:
+def make_exports(addresses: Addresses) -> Iterator[str]:
     """Yield the lines that make a shell use a stack; with `STORE=aws`, boto3's settings stay the user's own."""
-    addresses, local = stack.addresses, stack.options.store == "local"
     yield "source .venv/bin/activate"
-    if local:
+    if addresses.store_url:
         yield from (f"unset {names}" for names in MISLEADING)
-    settings = environment.aws_environment(stack.options, addresses.store_url, {}) if local else {}
-    for name, value in ({"PREFECT_API_URL": addresses.api_url, "ESI_URL": addresses.esi_url} | settings).items():
+    settings = {"PREFECT_API_URL": addresses.api_url, "ESI_URL": addresses.esi_url}
+    for name, value in (settings | environment.aws_environment(addresses.store_url, {})).items():
         yield f"export {name}={shlex.quote(value)}"
 
 
@@ -166,7 +166,7 @@ def status(options: Options) -> int:
     """Print the status of tables; return 1 if one is stale or its last run failed."""
     markets = ["--markets", *map(str, options.markets)] if options.markets else []
     with find_store(options) as addresses:
-        return call("deployments.status", ["--table-name", options.table_name, *markets], options, addresses)
+        return call("deployments.status", ["--table-name", options.table_name, *markets], addresses)
 
 
 def report(options: Options) -> int:
@@ -177,7 +177,7 @@ def report(options: Options) -> int:
         given += ["--market", str(options.market_id)] if options.market_id else []
         given += ["--runs", runs] if runs else []
         given += ["--made-up"] if is_made_up(options, addresses) else []
-        return call("deployments.report", given, options, addresses)
+        return call("deployments.report", given, addresses)
 
 
 def is_made_up(options: Options, addresses: Addresses) -> bool:
@@ -187,9 +187,9 @@ def is_made_up(options: Options, addresses: Addresses) -> bool:
     return is_this_machine(urlsplit(addresses.esi_url).hostname or "") if addresses.esi_url else not options.esi_url
 
 
-def call(module: str, given: list[str], options: Options, addresses: Addresses) -> int:
+def call(module: str, given: list[str], addresses: Addresses) -> int:
     """Run a command with the settings of the stack, or the user's own with `STORE=aws`; return its exit code."""
-    environ = make_environment(options, addresses) if options.store == "local" else dict(os.environ)
+    environ = make_environment(addresses) if addresses.store_url else dict(os.environ)
     command = [sys.executable, "-m", module, *given]
     return subprocess.run(command, cwd=CHECKOUT, env=environ, check=False).returncode  # noqa: S603 (ours)
 
@@ -224,5 +224,5 @@ def find_running(options: Options) -> Addresses | None:
 
 def show(options: Options, store_url: str, type_wanted: str = "", rows: int = 20) -> None:
     """Show the table, after giving boto3 the worker's settings."""
-    environment.replace_settings("AWS_", environment.aws_environment(options, store_url, os.environ))
+    environment.replace_settings("AWS_", environment.aws_environment(store_url, os.environ))
     show_table(options.table_name, type_wanted, rows, options.market_id)

@@ -140,9 +140,9 @@ def base_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return kept | own | {"PATH": f"{VENV / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"}
 
 
-def aws_environment(options: Options, store_url: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return boto3's settings: the user's own with `STORE=aws`, otherwise only the local store."""
-    if options.store == "aws":
+def aws_environment(store_url: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return boto3's settings: only the local store, or the user's own if it has no address, with `STORE=aws`."""
+    if not store_url:
         return {name: value for name, value in environ.items() if name.startswith("AWS_")}
     return {
         "AWS_ACCESS_KEY_ID": "local",

@@ -72,7 +72,11 @@ class Child:
 
     def used_seconds(self) -> float:
         """Return the CPU seconds of the child and all that it has started, including those that have ended (Linux)."""
-        return sum(used_ticks(pid) for pid in find_tree(self.process.pid)) / TICKS
+        ticks = 0
+        for pid in find_tree(self.process.pid):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
+        return ticks / TICKS
 
 
 def stop_all(children: Sequence[Child]) -> None:
@@ -133,13 +137,6 @@ def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-def used_ticks(pid: int) -> int:
-    """Return the CPU time of a process and of its children that have ended, 0 if it has ended itself."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
-    return 0
 
 
 def claim_port(port: int) -> socket.socket | None:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.objects import Artifact, State
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.exceptions import ObjectNotFound
@@ -20,13 +20,7 @@ POLL_SECONDS = 0.25
 
 
 def run_deployment(stack: Stack, *, verbose: bool) -> None:
-    """Run the deployment of the stack's region, show its progress and print its summary.
-
-    With `verbose`, show all of the worker's log, not only warnings and the end of each state.
-
-    Raises:
-        StackError: the run did not complete, or was deleted.
-    """
+    """Run the deployment of the stack's region and print its summary; raise StackError unless the run completes."""
     options, client = stack.options, stack.client
     try:
         deployment = client.read_deployment_by_name(options.deployment)
@@ -43,7 +37,10 @@ def run_deployment(stack: Stack, *, verbose: bool) -> None:
 
 
 def watch(stack: Stack, run_id: UUID, *, verbose: bool) -> State:
-    """Show the progress of a run's states until it ends, as bars in a terminal; return the final state."""
+    """Show the progress of a run's states until it ends, as bars in a terminal; return the final state.
+
+    With `verbose`, show all of the worker's log, not only warnings and the end of each state.
+    """
     console = Console()
     columns = TextColumn(" "), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     said: set[str] = set()
@@ -55,9 +52,7 @@ def watch(stack: Stack, run_id: UUID, *, verbose: bool) -> State:
         tasks: defaultdict[UUID, TaskID] = defaultdict(lambda: bars.add_task(""))
         while True:
             state = stack.client.read_flow_run(run_id).state
-            for artifact in read_artifacts(stack.client, run_id):
-                if artifact.type != "progress":
-                    continue
+            for artifact in [each for each in read_artifacts(stack.client, run_id) if each.type == "progress"]:
                 words = str(artifact.description)
                 bars.update(tasks[artifact.id], completed=float(str(artifact.data)), description=words)
                 if bars.disable and words not in said:
@@ -82,7 +77,7 @@ def pick(line: str) -> str:
 
 def read_artifacts(client: SyncPrefectClient, run_id: UUID) -> list[Artifact]:
     """Return a run's artifacts, oldest first; those of progress have a percentage, and counts in `description`."""
-    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
+    wanted = ArtifactFilter.model_validate({"flow_run_id": {"any_": [run_id]}})
     return client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)[::-1]
 
 

@@ -1,12 +1,12 @@
 """Servers as named children with logs: started, waited for and stopped in one way by whatever needs some."""
 
-import re
 import signal
 import ssl
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -14,7 +14,8 @@ import httpx
 import msgspec
 
 from deployments.local.environment import POOL, STORE_VENV, VENV
-from deployments.local.processes import Child, ChildError, adopt_orphans, stop_all, stop_orphans
+from deployments.local.processes import Child, ChildError, adopt_orphans, free_port, stop_all, stop_orphans
+from deployments.local.progress import Progress
 
 T = TypeVar("T")
 START_SECONDS = 120.0
@@ -37,6 +38,8 @@ class Servers:
         self.environ = dict(environ)  # of all of them
         self.children: dict[str, Child] = {}
         self.starts: Counter[str] = Counter()  # by name
+        self.progress = Progress()
+        self.held = ExitStack()  # what is closed after they have stopped
         self._first = first  # names of those that end before the others do: what uses servers, before the servers
         self._start_seconds = start_seconds  # that each may take until it is ready
 
@@ -44,6 +47,7 @@ class Servers:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, raise_interrupt)
         adopt_orphans()
+        self.held.enter_context(self.progress)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,6 +56,7 @@ class Servers:
         for names in (self._first, self.children):
             stop_all([self.children[name] for name in names if name in self.children])
             stop_orphans({child.process.pid for child in self.children.values() if child.is_running()})
+        self.held.close()
 
     def start(
         self, name: str, command: list[str], environ: Mapping[str, str] | None = None, *, is_task: bool = False
@@ -62,6 +67,13 @@ class Servers:
         child = Child(name, command, self.environ | dict(environ or {}), self.logs / f"{stem}.log", is_task=is_task)
         self.children[name] = child
         return child
+
+    def start_market(self, name: str, region_ids: Collection[int], *words: str) -> str:
+        """Start a market stand-in that makes the pages of some regions at once; return its address."""
+        port = free_port()
+        command = [sys.executable, "-m", "deployments.local.market", "--port", str(port), *words]
+        self.start(name, [*command, "--prepare", *map(str, region_ids)])
+        return f"http://127.0.0.1:{port}"
 
     def wait_for(
         self, name: str, ready: Callable[[], T], seconds: float | None = None, every_seconds: float = LOOK_SECONDS
@@ -146,26 +158,6 @@ def worker_command(*words: str) -> list[str]:
 def deploy_command(*words: str) -> list[str]:
     """Return the command that deploys."""
     return [prefect(), "--no-prompt", "deploy", *words]
-
-
-def market_command(region_ids: Collection[int], at: float | None = None, latency_ms: float = 0) -> list[str]:
-    """Return the command that starts a market stand-in, with the pages of some regions; `at` is a frozen unix time."""
-    words = ["--latency-ms", str(latency_ms)] + ([] if at is None else ["--at", str(at)])
-    return [sys.executable, "-m", "deployments.local.market", *words, "--prepare", *map(str, region_ids)]
-
-
-def market_url(child: Child) -> str:
-    """Return the address that a market stand-in has printed, nothing if it has not yet."""
-    found = re.search(r"^market stand-in on (.+)\n", child.log.read_text(errors="replace"), re.MULTILINE)
-    return found[1] if found else ""
-
-
-def wait_for_pages(url: str, region_ids: Collection[int], seconds: float) -> None:
-    """Wait until a market stand-in has made the pages of regions, each in so many seconds."""
-    headers = {"X-Compatibility-Date": "2026-08-18"}
-    with httpx.Client(base_url=url, headers=headers, timeout=seconds, trust_env=False) as http:
-        for region_id in region_ids:
-            http.head(f"/markets/{region_id}/orders", params={"order_type": "all"}).raise_for_status()
 
 
 def answers(url: str) -> bool:

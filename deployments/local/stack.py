@@ -4,7 +4,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +13,6 @@ import msgspec
 from deployments.local import environment, servers
 from deployments.local.environment import STATE, Options
 from deployments.local.processes import claim_port, free_port
-from deployments.local.progress import Progress
 from deployments.local.servers import Servers, Store, answers
 
 FREE_BYTES = 200 * 2**20  # one region's database and logs of a day
@@ -39,13 +38,9 @@ class StackError(Exception):
     """The stack cannot do what it is asked to; the message says why."""
 
 
-class BusyError(StackError):
-    """Another stack of this checkout is up."""
-
-
 @contextmanager
 def lock_state() -> Iterator[None]:
-    """Lock the folder `.local` for this process; raise BusyError if another one holds the lock."""
+    """Lock the folder `.local` for this process; raise StackError if another one holds the lock."""
     (STATE / "tmp").mkdir(parents=True, exist_ok=True)
     with (STATE / "lock").open("w") as file:
         try:
@@ -53,7 +48,7 @@ def lock_state() -> Iterator[None]:
         except BlockingIOError:
             running = read_addresses()
             where = f" (process {running.pid}, {running.ui_url})" if running else ""
-            raise BusyError(
+            raise StackError(
                 f"the stack of this checkout is already up{where}: stop it with Ctrl-C first, or use it as it is"
             ) from None
         try:
@@ -82,9 +77,9 @@ def read_addresses() -> Addresses | None:
     return addresses
 
 
-def make_environment(options: Options, addresses: Addresses) -> dict[str, str]:
+def make_environment(addresses: Addresses) -> dict[str, str]:
     """Return the environment of a stack's worker, of Prefect's commands and of a shell."""
-    services = environment.aws_environment(options, addresses.store_url, os.environ) | {"ESI_URL": addresses.esi_url}
+    services = environment.aws_environment(addresses.store_url, os.environ) | {"ESI_URL": addresses.esi_url}
     return environment.base_environment(os.environ) | environment.prefect_environment(addresses.api_url) | services
 
 
@@ -94,45 +89,39 @@ class Stack(Servers):
     def __init__(self, options: Options) -> None:
         super().__init__(STATE / "logs", environment.base_environment(os.environ))
         self.options = options
-        self.progress = Progress()
-        self._held = ExitStack()
         self._store = Store(free_port(), options.store_folder, is_kept=True)
         claim = claim_port(UI_PORT)  # until its server listens, another stack would find it free
         self._api_port = free_port(UI_PORT if claim else 0)
         if claim:
-            self._held.enter_context(claim)
+            self.held.enter_context(claim)
         self._api_url = f"http://127.0.0.1:{self._api_port}/api"
+        self._prefect = environment.prefect_environment(self._api_url)
         self.addresses = Addresses(os.getpid(), options.esi_url, self._store.url if options.store == "local" else "")
 
     def __enter__(self) -> Self:
-        self._held.enter_context(lock_state())
+        self.held.enter_context(lock_state())
         check_disk(STATE)
-        self._held.enter_context(self.progress)
         return super().__enter__()
-
-    def __exit__(self, *_: object) -> None:
-        super().__exit__()
-        self._held.close()
 
     def start_all(self) -> None:
         """Start everything, deploy, and wait until a worker is ready for runs."""
         self.progress.begin("starting market, store and Prefect server")
         if not self.options.esi_url:
-            market = self.start("market", servers.market_command([self.options.region_id]))
+            self.addresses.esi_url = self.start_market("market", [self.options.region_id])
         self.start_server()
         # In a terminal, Prefect would print a notice about usage data, and send some, as soon as it is imported.
-        environment.replace_settings("PREFECT_", environment.prefect_environment(self._api_url) | {"DO_NOT_TRACK": "1"})
+        environment.replace_settings("PREFECT_", self._prefect | {"DO_NOT_TRACK": "1"})
         from deployments import automations  # noqa: PLC0415 (imports Prefect: a second, while the server starts)
         from deployments.local import prepare  # noqa: PLC0415 (imports Prefect)
 
-        self.client = self._held.enter_context(prepare.open_client(self._api_url))
+        self.client = self.held.enter_context(prepare.open_client(self._api_url))
         self.start_store()
         if not self.options.esi_url:
-            self.addresses.esi_url = self.wait_for("market", lambda: servers.market_url(market))
+            self.wait_for("market", lambda: answers(f"{self.addresses.esi_url}/_stats"))
         self.wait_for_server()
         self.progress.begin("deploying, and starting a worker")
         prepare.prepare_server(self.client)
-        environ = make_environment(self.options, self.addresses)
+        environ = make_environment(self.addresses)
         self.start("worker", servers.worker_command(), environ)
         deploy = self.start("deploy", servers.deploy_command("--all"), environ, is_task=True)
         automations.apply_automations(self.client, automations.read_automations())
@@ -142,7 +131,7 @@ class Stack(Servers):
 
     def start_server(self) -> None:
         """Start Prefect's server."""
-        self.start("server", servers.server_command(self._api_port), environment.prefect_environment(self._api_url))
+        self.start("server", servers.server_command(self._api_port), self._prefect)
 
     def wait_for_server(self) -> None:
         """Wait until Prefect's server answers."""

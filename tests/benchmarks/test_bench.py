@@ -17,9 +17,8 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from benchmarks.cases import FORGE, Case, Results, full_cases
 from benchmarks.goals import judge_goals
 from benchmarks.measure import measure_run
-from benchmarks.recorded import list_states, read_run
 from benchmarks.report import render_report
-from benchmarks.runner import call, markets_of
+from benchmarks.runner import call, list_states, markets_of, read_run
 from benchmarks.tables import Items, Tables, WrongTableError, compare, to_records, true_items
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market

@@ -109,7 +109,7 @@ def test_account_can_be_read_without_a_market() -> None:
 
 def test_user_settings_do_not_reach_the_stack() -> None:
     """The user's AWS, Prefect and Python settings are not inherited; a proxy is, except for this machine."""
-    environ = base_environment(USER) | aws_environment(Options(1, "local", ""), "http://127.0.0.1:1", USER)
+    environ = base_environment(USER) | aws_environment("http://127.0.0.1:1", USER)
     assert "planted" not in environ.values()
     assert not {"AWS_PROFILE", "AWS_ENDPOINT_URL", "PREFECT_API_URL", "PYTHONPATH"} & environ.keys()
     assert environ["AWS_ENDPOINT_URL_DYNAMODB"] == "http://127.0.0.1:1"
@@ -119,7 +119,7 @@ def test_user_settings_do_not_reach_the_stack() -> None:
 
 def test_settings_of_the_own_account_are_kept() -> None:
     """With STORE=aws, boto3 gets exactly the user's settings."""
-    environ = aws_environment(Options(1, "aws", ""), "", USER)
+    environ = aws_environment("", USER)
     assert environ == {name: value for name, value in USER.items() if name.startswith("AWS_")}
 
 

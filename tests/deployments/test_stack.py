@@ -107,7 +107,9 @@ def test_numbers_in_docs_are_right() -> None:
     """The numbers that the Makefile and the docs give for the stack are those in the code."""
     minutes = [f"{limit.total_seconds() / 60:.0f}" for limit in (SNAPSHOTS, ROUNDS)]
     numbers = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    started = set(re.findall(r'self\.start\("(\w+)"', Path(CHECKOUT, "deployments/local/stack.py").read_text()))
+    started = set(
+        re.findall(r'self\.start(?:_market)?\("(\w+)"', Path(CHECKOUT, "deployments/local/stack.py").read_text())
+    )
     expected_by_place = {
         ("Makefile", r"each of the stack's (\w+) processes"): {numbers[len(started | {"flow run"})]},
         ("README.md", r"The Forge, (\d+) pages"): {str(regions()[10000002].pages)},

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import certifi
 
-from deployments.local.environment import Options, aws_environment, base_environment, prefect_environment
+from deployments.local.environment import aws_environment, base_environment, prefect_environment
 from deployments.local.processes import free_port
 from deployments.local.servers import Servers, Store, answers, server_command
 from tests.support.api import Api
@@ -58,7 +58,7 @@ def prepare_servers(held: ExitStack) -> dict[str, Callable[[], object]]:
     store, api_port = Store(free_port(), home / "store"), free_port()
     base = base_environment(os.environ) | {"TMPDIR": str(home)}
     prefect_settings = prefect_server_environment(api_port, home / "prefect")
-    aws = aws_environment(Options(0, "local", ""), store.url, {})
+    aws = aws_environment(store.url, {})
     for name in [name for name in os.environ if name.startswith(("AWS_", "PREFECT_", "ESI_"))]:
         del os.environ[name]
     os.environ.update(prefect_settings | aws | {"NO_PROXY": base["NO_PROXY"], "PREFECT_LOGGING_LEVEL": "WARNING"})

@@ -13,15 +13,13 @@ def main() -> None:
     """Serve until SIGINT or SIGTERM; exit with 1 if the port is taken."""
     parser = argparse.ArgumentParser("python -m deployments.local.market", description="Stand in for ESI's market.")
     parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1 (default: a free one)")
-    parser.add_argument("--seed", type=int, default=1, help="of the random orders (default %(default)s)")
     parser.add_argument("--every", type=int, default=300, help="seconds between two snapshots (default %(default)s)")
     parser.add_argument("--at", type=float, metavar="UNIX_TIME", help="freeze the clock at this time")
     parser.add_argument("--latency-ms", type=float, default=0, help="added to each response (default %(default)s)")
-    parser.add_argument("--enforce-limit", action="store_true", help="answer 429 when the tokens are used up")
     parser.add_argument("--prepare", type=int, nargs="*", default=[], metavar="REGION", help="prepare pages at start")
     options = parser.parse_args()
     clock = time.time if options.at is None else lambda: float(options.at)
-    market = Market(options.seed, options.every, clock, options.latency_ms / 1000, enforce_limit=options.enforce_limit)
+    market = Market(every=options.every, clock=clock, latency_seconds=options.latency_ms / 1000)
     for region_id in options.prepare:
         market.prepare(region_id, market.index)
     try:

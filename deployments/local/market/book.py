@@ -29,25 +29,8 @@ RANGES = ["station", "region", "solarsystem", "1", "2", "3", "4", "5", "10", "20
 Bits = npt.NDArray[np.uint64]
 
 
-class Order(msgspec.Struct):
-    """An order as in ESI's responses."""
-
-    duration: int
-    is_buy_order: bool
-    issued: str
-    location_id: int
-    min_volume: int
-    order_id: int
-    price: float
-    range: str
-    system_id: int
-    type_id: int
-    volume_remain: int
-    volume_total: int
-
-
 def make_orders(seed: int, region_id: int, index: int) -> pd.DataFrame:
-    """Return a row per order of a region's snapshot, in the order of the pages, with the fields of `Order`.
+    """Return a row per order of a region's snapshot, in the order of the pages, with the fields of ESI's responses.
 
     `index` is the snapshot's unix time divided by the seconds between two.
     """
@@ -143,8 +126,8 @@ def uniform(bits: Bits) -> npt.NDArray[np.float64]:
 
 def make_bodies(orders: pd.DataFrame) -> Iterator[bytes]:
     """Yield pages as ESI sends them, as gzipped JSON; a region without orders has one page, `[]`."""
-    columns = [orders[name].tolist() for name in Order.__struct_fields__]
-    rows = [Order(*values) for values in zip(*columns, strict=True)]
+    names = list(orders.columns)
+    rows = list(zip(*(orders[name].tolist() for name in names), strict=True))
     for start in range(0, max(1, len(rows)), PAGE_ORDERS):
-        page = msgspec.json.encode(rows[start : start + PAGE_ORDERS])
-        yield gzip.compress(page, GZIP_LEVEL, mtime=0)
+        page = [dict(zip(names, row, strict=True)) for row in rows[start : start + PAGE_ORDERS]]
+        yield gzip.compress(msgspec.json.encode(page), GZIP_LEVEL, mtime=0)

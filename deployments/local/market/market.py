@@ -17,7 +17,7 @@ from email.utils import formatdate, parsedate_to_datetime
 import msgspec
 
 from deployments.local.market import structures
-from deployments.local.market.book import Order, make_bodies, make_orders
+from deployments.local.market.book import make_bodies, make_orders
 from deployments.local.market.places import region_pages
 
 ROUTE = re.compile(r"/markets/(\d+)/orders/?")
@@ -267,7 +267,7 @@ def is_unchanged(request: Request, modified: int, etag: str) -> bool:
 
 def filter_type(pages: list[bytes], type_id: str, order_type: str) -> list[bytes]:
     """Return the orders of one item type as one page; `order_type` has an effect only here."""
-    orders = [order for page in pages for order in msgspec.json.decode(gzip.decompress(page), type=list[Order])]
+    orders = [order for page in pages for order in msgspec.json.decode(gzip.decompress(page))]
     sides = {"buy": {True}, "sell": {False}}.get(order_type, {True, False})
-    chosen = [order for order in orders if str(order.type_id) == type_id and order.is_buy_order in sides]
+    chosen = [order for order in orders if str(order["type_id"]) == type_id and order["is_buy_order"] in sides]
     return [gzip.compress(msgspec.json.encode(chosen))]

@@ -20,8 +20,7 @@ async def run(market: Market, port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = await asyncio.start_server(partial(answer, market), "127.0.0.1", port)
     ahead = asyncio.create_task(market.prepare_ahead())
-    own_port = server.sockets[0].getsockname()[1]
-    print(f"market stand-in on http://127.0.0.1:{own_port}", flush=True)  # noqa: T201 (callers wait for it)
+    print(f"market stand-in on http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)  # noqa: T201
     await stop.wait()
     ahead.cancel()
     market.close()
