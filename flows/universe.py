@@ -1,6 +1,5 @@
 """The flow `universe`: many regions' markets, or all, in one process or split among several."""
 
-import gc
 import time
 from typing import cast
 
@@ -14,6 +13,7 @@ from flows.next_run import as_deployed, schedule_next
 from tasks.esi.client import Esi
 from tasks.esi.shared_limit import create_limit
 from tasks.esi.token_bucket import TokenBucket
+from tasks.imports import relieve_collector
 from tasks.keep_region import Region, keep_regions
 from tasks.orders.choices import Parameters
 from tasks.reporting import telemetry, universe_summary
@@ -27,7 +27,7 @@ __all__ = ["UniverseSummary", "universe"]
 
 
 telemetry.set_up()
-gc.freeze()  # otherwise each full collection takes 0.1 s to go through what was imported
+relieve_collector()
 
 
 @as_deployed
