@@ -14,6 +14,10 @@ from tasks.reporting.artifacts import create_artifact, update_artifact
 UPDATE_SECONDS = 0.75  # between two updates of a progress artifact
 
 
+# Called with the progress of a state in this context each time that it grows, such as to draw a bar.
+watcher: ContextVar[Callable[["Progress"], None] | None] = ContextVar("watcher", default=None)
+
+
 class Progress:
     """How much of a state's work is done. Thread-safe."""
 
@@ -22,7 +26,7 @@ class Progress:
         self.total = total
         self.unit = unit
         self.done = 0
-        self.watch: Callable[[Progress], None] | None = None  # see `Watcher`
+        self._watch = watcher.get()
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -33,8 +37,8 @@ class Progress:
         """Add to the work done."""
         with self._lock:
             self.done += number
-        if self.watch:
-            self.watch(self)
+        if self._watch and self.total:
+            self._watch(self)
 
     def end(self, *, well: bool) -> None:
         """End the progress; if all went well, work that was not counted came from an earlier attempt."""
@@ -44,10 +48,6 @@ class Progress:
     def wait(self, seconds: float) -> bool:
         """Wait up to so many seconds for the end; return whether it has come."""
         return self._ended.wait(seconds)
-
-
-Watcher = Callable[[Progress], None]  # called with a state's progress when it begins and each time that it grows
-watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)  # of the flow runs in this context
 
 
 class Timing:

@@ -23,7 +23,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks.catalogue.names import regions
-from tasks.reporting.progress import Progress, Timing, show_progress, watcher
+from tasks.reporting.progress import Progress, Timing, show_progress
 from tasks.reporting.subject import Subject, find_subject
 
 FRESH_SECONDS = 900.0  # older data are stale: three snapshots
@@ -38,7 +38,6 @@ class Reporter(Timing):
     def __init__(self) -> None:
         super().__init__()
         self._logger = get_run_logger()
-        self._watch = watcher.get()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reporter")
         self._stack = ExitStack()
 
@@ -69,9 +68,6 @@ class Reporter(Timing):
         self._logger.info("%s begins%s", progress.name, of)
         if progress.total:
             self.later(show_progress, progress)
-            if self._watch:
-                progress.watch = self._watch
-                progress.count(0)
 
     def show_end(self, progress: Progress, seconds: float) -> None:
         """Log that a state ends."""
