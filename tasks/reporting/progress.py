@@ -14,7 +14,7 @@ from tasks.reporting.artifacts import create_artifact, update_artifact
 UPDATE_SECONDS = 0.75  # between two updates of a progress artifact
 
 
-# Called with the progress of a state in this context each time that it grows, such as to draw a bar.
+# Called with the progress of a state in this context each time that it grows, by one thread at a time: draws a bar.
 watcher: ContextVar[Callable[["Progress"], None] | None] = ContextVar("watcher", default=None)
 
 
@@ -37,8 +37,8 @@ class Progress:
         """Add to the work done."""
         with self._lock:
             self.done += number
-        if self._watch and self.total:
-            self._watch(self)
+            if self._watch and self.total:
+                self._watch(self)
 
     def end(self, *, well: bool) -> None:
         """End the progress; if all went well, work that was not counted came from an earlier attempt."""
