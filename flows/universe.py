@@ -18,7 +18,7 @@ from tasks.keep_region import Region, keep_regions
 from tasks.orders.choices import Parameters
 from tasks.reporting import telemetry, universe_summary
 from tasks.reporting.outcome import keep_summary, note_round
-from tasks.reporting.reporter import Reporter, name_universe_run, report_afterwards
+from tasks.reporting.reporter import Reporter, report_afterwards
 from tasks.reporting.universe_summary import RegionResult, UniverseSummary
 from tasks.run_shard import SHARD_TAG, deal_out, hand_over, has_worker, run_shards
 from tasks.table.connection import open_connection
@@ -62,7 +62,7 @@ def universe(
     started = time.monotonic()
     names = parameters.check_tables(region_ids, markets, table_name, key)
     with Reporter() as report:
-        report.rename(name_universe_run())
+        report.rename()
 
         def keep(region_ids: list[int]) -> list[RegionResult]:
             with (

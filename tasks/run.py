@@ -18,7 +18,7 @@ from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
 from tasks.reporting.outcome import S, note_outcome
 from tasks.reporting.progress import Timing
-from tasks.reporting.reporter import Reporter, name_run
+from tasks.reporting.reporter import Reporter
 from tasks.reporting.summary import Counts, add_up, find_earlier, summarize_market
 from tasks.retries import forget_old_pages
 from tasks.table.client import Table
@@ -154,5 +154,5 @@ def open_run(source: Source, targets: Sequence[Target], esi: Esi, summary: type[
     """Open a flow run's reporter and leases, until the block ends."""
     forget_old_pages()
     with Reporter() as report, open_targets(targets):
-        report.rename(name_run())
+        report.rename()
         yield Run(source, targets, esi, report, summary, time.monotonic(), force)

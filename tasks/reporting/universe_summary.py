@@ -11,8 +11,6 @@ from tasks.reporting.artifacts import create_artifact
 from tasks.reporting.costs import cost_of_run
 from tasks.reporting.summary import Summary, Totals, add_up, counted
 
-KEY = "summary-universe"
-
 
 class RegionError(Exception):
     """All regions of a round failed."""
@@ -91,27 +89,21 @@ def summarize_universe(regions: list[RegionResult], seconds: float) -> UniverseS
 
 def write_universe_summary(client: SyncPrefectClient, summary: UniverseSummary) -> None:
     """Create the artifact `summary-universe`, whose versions are the history."""
-    create_artifact(client, "markdown", describe_universe(summary), summary.line, key=KEY)
+    create_artifact(client, "markdown", describe_universe(summary), summary.line, key="summary-universe")
 
 
 def describe_universe(summary: UniverseSummary) -> str:
     """Return the summary as markdown: the totals, the failures, then a row per region."""
     slowest = region_name(summary.slowest_region_id) if summary.slowest_region_id else "none"
-    failures = [
-        f"- **{region_name(region.region_id)}**: {region.failure}" for region in summary.regions if region.failure
+    failed = [region for region in summary.regions if region.failure]
+    lines = [
+        f"{summary.line}. The slowest was {slowest}, {summary.slowest_seconds:.1f} s.\n",
+        *(f"- **{region_name(region.region_id)}**: {region.failure}" for region in failed),
+        "\n| region | id | result | pages | records | written | deleted | retries | seconds | cost (USD) |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *map(describe_row, summary.regions),
     ]
-    rows = [describe_row(region) for region in summary.regions]
-    return "\n".join(
-        [
-            f"{summary.line}. The slowest was {slowest}, {summary.slowest_seconds:.1f} s.",
-            "",
-            *failures,
-            "",
-            "| region | id | result | pages | records | written | deleted | retries | seconds | cost (USD) |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-            *rows,
-        ]
-    )
+    return "\n".join(lines)
 
 
 def describe_row(region: RegionResult) -> str:
