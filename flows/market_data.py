@@ -30,11 +30,7 @@ gc.freeze()  # otherwise each full collection takes 0.1 s to go through what was
 
 
 @as_deployed
-@flow(
-    name="market-data",
-    description="Keeps a DynamoDB table equal to the newest snapshot of a region's market.",
-    **KEEPS_TABLE,
-)
+@flow(name="market-data", **KEEPS_TABLE)
 def market_data(
     region_id: parameters.RegionId = 10000015,
     table_name: parameters.TableTemplate = "MarketData",

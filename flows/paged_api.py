@@ -26,11 +26,7 @@ telemetry.set_up()
 
 
 @as_deployed
-@flow(
-    name="paged-api",
-    description="Keeps a DynamoDB table equal to the newest snapshot of any API with pages, by declaration.",
-    **KEEPS_TABLE,
-)
+@flow(name="paged-api", **KEEPS_TABLE)
 def paged_api(
     source: Source,
     records: Records,

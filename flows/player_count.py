@@ -31,7 +31,7 @@ def get_status(esi: Esi) -> tuple[Status, datetime]:
 
 
 @as_deployed
-@flow(name="player-count", description="Stores how many players are online.", persist_result=False)
+@flow(name="player-count", persist_result=False)
 def player_count(table_name: TableName = "PlayerCount", keep_days: KeepDays = None) -> str:
     """Store how many players are online, under the time of the response.
 

@@ -17,11 +17,7 @@ from tasks.table.client import Table
 
 
 @as_deployed
-@flow(
-    name="structure-market",
-    description="Keeps a DynamoDB table equal to the newest snapshot of a player structure's market.",
-    **KEEPS_TABLE,
-)
+@flow(name="structure-market", **KEEPS_TABLE)
 def structure_market(
     structure_id: parameters.StructureId,
     table_name: parameters.StructureTable = "StructureMarket-{structure_id}",

@@ -31,12 +31,7 @@ gc.freeze()  # otherwise each full collection takes 0.1 s to go through what was
 
 
 @as_deployed
-@flow(
-    name="universe",
-    description="Keeps DynamoDB tables equal to the newest snapshots of many regions' markets, or of all.",
-    persist_result=False,
-    on_completion=[keep_summary, schedule_next],
-)
+@flow(name="universe", persist_result=False, on_completion=[keep_summary, schedule_next])
 def universe(
     region_ids: parameters.RegionIds = None,
     table_name: parameters.TableTemplate = "MarketData-{region_id}",

@@ -28,13 +28,7 @@ def make_books(chunks: list[Orders], places: Sequence[Place | None], how: Parame
 
 
 def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, detail: Detail) -> pd.DataFrame:
-    """Return each item type's record.
-
-    Args:
-        orders: from `merge_pages`.
-        order_type: the orders that give `price` and `volume`; types without any have no record.
-        price: a key of `PRICES`.
-        detail: `full` and `fuzzwork` add the columns `buy` and `sell`, whatever `order_type` is.
+    """Return each item type's record, from the orders of `merge_pages`.
 
     Returns:
         One row per type, index `type_id` ascending; `price` float64 (ISK), `volume` object (int, units), and with

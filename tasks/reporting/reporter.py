@@ -51,7 +51,7 @@ class Reporter(Timing):
         self._thread.shutdown(wait=False)
 
     def rename(self) -> None:
-        """Name the flow run, its log lines and its span. Prefect's `flow_run_name` makes a flow wait for the API first."""
+        """Name the flow run, its log lines and its span; with `flow_run_name`, flows would wait for the API first."""
         name = name_run()
         if (context := FlowRunContext.get()) and context.flow_run:
             context.flow_run.name = name
