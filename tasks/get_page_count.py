@@ -148,7 +148,7 @@ def seconds_to_wait(answer: Answer, fetch_concurrency: int, requests_per_second:
 
 def offered(answer: Answer, stored: dict[int, Marker], pending: list[int]) -> Snapshot:
     """Return the snapshot in a response."""
-    return make_snapshot(answer, valid_until(answer), stored, pending, answered=answer.answered)
+    return make_snapshot(answer, valid_until(answer), answer.answered, stored, pending)
 
 
 def valid_until(answer: Answer) -> datetime:
@@ -158,11 +158,12 @@ def valid_until(answer: Answer) -> datetime:
 
 def as_stored(stored: dict[int, Marker], expires: datetime) -> Snapshot:
     """Return the snapshot that the table already has; the newest, if markets have different ones."""
-    return make_snapshot(max(stored.values(), key=lambda found: found.last_modified), expires, stored, [])
+    newest = max(stored.values(), key=lambda found: found.last_modified)
+    return make_snapshot(newest, expires, datetime.now(UTC), stored, [])
 
 
 def make_snapshot(
-    of: Answer | Marker, expires: datetime, stored: dict[int, Marker], pending: list[int], **answered: datetime
+    of: Answer | Marker, expires: datetime, answered: datetime, stored: dict[int, Marker], pending: list[int]
 ) -> Snapshot:
     """Return the snapshot that a response or `#snapshot` names."""
-    return Snapshot(of.last_modified, expires, of.etag, of.pages, stored, pending, name=of.name, **answered)
+    return Snapshot(of.last_modified, expires, of.etag, of.pages, stored, pending, answered, of.name)

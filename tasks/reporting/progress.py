@@ -55,7 +55,7 @@ class Timing:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}  # by state
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._progress: Progress | None = None  # of the current state
         self._started = 0.0  # monotonic time
 
@@ -64,7 +64,7 @@ class Timing:
         with self._lock:
             if self._progress and self._progress.name == state:
                 return
-            self._end(well=True)
+            self.end()
             self._progress, self._started = Progress(state, total, unit), time.monotonic()
             self.show_begin(self._progress)
 
@@ -76,16 +76,11 @@ class Timing:
     def end(self, *, well: bool = True) -> None:
         """End the current state."""
         with self._lock:
-            self._end(well=well)
-
-    def _end(self, *, well: bool) -> None:
-        if not self._progress:
-            return
-        progress, seconds = self._progress, time.monotonic() - self._started
-        progress.end(well=well)
-        self.seconds[progress.name] = self.seconds.get(progress.name, 0.0) + seconds
-        self._progress = None
-        self.show_end(progress, seconds)
+            if progress := self._progress:
+                self._progress, seconds = None, time.monotonic() - self._started
+                progress.end(well=well)
+                self.seconds[progress.name] = self.seconds.get(progress.name, 0.0) + seconds
+                self.show_end(progress, seconds)
 
     def show_begin(self, progress: Progress) -> None:
         """Show that a state begins; does nothing here."""
