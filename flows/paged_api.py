@@ -2,9 +2,9 @@
 
 from prefect import flow
 
+from flows import parameters
 from flows.market_data import keep_table
 from flows.next_run import KEEPS_TABLE, as_deployed
-from flows.parameters import FetchConcurrency, Force, StoreConcurrency, TableName
 from tasks.declared.declaration import Records, Source, check_declaration
 from tasks.declared.source import DeclaredSource
 from tasks.esi.client import Esi
@@ -30,10 +30,10 @@ telemetry.set_up()
 def paged_api(
     source: Source,
     records: Records,
-    table_name: TableName,
-    fetch_concurrency: FetchConcurrency = 20,
-    store_concurrency: StoreConcurrency = 8,
-    force: Force = False,
+    table_name: parameters.TableName,
+    fetch_concurrency: parameters.FetchConcurrency = 20,
+    store_concurrency: parameters.StoreConcurrency = 8,
+    force: parameters.Force = False,
 ) -> SourceSummary:
     """Update a table to the newest snapshot of an API with pages, with the states of the flow market-data.
 
