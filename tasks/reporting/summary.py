@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import httpx
 import msgspec
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tasks.catalogue.names import market_name, name_region
 from tasks.esi.markets import name_market
@@ -21,10 +21,8 @@ from tasks.table.snapshot import Marker, Snapshot, made_alike
 MOST_PERCENT = 25  # larger changes are counted as this
 
 
-class Counts(BaseModel):
+class Counts(BaseModel, frozen=True):
     """What was done with records."""
-
-    model_config = ConfigDict(frozen=True)
 
     records: int  # in the table
     written: int

@@ -4,22 +4,20 @@ from collections import Counter
 from typing import Literal
 
 from prefect.client.orchestration import SyncPrefectClient
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tasks.catalogue.names import region_name
 from tasks.reporting.artifacts import create_artifact
 from tasks.reporting.costs import cost_of_run
-from tasks.reporting.summary import Summary, Totals, add_up, counted
+from tasks.reporting.summary import Counts, Summary, Totals, add_up, counted
 
 
 class RegionError(Exception):
     """All regions of a round failed."""
 
 
-class RegionResult(BaseModel):
+class RegionResult(BaseModel, frozen=True):
     """The result of one region."""
-
-    model_config = ConfigDict(frozen=True)
 
     region_id: int
     state: Literal["stored", "not modified", "failed"]
@@ -68,22 +66,20 @@ def summarize_universe(regions: list[RegionResult], seconds: float) -> UniverseS
     """Return the summary of a round."""
     summaries = [region.summary for region in regions if region.summary]
     states = Counter(region.state for region in regions)
-    sums = add_up(summaries, ["orders", *Totals.model_fields])
-    cost = cost_of_run(sums["consumed_write_units"], sums["consumed_read_units"])
+    units = add_up(summaries, ["consumed_write_units", "consumed_read_units"])
     slowest = max(summaries, key=lambda summary: summary.seconds, default=None)
     return UniverseSummary(
-        **sums
-        | {
-            "regions": regions,
-            "stored": states["stored"],
-            "not_modified": states["not modified"],
-            "failed": states["failed"],
-            "pages": sum(summary.pages for summary in summaries if not summary.not_modified),
-            "cost_usd": float(cost),
-            "slowest_region_id": slowest.region_id if slowest else None,
-            "slowest_seconds": slowest.seconds if slowest else 0.0,
-            "seconds": round(seconds, 3),
-        }
+        regions=regions,
+        stored=states["stored"],
+        not_modified=states["not modified"],
+        failed=states["failed"],
+        pages=sum(summary.pages for summary in summaries if not summary.not_modified),
+        **add_up(summaries, ["orders", "retries", *Counts.model_fields]),
+        **units,
+        cost_usd=float(cost_of_run(*units.values())),
+        slowest_region_id=slowest.region_id if slowest else None,
+        slowest_seconds=slowest.seconds if slowest else 0.0,
+        seconds=round(seconds, 3),
     )
 
 
