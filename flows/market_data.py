@@ -45,9 +45,6 @@ def market_data(
 ) -> Summary:
     """Update a table to the newest snapshot of a region's market, writing only the differences.
 
-    Returns:
-        What the run did, and which snapshot the table has.
-
     Raises:
         ValueError: the markets would share keys, or are not all in the region.
         EsiError: a page could not be fetched; the table is unchanged.

@@ -37,9 +37,6 @@ def paged_api(
 ) -> SourceSummary:
     """Update a table to the newest snapshot of an API with pages, with the states of the flow market-data.
 
-    Returns:
-        What the run did, and which snapshot the table has.
-
     Raises:
         ValueError: the declaration contradicts itself.
         EsiError: a page could not be fetched; the table is unchanged.

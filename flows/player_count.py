@@ -33,10 +33,7 @@ def get_status(esi: Esi) -> tuple[Status, datetime]:
 @as_deployed
 @flow(name="player-count", persist_result=False)
 def player_count(table_name: parameters.TableName = "PlayerCount", keep_days: parameters.KeepDays = None) -> str:
-    """Store how many players are online, under the time of the response.
-
-    Returns:
-        The item's key.
+    """Store how many players are online, under the time of the response, and return this key.
 
     Raises:
         EsiError: no usable response from ESI; nothing was stored.

@@ -47,8 +47,7 @@ def universe(
 ) -> UniverseSummary:
     """Update many regions' records to their newest snapshots, the largest region first.
 
-    Returns:
-        The result of each region, and the totals. A failed region does not affect the others.
+    A failed region does not affect the others.
 
     Raises:
         ValueError: keys of several regions would collide in one table.
