@@ -75,7 +75,8 @@ def describe_refusal(error: Exception) -> str:
 
 def make_parser(flow: Flow[..., Any], program: str) -> Parser:
     """Return a parser for the parameters in a flow's schema; the flow itself validates their values."""
-    parser = Parser(program, description=flow.description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about, _, _rest = (flow.description or "").partition("\n")
+    parser = Parser(program, description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     objects: list[str] = []
     for name, schema in flow.parameters.properties.items():
         is_required, default = name in flow.parameters.required, schema.get("default")
@@ -90,8 +91,8 @@ def make_parser(flow: Flow[..., Any], program: str) -> Parser:
         else:
             shape = {"metavar": name_kind(kind.get("items", kind)), "nargs": "+" if "items" in kind else None}
         meaning = schema.get("description") or kind.get("description", "")
-        about = f"{meaning} {'(required)' if is_required else f'(default: {default})'}".replace("%", "%%")
-        parser.add_argument(name_option(name), help=about, required=is_required, default=default, **shape)
+        text = f"{meaning} {'(required)' if is_required else f'(default: {default})'}".replace("%", "%%")
+        parser.add_argument(name_option(name), help=text, required=is_required, default=default, **shape)
     parser.epilog = "\n".join(objects)
     return parser
 

@@ -29,11 +29,7 @@ relieve_collector()
 
 
 @as_deployed
-@flow(
-    name="market-data",
-    description="Keeps a DynamoDB table equal to the newest snapshot of a region's market.",
-    **KEEPS_TABLE,
-)
+@flow(name="market-data", **KEEPS_TABLE)
 def market_data(
     region_id: parameters.RegionId = 10000015,
     table_name: parameters.TableTemplate = "MarketData",
@@ -47,9 +43,6 @@ def market_data(
     markets: parameters.Markets = None,
 ) -> Summary:
     """Update a table to the newest snapshot of a region's market, writing only the differences.
-
-    Returns:
-        What the run did, and which snapshot the table has.
 
     Raises:
         ValueError: the markets would share keys, or are not all in the region.

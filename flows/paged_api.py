@@ -2,9 +2,9 @@
 
 from prefect import flow
 
+from flows import parameters
 from flows.market_data import keep_table
 from flows.next_run import KEEPS_TABLE, as_deployed
-from flows.parameters import FetchConcurrency, Force, StoreConcurrency, TableName
 from tasks.declared.declaration import Records, Source, check_declaration
 from tasks.declared.source import DeclaredSource
 from tasks.esi.client import Esi, Pool, read_user_agent
@@ -27,23 +27,16 @@ relieve_collector()
 
 
 @as_deployed
-@flow(
-    name="paged-api",
-    description="Keeps a DynamoDB table equal to the newest snapshot of any API with pages, by declaration.",
-    **KEEPS_TABLE,
-)
+@flow(name="paged-api", **KEEPS_TABLE)
 def paged_api(
     source: Source,
     records: Records,
-    table_name: TableName,
-    fetch_concurrency: FetchConcurrency = 20,
-    store_concurrency: StoreConcurrency = 8,
-    force: Force = False,
+    table_name: parameters.TableName,
+    fetch_concurrency: parameters.FetchConcurrency = 20,
+    store_concurrency: parameters.StoreConcurrency = 8,
+    force: parameters.Force = False,
 ) -> SourceSummary:
     """Update a table to the newest snapshot of an API with pages, with the states of the flow market-data.
-
-    Returns:
-        What the run did, and which snapshot the table has.
 
     Raises:
         ValueError: the declaration contradicts itself.

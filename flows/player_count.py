@@ -5,8 +5,8 @@ from datetime import datetime
 import msgspec
 from prefect import flow, task
 
+from flows import parameters
 from flows.next_run import as_deployed
-from flows.parameters import KeepDays, TableName
 from tasks.esi.client import Esi
 from tasks.reporting import telemetry
 from tasks.retries import NOT_KEPT, RETRIED
@@ -31,12 +31,9 @@ def get_status(esi: Esi) -> tuple[Status, datetime]:
 
 
 @as_deployed
-@flow(name="player-count", description="Stores how many players are online.", persist_result=False)
-def player_count(table_name: TableName = "PlayerCount", keep_days: KeepDays = None) -> str:
-    """Store how many players are online, under the time of the response.
-
-    Returns:
-        The item's key.
+@flow(name="player-count", persist_result=False)
+def player_count(table_name: parameters.TableName = "PlayerCount", keep_days: parameters.KeepDays = None) -> str:
+    """Store how many players are online, under the time of the response, and return this key.
 
     Raises:
         EsiError: no usable response from ESI; nothing was stored.

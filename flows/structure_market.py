@@ -17,11 +17,7 @@ from tasks.table.client import Table
 
 
 @as_deployed
-@flow(
-    name="structure-market",
-    description="Keeps a DynamoDB table equal to the newest snapshot of a player structure's market.",
-    **KEEPS_TABLE,
-)
+@flow(name="structure-market", **KEEPS_TABLE)
 def structure_market(
     structure_id: parameters.StructureId,
     table_name: parameters.StructureTable = "StructureMarket-{structure_id}",
@@ -35,8 +31,7 @@ def structure_market(
 ) -> Summary:
     """Update a table to the newest snapshot of a structure's market, with the states of the flow market-data.
 
-    Returns:
-        What the run did, and which snapshot the table has; region_id is the structure's id.
+    In the summary, region_id is the structure's id.
 
     Raises:
         EsiError: a page could not be fetched, or EVE SSO refused; the table is unchanged.

@@ -18,7 +18,7 @@ from tasks.keep_region import Region, keep_regions
 from tasks.orders.choices import Parameters
 from tasks.reporting import telemetry, universe_summary
 from tasks.reporting.outcome import keep_summary, note_round
-from tasks.reporting.reporter import Reporter, name_universe_run, report_afterwards
+from tasks.reporting.reporter import Reporter, report_afterwards
 from tasks.reporting.universe_summary import RegionResult, UniverseSummary
 from tasks.run_shard import SHARD_TAG, deal_out, hand_over, has_worker, run_shards
 from tasks.table.connection import open_connection
@@ -31,12 +31,7 @@ relieve_collector()
 
 
 @as_deployed
-@flow(
-    name="universe",
-    description="Keeps DynamoDB tables equal to the newest snapshots of many regions' markets, or of all.",
-    persist_result=False,
-    on_completion=[keep_summary, schedule_next],
-)
+@flow(name="universe", persist_result=False, on_completion=[keep_summary, schedule_next])
 def universe(
     region_ids: parameters.RegionIds = None,
     table_name: parameters.TableTemplate = "MarketData-{region_id}",
@@ -52,8 +47,7 @@ def universe(
 ) -> UniverseSummary:
     """Update many regions' records to their newest snapshots, the largest region first.
 
-    Returns:
-        The result of each region, and the totals. A failed region does not affect the others.
+    A failed region does not affect the others.
 
     Raises:
         ValueError: keys of several regions would collide in one table.
@@ -62,7 +56,7 @@ def universe(
     started = time.monotonic()
     names = parameters.check_tables(region_ids, markets, table_name, key)
     with Reporter() as report:
-        report.rename(name_universe_run())
+        report.rename()
 
         def keep(region_ids: list[int]) -> list[RegionResult]:
             with (

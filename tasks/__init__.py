@@ -8,6 +8,5 @@
 
 Other flows use `keep_region` and `run_shard` (universe) and `store_item` (player-count). All share `run`, what a run
 passes between its states, and `retries`. Packages import only those to their right: `reporting`, `table` (DynamoDB),
-`declared` (sources by declaration), `orders`
-(arithmetic), `esi` (HTTP), `catalogue` (names), `network`.
+`declared` (sources by declaration), `orders` (arithmetic), `esi` (HTTP), `catalogue` (names), `network`.
 """

@@ -148,16 +148,7 @@ def seconds_to_wait(answer: Answer, fetch_concurrency: int, requests_per_second:
 
 def offered(answer: Answer, stored: dict[int, Marker], pending: list[int]) -> Snapshot:
     """Return the snapshot in a response."""
-    return Snapshot(
-        last_modified=answer.last_modified,
-        expires=valid_until(answer),
-        etag=answer.etag,
-        pages=answer.pages,
-        stored=stored,
-        pending=pending,
-        answered=answer.answered,
-        name=answer.name,
-    )
+    return make_snapshot(answer, valid_until(answer), answer.answered, stored, pending)
 
 
 def valid_until(answer: Answer) -> datetime:
@@ -168,12 +159,11 @@ def valid_until(answer: Answer) -> datetime:
 def as_stored(stored: dict[int, Marker], expires: datetime) -> Snapshot:
     """Return the snapshot that the table already has; the newest, if markets have different ones."""
     newest = max(stored.values(), key=lambda found: found.last_modified)
-    return Snapshot(
-        last_modified=newest.last_modified,
-        expires=expires,
-        etag=newest.etag,
-        pages=newest.pages,
-        stored=stored,
-        pending=[],
-        name=newest.name,
-    )
+    return make_snapshot(newest, expires, datetime.now(UTC), stored, [])
+
+
+def make_snapshot(
+    of: Answer | Marker, expires: datetime, answered: datetime, stored: dict[int, Marker], pending: list[int]
+) -> Snapshot:
+    """Return the snapshot that a response or `#snapshot` names."""
+    return Snapshot(of.last_modified, expires, of.etag, of.pages, stored, pending, answered, of.name)

@@ -23,7 +23,6 @@ from tasks.table.errors import TransientTableError
 
 RETRIES = 5
 RETRY_DELAY_SECONDS = exponential_backoff(backoff_factor=1)(RETRIES)  # 1, 2, 4, 8, 16
-RETRY_JITTER_FACTOR = 0.5
 MAY_PASS = (TransientError, TransientTableError)
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,7 +37,7 @@ def may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 RETRIED: dict[str, Any] = {
     "retries": RETRIES,
     "retry_delay_seconds": RETRY_DELAY_SECONDS,
-    "retry_jitter_factor": RETRY_JITTER_FACTOR,
+    "retry_jitter_factor": 0.5,
     "retry_condition_fn": may_pass,
 }
 NOT_KEPT: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
@@ -107,13 +106,12 @@ PACKED = CompressedSerializer(serializer=PickleSerializer(), compressionlib="zli
 def keep_pages() -> dict[str, Any]:
     """Return the options that make a task persist what it fetches, if Prefect's settings say so."""
     if not get_current_settings().results.persist_by_default:
-        return {"cache_policy": NO_CACHE, "persist_result": False}
+        return NOT_KEPT
     of = f"{{parameters[snapshot]}}{OF}{{parameters[run].source.form}}"
-    key = f"{{flow_run.id}}/{of}/{{parameters[chunk]}}"
     return {
         "persist_result": True,
         "result_storage": find_folder(),
-        "result_storage_key": key,
+        "result_storage_key": f"{{flow_run.id}}/{of}/{{parameters[chunk]}}",
         "result_serializer": PACKED,
     }
 

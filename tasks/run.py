@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from logging import Logger, LoggerAdapter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
@@ -17,8 +18,8 @@ from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
 from tasks.reporting.outcome import S, note_outcome
 from tasks.reporting.progress import Timing
-from tasks.reporting.reporter import Reporter, name_run
-from tasks.reporting.summary import Tally
+from tasks.reporting.reporter import Reporter
+from tasks.reporting.summary import Counts, add_up, find_earlier, summarize_market
 from tasks.retries import forget_old_pages
 from tasks.table.client import Table
 from tasks.table.lease import Lease
@@ -87,18 +88,39 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         `results` are those of the targets that were written, by id.
         """
         self.report.end()
-        tally = Tally(
-            source=self.source,
-            made_with=self.targets[0].blank.made_with,
-            snapshot=snapshot,
-            tables={target.id: target.table for target in self.targets},
-            esi=self.esi,
-            state_seconds=self.report.seconds,
-            seconds=time.monotonic() - self.started,
-            results=results,
+        tables = [target.table for target in self.targets]
+        changes = [changes for _book, changes in results.values()]
+        markets = [
+            summarize_market(each.id, each.table.name, snapshot.stored.get(each.id), results.get(each.id))
+            for each in self.targets
+        ]
+        causes = sum((table.failures for table in tables), self.esi.failures)
+        waits = [self.esi.waits, *(table.waits for table in tables)]
+        summary = self.summary.of(
+            self.source,
+            changes,
+            markets=markets,
+            orders=sum(market.orders for market in markets),
+            table_name=", ".join(dict.fromkeys(table.name for table in tables)),
+            esi_url=self.esi.url,
+            last_modified=snapshot.last_modified,
+            expires=snapshot.expires,
+            compared_with=find_earlier(snapshot, self.targets[0].blank.made_with),
+            not_modified=snapshot.is_stored,
+            pages=snapshot.pages,
+            **add_up(markets, Counts.model_fields),
+            consumed_write_units=sum(table.write_units for table in tables),
+            consumed_read_units=sum(table.read_units for table in tables),
+            foreign=sum(each.foreign for each in changes),
+            retries=causes.total(),
+            retry_causes=dict(causes),
+            pages_retried=len(self.esi.failed_pages),
+            waiting_seconds=round(sum(each.seconds for each in waits), 3),
+            age_seconds=round((datetime.now(UTC) - snapshot.last_modified).total_seconds(), 3),
+            seconds=round(time.monotonic() - self.started, 3),
+            state_seconds={name: round(seconds, 3) for name, seconds in self.report.seconds.items()},
         )
-        summary = self.summary.of(tally)
-        note_outcome(summary, tally.changes, self.kept_by)
+        note_outcome(summary, changes, self.kept_by)
         return summary
 
 
@@ -132,5 +154,5 @@ def open_run(source: Source, targets: Sequence[Target], esi: Esi, summary: type[
     """Open a flow run's reporter and leases, until the block ends."""
     forget_old_pages()
     with Reporter() as report, open_targets(targets):
-        report.rename(name_run())
+        report.rename()
         yield Run(source, targets, esi, report, summary, time.monotonic(), force)

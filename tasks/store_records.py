@@ -5,8 +5,7 @@ task runs. At the end it becomes `complete`.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -155,10 +154,8 @@ def write_part(part: Part, run: Run[Any]) -> None:
         table.write_batch([to_request(each, table.keys) for each in batch.writes], batch.target.lease.check)
         run.report.count(len(batch.writes))
 
-    def submit(function: Callable[[Batch], None], batch: Batch) -> Future[None]:
-        return batch.target.table.submit(function, batch)  # the market's lease waits for these
-
-    part.do(write, submit, run.targets[0].table.waits)
+    # By each market's own table: its lease waits for these.
+    part.do(write, lambda function, batch: batch.target.table.submit(function, batch), run.targets[0].table.waits)
 
 
 def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run[Any]) -> None:

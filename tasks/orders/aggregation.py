@@ -14,7 +14,7 @@ from tasks.orders.details import SIDES
 from tasks.orders.exact import sum_exactly
 from tasks.orders.merge import Place, merge_pages, select_side
 from tasks.orders.prices import PRICES
-from tasks.orders.records import Book, list_records
+from tasks.orders.records import Book, Record
 
 
 def make_books(chunks: list[Orders], places: Sequence[Place | None], how: Parameters) -> list[Book]:
@@ -28,13 +28,7 @@ def make_books(chunks: list[Orders], places: Sequence[Place | None], how: Parame
 
 
 def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, detail: Detail) -> pd.DataFrame:
-    """Return each item type's record.
-
-    Args:
-        orders: from `merge_pages`.
-        order_type: the orders that give `price` and `volume`; types without any have no record.
-        price: a key of `PRICES`.
-        detail: `full` and `fuzzwork` add the columns `buy` and `sell`, whatever `order_type` is.
+    """Return each item type's record, from the orders of `merge_pages`.
 
     Returns:
         One row per type, index `type_id` ascending; `price` float64 (ISK), `volume` object (int, units), and with
@@ -51,3 +45,9 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
         figures = describe(select_side(orders, side), side)
         records[side] = pd.Series([figures.get(type_id, empty) for type_id in records.index], records.index, "object")
     return records
+
+
+def list_records(records: pd.DataFrame) -> list[Record]:
+    """Return the rows of a frame, as `aggregate_orders` returns it, as records."""
+    columns = [records.index.tolist(), *(records[name].tolist() for name in records.columns)]
+    return list(map(Record._make, zip(*columns, *[[None] * len(records)] * (5 - len(columns)), strict=True)))

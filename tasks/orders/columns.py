@@ -39,15 +39,10 @@ PLACES = {"location_id": "int64", "system_id": "int64"}
 
 
 def decode_orders(body: bytes, what: str, *, has_places: bool = False) -> Orders:
-    """Decode and validate a page's JSON in one step.
-
-    Args:
-        body: JSON.
-        what: names the page in messages.
-        has_places: whether to decode `PLACES` as well.
+    """Decode and validate a page's JSON in one step; `what` names the page in messages.
 
     Returns:
-        Arrays of `DTYPES`, one value per order with volume left, in ESI's order. Empty if the page is `[]`.
+        Arrays of `DTYPES`, with `has_places` also of `PLACES`: one value per order with volume left, in ESI's order.
 
     Raises:
         TransientError: the body is not JSON, or an error of ESI's.

@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Figures = dict[str, float | int]  # of one side's orders, by name
 Value = str | bool | int | float | Decimal | Figures | None
@@ -50,9 +47,3 @@ class Book(msgspec.Struct, frozen=True):
 
     records: Sequence[AnyRecord]
     orders: int  # of a market: on both sides, each counted once
-
-
-def list_records(records: "pd.DataFrame") -> list[Record]:
-    """Return the rows of a frame, as `aggregate_orders` returns it, as records."""
-    columns = [records.index.tolist(), *(records[name].tolist() for name in records.columns)]
-    return list(map(Record._make, zip(*columns, *[[None] * len(records)] * (5 - len(columns)), strict=True)))

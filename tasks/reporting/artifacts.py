@@ -86,12 +86,9 @@ def to_data_uri(png: bytes) -> str:
 
 
 def find_movers(changes: Sequence[Changes]) -> list[dict[str, Any]]:
-    """Return the types that moved most, by the ISK value of the change in price or in volume.
+    """Return rows of the types that moved most, by the ISK value of the change in price or in volume.
 
     Types whose changes both round to 0.0 % are left out, however much ISK that is.
-
-    Returns:
-        At most `MOVERS` rows, the largest first; empty if no known type has moved.
     """
     known = [(new, old) for each in changes for new in each.puts if (old := each.replaced.get(str(new.type_id)))]
     numbers = [(new, old) for new, old in known if all("N" in old.get(name, {}) for name in ("price", "volume"))]

@@ -25,13 +25,9 @@ STATE_COLOURS = ("#8250df", "#bf8700", "#0969da", "#1a7f37", "#cf222e", "#57606a
 
 
 def draw_pictures(runs: Sequence[Summary]) -> dict[str, bytes]:
-    """Draw runs that stored something, the newest first.
+    """Return PNG files by title of a table's last `RUNS` runs that stored something, the newest first.
 
-    Args:
-        runs: of one table; the first `RUNS` are drawn.
-
-    Returns:
-        PNG files by title; no ages for a single run, no price changes if the newest run has none.
+    There are no ages for a single run, and no price changes if the newest run has none.
     """
     drawn = list(reversed(runs[:RUNS]))
     last = f"last {len(drawn)} runs" if len(drawn) > 1 else "last run"

@@ -14,6 +14,10 @@ from tasks.reporting.artifacts import create_artifact, update_artifact
 UPDATE_SECONDS = 0.75  # between two updates of a progress artifact
 
 
+# Called with the progress of a state in this context each time that it grows, by one thread at a time: draws a bar.
+watcher: ContextVar[Callable[["Progress"], None] | None] = ContextVar("watcher", default=None)
+
+
 class Progress:
     """How much of a state's work is done. Thread-safe."""
 
@@ -22,7 +26,7 @@ class Progress:
         self.total = total
         self.unit = unit
         self.done = 0
-        self.watch: Callable[[Progress], None] | None = None  # see `Watcher`
+        self._watch = watcher.get()
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -33,8 +37,8 @@ class Progress:
         """Add to the work done."""
         with self._lock:
             self.done += number
-        if self.watch:
-            self.watch(self)
+            if self._watch and self.total:
+                self._watch(self)
 
     def end(self, *, well: bool) -> None:
         """End the progress; if all went well, work that was not counted came from an earlier attempt."""
@@ -46,16 +50,12 @@ class Progress:
         return self._ended.wait(seconds)
 
 
-Watcher = Callable[[Progress], None]  # called with a state's progress when it begins and each time that it grows
-watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)  # of the flow runs in this context
-
-
 class Timing:
     """Times the states of one run, and counts their work. Thread-safe."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}  # by state
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._progress: Progress | None = None  # of the current state
         self._started = 0.0  # monotonic time
 
@@ -64,7 +64,7 @@ class Timing:
         with self._lock:
             if self._progress and self._progress.name == state:
                 return
-            self._end(well=True)
+            self.end()
             self._progress, self._started = Progress(state, total, unit), time.monotonic()
             self.show_begin(self._progress)
 
@@ -76,16 +76,11 @@ class Timing:
     def end(self, *, well: bool = True) -> None:
         """End the current state."""
         with self._lock:
-            self._end(well=well)
-
-    def _end(self, *, well: bool) -> None:
-        if not self._progress:
-            return
-        progress, seconds = self._progress, time.monotonic() - self._started
-        progress.end(well=well)
-        self.seconds[progress.name] = self.seconds.get(progress.name, 0.0) + seconds
-        self._progress = None
-        self.show_end(progress, seconds)
+            if progress := self._progress:
+                self._progress, seconds = None, time.monotonic() - self._started
+                progress.end(well=well)
+                self.seconds[progress.name] = self.seconds.get(progress.name, 0.0) + seconds
+                self.show_end(progress, seconds)
 
     def show_begin(self, progress: Progress) -> None:
         """Show that a state begins; does nothing here."""

@@ -23,8 +23,9 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from tasks.catalogue.names import regions
-from tasks.reporting.progress import Progress, Timing, show_progress, watcher
+from tasks.reporting.progress import Progress, Timing, show_progress
 from tasks.reporting.subject import Subject, find_subject
+from tasks.reporting.summary import counted
 
 FRESH_SECONDS = 900.0  # older data are stale: three snapshots
 
@@ -38,7 +39,6 @@ class Reporter(Timing):
     def __init__(self) -> None:
         super().__init__()
         self._logger = get_run_logger()
-        self._watch = watcher.get()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reporter")
         self._stack = ExitStack()
 
@@ -50,11 +50,9 @@ class Reporter(Timing):
         self._thread.submit(self._stack.close)
         self._thread.shutdown(wait=False)
 
-    def rename(self, name: str) -> None:
-        """Give the flow run, its log lines and its span a name.
-
-        Prefect's own `flow_run_name` makes the flow wait for the API first.
-        """
+    def rename(self) -> None:
+        """Name the flow run, its log lines and its span; with `flow_run_name`, flows would wait for the API first."""
+        name = name_run()
         if (context := FlowRunContext.get()) and context.flow_run:
             context.flow_run.name = name
             self._logger = get_run_logger()
@@ -69,9 +67,6 @@ class Reporter(Timing):
         self._logger.info("%s begins%s", progress.name, of)
         if progress.total:
             self.later(show_progress, progress)
-            if self._watch:
-                progress.watch = self._watch
-                progress.count(0)
 
     def show_end(self, progress: Progress, seconds: float) -> None:
         """Log that a state ends."""
@@ -128,19 +123,12 @@ def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
 
 
 def name_run() -> str:
-    """Return a flow run's name: `10000002 The Forge · 2026-11-24 03:05`, by its scheduled time."""
-    return f"{find_subject(flow_run.parameters).title} · {scheduled_time()}"
-
-
-def name_universe_run() -> str:
-    """Return the name of a flow run of many regions: `113 regions · 2026-11-24 03:05`."""
-    number = len(flow_run.parameters.get("region_ids") or flow_run.parameters.get("markets") or regions())
-    return f"{number} {'region' if number == 1 else 'regions'} · {scheduled_time()}"
-
-
-def scheduled_time() -> str:
-    """Return the scheduled start time of the flow run, UTC."""
-    return f"{flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+    """Return a flow run's name, by its scheduled time: `10000002 The Forge · 2026-11-24 03:05`, `113 regions · …`."""
+    given = flow_run.parameters
+    what = find_subject(given).title
+    if "region_ids" in given:
+        what = counted(len(given["region_ids"] or given.get("markets") or regions()), "region")
+    return f"{what} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 
 def send_event(event: str, subject: Subject, payload: dict[str, Any], kept_by: str = "schedule") -> None:

@@ -1,32 +1,28 @@
 """The summary of a run."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Self
 
 import httpx
 import msgspec
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tasks.catalogue.names import market_name, name_region
-from tasks.esi.client import Esi
 from tasks.esi.markets import name_market
 from tasks.network import is_this_machine
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.orders.records import Book
 from tasks.reporting.subject import Subject, about_region, about_source
-from tasks.table.client import Table
 from tasks.table.records import Changes
 from tasks.table.snapshot import Marker, Snapshot, made_alike
 
 MOST_PERCENT = 25  # larger changes are counted as this
 
 
-class Counts(BaseModel):
+class Counts(BaseModel, frozen=True):
     """What was done with records."""
-
-    model_config = ConfigDict(frozen=True)
 
     records: int  # in the table
     written: int
@@ -57,6 +53,7 @@ class RunSummary(Totals):
     """What a run did, and where the table stands after it, whatever its records are of."""
 
     table_name: str  # filled in
+    esi_url: str = ""  # where the pages came from; empty in an earlier version's
     last_modified: datetime  # names the snapshot that the table has now, UTC
     expires: datetime | None = None  # until then there is no newer one; UTC, by this machine's clock
     compared_with: datetime | None = None  # the table's previous complete snapshot with these parameters, UTC
@@ -69,8 +66,8 @@ class RunSummary(Totals):
     state_seconds: dict[str, float]  # by state
 
     @classmethod
-    def of(cls, tally: "Tally") -> Self:
-        """Return the summary of a run at its end."""
+    def of(cls, source: Any, changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401 (see `Run.finish`)
+        """Return the summary of a run, from its source, what it wrote, and the other figures."""
         raise NotImplementedError
 
     @property
@@ -105,24 +102,15 @@ class Summary(RunSummary):
     order_type: OrderType | None = None  # a parameter, like price and detail; None in an earlier version's
     price: Price | None = None
     detail: Detail | None = None
-    esi_url: str = ""  # where the orders came from; empty in an earlier version's
     orders: int  # of the snapshot, each counted once
     markets: list[MarketSummary] = []  # the counts above are their sums; empty in an earlier version's
     price_changes: dict[int, int] = {}  # item types whose price changed, by the change in percent
 
     @classmethod
-    def of(cls, tally: "Tally") -> Self:
-        """Return the summary of a market's run."""
-        source, markets = tally.source, tally.markets
-        return cls(
-            region_id=source.market.id,
-            **msgspec.structs.asdict(source.parameters),
-            esi_url=tally.esi.url,
-            orders=sum(market.orders for market in markets),
-            markets=markets,
-            price_changes=count_price_changes(tally.changes),
-            **sum_up(tally),
-        )
+    def of(cls, source: Any, changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401 (see `Run.finish`)
+        """Return the summary of a run for an OrderSource."""
+        made_with = msgspec.structs.asdict(source.parameters)
+        return cls(region_id=source.market.id, price_changes=count_price_changes(changes), **made_with, **figures)
 
     @property
     def names(self) -> str:
@@ -181,10 +169,9 @@ class SourceSummary(RunSummary):
     items: int  # of the snapshot, each counted once
 
     @classmethod
-    def of(cls, tally: "Tally") -> Self:
-        """Return the summary of a declared source's run."""
-        items = sum(target.orders for target in tally.markets)
-        return cls(source=tally.source.declared.url, items=items, **sum_up(tally))
+    def of(cls, source: Any, _changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401 (see `Run.finish`)
+        """Return the summary of a run for a DeclaredSource."""
+        return cls(source=source.declared.url, items=figures["orders"], **figures)
 
     @property
     def subject(self) -> Subject:
@@ -197,60 +184,9 @@ class SourceSummary(RunSummary):
         return {"source": self.source, "items": f"{self.items:,}"}
 
 
-class Tally(NamedTuple):
-    """What is known of a run at its end."""
-
-    source: Any  # an OrderSource or DeclaredSource
-    made_with: object  # what the records are made with, besides their snapshot
-    snapshot: Snapshot  # that the table has now
-    tables: Mapping[int, Table]  # by target
-    esi: Esi  # the run's client
-    state_seconds: Mapping[str, float]  # by state
-    seconds: float  # of the whole run
-    results: Mapping[int, tuple[Book, Changes]]  # by target, without those that already had the snapshot
-
-    @property
-    def changes(self) -> list[Changes]:
-        """What was written."""
-        return [changes for _book, changes in self.results.values()]
-
-    @property
-    def markets(self) -> list[MarketSummary]:
-        """What the run did for each market, or for all records of another source."""
-        stored, results = self.snapshot.stored, self.results
-        return [
-            summarize_market(each, at.name, stored.get(each), results.get(each)) for each, at in self.tables.items()
-        ]
-
-
 def add_up(summaries: Iterable[Counts], names: Iterable[str]) -> dict[str, Any]:
     """Return the sums of some fields, by name."""
     return {name: sum(getattr(each, name) for each in summaries) for name in names}
-
-
-def sum_up(tally: Tally) -> dict[str, Any]:
-    """Return the fields that all summaries have."""
-    snapshot, tables, esi, markets = tally.snapshot, tally.tables.values(), tally.esi, tally.markets
-    causes = sum((table.failures for table in tables), esi.failures)
-    return {
-        "table_name": ", ".join(dict.fromkeys(market.table_name for market in markets)),
-        "last_modified": snapshot.last_modified,
-        "expires": snapshot.expires,
-        "compared_with": find_earlier(snapshot, tally.made_with),
-        "not_modified": snapshot.is_stored,
-        "pages": snapshot.pages,
-        **add_up(markets, Counts.model_fields),
-        "consumed_write_units": sum(table.write_units for table in tables),
-        "consumed_read_units": sum(table.read_units for table in tables),
-        "foreign": sum(each.foreign for each in tally.changes),
-        "retries": causes.total(),
-        "retry_causes": dict(causes),
-        "pages_retried": len(esi.failed_pages),
-        "waiting_seconds": round(esi.waits.seconds + sum(table.waits.seconds for table in tables), 3),
-        "age_seconds": round((datetime.now(UTC) - snapshot.last_modified).total_seconds(), 3),
-        "seconds": round(tally.seconds, 3),
-        "state_seconds": {name: round(seconds, 3) for name, seconds in tally.state_seconds.items()},
-    }
 
 
 def summarize_market(

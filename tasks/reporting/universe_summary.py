@@ -4,24 +4,20 @@ from collections import Counter
 from typing import Literal
 
 from prefect.client.orchestration import SyncPrefectClient
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tasks.catalogue.names import region_name
 from tasks.reporting.artifacts import create_artifact
 from tasks.reporting.costs import cost_of_run
-from tasks.reporting.summary import Summary, Totals, add_up, counted
-
-KEY = "summary-universe"
+from tasks.reporting.summary import Counts, Summary, Totals, add_up, counted
 
 
 class RegionError(Exception):
     """All regions of a round failed."""
 
 
-class RegionResult(BaseModel):
+class RegionResult(BaseModel, frozen=True):
     """The result of one region."""
-
-    model_config = ConfigDict(frozen=True)
 
     region_id: int
     state: Literal["stored", "not modified", "failed"]
@@ -70,48 +66,40 @@ def summarize_universe(regions: list[RegionResult], seconds: float) -> UniverseS
     """Return the summary of a round."""
     summaries = [region.summary for region in regions if region.summary]
     states = Counter(region.state for region in regions)
-    sums = add_up(summaries, ["orders", *Totals.model_fields])
-    cost = cost_of_run(sums["consumed_write_units"], sums["consumed_read_units"])
+    units = add_up(summaries, ["consumed_write_units", "consumed_read_units"])
     slowest = max(summaries, key=lambda summary: summary.seconds, default=None)
     return UniverseSummary(
-        **sums
-        | {
-            "regions": regions,
-            "stored": states["stored"],
-            "not_modified": states["not modified"],
-            "failed": states["failed"],
-            "pages": sum(summary.pages for summary in summaries if not summary.not_modified),
-            "cost_usd": float(cost),
-            "slowest_region_id": slowest.region_id if slowest else None,
-            "slowest_seconds": slowest.seconds if slowest else 0.0,
-            "seconds": round(seconds, 3),
-        }
+        regions=regions,
+        stored=states["stored"],
+        not_modified=states["not modified"],
+        failed=states["failed"],
+        pages=sum(summary.pages for summary in summaries if not summary.not_modified),
+        **add_up(summaries, ["orders", "retries", *Counts.model_fields]),
+        **units,
+        cost_usd=float(cost_of_run(*units.values())),
+        slowest_region_id=slowest.region_id if slowest else None,
+        slowest_seconds=slowest.seconds if slowest else 0.0,
+        seconds=round(seconds, 3),
     )
 
 
 def write_universe_summary(client: SyncPrefectClient, summary: UniverseSummary) -> None:
     """Create the artifact `summary-universe`, whose versions are the history."""
-    create_artifact(client, "markdown", describe_universe(summary), summary.line, key=KEY)
+    create_artifact(client, "markdown", describe_universe(summary), summary.line, key="summary-universe")
 
 
 def describe_universe(summary: UniverseSummary) -> str:
     """Return the summary as markdown: the totals, the failures, then a row per region."""
     slowest = region_name(summary.slowest_region_id) if summary.slowest_region_id else "none"
-    failures = [
-        f"- **{region_name(region.region_id)}**: {region.failure}" for region in summary.regions if region.failure
+    failed = [region for region in summary.regions if region.failure]
+    lines = [
+        f"{summary.line}. The slowest was {slowest}, {summary.slowest_seconds:.1f} s.\n",
+        *(f"- **{region_name(region.region_id)}**: {region.failure}" for region in failed),
+        "\n| region | id | result | pages | records | written | deleted | retries | seconds | cost (USD) |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        *map(describe_row, summary.regions),
     ]
-    rows = [describe_row(region) for region in summary.regions]
-    return "\n".join(
-        [
-            f"{summary.line}. The slowest was {slowest}, {summary.slowest_seconds:.1f} s.",
-            "",
-            *failures,
-            "",
-            "| region | id | result | pages | records | written | deleted | retries | seconds | cost (USD) |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-            *rows,
-        ]
-    )
+    return "\n".join(lines)
 
 
 def describe_row(region: RegionResult) -> str:

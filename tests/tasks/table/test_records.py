@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.orders.records import Record, list_records
+from tasks.orders.aggregation import list_records
+from tasks.orders.records import Record
 from tasks.table.keys import ONE_MARKET
 from tasks.table.records import Changes, compare, number, to_item, to_request
 from tasks.table.requests import Item
