@@ -74,13 +74,7 @@ def number(value: float | Decimal) -> Item:
 
 
 def compare(records: Sequence[AnyRecord], present: dict[str, Item], keys: Keys = ONE_MARKET) -> Changes:
-    """Return the writes that turn the present items into `records`.
-
-    Args:
-        records: the new ones.
-        present: the table's items, by key.
-        keys: tell records from other items, and their attributes from others.
-    """
+    """Return the writes that turn the present items, by key, into `records`."""
     puts = [record for record in records if not is_equal(record, present.get(record.name), keys)]
     kept = {record.name for record in records}
     others = [name for name in present if name not in kept]
