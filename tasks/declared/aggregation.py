@@ -104,8 +104,8 @@ def compute(operation: Operation, column: "pd.Series[Any]", groups: Any, value: 
     is_small = column.dtype == "int64" and np.abs(column.to_numpy("float64")).sum() < INT64_SAFE
     if is_small or (operation != "sum" and column.dtype != object):
         return to_values(groups.agg(operation))
-    combines: dict[str, Callable[[list[Any]], Any]] = {"min": min, "max": max, "sum": sum_numbers}
-    found: list[Value] = [combines[operation](present) if present else None for present in list_present(column, groups)]
+    combine: dict[Operation, Callable[[list[Any]], Value]] = {"min": min, "max": max, "sum": sum_numbers}
+    found = [combine[operation](present) if present else None for present in list_present(column, groups)]
     if operation == "sum":
         for number, total in enumerate(found):
             exact = Decimal(total or 0).normalize(EXACT)  # type: ignore[arg-type] # a number

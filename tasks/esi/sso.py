@@ -61,9 +61,7 @@ class SsoAuth(httpx.Auth):
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send a request with a token, and again with a new one after a 401. Drop a token after a 401 or 403.
 
-        Raises:
-            TransientError: the token endpoint was unreachable, or failed.
-            RefusedError: it refused the refresh token.
+        The errors are those of `read_grant`; a TransientError also if the token endpoint was unreachable.
         """
         for is_last in (False, True):
             token = self._get_token()

@@ -74,12 +74,9 @@ class Allowance(msgspec.Struct, frozen=True):
 
 
 class TokenBucket(Limit):
-    """ESI's tokens, for one run, whose waits raise a TransientError if Prefect's server is unreachable.
+    """ESI's tokens, for one run; those for `requests` are reserved at once. Use it as a context manager; thread-safe.
 
-    Use it as a context manager; thread-safe.
-
-    Args:
-        requests: will be made soon: their tokens are reserved at once.
+    `spend` and `pause_all` raise a TransientError if Prefect's server is unreachable.
     """
 
     def __init__(self, requests: int = 0) -> None:

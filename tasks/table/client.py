@@ -220,12 +220,8 @@ class Table(Calls):
     def write_batch(self, requests: list[Item], check: Callable[[], None]) -> None:
         """Put and delete up to 25 items; retry what DynamoDB throttles or leaves unprocessed.
 
-        Args:
-            requests: from `put_request` and `delete_request`.
-            check: called before each call; raises to prevent it.
-
-        Raises:
-            ThrottledError: nothing was stored `STALLED_CALLS` times in a row.
+        `check` is called before each call, and raises to prevent it. A ThrottledError is raised after `STALLED_CALLS`
+        in a row that stored nothing.
         """
         pace = Pace()
         while True:

@@ -19,8 +19,8 @@ from botocore.config import Config
 from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
 
+import tasks.table.errors as errors  # noqa: PLR0402 (the package imports this module: no circle)
 from tasks.network import is_this_machine
-from tasks.table import errors
 from tasks.table.requests import SNAPSHOT_KEY
 
 if TYPE_CHECKING:

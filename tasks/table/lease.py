@@ -82,11 +82,7 @@ class Lease:
                 log.warning("the lease could not be released; the next run can take it over in a minute: %s", failure)
 
     def wait(self, say: Callable[[str], None] = log.info) -> Item | None:
-        """Wait until no other run holds the lease, then return `#snapshot`; `say` logs the holder.
-
-        Raises:
-            LeaseHeldError: another run still held it after two minutes.
-        """
+        """Wait until no other run holds the lease and return `#snapshot`; raise a LeaseHeldError after two minutes."""
         started = still_since = time.monotonic()
         watched: Item | None = None
         while True:

@@ -8,7 +8,7 @@ import msgspec
 
 from tasks.orders.records import AnyRecord
 from tasks.table.keys import ONE_MARKET, Keys
-from tasks.table.requests import Item, delete_request, put_request
+from tasks.table.requests import Item
 
 EXACT = Context(prec=38)  # DynamoDB's digits; the default context rounds to 28
 
@@ -40,7 +40,9 @@ class Changes(msgspec.Struct, frozen=True):
 
 def to_request(write: AnyRecord | str, keys: Keys) -> Item:
     """Return the request that puts a record, or deletes a key's."""
-    return delete_request(keys.make(write)) if isinstance(write, str) else put_request(to_item(write, keys))
+    if isinstance(write, str):
+        return {"DeleteRequest": {"Key": keys.make(write)}}
+    return {"PutRequest": {"Item": to_item(write, keys)}}
 
 
 def to_item(record: AnyRecord, keys: Keys) -> Item:
@@ -75,13 +77,7 @@ def number(value: float | Decimal) -> Item:
 
 
 def compare(records: Sequence[AnyRecord], present: dict[str, Item], keys: Keys = ONE_MARKET) -> Changes:
-    """Return the writes that turn the present items into `records`.
-
-    Args:
-        records: the new ones.
-        present: the table's items, by key.
-        keys: tell records from other items, and their attributes from others.
-    """
+    """Return the writes that turn the present items, by key, into `records`."""
     puts = [record for record in records if not is_equal(record, present.get(record.name), keys)]
     kept = {record.name for record in records}
     others = [name for name in present if name not in kept]

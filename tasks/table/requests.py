@@ -16,16 +16,6 @@ def check_table_name(name: str) -> str:
     return name
 
 
-def put_request(item: Item) -> Item:
-    """Return the request that puts an item."""
-    return {"PutRequest": {"Item": item}}
-
-
-def delete_request(key: Item) -> Item:
-    """Return the request that deletes the item of a key."""
-    return {"DeleteRequest": {"Key": key}}
-
-
 def describe_request(request: Item) -> str:
     """Describe a write request for messages: `put of 34`."""
     if "PutRequest" in request:

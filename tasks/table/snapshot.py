@@ -77,11 +77,7 @@ class TableSnapshot(SnapshotItem, frozen=True, kw_only=True):
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read the item, also one of format 1: a single market, and the parameters as attributes.
-
-        Raises:
-            TableError: it is a declared source's; or an attribute is missing or of the wrong type.
-        """
+        """Read the item, also of format 1: one market, and the parameters as attributes; a source's is refused."""
         if "source" in item:
             raise TableError(
                 f"the table's item {SNAPSHOT_KEY} is of {item['source'].get('S')}, not of a market: give another "
@@ -93,7 +89,7 @@ class TableSnapshot(SnapshotItem, frozen=True, kw_only=True):
         return super().from_item(item)
 
     def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:
-        """Return the `#snapshot` in an item if it is of this one's market, None without one.
+        """Return the `#snapshot` in an item, None without one.
 
         An unreadable one counts as none if it is this market's, as does any other market's with `force`.
 
@@ -158,7 +154,7 @@ class SourceSnapshot(SnapshotItem, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, snapshot=name or "", items=count)
 
     def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:
-        """Return the `#snapshot` in an item if it is of this one's source, None without one, or if it is unreadable.
+        """Return the `#snapshot` in an item, None without one, or if it is unreadable.
 
         Raises:
             TableError: it is of another source, or of a market, and `force` is not set.

@@ -28,7 +28,7 @@ from tasks.table.errors import (
 from tasks.table.lease import Lease, LeaseLostError
 from tasks.table.pace import STALLED_CALLS
 from tasks.table.read import read_whole
-from tasks.table.requests import Item, delete_request, put_request
+from tasks.table.requests import Item
 from tasks.table.snapshot import TableSnapshot
 from tests.support.faults.plan import Plan
 from tests.support.faults.store import Capacity, serve_faulty_store
@@ -42,6 +42,16 @@ def allow() -> None:
 def record(number: int, size: int = 0) -> Item:
     """Return an item with so many bytes of padding."""
     return {"pk": {"S": str(number)}, "price": {"N": "5.7"}, "padding": {"S": "x" * size}}
+
+
+def put_request(item: Item) -> Item:
+    """Return the request that puts an item."""
+    return {"PutRequest": {"Item": item}}
+
+
+def delete_request(key: Item) -> Item:
+    """Return the request that deletes the item of a key."""
+    return {"DeleteRequest": {"Key": key}}
 
 
 def test_missing_table_is_named(store_url: str, table_name: str) -> None:
