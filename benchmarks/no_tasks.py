@@ -13,8 +13,8 @@ def run(_region_ids: list[int], _table_name: str, _fetch_concurrency: int) -> No
 
 
 @flow(name="no-tasks")
-def no_tasks() -> None:
+def no_tasks(url: str = "") -> None:
     """Send a byte to the market."""
-    market = urlsplit(os.environ["ESI_URL"])
+    market = urlsplit(url or os.environ["ESI_URL"])
     with socket.create_connection((market.hostname, market.port)) as connection:
         connection.send(b"\n")
