@@ -114,8 +114,7 @@ class Source(Declared):
     headers: dict[HeaderName, str] = Field(default={}, description="Of each request; no secrets.")
     pages: Pages = Field(description="parameter, first and count_header; or single: true.")
     snapshot_header: HeaderName | None = Field(
-        default=None,
-        description="The response header that names the snapshot; null if there is none.",
+        default=None, description="The response header that names the snapshot; null if there is none."
     )
     expires_header: HeaderName | None = Field(default=None, description="The response header with its end.")
     items: Pointer = Field(default="", description="A JSON pointer to the array; empty for the body.")

@@ -13,11 +13,8 @@ RANGES = {
     "station": (60 * MILLION, 70 * MILLION - 1),
     "structure": (FIRST_STRUCTURE_ID, 2**63 - 1),
 }
-PLACES = {
-    "system": "system_id",
-    "station": "location_id",
-    "structure": "location_id",
-}  # the field of an order that has the id
+# The field of an order that has the id.
+PLACES = {"system": "system_id", "station": "location_id", "structure": "location_id"}
 
 
 class Market(msgspec.Struct, frozen=True):

@@ -44,10 +44,8 @@ class Grant(msgspec.Struct, frozen=True):
 class SsoAuth(httpx.Auth):
     """Add an access token to each request; refresh it before it expires, or when ESI refuses it.
 
-    Args:
-        credentials: of the application and the character.
-        url: of the token endpoint: an https URL, or on this machine; otherwise a ValueError is raised.
-        keep: saves the credentials after the refresh token has changed: the old one may no longer work.
+    `keep` saves the credentials after the refresh token has changed: the old one may no longer work. A ValueError is
+    raised if `url`, the token endpoint's, is neither an https URL nor on this machine.
     """
 
     def __init__(self, credentials: Credentials, url: str, keep: Callable[[Credentials], None]) -> None:
