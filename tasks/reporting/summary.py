@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import httpx
 import msgspec
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from tasks.catalogue.names import market_name, name_region
 from tasks.esi.markets import name_market
@@ -21,8 +21,10 @@ from tasks.table.snapshot import Marker, Snapshot, made_alike
 MOST_PERCENT = 25  # larger changes are counted as this
 
 
-class Counts(BaseModel, frozen=True):
+class Counts(BaseModel):
     """What was done with records."""
+
+    model_config = ConfigDict(frozen=True)
 
     records: int  # in the table
     written: int
@@ -169,7 +171,7 @@ class SourceSummary(RunSummary):
     items: int  # of the snapshot, each counted once
 
     @classmethod
-    def of(cls, source: Any, _changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401 (see `Run.finish`)
+    def of(cls, source: Any, changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401, ARG003 (see `Run.finish`)
         """Return the summary of a run for a DeclaredSource."""
         return cls(source=source.declared.url, items=figures["orders"], **figures)
 
