@@ -72,7 +72,7 @@ def test_failed_make_run_prints_the_reason(clone: Path, clock: Clock) -> None:
 def test_make_run_shows_bars_in_a_terminal(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a terminal, `make run` shows the progress of the states as bars."""
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("REGION", "10000002")
+    monkeypatch.setenv("REGION", "10000001")
     monkeypatch.chdir(clone)
     output: list[bytes] = []
 
@@ -83,6 +83,6 @@ def test_make_run_shows_bars_in_a_terminal(clone: Path, monkeypatch: pytest.Monk
     code = pty.spawn(["make", "run"], read, lambda _: b"")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(output).decode())
     assert os.waitstatus_to_exitcode(code) == 0, shown
-    assert re.findall(r"━+ [\d:]+ Fetch Pages: 433 of 433 pages", shown)
+    assert re.findall(r"━+ [\d:]+ Fetch Pages: 20 of 20 pages", shown)
     assert re.findall(r"━+ [\d:]+ Store Records: ([\d,]+) of \1 writes", shown)
     assert not processes_of(clone)
