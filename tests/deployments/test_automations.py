@@ -205,7 +205,8 @@ def test_automation_without_action_explains_how_to_add_one(own_api: Api, command
 
 def test_unknown_block_is_refused(own_api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     """A notification block that the server does not have is refused."""
-    assert main(["--notify", "slack-webhook/nobody"]) == 1
+    with temporary_settings({PREFECT_API_URL: own_api.url}):
+        assert main(["--notify", "slack-webhook/nobody"]) == 1
     assert "no automations: 'slack-webhook/nobody' is no block of this server" in capsys.readouterr().err
 
 
