@@ -19,7 +19,8 @@ from tasks.orders.records import Record
 from tasks.table.client import Table
 from tasks.table.create import create
 from tasks.table.records import to_request
-from tests.support.pages import PAGES, find_blocks, find_commands, run
+from tests.support.commands import Commands
+from tests.support.pages import PAGES, find_blocks, find_commands, run, run_module
 from tests.support.tables import STORED, scan, scan_markets
 
 # Of the stand-in's orders: by hub its records, and Tritanium's price and volume.
@@ -33,21 +34,21 @@ HUB_RECORDS = {
 
 
 @pytest.mark.usefixtures("served", "store_url", "api")
-def test_many_regions_example_runs(dynamodb: DynamoDBClient) -> None:
+def test_many_regions_example_runs(commands: Commands, dynamodb: DynamoDBClient) -> None:
     """The command for several regions fills their tables, here of smaller ones."""
     (command,) = [each for each in find_commands("docs/markets.md") if each.startswith("python -m flows.universe")]
-    assert "2 regions in " in run(command.replace("10000002 10000043", "10000003 10000006"))
+    assert "2 regions in " in run_module(commands, command.replace("10000002 10000043", "10000003 10000006"))
     assert scan(dynamodb, "MarketData-10000003")["#snapshot"]["state"] == {"S": "complete"}
 
 
 @pytest.mark.usefixtures("served", "store_url", "api")
-def test_markets_example_runs(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
+def test_markets_example_runs(commands: Commands, dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
     """The command for several markets of a region fills one table, here of a smaller region and its first station."""
     (command,) = [each for each in find_commands("docs/markets.md") if each.startswith("python -m flows.market_data")]
     region_id = 10000003
     station = str(make_orders(market.seed, region_id, market.index).location_id.mode()[0])
     command = command.replace("10000002", str(region_id)).replace("60003760", station)
-    told = run(re.sub(r"--table-name \S+", f"--table-name {table_name}", command))
+    told = run_module(commands, re.sub(r"--table-name \S+", f"--table-name {table_name}", command))
     assert f"{table_name} has region {region_id}, station {station} of " in told
     stored = scan_markets(dynamodb, table_name)
     assert {pk for pk, _sk in stored} == {str(region_id), station}
@@ -139,12 +140,14 @@ def test_secret_example_stores_credentials() -> None:
     assert load_credentials(name).client_id == "…"
 
 
-def test_tables_of_markets_are_created_as_told(store_url: str, dynamodb: DynamoDBClient, table_name: str) -> None:
+def test_tables_of_markets_are_created_as_told(
+    store_url: str, commands: Commands, dynamodb: DynamoDBClient, table_name: str
+) -> None:
     """The page's commands create a table for many markets, and one for each of two."""
     assert store_url
     hubs, own = [each for each in find_commands("docs/markets.md") if each.startswith("python -m deployments.tables")]
-    assert f"{table_name}: created" in run(hubs.replace("MarketHubs", table_name))
-    assert run(own.replace("MarketData", table_name)).count(": created") == 2
+    assert f"{table_name}: created" in run_module(commands, hubs.replace("MarketHubs", table_name))
+    assert run_module(commands, own.replace("MarketData", table_name)).count(": created") == 2
     keys = [
         [part["AttributeName"] for part in dynamodb.describe_table(TableName=name)["Table"]["KeySchema"]]
         for name in (table_name, f"{table_name}-60003760", f"{table_name}-60008494")

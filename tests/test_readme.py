@@ -4,21 +4,18 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from deployments.automations import read_automations
 from deployments.local.environment import CHECKOUT, prefect_environment
 from deployments.local.market.market import Market, make_incursions
 from tasks.table.client import Table
 from tasks.table.create import create_command
-from tests.support.api import Api, Deployment
-from tests.support.pages import PAGES, find_blocks, find_commands, run
-from tests.support.runs import ask
-from tests.support.servers import PrefectServer, wait_for
+from tests.support.api import Api
+from tests.support.commands import Commands
+from tests.support.pages import PAGES, find_blocks, find_commands, run, run_module
 from tests.support.tables import scan
 
 # What runs the commands of the pages, by how these begin.
@@ -38,8 +35,8 @@ RUN_BY = {
     "export PREFECT_SERVER_(?!EVENTS|SERVICES_DB_VACUUM_BATCH_SIZE)": "tests/deployments/test_schedule.py",
     "export PREFECT_SERVER_(EVENTS|SERVICES_DB_VACUUM_BATCH_SIZE)": "tests/test_readme.py",
     "source|prefect (server|config|worker)": "tests/deployments/test_schedule.py",
-    "export PREFECT_API_URL|prefect (deploy|deployment|work-pool|gcl)": "tests/test_readme.py",
-    "prefect flow-run (ls|inspect|logs)": "tests/test_readme.py",
+    "export PREFECT_API_URL|prefect (deploy|deployment|work-pool|gcl)": "tests/deployments/test_schedule.py",
+    "prefect flow-run (ls|inspect|logs)": "tests/deployments/test_schedule.py",
     "prefect flow-run retry": "tests/deployments/test_outage.py",
     "python -m deployments.automations": "tests/deployments/test_automations.py",
     "export (OTEL|PREFECT_LOGGING)": "tests/flows/test_telemetry.py",
@@ -84,11 +81,11 @@ def test_server_settings_are_those_of_the_stack() -> None:
     assert told.items() <= own.items()
 
 
-def test_server_settings_are_prefects() -> None:
+def test_server_settings_are_prefects(commands: Commands) -> None:
     """What a page sets for a larger Prefect server are settings of Prefect's, with values that it takes."""
     exports = read_exports("docs/scale.md")
     assert len(exports) == 4
-    shown = run("prefect config view", CHECKOUT, **exports)
+    shown = run_module(commands, "prefect config view", **exports)
     assert all(f"{name}=" in shown for name in exports)
 
 
@@ -98,54 +95,12 @@ def read_exports(page: str) -> dict[str, str]:
     return dict(shlex.split(command)[1].split("=", 1) for command in commands)
 
 
-@pytest.fixture
-def empty_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """A server of its own: the limit of ESI's tokens that commands create would hold up the runs of other tests."""
-    server = PrefectServer(tmp_path)
-    for name, value in server.settings.items():
-        monkeypatch.setenv(name, value)
-    yield server.api
-    server.stop()
-
-
-def test_prefect_commands_deploy_and_schedule(empty_api: Api) -> None:
-    """The README's way to a Prefect server: pool, deploy, schedule on; the server then schedules runs by itself."""
-    assert "prefect work-pool create market-data --type process" in COMMANDS
-    run("prefect work-pool create market-data --type process")
-    run("prefect --no-prompt deploy --all")
-    assert "python -m deployments.automations" in COMMANDS
-    assert run("python -m deployments.automations").count(": created, ") == len(read_automations())
-    assert "interval: 0:05:00" in run("prefect deployment schedule ls market-data/venal")
-    found = empty_api.find_deployment("market-data/venal")
-    run(f"prefect deployment schedule resume market-data/venal {found.schedules[0].id}")
-    wait_for(lambda: bool(scheduled_runs(empty_api, found)), "a scheduled run")
+def test_pages_tell_how_to_start_a_run() -> None:
+    """Each page on what a deployment does has the command that runs it."""
     started = [
         page for page in PAGES for command in find_commands(page) if command.startswith("prefect deployment run")
     ]
     assert set(started) == {"README.md", "docs/another-endpoint.md", "docs/markets.md", "docs/operating.md"}
-    made = run("prefect deployment run market-data/region --param region_id=10000043")
-    run_id = re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", made)[0]
-    asked = (
-        "prefect work-pool",
-        "prefect flow-run ls",
-        "prefect flow-run inspect",
-        "prefect flow-run logs",
-        "prefect gcl",
-    )
-    commands = [command for command in find_commands("docs/operating.md") if command.startswith(asked)]
-    assert len(commands) == 7
-    told = run(" && ".join(commands).replace("ID", run_id))
-    assert all(shown in told for shown in ("market-data", run_id, "esi-market-order"))
-
-
-def scheduled_runs(api: Api, deployment: Deployment) -> list[object]:
-    """Return the runs that the server has scheduled."""
-    wanted = {
-        "deployments": {"id": {"any_": [deployment.id]}},
-        "flow_runs": {"state": {"name": {"any_": ["Scheduled"]}}},
-    }
-    runs: list[object] = ask(api, "/flow_runs/filter", wanted)
-    return runs
 
 
 @pytest.mark.usefixtures("served", "store_url", "api")
@@ -162,13 +117,13 @@ def test_python_examples_run(market: Market, dynamodb: DynamoDBClient, table_nam
 
 
 @pytest.mark.usefixtures("served", "store_url", "api")
-def test_shell_examples_run(dynamodb: DynamoDBClient, table_name: str) -> None:
+def test_shell_examples_run(commands: Commands, dynamodb: DynamoDBClient, table_name: str) -> None:
     """The README's command line fills a table, here of a smaller region, and explains itself."""
     fill, explain = [command for command in COMMANDS if command.startswith("python -m flows.market_data")]
-    told = run(fill.replace("10000002", "10000003").replace("MarketData-{region_id}", table_name))
+    told = run_module(commands, fill.replace("10000002", "10000003").replace("MarketData-{region_id}", table_name))
     assert f"{table_name} has region 10000003 of " in told
     assert scan(dynamodb, table_name)["#snapshot"]["state"] == {"S": "complete"}
-    assert "--fetch-concurrency" in run(explain)
+    assert "--fetch-concurrency" in run_module(commands, explain)
 
 
 @pytest.mark.usefixtures("store_url", "served")
@@ -202,12 +157,14 @@ def test_aws_command_is_the_one_that_a_failed_run_names(store_url: str) -> None:
     assert command.split() == named.split()
 
 
-def test_tables_are_created_as_told(store_url: str, dynamodb: DynamoDBClient, table_name: str) -> None:
+def test_tables_are_created_as_told(
+    store_url: str, commands: Commands, dynamodb: DynamoDBClient, table_name: str
+) -> None:
     """The README's commands create one table, and those of regions, here of two."""
     assert store_url
     one, many = [command for command in COMMANDS if command.startswith("python -m deployments.tables")]
-    assert f"{table_name}: created" in run(one.replace("MarketData", table_name))
-    told = run(many.replace("MarketData", table_name).replace("all", "10000002 10000043"))
+    assert f"{table_name}: created" in run_module(commands, one.replace("MarketData", table_name))
+    told = run_module(commands, many.replace("MarketData", table_name).replace("all", "10000002 10000043"))
     assert told.count(": created") == 2
     names = dynamodb.get_paginator("list_tables").paginate().search("TableNames[]")
     assert {table_name, f"{table_name}-10000002", f"{table_name}-10000043"} <= set(names)

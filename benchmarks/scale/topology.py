@@ -20,6 +20,7 @@ from deployments.local.servers import deploy_command, prefect, raise_interrupt, 
 from deployments.local.stack import lock_state
 
 RUNS_PER_WORKER = 4
+DEPLOYED = ("--name", "all", "--name", "shard")
 
 
 class Topology(Bench):
@@ -65,7 +66,7 @@ class Topology(Bench):
         with open_client(self.api_url) as client:
             prepare_server(client)
             apply_automations(client, read_automations())
-        self.run("deploy", deploy_command("--all"), self.settings)
+        self.run("deploy", deploy_command(*DEPLOYED), self.settings)
 
     def start_workers(self) -> None:
         """Start the workers, and wait until all of them poll for runs."""

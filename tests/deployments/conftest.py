@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from deployments.local.environment import CHECKOUT
+from deployments.local.environment import CHECKOUT, POOL
 from deployments.local.processes import Child
-from deployments.local.servers import prefect
+from deployments.local.servers import deploy_command, worker_command
 from tests.support.api import Api
 from tests.support.servers import PrefectServer
 
-POOL = "outage"
+UNTAGGED = """
+  - name: untagged
+    entrypoint: flows/market_data.py:market_data
+    work_pool: {name: market-data}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +42,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def deployed(own_server: PrefectServer) -> None:
-    """A work pool with two deployments."""
+def deployed(own_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A work pool with two deployments: one of prefect.yaml, and one without tags, as somebody makes it by hand."""
     own_server.api.create_pool(POOL)
-    for what in (["flows/market_data.py:market_data", "--name", "outage"], ["--name", "venal"]):
-        command = [prefect(), "--no-prompt", "deploy", *what, "--pool", POOL]
-        subprocess.run(command, env=os.environ | own_server.settings, check=True, capture_output=True)
+    file = tmp_path_factory.mktemp("deployed") / "prefect.yaml"
+    file.write_text(Path(CHECKOUT, "prefect.yaml").read_text() + UNTAGGED)
+    command = deploy_command("--prefect-file", str(file), "--name", "venal", "--name", "untagged")
+    subprocess.run(command, cwd=CHECKOUT, env=os.environ | own_server.settings, check=True, capture_output=True)
 
 
 @pytest.fixture
@@ -54,8 +59,7 @@ def start_worker(deployed: None, own_api: Api, served: str, tmp_path: Path) -> I
     workers: list[Child] = []
 
     def start() -> Child:
-        command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
-        workers.append(Child("worker", command, environ, tmp_path / "worker.log"))
+        workers.append(Child("worker", worker_command(), environ, tmp_path / "worker.log"))
         return workers[-1]
 
     yield start

@@ -1,7 +1,6 @@
 """The events of runs, and the automations that react to them, on a real server."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.automations import apply_automations, main, read_automations
 from deployments.local.environment import CHECKOUT
@@ -85,7 +86,7 @@ def test_events_trigger_the_automations(
     assert [event["payload"].get("table_name") for event in events] == [table_name] * 3 + [None]
     assert "under half" in events[-1]["payload"]["reason"]
     store_in_universe(own_api)
-    fail_to_follow(own_api, table_name)
+    fail_to_follow(own_api, commands, table_name)
     assert automations.keys() == {
         "shrunk snapshots",
         "failed runs",
@@ -123,6 +124,7 @@ def run_on(seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert market_data(19000001, sys.argv[1]).not_modified
+        time.sleep(2)  # as a schedule does; the alert looks ten seconds back
 
 market_data(19000001, sys.argv[1])
 run_on(15)
@@ -154,7 +156,7 @@ def test_stale_data_trigger_an_alert(own_api: Api, automations: dict[str, str], 
     assert names == {"market-data.fresh", "market-data.stale"}
 
 
-def fail_to_follow(own_api: Api, table_name: str) -> None:
+def fail_to_follow(own_api: Api, commands: Commands, table_name: str) -> None:
     """Run a run that is to be followed, on a server that refuses to create the next one."""
 
     def refuse(request: str, answer: httpx.Response) -> httpx.Response:
@@ -164,23 +166,20 @@ def fail_to_follow(own_api: Api, table_name: str) -> None:
     deployment_id = deploy(own_api, parameters, schedule())
     run_id = str(make_run(own_api, deployment_id, [TAG]).id)
     with serve_changed(own_api.url, refuse) as url:
-        environ = os.environ | {"PREFECT_API_URL": url, "PREFECT__FLOW_ENTRYPOINT": "flows/market_data.py:market_data"}
-        subprocess.run([sys.executable, "-m", "prefect.engine", run_id], cwd=CHECKOUT, env=environ, check=True)
+        environ = {"PREFECT_API_URL": url, "PREFECT__FLOW_ENTRYPOINT": "flows/market_data.py:market_data"}
+        commands.run("prefect.engine", run_id, **environ).check_returncode()
     assert own_api.read_state(run_id).type == "COMPLETED"
 
 
-CREATE_BLOCK = """
-import sys
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
-body = {"subject": "{{subject}}", "body": "{{body}}"}
-CustomWebhookNotificationBlock(name="test", url=sys.argv[1], method="POST", json_data=body).save("test", overwrite=True)
-"""
+BODY: dict[str, Any] = {"subject": "{{subject}}", "body": "{{body}}"}
 
 
 def test_alerts_are_sent_through_a_notification_block(own_api: Api, commands: Commands, table_name: str) -> None:
     """With --notify, automations send messages through the block, even after the stack has applied its own."""
     with receive() as messages:
-        subprocess.run([sys.executable, "-c", CREATE_BLOCK, messages.url], cwd=CHECKOUT, check=True)
+        block = CustomWebhookNotificationBlock(name="test", url=messages.url, method="POST", json_data=BODY)
+        with temporary_settings({PREFECT_API_URL: own_api.url}):
+            block.save("test", overwrite=True)
         assert deploy_automations(commands, "custom-webhook/test").count("send-notification") == 6
         with open_client(own_api.url) as client:
             apply_automations(client, read_automations())  # as `make up` does
@@ -206,7 +205,8 @@ def test_automation_without_action_explains_how_to_add_one(own_api: Api, command
 
 def test_unknown_block_is_refused(own_api: Api, capsys: pytest.CaptureFixture[str]) -> None:
     """A notification block that the server does not have is refused."""
-    assert main(["--notify", "slack-webhook/nobody"]) == 1
+    with temporary_settings({PREFECT_API_URL: own_api.url}):
+        assert main(["--notify", "slack-webhook/nobody"]) == 1
     assert "no automations: 'slack-webhook/nobody' is no block of this server" in capsys.readouterr().err
 
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from deployments.local.servers import prefect
 from tests.support.clone import processes_of, run_make
+from tests.support.start_migrated import find_migrated
 
 TYPED = """python -m flows.market_data --region-id 10000003 --table-name 'MarketData-{region_id}'
 python - <<'PY'
@@ -25,6 +28,14 @@ records, snapshot = read_records("MarketData-10000003")
 print(f"{region_name(snapshot.region_id)}: {snapshot.region_id}")
 PY
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database(clone: Path) -> None:
+    """The database of Prefect's server is there already; in test_make_run.py the first stack creates it."""
+    folder = clone / ".local" / "prefect"
+    folder.mkdir(parents=True)
+    shutil.copy(find_migrated(prefect()), folder / "prefect.db")
 
 
 @pytest.mark.outage

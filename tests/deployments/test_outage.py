@@ -22,7 +22,7 @@ from tests.support.tables import records, scan
 from tests.support.truth import truth
 from tests.support.worlds import VENAL, Clock, Faulty
 
-DEPLOYMENT = "market-data/outage"
+DEPLOYMENT = "market-data/untagged"
 LIMITED_DEPLOYMENT = "market-data/venal"  # with the concurrency limit of prefect.yaml
 
 pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]

@@ -13,9 +13,12 @@ import httpx
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from deployments.automations import read_automations
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from deployments.local.processes import free_port
+from tests.support.commands import Commands
+from tests.support.pages import find_commands, run_module
 from tests.support.servers import wait_for
 from tests.support.tables import records, scan
 from tests.support.truth import truth
@@ -23,6 +26,13 @@ from tests.support.truth import truth
 SECTION = Path(CHECKOUT, "README.md").read_text().split("## Schedule it\n")[1].split("\n## ")[0]
 SERVER, WORKER, THIRD_TERMINAL = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
 DOMAIN = 10000043  # 190 pages
+ASKING = (
+    "prefect work-pool",
+    "prefect flow-run ls",
+    "prefect flow-run inspect",
+    "prefect flow-run logs",
+    "prefect gcl",
+)
 LATENCY_SECONDS = 9.5  # 20 pages at once: 105 s for Domain
 
 pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
@@ -80,9 +90,18 @@ def started(environ: dict[str, str], tmp_path: Path) -> Iterator[str]:
 
 
 def test_section_works_as_written(
-    started: str, environ: dict[str, str], market: Market, dynamodb: DynamoDBClient
+    started: str,
+    environ: dict[str, str],
+    market: Market,
+    dynamodb: DynamoDBClient,
+    commands: Commands,
+    tmp_path: Path,
 ) -> None:
-    """A run of over 100 s completes and is never marked as Crashed; an activated schedule creates runs."""
+    """A run of over 100 s completes and is never marked as Crashed; an activated schedule creates runs.
+
+    All automations were created, and the commands of the page on operations that ask the server find what there is.
+    """
+    assert (tmp_path / "worker.log").read_text().count(": created, ") == len(read_automations())
     market.latency_seconds = LATENCY_SECONDS
     activate, run, list_schedules, resume = THIRD_TERMINAL.splitlines()
     started_at = time.monotonic()
@@ -95,9 +114,14 @@ def test_section_works_as_written(
     assert records(scan(dynamodb, f"MarketData-{DOMAIN}")) == truth(market, DOMAIN)
     market.latency_seconds = 0.0
     shown = type_in(f"{activate}\n{list_schedules}", environ).stdout
+    assert "interval: 0:05:00" in shown
     (schedule_id,) = re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", shown)
     type_in(f"{activate}\n{resume.replace('SCHEDULE_ID', schedule_id)}", environ)
-    wait_for(lambda: len(ask(started, "/flow_runs/filter")) > 1, "a scheduled run")
+    wait_for(lambda: "Scheduled" in {run["state_name"] for run in ask(started, "/flow_runs/filter")}, "a scheduled run")
+    asking = [command for command in find_commands("docs/operating.md") if command.startswith(ASKING)]
+    assert len(asking) == 7
+    told = [run_module(commands, command.replace("ID", flow_run["id"]), PREFECT_API_URL=started) for command in asking]
+    assert all(shown in "".join(told) for shown in ("market-data", flow_run["id"], "esi-market-order"))
 
 
 def ask(url: str, path: str, method: str = "POST") -> list[dict[str, str]]:

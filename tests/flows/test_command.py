@@ -29,7 +29,7 @@ from tests.support.faults.store import serve_faulty_store
 from tests.support.runs import ask
 from tests.support.tables import records, scan
 from tests.support.truth import truth
-from tests.support.worlds import DERELIK
+from tests.support.worlds import DERELIK, INSMOTHER
 
 PROGRAM = "python -m flows.market_data"
 LOGGED = {"PREFECT_LOGGING_LEVEL": "INFO"}
@@ -201,13 +201,13 @@ def test_run_ends_with_its_summary(
     capsys: pytest.CaptureFixture[str], dynamodb: DynamoDBClient, market: Market, table_name: str
 ) -> None:
     """Without a terminal, a run prints its summary and no bars."""
-    assert run_flow(market_data, PROGRAM, ["--region-id", str(DERELIK), "--table-name", table_name]) == 0
+    assert run_flow(market_data, PROGRAM, ["--region-id", str(INSMOTHER), "--table-name", table_name]) == 0
     out = capsys.readouterr().out
     assert re.search(
-        rf"^{table_name} has region {DERELIK} of .* UTC: [\d,]+ records \([\d,]+ written, ", out, re.MULTILINE
+        rf"^{table_name} has region {INSMOTHER} of .* UTC: [\d,]+ records \([\d,]+ written, ", out, re.MULTILINE
     )
     assert "\x1b" not in out
-    assert records(scan(dynamodb, table_name)) == truth(market, DERELIK)
+    assert records(scan(dynamodb, table_name)) == truth(market, INSMOTHER)
 
 
 @pytest.mark.usefixtures("api", "store_url")

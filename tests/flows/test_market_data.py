@@ -239,7 +239,7 @@ def test_market_without_its_sells_is_refused(
 
     The table may have other parameters, be left `writing` by a killed run, or lack `#snapshot`.
     """
-    market_data(INSMOTHER, table_name, price="min")
+    market_data(10000003, table_name, price="min")
     if state == "none":
         dynamodb.delete_item(TableName=table_name, Key={"pk": {"S": "#snapshot"}})
     elif state == "writing":
@@ -253,10 +253,10 @@ def test_market_without_its_sells_is_refused(
     before = scan(dynamodb, table_name)
     monkeypatch.setattr("deployments.local.market.market.make_orders", make_buys)
     clock.now += 300
-    with pytest.raises(ShrinkError, match=r"region 10000009 has 0 records, the table 1,1\d\d: under half.*force"):
-        market_data(INSMOTHER, table_name, price="max")
+    with pytest.raises(ShrinkError, match=r"region 10000003 has 0 records, the table 2\d\d: under half.*force"):
+        market_data(10000003, table_name, price="max")
     assert scan(dynamodb, table_name) == before
-    assert market_data(INSMOTHER, table_name, price="max", force=True).deleted == len(records(before))
+    assert market_data(10000003, table_name, price="max", force=True).deleted == len(records(before))
 
 
 @pytest.mark.parametrize("status", [429, 500])

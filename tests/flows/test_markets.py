@@ -29,20 +29,27 @@ from tests.support.tables import STORED, expire, scan_markets
 from tests.support.truth import drop_key, place_truth
 from tests.support.worlds import INSMOTHER, VENAL, Clock
 
+REGION = 10000005  # one page
+
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 
 @pytest.fixture
 def places(market: Market) -> list[int]:
-    """Insmother itself, its busiest system, its two busiest stations."""
-    orders = make_orders(market.seed, INSMOTHER, market.index)
+    """The region itself, its busiest system, its two busiest stations."""
+    return find_busiest(market, REGION)
+
+
+def find_busiest(market: Market, region_id: int) -> list[int]:
+    """Return a region, its busiest system, and its two busiest stations."""
+    orders = make_orders(market.seed, region_id, market.index)
     stations = orders[orders.location_id < 10**12].location_id.value_counts().index.tolist()
-    return [INSMOTHER, int(orders.system_id.value_counts().index[0]), *map(int, stations[:2])]
+    return [region_id, int(orders.system_id.value_counts().index[0]), *map(int, stations[:2])]
 
 
-def keep(table_name: str, markets: list[int], **parameters: Any) -> Summary:
-    """Run the flow for markets of Insmother in one table."""
-    summary: Summary = market_data(INSMOTHER, table_name, key="market_type", markets=markets, **parameters)
+def keep(table_name: str, markets: list[int], region_id: int = REGION, **parameters: Any) -> Summary:
+    """Run the flow for markets of a region in one table."""
+    summary: Summary = market_data(region_id, table_name, key="market_type", markets=markets, **parameters)
     return summary
 
 
@@ -66,14 +73,14 @@ def test_all_kinds_at_once_are_exact(
     dynamodb: DynamoDBClient,
     market: Market,
     clock: Clock,
-    places: list[int],
     table_name: str,
     parameters: dict[str, str],
 ) -> None:
     """Region, system and stations in one table are exact over two snapshots, with the region's requests only."""
+    places = find_busiest(market, INSMOTHER)
     for _ in range(2):
         market.reset_counts()
-        summary = keep(table_name, places, **parameters)
+        summary = keep(table_name, places, INSMOTHER, **parameters)
         assert market.requests == {"HEAD 200": 1, "GET 200": 3}
         found = split(scan_markets(dynamodb, table_name))
         assert sorted(found) == sorted(places)
@@ -113,11 +120,11 @@ def test_markets_of_type_keys_have_tables_of_their_own(
 ) -> None:
     """With `{market_id}` in the table name, each market has its own table."""
     template = table_name + "-{market_id}"
-    summary = market_data(INSMOTHER, template, markets=places[2:])
+    summary = market_data(REGION, template, markets=places[2:])
     for place in places[2:]:
         records, snapshot = read_records(template.replace("{market_id}", str(place)))
         assert snapshot.market_id == place
-        assert len(records) == len(place_truth(market, INSMOTHER, place))
+        assert len(records) == len(place_truth(market, REGION, place))
     assert summary.written == summary.records > 0
 
 
@@ -151,13 +158,13 @@ def test_market_whose_last_order_is_gone_is_emptied(
 
 
 def rare_station(market: Market) -> int:
-    """Return a station of Insmother with sell orders of 1 to 20 types in this snapshot."""
-    orders = make_orders(market.seed, INSMOTHER, market.index)
+    """Return a station of the region with sell orders of 1 to 20 types in this snapshot."""
+    orders = make_orders(market.seed, REGION, market.index)
     sells = orders[~orders.is_buy_order & (orders.location_id < 10**12)]
     types = sells.groupby("location_id").type_id.nunique()
     rare = types[types <= 20]
     if rare.empty:
-        pytest.fail("Insmother has no small station")
+        pytest.fail("the region has no small station")
     return int(rare.index[0])
 
 
@@ -184,9 +191,9 @@ def test_shrunk_market_leaves_the_others_alone(
     found = split(scan_markets(dynamodb, table_name))
     now = {place: found[place].pop("#snapshot")["last_modified"] for place in places}
     assert len({now[place]["S"] for place in places[:3]}) == 1
-    assert now[places[3]]["S"] < now[INSMOTHER]["S"]
+    assert now[places[3]]["S"] < now[REGION]["S"]
     for place in places[:3]:
-        assert found[place] == place_truth(market, INSMOTHER, place)
+        assert found[place] == place_truth(market, REGION, place)
 
 
 def test_only_what_is_behind_is_written(
@@ -204,7 +211,7 @@ def test_only_what_is_behind_is_written(
 
 def test_runs_on_overlapping_markets(market: Market, places: list[int], table_name: str) -> None:
     """Two runs at once that share markets leave each market exact."""
-    keep(table_name, [INSMOTHER])  # creates the table
+    keep(table_name, [REGION])  # creates the table
     failures: list[BaseException] = []
 
     def run(markets: list[int]) -> None:
@@ -222,14 +229,14 @@ def test_runs_on_overlapping_markets(market: Market, places: list[int], table_na
     for place in places:
         records, snapshot = read_records(table_name, place)
         assert snapshot.state == "complete"
-        assert len(records) == len(place_truth(market, INSMOTHER, place))
+        assert len(records) == len(place_truth(market, REGION, place))
 
 
 def test_reader_of_one_market_while_another_is_written(
     dynamodb: DynamoDBClient, clock: Clock, places: list[int], table_name: str
 ) -> None:
     """A market can be read while another market of the table is being written."""
-    keep(table_name, places)
+    keep(table_name, places[2:])
     dynamodb.update_item(
         TableName=table_name,
         Key={"pk": {"S": str(places[2])}, "sk": {"S": "#snapshot"}},
@@ -247,7 +254,7 @@ def test_prices_of_some_types_at_some_markets(
 ) -> None:
     """Prices at several markets are one call of up to 100 keys; types without a record are absent."""
     keep(table_name, places)
-    expected = {place: place_truth(market, INSMOTHER, place) for place in places}
+    expected = {place: place_truth(market, REGION, place) for place in places}
     types = sorted(map(int, expected[places[2]]))[:30]
     capacity = Capacity(1e9)
     with serve_faulty_store(store_url, Plan([]), capacity) as url, monkeypatch.context() as patch:
@@ -310,7 +317,7 @@ def test_index_by_price(dynamodb: DynamoDBClient, market: Market, places: list[i
     keep(table_name, places[2:])
     for place in places[2:]:
         found = list_index(dynamodb, table_name, place)
-        assert len(found) == len(place_truth(market, INSMOTHER, place))
+        assert len(found) == len(place_truth(market, REGION, place))
 
 
 def list_index(dynamodb: DynamoDBClient, table_name: str, place: int) -> list[str]:
@@ -328,23 +335,23 @@ def list_index(dynamodb: DynamoDBClient, table_name: str, place: int) -> list[st
 
 def test_wrong_keys_are_named(market: Market, places: list[int], table_name: str) -> None:
     """A table with the other key schema is refused before any request, and the message has both."""
-    market_data(INSMOTHER, table_name)
+    market_data(REGION, table_name)
     market.reset_counts()
     with pytest.raises(KeySchemaError, match=r"has the key pk \(S\), key='market_type' needs pk \(S\) and sk \(S\)"):
         keep(table_name, places)
     other = f"{table_name}-other"
-    keep(other, places)
+    keep(other, places[2:])
     market.reset_counts()
     with pytest.raises(KeySchemaError, match=r"has the key pk \(S\) and sk \(S\), key='type' needs pk \(S\):"):
-        market_data(INSMOTHER, other)
+        market_data(REGION, other)
     assert not market.requests
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"markets": [INSMOTHER, 60000004]}, 'key="market_type", or table_name="MarketData-{market_id}"'),
-        ({"markets": [10000002]}, "10000002, which is not in region 10000009"),
+        ({"markets": [REGION, 60000004]}, 'key="market_type", or table_name="MarketData-{market_id}"'),
+        ({"markets": [10000002]}, "10000002, which is not in region 10000005"),
         ({"markets": [60000004, 60000004], "key": "market_type"}, "give each market once"),
     ],
     ids=str,
@@ -352,7 +359,7 @@ def test_wrong_keys_are_named(market: Market, places: list[int], table_name: str
 def test_markets_that_do_not_go_together_are_refused(market: Market, given: dict[str, Any], message: str) -> None:
     """Markets that would share keys, are in another region or are given twice are refused before any request."""
     with pytest.raises(ValueError, match=message.replace("{", r"\{").replace("}", r"\}")):
-        market_data(INSMOTHER, **given)
+        market_data(REGION, **given)
     assert not market.requests
 
 
@@ -362,13 +369,13 @@ def test_markets_that_do_not_go_together_are_refused(market: Market, given: dict
 def test_what_is_no_market_is_refused(market: Market, given: dict[str, Any]) -> None:
     """An id that is not a market's, or not a region's where one is needed, is refused before any request."""
     with pytest.raises(ParameterTypeError, match="is refused: give "):
-        market_data(**{"region_id": INSMOTHER} | given)
+        market_data(**{"region_id": REGION} | given)
     assert not market.requests
 
 
 def test_universe_keeps_markets_of_regions(market: Market, places: list[int], table_name: str) -> None:
     """The universe keeps markets of several regions in one table, each exact."""
-    markets = {INSMOTHER: places[2:], 10000003: [10000003]}
+    markets = {REGION: places[2:], 10000003: [10000003]}
     summary = universe(table_name=table_name, key="market_type", markets=markets)
     assert (summary.stored, summary.failed) == (2, 0)
     for region_id, ids in markets.items():
@@ -400,7 +407,7 @@ def test_market_is_read_by_itself(table_name: str, places: list[int]) -> None:
 def test_market_in_two_regions_is_refused(market: Market) -> None:
     """The universe refuses a market in two regions, which would overwrite each other's records."""
     with pytest.raises(ValueError, match="markets has 60003760 in two regions"):
-        universe(table_name="Hubs", key="market_type", markets={INSMOTHER: [60003760], 10000003: [60003760]})
+        universe(table_name="Hubs", key="market_type", markets={REGION: [60003760], 10000003: [60003760]})
     assert not market.requests
 
 

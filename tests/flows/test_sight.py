@@ -25,6 +25,8 @@ from tests.support.tables import expire, inflate, records, scan
 from tests.support.truth import truth
 from tests.support.worlds import VENAL, Clock
 
+SMALL = 10000003  # one page
+
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 
@@ -161,9 +163,9 @@ def test_month_is_said_of_what_recurs(api: Api, table_name: str, case: str) -> N
     """Without an earlier snapshot of the same parameters, the summary has the cost of the run, but not of a month."""
     parameters: dict[str, dict[str, Any]] = {"other parameters": {"price": "max"}, "the same snapshot": {"force": True}}
     if case in parameters:
-        run(VENAL, table_name)
-    run_id, state = run(VENAL, table_name, **parameters.get(case, {}))
-    (summary,) = [artifact["data"] for artifact in read_artifacts(api, run_id) if artifact["key"] == f"summary-{VENAL}"]
+        run(SMALL, table_name)
+    run_id, state = run(SMALL, table_name, **parameters.get(case, {}))
+    (summary,) = [artifact["data"] for artifact in read_artifacts(api, run_id) if artifact["key"] == f"summary-{SMALL}"]
     assert f"| cost | ${read_cost(read_summary(state)):.6f} for this run |" in summary
     assert "| compared with | no earlier snapshot with these parameters |" in summary
     assert not re.findall(r"\$[\d,.]+ a month", summary)
@@ -172,10 +174,10 @@ def test_month_is_said_of_what_recurs(api: Api, table_name: str, case: str) -> N
 
 def test_month_is_of_runs_as_far_apart(api: Api, dynamodb: DynamoDBClient, clock: Clock, table_name: str) -> None:
     """After an hour without runs, the monthly cost assumes a run per hour, not every five minutes."""
-    run(10000003, table_name)
+    run(SMALL, table_name)
     expire(dynamodb, table_name)
     clock.now += 3600
-    run_id, state = run(10000003, table_name)
+    run_id, state = run(SMALL, table_name)
     cost = read_cost(read_summary(state))
     data = [artifact["data"] for artifact in read_artifacts(api, run_id) if artifact["key"] == "summary-10000003"]
     assert (
@@ -185,18 +187,18 @@ def test_month_is_of_runs_as_far_apart(api: Api, dynamodb: DynamoDBClient, clock
 
 def test_not_modified_leaves_nothing(api: Api, table_name: str) -> None:
     """A run that finds nothing new creates no artifact, which would bury the others."""
-    run(VENAL, table_name)
-    run_id, state = run(VENAL, table_name)
+    run(SMALL, table_name)
+    run_id, state = run(SMALL, table_name)
     assert state.name == "NotModified"
     assert read_artifacts(api, run_id) == []
 
 
 def test_shrunk_snapshot_is_explained(api: Api, dynamodb: DynamoDBClient, clock: Clock, table_name: str) -> None:
     """If the shrink guard refuses a snapshot, an artifact explains why and what to do."""
-    run(10000003, table_name)
+    run(SMALL, table_name)
     inflate(dynamodb, table_name)
     clock.now += 300
-    run_id, _ = run(10000003, table_name)
+    run_id, _ = run(SMALL, table_name)
     (failure,) = [artifact for artifact in read_artifacts(api, run_id) if artifact["key"] == "failure-10000003"]
     assert "**What failed.** ShrinkError: region 10000003 has" in failure["data"]
     assert "If it is right, run once with `force`." in failure["data"]
@@ -234,7 +236,7 @@ def test_artifact_that_fails_is_a_warning(
     fail.__name__ = broken
     home = "history" if broken == "draw_history" else "outcome"
     monkeypatch.setattr(f"tasks.reporting.{home}.{broken}", fail)
-    assert market_data(VENAL, table_name).written
-    assert records(scan(dynamodb, table_name)) == truth(market, VENAL)
+    assert market_data(SMALL, table_name).written
+    assert records(scan(dynamodb, table_name)) == truth(market, SMALL)
     finish_reports()
     assert f"not reported to Prefect: {broken}: OSError: planned" in caplog.text

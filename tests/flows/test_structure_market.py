@@ -26,6 +26,7 @@ from tests.support.truth import truth
 from tests.support.worlds import Clock
 
 STRUCTURE, LOCKED = 1_000_000_000_003, 1_000_000_010_001  # the first has three pages; the second allows no docking
+SMALL = 1_000_000_000_001  # one page
 
 pytestmark = pytest.mark.usefixtures("store_url", "api")
 
@@ -115,10 +116,10 @@ def test_new_refresh_token_is_kept(market: Market, table_name: str, block: str) 
         return status, sent.replace(REFRESH_TOKEN.encode(), b"the-next-one")
 
     market.sso.answer = rotate  # type: ignore[method-assign]
-    structure_market(STRUCTURE, table_name, credentials=block)
+    structure_market(SMALL, table_name, credentials=block)
     assert load_credentials(block).refresh_token == "the-next-one"
     market.sso.expire_all()
-    assert structure_market(STRUCTURE, table_name, credentials=block, force=True).pages == 3
+    assert structure_market(SMALL, table_name, credentials=block, force=True).pages == 1
 
 
 def test_new_refresh_token_is_kept_at_last(
@@ -141,7 +142,7 @@ def test_new_refresh_token_is_kept_at_last(
 
     market.sso.answer = rotate  # type: ignore[method-assign]
     monkeypatch.setattr(credentials, "keep_credentials", fail_once)
-    assert structure_market(STRUCTURE, table_name, credentials=block).retries == 1
+    assert structure_market(SMALL, table_name, credentials=block).retries == 1
     assert credentials.load_credentials(block).refresh_token == "the-next-one"
     assert market.sso.given == 1
 
@@ -237,8 +238,8 @@ def test_passing_refusal_of_the_sign_on_is_retried(
     answer, planned = market.sso.answer, answers * times
     market.sso.answer = lambda body, now: planned.pop(0) if planned else answer(body, now)  # type: ignore[method-assign]
     with hurry():
-        summary = structure_market(STRUCTURE, table_name, credentials=block)
-    assert (summary.pages, summary.retries) == (3, len(answers) * times)
+        summary = structure_market(SMALL, table_name, credentials=block)
+    assert (summary.pages, summary.retries) == (1, len(answers) * times)
 
 
 def test_denial_and_refusal_of_the_sign_on_may_come_together(market: Market, table_name: str, block: str) -> None:
@@ -260,7 +261,7 @@ def test_denial_and_refusal_of_the_sign_on_may_come_together(market: Market, tab
 
     market.find_region, market.sso.answer = deny, fail_once  # type: ignore[method-assign]
     with hurry():
-        assert structure_market(STRUCTURE, table_name, credentials=block).retry_causes == {
+        assert structure_market(SMALL, table_name, credentials=block).retry_causes == {
             "ESI 403": 1,
             "EVE SSO 400": 1,
         }

@@ -28,13 +28,17 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Commands:
-    """Runs commands. Use it as a context manager."""
+    """Runs commands. Use it as a context manager; `environ` is what its server has on top of this environment."""
+
+    def __init__(self, **environ: str) -> None:
+        self._environ = environ
 
     def __enter__(self) -> Self:
         self._folder = TemporaryDirectory()
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.support.commands"],
             cwd=CHECKOUT,
+            env=os.environ | self._environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

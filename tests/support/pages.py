@@ -2,10 +2,12 @@
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 from deployments.local.environment import CHECKOUT, VENV
+from tests.support.commands import Commands
 
 PAGES = {
     str(path.relative_to(CHECKOUT)): path.read_text()
@@ -34,5 +36,16 @@ def run(command: str, checkout: Path = CHECKOUT, **environ: str) -> str:
         text=True,
         check=False,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_module(commands: Commands, command: str, **environ: str) -> str:
+    """Run a command of a page, `prefect …` or `python -m …`, without waiting for imports, and return its output."""
+    words = shlex.split(command)
+    python = ["python", "-m", "prefect.__main__"] if words[0] == "prefect" else []
+    interpreter, option, module, *arguments = [*python, *words[bool(python) :]]
+    assert (interpreter, option) == ("python", "-m"), command
+    done = commands.run(module, *arguments, **environ)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
