@@ -4,7 +4,6 @@ import json
 import os
 import re
 import socket
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
 from deployments.local.processes import Child
 from tests.support.api import Api
+from tests.support.servers import is_in_database
 
 SECRET = "planted-secret-77c1"
 POLICY = json.loads(Path(CHECKOUT, "deployments/aws/iam-policy.json").read_text())
@@ -96,9 +96,8 @@ market_data(10000003, {table_name!r})
     assert api.is_up()
     for file in Path(os.environ["PREFECT_HOME"]).rglob("*"):
         assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
-    database = sqlite3.connect(f"file:{os.environ['PREFECT_HOME']}/prefect.db?mode=ro", uri=True)
-    assert SECRET not in "\n".join(database.iterdump())
-    database.close()
+    assert is_in_database(table_name)
+    assert not is_in_database(SECRET)
 
 
 def test_everything_listens_on_this_machine_alone(api: Api, store_url: str, served: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tasks.catalogue.names import type_name
 from tasks.orders.choices import Parameters
 from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
-from tests.support.browser import CHROMIUM, WIDTH, open_page
+from tests.support.browser import CHROMIUM, HEIGHT, WIDTH, open_page
 from tests.support.programs import needs
 from tests.support.summaries import BEGUN, make_summary
 from tests.support.truth import truth
@@ -43,13 +44,20 @@ def read_column(page: Page, number: int) -> list[str]:
     return cells
 
 
+def open_widths(report: Path, *widths: int) -> Iterator[tuple[Page, int]]:
+    """Open a report anew in windows of several widths, one after another."""
+    with open_page() as page:
+        for width in widths:
+            page.set_viewport_size({"width": width, "height": HEIGHT})
+            page.goto(report.as_uri())
+            yield page, width
+
+
 @in_a_browser
-@pytest.mark.parametrize("width", [WIDTH, 390])
-def test_report_shows_the_table(report: Path, market: Market, width: int) -> None:
+def test_report_shows_the_table(report: Path, market: Market) -> None:
     """The report shows every record and can be sorted and searched, on a wide screen and on a phone."""
     expected = truth(market, VENAL)
-    with open_page(width) as page:
-        page.goto(report.as_uri())
+    for page, width in open_widths(report, WIDTH, 390):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert [picture.evaluate("picture => picture.naturalWidth > 0") for picture in page.locator("img").all()] == [
             True
@@ -95,14 +103,12 @@ ONE_LINE = """cells => cells.every(cell => {
 
 
 @in_a_browser
-@pytest.mark.parametrize("width", [WIDTH, 420, 390, 360])
-def test_numbers_are_sorted_and_stay_whole(tmp_path: Path, width: int) -> None:
+def test_numbers_are_sorted_and_stay_whole(tmp_path: Path) -> None:
     """Ids are in numeric order, and no number breaks, however long, even on a small phone."""
     records = dict.fromkeys((11188, 1119, 11190, 34, 2), WIDE)
     file = tmp_path / "report.html"
     file.write_text(render("Market", records, SNAPSHOT, [make_summary(orders=12_345_678)]), encoding="utf-8")
-    with open_page(width) as page:
-        page.goto(file.as_uri())
+    for page, width in open_widths(file, WIDTH, 420, 390, 360):
         assert read_column(page, 1) == ["2", "34", "1119", "11188", "11190"]
         numbers = page.locator("#records td:not(:first-child), #runs td, .number")
         assert numbers.count() == 5 * 3 + 10 + 5

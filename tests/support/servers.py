@@ -3,12 +3,13 @@
 import os
 import re
 import shutil
+import sqlite3
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -140,6 +141,18 @@ def wait_for(ready: Callable[[], bool], what: str) -> None:
     while not ready():
         assert time.monotonic() < deadline, f"{what} did not come"
         time.sleep(0.05)
+
+
+def is_in_database(text: str) -> bool:
+    """Return whether a text is in any row of the shared Prefect server's database."""
+    file = f"file:{os.environ['PREFECT_HOME']}/prefect.db?mode=ro"
+    with closing(sqlite3.connect(file, uri=True)) as database:
+        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            columns = [name for _id, name, *_ in database.execute(f'PRAGMA table_info("{table}")')]
+            where = " OR ".join(f'instr("{name}", :text)' for name in columns)
+            if database.execute(f'SELECT 1 FROM "{table}" WHERE {where} LIMIT 1', {"text": text}).fetchone():
+                return True
+    return False
 
 
 def finish_reports() -> None:
