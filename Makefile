@@ -73,7 +73,7 @@ test: setup ## run all tests except those of `make outages`
 	@$(PYTEST) -m "not outage" -n $$(($$(nproc) + 1))
 
 outages: setup ## run the tests that start whole stacks, or kill the worker or Prefect's server: side by side, as most of them wait
-	@$(PYTEST) -m outage -n 4
+	@$(PYTEST) -m outage -n 4 $$(grep -rl --include='test_*.py' 'mark\.outage' tests)
 
 chaos: setup ## play random faults against the flow and check the table after every run: N=1000, SEED=7, KILLS=100
 	@$(BIN)/python -m tests.support.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))

@@ -80,7 +80,7 @@ def main() -> int:
 def run(options: Options) -> None:
     """Fill the table once and show its first rows."""
     with Stack(options) as stack:
-        stack.start_all()
+        stack.start_all(options.deployment.rpartition("/")[2])
         from deployments.local.run import run_deployment  # noqa: PLC0415 (imports Prefect)
 
         stack.progress.begin(f"running {options.deployment}")

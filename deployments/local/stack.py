@@ -103,8 +103,8 @@ class Stack(Servers):
         check_disk(STATE)
         return super().__enter__()
 
-    def start_all(self) -> None:
-        """Start everything, deploy, and wait until a worker is ready for runs."""
+    def start_all(self, *deployed: str) -> None:
+        """Start everything, deploy all or those named, and wait until a worker is ready for runs."""
         self.progress.begin("starting market, store and Prefect server")
         if not self.options.esi_url:
             self.addresses.esi_url = self.start_market("market", [self.options.region_id])
@@ -123,7 +123,8 @@ class Stack(Servers):
         prepare.prepare_server(self.client)
         environ = make_environment(self.addresses)
         self.start("worker", servers.worker_command(), environ)
-        deploy = self.start("deploy", servers.deploy_command("--all"), environ, is_task=True)
+        names = [word for name in deployed for word in ("--name", name)] or ["--all"]
+        deploy = self.start("deploy", servers.deploy_command(*names), environ, is_task=True)
         automations.apply_automations(self.client, automations.read_automations())
         self.wait_for("worker", lambda: prepare.has_worker(self.client))
         self.wait_for("deploy", deploy.has_succeeded)
