@@ -177,7 +177,9 @@ BODY: dict[str, Any] = {"subject": "{{subject}}", "body": "{{body}}"}
 def test_alerts_are_sent_through_a_notification_block(own_api: Api, commands: Commands, table_name: str) -> None:
     """With --notify, automations send messages through the block, even after the stack has applied its own."""
     with receive() as messages:
-        block = CustomWebhookNotificationBlock(name="test", url=messages.url, method="POST", json_data=BODY)
+        block = CustomWebhookNotificationBlock(  # type: ignore[call-arg] # the others have defaults
+            name="test", url=messages.url, method="POST", json_data=BODY
+        )
         with temporary_settings({PREFECT_API_URL: own_api.url}):
             block.save("test", overwrite=True)
         assert deploy_automations(commands, "custom-webhook/test").count("send-notification") == 6
