@@ -22,6 +22,7 @@ from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Scheduled
+from prefect.utilities.callables import get_call_parameters
 from prefect.utilities.hashing import hash_objects
 
 from tasks.reporting.failure import explain_failure
@@ -74,7 +75,8 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
         if parameters == flow_run.parameters:
             return body(*args, **kwargs)
         get_run_logger().info("the deployment has changed since this run was created: using its present parameters")
-        context.parameters = flow_run.parameters = parameters  # for the hooks too
+        flow_run.parameters = parameters  # for the hooks too
+        context.parameters = get_call_parameters(body, (), parameters)  # with defaults, as Prefect sets them
         report_afterwards(SyncPrefectClient.update_flow_run, flow_run.id, parameters=parameters)
         return body(**flow.validate_parameters(parameters))  # type: ignore[call-arg] # ParamSpec knows no names
 

@@ -102,21 +102,25 @@ RegionId = Annotated[ID, or_give("a region's id, such as 10000002 for The Forge"
 RegionIds = Annotated[
     list[ID] | None,
     Field(min_length=1),
-    or_give("a list of regions' ids, such as [10000002, 10000043], or none for all that have a market"),
+    or_give(
+        "a list of regions' ids, such as [10000002, 10000043], or none for those in markets, or all that have a market"
+    ),
 ]
 StructureId = Annotated[
     int, Field(ge=FIRST_STRUCTURE_ID, le=2**63 - 1), or_give("a player structure's id, such as 1035466617946")
 ]
-Markets = Annotated[list[MarketId] | None, Field(min_length=1), or_give(f"a list of {MARKETS}")]
+Markets = Annotated[
+    list[MarketId] | None, Field(min_length=1), or_give(f"a list of {MARKETS}; or none for the region alone")
+]
 RegionsMarkets = Annotated[
     dict[ID, Annotated[list[MarketId], Field(min_length=1)]] | None,
     Field(min_length=1),
-    or_give(f"for each region a list of {MARKETS}"),
+    or_give(f"for each region a list of {MARKETS}; or none for the regions alone"),
 ]
 TableName = Annotated[
     str,
     AfterValidator(check_table_name),
-    or_give(NAME, "The DynamoDB table, with partition key pk (S); only for keys of two fields also sort key sk (S)."),
+    or_give(NAME, "The DynamoDB table, with partition key pk (S); for records.key of two fields also sort key sk (S)."),
 ]
 TableTemplate = Annotated[
     str,
@@ -128,7 +132,7 @@ StructureTable = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9_.-]|\{structure_id\})+$"),
     fits(structure_id=FIRST_STRUCTURE_ID),
-    or_give(f"{NAME}, with {{structure_id}} as a placeholder"),
+    or_give(f"{NAME}, with {{structure_id}} as a placeholder", "The DynamoDB table, with partition key pk (S)."),
 ]
 BlockName = Annotated[
     str,
@@ -149,14 +153,26 @@ DetailChoice = Annotated[
 KeyChoice = Annotated[
     Key, choose(Key, "type: pk is the item type; market_type: pk is the market and sk the type, for many markets.")
 ]
-FetchConcurrency = Annotated[int, Field(ge=1, le=500), or_give("1 to 500, the pages in flight at once")]
-StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give("1 to 100, the BatchWriteItem calls in flight at once")]
-Concurrency = Annotated[int, Field(ge=1, le=113), or_give("1 to 113, the regions in progress at once")]
-Shards = Annotated[int, Field(ge=1, le=50), or_give("1 to 50, the runs that share the regions")]
+FetchConcurrency = Annotated[
+    int, Field(ge=1, le=500), or_give("1 to 500, the pages in flight at once, in each shard of a universe")
+]
+StoreConcurrency = Annotated[
+    int,
+    Field(ge=1, le=100),
+    or_give("1 to 100, the BatchWriteItem calls in flight at once, in each shard of a universe"),
+]
+Concurrency = Annotated[int, Field(ge=1, le=113), or_give("1 to 113, the regions in progress at once in each shard")]
+Shards = Annotated[
+    int,
+    Field(ge=1, le=50),
+    or_give("1 to 50, the runs of universe/shard that share the regions; 1 keeps all in this process"),
+]
 Force = Annotated[
     bool,
     or_give("true or false", "Also store a snapshot that is stored already, has shrunk, or replaces other records."),
 ]
 KeepDays = Annotated[
-    int | None, Field(ge=1, le=36_500), or_give("1 to 36500, the days until DynamoDB may remove the item")
+    int | None,
+    Field(ge=1, le=36_500),
+    or_give("1 to 36500, the days until DynamoDB may remove the item, by its attribute expires_at; or none for never"),
 ]

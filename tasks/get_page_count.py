@@ -40,7 +40,7 @@ def get_page_count(run: Run[Any]) -> Snapshot:
 def find_snapshot(
     run: Run[Any],
     known: Mapping[int, Item | None] = MappingProxyType({}),  # `#snapshot` items as just read, by market
-    wait: Callable[[float], None] | None = None,  # for the next snapshot, so many seconds
+    wait: Callable[[float], None] | None = None,  # waits that many seconds for the next snapshot
 ) -> Snapshot:
     """Return the latest snapshot, and the markets for which the table does not have it yet.
 

@@ -83,7 +83,7 @@ def begin_writing(books: list[Book], snapshot: Snapshot, run: Run[Any]) -> Compa
     """Return how the table differs from the records, with a lease on each market that does.
 
     Raises:
-        TableError: see `compare_market`; of several markets, only one that may pass.
+        TableError: see `compare_market`; with several markets only transient ones, refusals are collected.
     """
     compared: list[tuple[Target, Book, Changes]] = []
     refusals: list[TableError] = []

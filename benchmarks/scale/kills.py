@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -28,8 +29,7 @@ def kill_due(topology: Topology, plan: list[Kill], share: float) -> str | None:
 
 def kill_worker(topology: Topology) -> str | None:
     """Kill the worker with the most flow runs in state Running, with these runs, and start a replacement."""
-    statement = "SELECT infrastructure_pid FROM flow_run WHERE state_type = 'RUNNING'"
-    running = {pid_of(pid or "") for (pid,) in topology.query(statement)}
+    running = list_running(topology)
     trees = {name: running & set(find_tree(topology.children[name].process.pid)) for name in topology.workers}
     name = max(trees, key=lambda worker: len(trees[worker]))
     if not trees[name]:
@@ -37,6 +37,12 @@ def kill_worker(topology: Topology) -> str | None:
     count = topology.kill(name)
     topology.start_worker_named(name)
     return f"killed {name} with {count - 1} child processes, {len(trees[name])} of them flow runs in state Running"
+
+
+def list_running(topology: Topology) -> set[int]:
+    """Return the process ids of the flow runs in state Running."""
+    statement = "SELECT infrastructure_pid FROM flow_run WHERE state_type = 'RUNNING'"
+    return {pid_of(pid or "") for (pid,) in topology.query(statement)}
 
 
 def pid_of(infrastructure_pid: str) -> int:
@@ -53,8 +59,10 @@ def kill_api(topology: Topology) -> str:
     return f"killed the API servers, {count} processes; they answered again after {time.monotonic() - killed_at:.0f} s"
 
 
-def kill_redis(topology: Topology) -> str:
-    """Kill Redis, and restart it."""
+def kill_redis(topology: Topology) -> str | None:
+    """Kill Redis, and restart it; not before killed runs are Crashed, which Prefect would forget meanwhile (3.8.8)."""
+    if not all(Path(f"/proc/{pid}").exists() for pid in list_running(topology)):
+        return None
     topology.kill("redis")
     killed_at = time.monotonic()
     topology.start_redis()

@@ -35,7 +35,9 @@ class ItemRecord(msgspec.Struct, frozen=True):
 
 
 def make_book(chunks: list[Page], records: Records) -> Book:
-    """Return the records of a snapshot's items; the columns of the chunks are removed, to save memory.
+    """Return the records of a snapshot's items.
+
+    The chunks are in the order of the pages; their columns are removed, to save memory.
 
     Raises:
         RefusedError: two items have one key and there are no `values`; or a key, a sum or a text does not fit DynamoDB.
@@ -142,7 +144,7 @@ def to_values(column: "pd.Series[Any]") -> list[Value]:
 
 
 def name_keys(columns: Sequence[list[Value]]) -> list[str]:
-    """Return each record's key: the text of one field, or of two a JSON array; raise a RefusedError if it is no key."""
+    """Return each record's key: the text of one field, or of two a JSON array; raise a RefusedError if invalid."""
     texts = [list(map(to_text, column)) for column in columns]
     for text in (text for column in texts for text in column):
         if not text or text.startswith("#") or len(text.encode()) > MOST_KEY_BYTES:

@@ -41,7 +41,7 @@ def check_pointer(pointer: str) -> str:
 
 
 def check_source_url(url: str) -> str:
-    """Return a source's URL without surrounding whitespace; it may have a query. Raise a ValueError if it is none."""
+    """Return a source's URL without surrounding whitespace; it may have a query. Raise a ValueError if invalid."""
     address, _, query = url.strip().partition("?")
     check_url(address, "url", EXAMPLE)
     if "#" in query:

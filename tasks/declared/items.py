@@ -119,7 +119,7 @@ def is_optional(node: Any) -> bool:  # noqa: ANN401 (a field, or a tree of them)
 
 
 def to_float(value: object, what: str, *, is_optional: bool = False) -> float:
-    """Return the float64 whose shortest decimal a number is, NaN for None; raise a RefusedError if there is none."""
+    """Return a JSON number as the float64 that prints as exactly it, NaN for None; refuse one that has none."""
     if value is None and is_optional:
         return float("nan")
     if not isinstance(value, int | float | Decimal) or isinstance(value, bool):

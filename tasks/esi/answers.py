@@ -12,6 +12,7 @@ from tasks.esi.body import find_error, read_body
 from tasks.esi.endpoint import Endpoint
 from tasks.esi.errors import DeniedError, EsiError, NotFoundError, RateLimitedError, RefusedError, TransientError
 
+ERROR_SECONDS = 10.0  # for the body of an error, which must not delay a pause
 MAX_PAGES = 10_000  # all regions together had 1,686 in December 2025
 LIMIT_SECONDS = 60.0  # the pause after a 420 or 429 that names none: ESI's old error window
 
@@ -50,7 +51,7 @@ def find_class(response: httpx.Response, *, is_esi: bool = True) -> type[EsiErro
     """Return the error class for a response's status, None for a 200."""
     status, request = response.status_code, response.request
     kind = STATUSES.get(status, RefusedError if 300 <= status < 500 else TransientError)
-    if status == 400 and not is_esi:  # some APIs answer a page past the end so
+    if status == 400 and not is_esi:  # some APIs answer 400 for a page past the end
         kind = NotFoundError
     elif status == 503 and not is_esi and "Retry-After" in response.headers:  # an overload
         kind = RateLimitedError
@@ -87,7 +88,7 @@ def raise_for_status(response: httpx.Response, what: str, endpoint: Endpoint) ->
 def quote_error(response: httpx.Response) -> str:
     """Return the text of an error body as `: "text"`, empty if there is none."""
     try:
-        text = find_error(read_body(response, "its error"), ("error", "message", "text"))
+        text = find_error(read_body(response, "its error", ERROR_SECONDS), ("error", "message", "text"))
     except (TransientError, httpx.HTTPError):
         return ""
     return f': "{text}"' if text else ""

@@ -16,8 +16,8 @@ BODY_SECONDS = 30.0  # for a whole body: httpx's read timeout allows a server th
 R = TypeVar("R")
 
 
-def read_body(response: httpx.Response, what: str) -> bytes:
-    """Read and decompress a body; `what` names the request in messages.
+def read_body(response: httpx.Response, what: str, most_seconds: float | None = None) -> bytes:
+    """Read and decompress a body, piece by piece; `what` names the request in messages.
 
     httpx's own decoding would decompress all of a gzip bomb before its size could be checked.
 
@@ -28,37 +28,30 @@ def read_body(response: httpx.Response, what: str) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("gzip", "identity"):
         raise TransientError(f"{what}: the body is encoded as {encoding!r}, expected gzip")
-    deadline = time.monotonic() + BODY_SECONDS
+    most_seconds = most_seconds or BODY_SECONDS
+    deadline = time.monotonic() + most_seconds
+    gunzip = zlib.decompressobj(wbits=31)
     body = bytearray()
-    for part in response.iter_raw():
-        body += part
-        check_size(body, what)
+    for packed in response.iter_raw():
+        rest = packed
+        while rest:
+            if encoding == "identity":
+                part, rest = rest, b""
+            else:
+                if gunzip.eof:  # another member follows: RFC 1952, 2.2
+                    gunzip = zlib.decompressobj(wbits=31)
+                try:
+                    part, rest = gunzip.decompress(rest, MAX_BODY_BYTES + 1 - len(body)), gunzip.unused_data
+                except zlib.error as error:
+                    raise TransientError(f"{what}: the body is not gzip: {error}") from error
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                raise TransientError(f"{what}: the body is larger than {MAX_BODY_BYTES:,} bytes")
         if time.monotonic() > deadline:
-            raise TransientError(f"{what}: the body was not complete after {BODY_SECONDS:.0f} s")
-    return unpack(bytes(body), what) if encoding == "gzip" else bytes(body)
-
-
-def unpack(packed: bytes, what: str) -> bytes:
-    """Decompress gzip of one or more members (RFC 1952, 2.2); raise a TransientError if it is broken or too large."""
-    body = b""
-    while True:
-        gunzip = zlib.decompressobj(wbits=31)
-        try:
-            body += gunzip.decompress(packed, MAX_BODY_BYTES + 1 - len(body))
-        except zlib.error as error:
-            raise TransientError(f"{what}: the body is not gzip: {error}") from error
-        check_size(body, what)
-        if not gunzip.eof:
-            raise TransientError(f"{what}: the body ends before its gzip does")
-        packed = gunzip.unused_data
-        if not packed:
-            return body
-
-
-def check_size(body: bytes | bytearray, what: str) -> None:
-    """Raise a TransientError if a body exceeds `MAX_BODY_BYTES`."""
-    if len(body) > MAX_BODY_BYTES:
-        raise TransientError(f"{what}: the body is larger than {MAX_BODY_BYTES:,} bytes")
+            raise TransientError(f"{what}: the body was not complete after {most_seconds:.0f} s")
+    if encoding == "gzip" and not gunzip.eof:
+        raise TransientError(f"{what}: the body ends before its gzip does")
+    return bytes(body)
 
 
 def decode(

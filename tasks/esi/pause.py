@@ -32,7 +32,7 @@ def find_pause(_url: str) -> Pause:
 
 
 class Limit:
-    """A limit on requests, and the base of those that hold any back. Thread-safe."""
+    """A limit on requests; this base class holds none back. Thread-safe."""
 
     def expect(self, requests: int) -> None:
         """Announce how many requests will be made."""

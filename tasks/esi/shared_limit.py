@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import ParamSpec
 
 import httpx
@@ -149,15 +150,17 @@ def create_limit() -> int:
     decay = tokens / WINDOW_SECONDS
     with get_client(sync_client=True) as client:
         try:
-            client.create_global_concurrency_limit(
-                GlobalConcurrencyLimitCreate(name=LIMIT, limit=tokens, slot_decay_per_second=decay)
-            )
-        except ObjectAlreadyExists:
             present = client.read_global_concurrency_limit_by_name(LIMIT)
-            if not given:
-                return present.limit
-            if present.limit != tokens:
-                client.update_global_concurrency_limit(
-                    LIMIT, GlobalConcurrencyLimitUpdate(limit=tokens, slot_decay_per_second=decay)
+        except ObjectNotFound:
+            with suppress(ObjectAlreadyExists):  # another run came first
+                client.create_global_concurrency_limit(
+                    GlobalConcurrencyLimitCreate(name=LIMIT, limit=tokens, slot_decay_per_second=decay)
                 )
+            return tokens
+        if not given:
+            return present.limit
+        if present.limit != tokens:
+            client.update_global_concurrency_limit(
+                LIMIT, GlobalConcurrencyLimitUpdate(limit=tokens, slot_decay_per_second=decay)
+            )
     return tokens

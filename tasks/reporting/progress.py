@@ -67,6 +67,7 @@ class Timing:
             self.end()
             self._progress, self._started = Progress(state, total, unit), time.monotonic()
             self.show_begin(self._progress)
+            self._progress.count(0)  # shows the bar
 
     def count(self, number: int) -> None:
         """Add to the current state's work done."""

@@ -26,7 +26,7 @@ class RegionResult(BaseModel, frozen=True):
 
 
 class UniverseSummary(Totals):
-    """The summary of a round; counts and units are sums over the regions that did not fail, pages over those stored."""
+    """The summary of a round: sums over the regions that did not fail, of `pages` over those that were stored."""
 
     regions: list[RegionResult]  # in the order in which they started
     stored: int  # regions

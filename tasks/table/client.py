@@ -136,7 +136,7 @@ class Table(Calls):
     """One run's client for a market table. Use it as a context manager; its methods raise the errors above.
 
     Args:
-        name: of the table; a ValueError is raised if it is none.
+        name: of the table; a ValueError is raised if it is invalid.
         connection: shared with other tables, and left open; or how many calls may be in flight on one of its own.
         market_id: the market whose items are read and written.
         key: how a market's table is keyed: see `Keys`.

@@ -56,7 +56,10 @@ def describe(table: Table) -> Item:
 
 def name_keys(table: Table, error: KeySchemaError) -> KeySchemaError:
     """Return an error that names the table's keys, if it may be described, and those it should have."""
-    described = describe(table)
+    try:
+        described = describe(table)
+    except TransientTableError:
+        return error
     if not described:
         return error
     types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}

@@ -9,7 +9,7 @@ MAX_DOUBLINGS = 8  # of the first wait, to the longest
 
 
 class Pace:
-    """Exponential backoff with jitter, shorter after progress, which of `sharers` threads counts for all."""
+    """Exponential backoff with jitter, shorter after progress; that of one of `sharers` threads counts for all."""
 
     def __init__(self, sharers: int = 1) -> None:
         self.stalled = 0  # calls in a row without progress

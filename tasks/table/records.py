@@ -97,7 +97,7 @@ def is_equal(record: AnyRecord, item: Item | None, keys: Keys = ONE_MARKET) -> b
     if keys.make(record.name) | new == item:  # most are, and this is the cheapest way to tell
         return True
     present = {name: value for name, value in item.items() if keys.owns(name)}
-    return read_numbers(new) == read_numbers(present)
+    return new == present or read_numbers(new) == read_numbers(present)
 
 
 def read_numbers(item: Item) -> Item:

@@ -72,7 +72,7 @@ class TableSnapshot(SnapshotItem, frozen=True, kw_only=True):
         return self.parameters
 
     def fill(self, _name: str | None, count: int) -> Self:
-        """Return this with a number of orders."""
+        """Return a copy with a number of orders."""
         return msgspec.structs.replace(self, orders=count)
 
     @classmethod
@@ -150,7 +150,7 @@ class SourceSnapshot(SnapshotItem, frozen=True, kw_only=True):
         return self.declaration
 
     def fill(self, name: str | None, count: int) -> Self:
-        """Return this with a snapshot's name and number of items."""
+        """Return a copy with a snapshot's name and number of items."""
         return msgspec.structs.replace(self, snapshot=name or "", items=count)
 
     def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:

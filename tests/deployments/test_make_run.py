@@ -56,7 +56,7 @@ def test_make_run_of_a_hub_in_a_terminal(clone: Path, monkeypatch: pytest.Monkey
         output.append(os.read(terminal, 4096))
         return output[-1]
 
-    code = pty.spawn(["make", "run"], read, lambda _: b"")
+    code = pty.spawn(["make", "--no-print-directory", "run"], read, lambda _: b"")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(output).decode())
     assert os.waitstatus_to_exitcode(code) == 0, shown
     assert re.findall(r"━+ [\d:]+ Fetch Pages: 127 of 127 pages", shown)
