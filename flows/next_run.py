@@ -75,10 +75,10 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
         if parameters == flow_run.parameters:
             return body(*args, **kwargs)
         get_run_logger().info("the deployment has changed since this run was created: using its present parameters")
-        flow_run.parameters = parameters  # for the hooks too
-        context.parameters = get_call_parameters(body, (), parameters)  # with defaults, as Prefect sets them
+        context.parameters = flow_run.parameters = parameters  # for the hooks too
         report_afterwards(SyncPrefectClient.update_flow_run, flow_run.id, parameters=parameters)
-        return body(**flow.validate_parameters(parameters))  # type: ignore[call-arg] # ParamSpec knows no names
+        context.parameters = get_call_parameters(body, (), flow.validate_parameters(parameters))  # with defaults
+        return body(**context.parameters)  # type: ignore[call-arg] # ParamSpec knows no names
 
     flow.fn = run
     return flow

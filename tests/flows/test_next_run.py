@@ -293,7 +293,7 @@ def test_wrong_deployed_parameter_is_refused(api: Api, market: Market, table_nam
     ("flow", "old", "new"),
     [
         (player_count, {"table_name": "A"}, {"table_name": "B"}),
-        (universe, {"region_ids": [10000003]}, {"region_ids": [OTHER]}),
+        (universe, {"markets": {"10000003": [10000003]}}, {"markets": {str(OTHER): [OTHER]}}),
     ],
 )
 def test_other_flows_use_what_was_deployed(
@@ -309,6 +309,7 @@ def test_other_flows_use_what_was_deployed(
     httpx.patch(f"{api.url}/deployments/{deployment_id}", json=change, trust_env=False).raise_for_status()
     assert start(api, run, flow).is_completed()
     assert read_run(api, run).parameters == given[1]
+    assert read_run(api, run).name.startswith("1 region · ") == (flow is universe)  # by a default of `region_ids`
     assert scan(dynamodb, tables[1])
     assert tables[0] not in dynamodb.list_tables()["TableNames"]
     assert not followers(api, deployment_id)
