@@ -44,10 +44,12 @@ def judge_ratio(results: Results, case: Case, contestant: Contestant, base: Cont
     """Judge a flow's seconds relative to another program's; above the plain script, Prefect's own are the floor."""
     flow, other = results.median(contestant, case), results.median(base, case)
     returned = results.median(contestant, case, "returns")
-    name, floor = f"{case.name}, `{contestant}`", ""
-    if base == "plain":
+    name, floor = case.name, ""
+    if base != "plain":
+        name += f", `{contestant}`"
+    elif case.kind == "first fill":
         alone = results.median("no_tasks" if contestant == "universe" else "no_work", FLOOR)
-        name, floor = case.name, f"{1 + alone / other:.2f} ×"
+        floor = f"{1 + alone / other:.2f} ×"
     measured = f"{flow / other:.2f} × ({flow:.2f} s, `{base}` {other:.2f} s; the call returns after {returned:.2f} s)"
     return name, f"≤ {most:.2f} × `{base}`", measured, floor, flow <= most * other
 
