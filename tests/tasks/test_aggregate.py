@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.orders.aggregation import aggregate_orders, merge_pages
+from tasks.orders.aggregation import aggregate_orders
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.orders.columns import DTYPES, Orders
+from tasks.orders.merge import merge_pages
 from tests.support import reference
 from tests.support.reference import Figures, Order, Record
 

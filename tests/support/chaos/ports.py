@@ -9,9 +9,10 @@ from tasks.esi.answers import Answer
 from tasks.esi.client import Esi
 from tasks.esi.errors import EsiError
 from tasks.esi.markets import find_market
-from tasks.orders.aggregation import aggregate_orders, list_records, merge_pages
+from tasks.orders.aggregation import aggregate_orders, list_records
 from tasks.orders.choices import Detail, OrderType, Parameters, Price
 from tasks.orders.columns import decode_orders
+from tasks.orders.merge import merge_pages
 from tasks.table.client import Table
 from tasks.table.create import create
 from tasks.table.lease import Lease

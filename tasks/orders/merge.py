@@ -1,0 +1,60 @@
+"""Merges pages, each order once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from tasks.orders.choices import OrderType
+from tasks.orders.columns import Orders, concatenate
+
+Place = tuple[str, int]  # a column of `PLACES`, and its value
+
+
+def merge_pages(
+    chunks: list[Orders], side: OrderType = "all", places: Sequence[Place | None] = (None,)
+) -> tuple[pd.DataFrame, list[int]]:
+    """Merge chunks; of an order on two pages keep the first.
+
+    Args:
+        chunks: in the order of the pages. Their columns are removed, to save memory.
+        side: the orders to return.
+        places: where to count orders; None for everywhere.
+
+    Returns:
+        The side's orders, one row each, with the chunks' columns except `order_id`; and the number of orders on both
+        sides at each place.
+    """
+    is_wanted = mark_first([chunk.pop("order_id") for chunk in chunks])
+    columns = {name: concatenate([chunk[name] for chunk in chunks]) for name, _ in filter(None, places)}
+    counts = [int((is_wanted & (columns[place[0]] == place[1]) if place else is_wanted).sum()) for place in places]
+    del columns
+    if side != "all":
+        is_wanted &= concatenate([chunk["is_buy_order"] for chunk in chunks]) == (side == "buy")
+    names = list(chunks[0])
+    return pd.DataFrame({name: take(chunks, name, is_wanted) for name in names}, copy=False), counts
+
+
+def mark_first(order_ids: list[np.ndarray]) -> np.ndarray:
+    """Return for each order whether it is the first with its id."""
+    merged = concatenate(order_ids)
+    is_first = np.ones(len(merged), "bool")
+    merged.sort()  # in place, to save memory
+    if (merged[1:] == merged[:-1]).any():  # rare
+        is_first[:] = False
+        is_first[np.unique(np.concatenate(order_ids), return_index=True)[1]] = True
+    return is_first
+
+
+def take(chunks: list[Orders], name: str, is_wanted: np.ndarray) -> np.ndarray:
+    """Remove a column from the chunks, and return its selected values."""
+    column = concatenate([chunk.pop(name) for chunk in chunks])
+    return column if is_wanted.all() else column[is_wanted]
+
+
+def select_side(orders: pd.DataFrame, order_type: OrderType) -> pd.DataFrame:
+    """Return the orders of one side, or all."""
+    if order_type == "all":
+        return orders
+    is_chosen = orders.is_buy_order == (order_type == "buy")
+    return orders if is_chosen.all() else orders[is_chosen]
