@@ -13,7 +13,7 @@ def run(_region_ids: list[int], _table_name: str, _fetch_concurrency: int) -> No
 
 
 @flow(name="no-tasks")
-def no_tasks(url: str = "") -> None:
+def no_tasks(url: str = "") -> None:  # Prefect imports pydantic.v1 for any flow with a parameter
     """Send a byte to the market."""
     market = urlsplit(url or os.environ["ESI_URL"])
     with socket.create_connection((market.hostname, market.port)) as connection:

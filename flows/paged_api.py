@@ -10,8 +10,6 @@ from tasks.declared.source import DeclaredSource
 from tasks.esi.client import Esi, Pool, read_user_agent
 from tasks.esi.credentials import BlockAuth
 from tasks.esi.pause import Rate
-from tasks.imports import relieve_collector
-from tasks.reporting import telemetry
 from tasks.reporting.outcome import complete
 from tasks.reporting.summary import SourceSummary
 from tasks.run import Target, open_run
@@ -21,9 +19,6 @@ from tasks.table.lease import Lease
 from tasks.table.snapshot import SourceSnapshot
 
 __all__ = ["Records", "Source", "SourceSummary", "paged_api"]
-
-telemetry.set_up()
-relieve_collector()
 
 
 @as_deployed

@@ -78,12 +78,12 @@ def number(value: float | Decimal) -> Item:
 
 def compare(records: Sequence[AnyRecord], present: dict[str, Item], keys: Keys = ONE_MARKET) -> Changes:
     """Return the writes that turn the present items, by key, into `records`."""
-    puts = [record for record in records if not is_equal(record, present.get(record.name), keys)]
-    kept = {record.name for record in records}
-    others = [name for name in present if name not in kept]
+    named = {record.name: record for record in records}
+    changed = {name: new for name, new in named.items() if not is_equal(new, present.get(name), keys)}
+    others = [name for name in present if name not in named]
     deletes = [name for name in others if keys.is_record(name)]
-    replaced = {record.name: present[record.name] for record in puts if record.name in present}
-    return Changes(puts, replaced, deletes, len(records) - len(puts), len(others) - len(deletes))
+    replaced = {name: present[name] for name in changed if name in present}
+    return Changes(list(changed.values()), replaced, deletes, len(named) - len(changed), len(others) - len(deletes))
 
 
 def is_equal(record: AnyRecord, item: Item | None, keys: Keys = ONE_MARKET) -> bool:

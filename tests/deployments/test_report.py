@@ -45,7 +45,7 @@ def read_column(page: Page, number: int) -> list[str]:
 
 
 def open_widths(report: Path, *widths: int) -> Iterator[tuple[Page, int]]:
-    """Open a report anew in windows of several widths, one after another."""
+    """Open a report in windows of several widths, one after another."""
     with open_page() as page:
         for width in widths:
             page.set_viewport_size({"width": width, "height": HEIGHT})

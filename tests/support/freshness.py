@@ -40,16 +40,16 @@ class Freshness(msgspec.Struct, frozen=True):
 
 def measure(phase_seconds: float, *, follows: bool) -> Freshness:
     """Play a day of fixed times, so long after a change of ESI's data, with runs that follow `Expires` or without."""
-    begun = datetime(2026, 11, 25, tzinfo=UTC).timestamp() + phase_seconds
-    clock = [begun]
-    due = [begun + EVERY_SECONDS * number for number in range(int(DAY_SECONDS / EVERY_SECONDS))]  # sorted, so a heap
+    started = datetime(2026, 11, 25, tzinfo=UTC).timestamp() + phase_seconds
+    clock = [started]
+    due = [started + EVERY_SECONDS * number for number in range(int(DAY_SECONDS / EVERY_SECONDS))]  # sorted, so a heap
     stored: list[tuple[float, float]] = []  # when, and the snapshot's own time
     created: dict[float, float] = {}  # when a run that follows was scheduled: no worker can take it before
     attempts: Counter[float] = Counter()  # runs that were to follow, by `Expires`
     free_at = fresh_until = follower = 0.0
     runs = 0
     with serve(Market(clock=lambda: clock[0])) as url, Esi(Pool(url, "benchmark", 1)) as esi:
-        while (time := heappop(due)) < begun + DAY_SECONDS - EVERY_SECONDS:
+        while (time := heappop(due)) < started + DAY_SECONDS - EVERY_SECONDS:
             if max(time - AHEAD_SECONDS, created.get(time, 0.0)) < free_at:
                 continue  # a worker has taken it while another went on: it was cancelled
             clock[0], runs = max(time, free_at) + draw(START_SECONDS), runs + 1
