@@ -22,7 +22,7 @@ from flows.next_run import AT_EXPIRES, TAG
 from tasks.catalogue.names import list_regions, market_name
 from tasks.table.client import Table
 from tasks.table.errors import KeySchemaError, MissingTableError, TableError
-from tasks.table.keys import ItemKeys
+from tasks.table.keys import ItemKeys, Keys
 from tasks.table.snapshot import SourceSnapshot, TableSnapshot
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the parameters that say which market and table a flow's run is for
@@ -191,8 +191,8 @@ def read_snapshot(status: Status) -> None:
     part = status.part
     with suppress(ValueError, MissingTableError):
         try:
-            keys = ItemKeys(is_pair=True) if part.is_pair else None
-            with Table(part.table_name, 1, part.market_id, "market_type" if part.market_id else "type", keys) as table:
+            keys = ItemKeys(is_pair=True) if part.is_pair else Keys(part.market_id)
+            with Table(part.table_name, 1, keys) as table:
                 item = table.read_snapshot()
             kind = SourceSnapshot if item and "source" in item else TableSnapshot
             status.snapshot = kind.from_item(item) if item else None

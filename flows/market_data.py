@@ -19,7 +19,6 @@ from tasks.reporting.outcome import S, complete
 from tasks.reporting.summary import Summary
 from tasks.run import Run, list_targets, open_run
 from tasks.store_records import compare_records, complete_table, split_writes, store_records
-from tasks.table.client import Table
 from tasks.table.connection import open_connection
 
 __all__ = ["Summary", "market_data"]
@@ -56,8 +55,7 @@ def market_data(
         Esi.from_environment(fetch_concurrency, tokens) as esi,
         open_connection(store_concurrency, len(names)) as connection,
     ):
-        tables = {market: Table(name, connection, market.id, key) for market, name in names.items()}
-        targets = list_targets(source, tables)
+        targets = list_targets(source, names, connection, key)
         with open_run(source, targets, esi, Summary, force=force) as run:
             return complete(keep_table(run))
 
@@ -76,9 +74,9 @@ def keep_table(run: Run[S]) -> S:
         raise moved_on_again(run.endpoint)
     books = aggregate(pages, snapshot, run)
     comparison = compare_records(books, snapshot, run)
-    store_records.map(split_writes(comparison.compared), unmapped(comparison), unmapped(run)).result()
+    store_records.map(split_writes(comparison.updates), unmapped(comparison), unmapped(run)).result()
     complete_table(comparison, snapshot, run)
-    return run.finish(snapshot, comparison.results)
+    return run.finish(snapshot, comparison.updates)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def paged_api(
     declared = DeclaredSource(source, records)
     auth = BlockAuth(source.authorization_block) if source.authorization_block else None
     rate = Rate(declared.endpoint.requests_per_second)
-    table = Table(table_name, store_concurrency, keys=ItemKeys(is_pair=len(records.key_fields) == 2))
+    table = Table(table_name, store_concurrency, ItemKeys(is_pair=len(records.key_fields) == 2))
     blank = SourceSnapshot(source=source.url, declaration=declared.description, snapshot_header=source.snapshot_header)
     targets = [Target(0, declared.endpoint.name, blank, Lease(table))]
     with (

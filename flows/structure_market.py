@@ -13,7 +13,6 @@ from tasks.orders.source import OrderSource
 from tasks.reporting.outcome import complete
 from tasks.reporting.summary import Summary
 from tasks.run import list_targets, open_run
-from tasks.table.client import Table
 
 
 @as_deployed
@@ -40,7 +39,7 @@ def structure_market(
     market = find_market(structure_id)
     source = OrderSource(market, [market], Parameters(order_type, price, detail))
     name = parameters.fill_in(table_name, structure_id=structure_id)
-    targets = list_targets(source, {market: Table(name, store_concurrency, structure_id)})
+    targets = list_targets(source, {market: name}, store_concurrency)
     with (
         Esi.from_environment(fetch_concurrency, auth=sign_in(credentials)) as esi,
         open_run(source, targets, esi, Summary, force=force) as run,

@@ -11,15 +11,18 @@ from prefect.states import Completed
 from flows import parameters
 from flows.next_run import as_deployed, schedule_next
 from tasks.esi.client import Esi
+from tasks.esi.markets import find_market
 from tasks.esi.shared_limit import create_limit
 from tasks.esi.token_bucket import TokenBucket
 from tasks.imports import relieve_collector
-from tasks.keep_region import Region, keep_regions
+from tasks.keep_region import keep_regions
 from tasks.orders.choices import Parameters
+from tasks.orders.source import OrderSource
 from tasks.reporting import telemetry, universe_summary
 from tasks.reporting.outcome import keep_summary, note_round
 from tasks.reporting.reporter import Reporter, report_afterwards
 from tasks.reporting.universe_summary import RegionResult, UniverseSummary
+from tasks.run import list_targets
 from tasks.run_shard import SHARD_TAG, deal_out, hand_over, has_worker, run_shards
 from tasks.table.connection import open_connection
 
@@ -65,8 +68,9 @@ def universe(
                 open_connection(store_concurrency, concurrency * max(map(len, names.values()))) as connection,
             ):
                 made_with = Parameters(order_type, price, detail)
-                regions = [Region(each, names[each], key, made_with, esi) for each in region_ids]
-                return keep_regions(regions, connection, concurrency, report)
+                sources = [OrderSource(find_market(each), list(names[each]), made_with) for each in region_ids]
+                regions = [(each, list_targets(each, names[each.market.id], connection, key)) for each in sources]
+                return keep_regions(regions, esi, concurrency, report)
 
         if shards > 1 and has_worker():
             create_limit()

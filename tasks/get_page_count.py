@@ -39,7 +39,7 @@ def get_page_count(run: Run[Any]) -> Snapshot:
 
 def find_snapshot(
     run: Run[Any],
-    known: Mapping[int, Item | None] = MappingProxyType({}),  # `#snapshot` items as just read, by market
+    known: Mapping[Table, Item | None] = MappingProxyType({}),  # `#snapshot` items as just read
     wait: Callable[[float], None] | None = None,  # waits that many seconds for the next snapshot
 ) -> Snapshot:
     """Return the latest snapshot, and the markets for which the table does not have it yet.
@@ -92,7 +92,7 @@ def list_behind(answer: Answer, usable: dict[int, Marker], run: Run[Any]) -> lis
     return [target.id for target in run.targets if target.id not in held]
 
 
-def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
+def read_item(table: Table, known: Mapping[Table, Item | None]) -> Item | None:
     """Return the item `#snapshot`, None if the table has none; create a missing table on this machine.
 
     Raises:
@@ -100,8 +100,8 @@ def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
         TransientTableError: it is being created.
         KeySchemaError: the table's key schema does not match the parameter `key`.
     """
-    if table.market_id and table.market_id in known:
-        return known[table.market_id]
+    if table in known:
+        return known[table]
     try:
         return table.read_snapshot()
     except MissingTableError as error:

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from logging import Logger, LoggerAdapter
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 import msgspec
 from prefect.logging import get_run_logger
@@ -14,6 +13,7 @@ from prefect.logging import get_run_logger
 from tasks.esi.client import Esi
 from tasks.esi.endpoint import Endpoint
 from tasks.esi.markets import Market
+from tasks.orders.choices import Key
 from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
 from tasks.reporting.outcome import S, note_outcome
@@ -22,6 +22,8 @@ from tasks.reporting.reporter import Reporter
 from tasks.reporting.summary import Counts, add_up, find_earlier, summarize_market
 from tasks.retries import forget_old_pages
 from tasks.table.client import Table
+from tasks.table.connection import Connection
+from tasks.table.keys import Keys
 from tasks.table.lease import Lease
 from tasks.table.records import Changes
 from tasks.table.requests import Item
@@ -46,6 +48,14 @@ class Target(msgspec.Struct, frozen=True):
     def table(self) -> Table:
         """The table client."""
         return self.lease.table
+
+
+class Update(NamedTuple):
+    """A target's records, and how its table differs from them."""
+
+    target: Target
+    book: Book
+    changes: Changes
 
 
 class Run(msgspec.Struct, Generic[S], frozen=True):
@@ -82,14 +92,12 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         """
         return target.blank.parse(item, target.table.name, force=self.force)
 
-    def finish(self, snapshot: Snapshot, results: Mapping[int, tuple[Book, Changes]] = MappingProxyType({})) -> S:
-        """End the run with the snapshot that the table has now, and return its summary.
-
-        `results` are those of the targets that were written, by id.
-        """
+    def finish(self, snapshot: Snapshot, updates: Sequence[Update] = ()) -> S:
+        """End the run with the snapshot that the table has now, and return its summary."""
         self.report.end()
         tables = [target.table for target in self.targets]
-        changes = [changes for _book, changes in results.values()]
+        changes = [changes for _target, _book, changes in updates]
+        results = {target.id: (book, changes) for target, book, changes in updates}
         markets = [
             summarize_market(each.id, each.table.name, snapshot.stored.get(each.id), results.get(each.id))
             for each in self.targets
@@ -124,18 +132,16 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         return summary
 
 
-def list_targets(source: OrderSource, tables: Mapping[Market, Table]) -> list[Target]:
+def list_targets(
+    source: OrderSource, table_names: Mapping[Market, str], connection: Connection | int, key: Key = "type"
+) -> list[Target]:
     """Return the markets of a source, ascending by id: the order of their leases, so that no two runs deadlock."""
-    region_id, how = source.market.id, source.parameters
-    return [
-        Target(
-            market.id,
-            str(market),
-            TableSnapshot(market_id=market.id, region_id=region_id, parameters=how),
-            Lease(tables[market]),
-        )
-        for market in sorted(tables, key=lambda market: market.id)
-    ]
+    targets = []
+    for market in sorted(table_names, key=lambda market: market.id):
+        table = Table(table_names[market], connection, Keys(market.id if key == "market_type" else None))
+        blank = TableSnapshot(market_id=market.id, region_id=source.market.id, parameters=source.parameters)
+        targets.append(Target(market.id, str(market), blank, Lease(table)))
+    return targets
 
 
 @contextmanager

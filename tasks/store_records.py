@@ -14,13 +14,13 @@ from prefect import task
 
 from tasks.orders.records import AnyRecord, Book
 from tasks.retries import NOT_KEPT, RETRIED, Work, forget_pages
-from tasks.run import Run, Target
+from tasks.run import Run, Target, Update
 from tasks.table.errors import TableError, TransientTableError
 from tasks.table.guards import refuse_older, refuse_shrunk, refuse_unknown
 from tasks.table.lease import LeaseLostError
 from tasks.table.records import Changes, compare, to_request
 from tasks.table.requests import BATCH_ITEMS
-from tasks.table.snapshot import Marker, Snapshot
+from tasks.table.snapshot import Marker, Snapshot, made_alike
 
 PARTS = 2  # the usual number of mapped task runs
 PART_BATCHES = (20, 400)  # least and most in each
@@ -37,20 +37,10 @@ Part = Work[Batch, None]
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """How the table differs from the records, by market."""
+    """How the table differs from the records."""
 
-    compared: list[tuple[Target, Book, Changes]]  # of the markets that are to be updated
+    updates: list[Update]  # of the markets that are to be updated
     refusals: list[TableError]  # why others are not
-
-    @property
-    def writes(self) -> int:
-        """How many writes there are."""
-        return sum(len(changes.puts) + len(changes.deletes) for _target, _book, changes in self.compared)
-
-    @property
-    def results(self) -> dict[int, tuple[Book, Changes]]:
-        """The records and the changes, by market."""
-        return {target.id: (book, changes) for target, book, changes in self.compared}
 
 
 @task(name="Store Records", task_run_name="Store Records: compare", **RETRIED, **NOT_KEPT)
@@ -63,7 +53,7 @@ def compare_records(books: list[Book], snapshot: Snapshot, run: Run[Any]) -> Com
 @task(name="Store Records", task_run_name="Store Records {part}", **RETRIED, **NOT_KEPT)
 def store_records(part: Part, comparison: Comparison, run: Run[Any]) -> None:
     """Send one part's writes, 25 per call."""
-    run.report.begin("Store Records", comparison.writes, "writes")
+    run.report.begin("Store Records", sum(len(update.changes.writes) for update in comparison.updates), "writes")
     write_part(part, run)
 
 
@@ -85,12 +75,12 @@ def begin_writing(books: list[Book], snapshot: Snapshot, run: Run[Any]) -> Compa
     Raises:
         TableError: see `compare_market`; with several markets only transient ones, refusals are collected.
     """
-    compared: list[tuple[Target, Book, Changes]] = []
+    updates: list[Update] = []
     refusals: list[TableError] = []
     pending = run.list_pending(snapshot)
     for target, book in zip(pending, books, strict=True):
         try:
-            compared.append((target, book, compare_market(target, book, snapshot, run)))
+            updates.append(Update(target, book, compare_market(target, book, snapshot, run)))
         except TransientTableError:
             raise
         except TableError as error:
@@ -98,13 +88,15 @@ def begin_writing(books: list[Book], snapshot: Snapshot, run: Run[Any]) -> Compa
                 raise
             refusals.append(error)
     # Only now the leases: no market is left in `writing` because of another one.
-    for number, (target, book, changes) in enumerate(compared):
-        while changes.writes and not target.lease.take(
-            describe("writing", target, snapshot, book.orders, changes.held)
-        ):
-            changes = compare_market(target, book, snapshot, run)  # noqa: PLW2901 (another run has written meanwhile)
-        compared[number] = target, book, changes
-    return Comparison(compared, refusals)
+    return Comparison([take_lease(update, snapshot, run) for update in updates], refusals)
+
+
+def take_lease(update: Update, snapshot: Snapshot, run: Run[Any]) -> Update:
+    """Take the lease if there is something to write; compare again if another run has written meanwhile."""
+    target, book, changes = update
+    while changes.writes and not target.lease.take(describe("writing", target, snapshot, book.orders, changes.held)):
+        changes = compare_market(target, book, snapshot, run)
+    return Update(target, book, changes)
 
 
 def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run[Any]) -> Changes:
@@ -127,11 +119,11 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run[Any]
     return changes
 
 
-def split_writes(compared: Sequence[tuple[Target, Book, Changes]]) -> list[Part]:
+def split_writes(updates: Sequence[Update]) -> list[Part]:
     """Split the writes of all markets into about `PARTS` parts, in batches of up to 25 of one market."""
     batches = [
         Batch(target, writes[start : start + BATCH_ITEMS])
-        for target, writes in [(target, changes.writes) for target, _book, changes in compared]
+        for target, writes in [(target, changes.writes) for target, _book, changes in updates]
         for start in range(0, len(writes), BATCH_ITEMS)
     ]
     least, most = PART_BATCHES
@@ -159,31 +151,25 @@ def write_part(part: Part, run: Run[Any]) -> None:
 
 
 def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run[Any]) -> None:
-    """Set each `#snapshot` to `complete`; also succeed if another run already stored this snapshot.
+    """Set each `#snapshot` to `complete`; also succeed if another run already stored this snapshot, or a newer one.
 
     Raises:
         LeaseLostError: another run has written another snapshot.
         TableError: a market was refused or lost; the others are complete.
     """
     failures = list(comparison.refusals)
-    for target, book, _changes in comparison.compared:
+    for target, book, _changes in comparison.updates:
         final = describe("complete", target, snapshot, book.orders, len(book.records))
         try:
             target.lease.complete(final)
         except LeaseLostError as error:
-            stored = run.parse(target.table.read_snapshot(), target)
-            if stored is None or not is_superseded(final, stored):
+            stored = made_alike(run.parse(target.table.read_snapshot(), target), final.made_with)
+            if stored is None or stored.last_modified < final.last_modified:
                 failures.append(error)
     for failure in failures[1:]:
         run.log.error("%s", failure)
     if failures:
         raise failures[0]
-
-
-def is_superseded(final: Marker, stored: Marker) -> bool:
-    """Return whether the table is complete with the same parameters, and the same snapshot or a newer one."""
-    is_late = stored.last_modified >= final.last_modified and stored.made_with == final.made_with
-    return is_late and stored.state == "complete"
 
 
 def describe(

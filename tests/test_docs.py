@@ -14,7 +14,7 @@ from tasks.build_iterator import split_pages
 from tasks.catalogue.names import regions, types
 from tasks.orders.records import Book, Record
 from tasks.reporting.costs import cost_of_run, cost_of_state_machine
-from tasks.run import Target
+from tasks.run import Target, Update
 from tasks.store_records import split_writes
 from tasks.table.records import Changes
 from tests.support.api import Api
@@ -37,7 +37,7 @@ WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight",
 def count_task_runs(pages: int, writes: int) -> int:
     """Return how many task runs a run has: Build Iterator, Fetch Pages and Store Records, and four that are alone."""
     changes = Changes([Record(n, 1.0, 1) for n in range(writes)], {}, [], 0, 0)
-    parts = split_writes([(cast("Target", None), Book(changes.puts, 0), changes)])
+    parts = split_writes([Update(cast("Target", None), Book(changes.puts, 0), changes)])
     return 5 + len(split_pages(pages)) + len(parts)
 
 

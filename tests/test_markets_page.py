@@ -18,6 +18,7 @@ from tasks.esi.credentials import load_credentials
 from tasks.orders.records import Record
 from tasks.table.client import Table
 from tasks.table.create import create
+from tasks.table.keys import Keys
 from tasks.table.records import to_request
 from tests.support.commands import Commands
 from tests.support.pages import PAGES, find_blocks, find_commands, run, run_module
@@ -64,7 +65,7 @@ def hubs_table(store_url: str, dynamodb: DynamoDBClient) -> str:
     for hub, (types, price, volume) in HUB_RECORDS.items():
         region_id = HUBS[hub].region_id
         snapshot = msgspec.structs.replace(STORED, market_id=hub, region_id=region_id, last_modified=stored_at)
-        with Table(table_name, 8, hub, "market_type") as table:
+        with Table(table_name, 8, Keys(hub)) as table:
             create(table)
             dynamodb.put_item(TableName=table_name, Item=snapshot.to_item(table.keys))
             # As many records as the page says Jita has; a few at the others, whose number it does not say.
@@ -95,7 +96,7 @@ def test_page_reader_waits_for_a_run_that_writes(dynamodb: DynamoDBClient, table
     """The page's program with boto3 alone takes no records of a market while `#snapshot` says `writing`."""
     (code,) = [each for each in find_blocks("docs/markets.md", "python") if "import boto3" in each]
     code = code.replace("MarketHubs", table_name).replace("(1, 2, 4, 8, 16)", "(0.01, 0.02)")
-    with Table(table_name, 1, 60003760, "market_type") as table:
+    with Table(table_name, 1, Keys(60003760)) as table:
         create(table)
         writing = msgspec.structs.replace(STORED, market_id=60003760, state="writing")
         dynamodb.put_item(TableName=table_name, Item=writing.to_item(table.keys))

@@ -36,6 +36,7 @@ def test_policy_allows_what_runs_call_and_no_more(
     from tasks.table import connection as module  # noqa: PLC0415
     from tasks.table.client import Table  # noqa: PLC0415
     from tasks.table.create import create, describe  # noqa: PLC0415
+    from tasks.table.keys import Keys  # noqa: PLC0415
 
     called: set[str] = set()
     from tasks.table.connection import connect  # noqa: PLC0415
@@ -49,9 +50,9 @@ def test_policy_allows_what_runs_call_and_no_more(
         connection.client.meta.events.register("before-send.dynamodb", note)
         return connection
 
-    with Table(table_name, 1, 10000003) as table:
+    with Table(table_name, 1) as table:
         create(table)
-    with Table(f"{table_name}-2", 1, 10000003, "market_type") as table:
+    with Table(f"{table_name}-2", 1, Keys(10000003)) as table:
         create(table)
     monkeypatch.setattr(module, "connect", connect_and_note)
     market_data(10000003, table_name)

@@ -21,10 +21,9 @@ from typing import Any, ParamSpec, Self, TypeVar
 from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
 
 from tasks.network import Waits
-from tasks.orders.choices import Key
 from tasks.table.connection import Connection
 from tasks.table.errors import TableError, ThrottledError, TransientTableError, name_cause
-from tasks.table.keys import Keys
+from tasks.table.keys import ONE_MARKET, Keys
 from tasks.table.pace import Pace
 from tasks.table.records import to_attribute
 from tasks.table.requests import Item, check_table_name, describe_request
@@ -38,8 +37,9 @@ R = TypeVar("R")
 class Calls:
     """One run's calls to one table, counted; see `Table`."""
 
-    def __init__(self, name: str, connection: Connection | int) -> None:
+    def __init__(self, name: str, connection: Connection | int = 1, keys: Keys = ONE_MARKET) -> None:
         self.name = check_table_name(name)
+        self.keys = keys
         self.connection = Connection(connection) if isinstance(connection, int) else connection
         self.failures: Counter[str] = Counter()  # retried calls and unprocessed items, by cause
         self.read_units = 0.0
@@ -54,12 +54,8 @@ class Calls:
         except TransientTableError as error:
             self.count(name_cause(error))  # the first call connects again, where Prefect can retry
 
-    def continue_counts(self, earlier: "Calls") -> None:
-        """Count on from an earlier attempt of the same run."""
-        self.failures, self.waits = earlier.failures, earlier.waits
-        self.read_units, self.write_units = earlier.read_units, earlier.write_units
-
     def __enter__(self) -> Self:
+        self._ending.clear()  # of an earlier attempt
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -138,22 +134,8 @@ class Table(Calls):
     Args:
         name: of the table; a ValueError is raised if it is invalid.
         connection: shared with other tables, and left open; or how many calls may be in flight on one of its own.
-        market_id: the market whose items are read and written.
-        key: how a market's table is keyed: see `Keys`.
-        keys: of a table of other records.
+        keys: of its items.
     """
-
-    def __init__(
-        self,
-        name: str,
-        connection: Connection | int = 1,
-        market_id: int | None = None,
-        key: Key = "type",
-        keys: Keys | None = None,
-    ) -> None:
-        super().__init__(name, connection)
-        self.market_id = market_id
-        self.keys = keys or Keys(market_id if key == "market_type" else None)
 
     def put(self, item: dict[str, str | float]) -> None:
         """Put an item, with its key `pk`."""
@@ -167,9 +149,11 @@ class Table(Calls):
     def write_snapshot(
         self, item: Item, condition: ConditionBase, check: Callable[[], None], pace: Pace | None
     ) -> None:
-        """Put the item `#snapshot`; raise a ConditionError if the present one does not meet a condition."""
+        """Put the item `#snapshot`; raise a ConditionError if the present one does not meet a condition.
+
+        The condition's values are in DynamoDB's notation.
+        """
         built = ConditionExpressionBuilder().build_expression(condition)
-        values = built.attribute_value_placeholders
         self.call(
             "put_item",
             pace,
@@ -177,7 +161,7 @@ class Table(Calls):
             Item=item,
             ConditionExpression=built.condition_expression,
             ExpressionAttributeNames=built.attribute_name_placeholders,
-            ExpressionAttributeValues={name: to_attribute(value) for name, value in values.items()},
+            ExpressionAttributeValues=built.attribute_value_placeholders,
         )
 
     def scan(self, expected_records: int) -> dict[str, Item]:

@@ -18,7 +18,6 @@ from typing import Self
 
 import msgspec
 from boto3.dynamodb.conditions import Attr, ConditionBase
-from boto3.dynamodb.types import TypeDeserializer
 
 from tasks.table.client import Table
 from tasks.table.errors import ConditionError, TableError
@@ -73,9 +72,10 @@ class Lease:
         self._ended = self._ended or "the run is over"
         self.table.drain()  # no write is in flight when the lease is released
         self._stop_renewing()
-        if self._put and self._ended != TAKEN:
+        put, self._put = self._put, None
+        if put and self._ended != TAKEN:
             try:
-                self._write(self._put, "")
+                self._write(put, "")
             except ConditionError:
                 pass  # another run has it by now
             except TableError as failure:
@@ -155,12 +155,12 @@ class Lease:
         """Put `#snapshot` over this run's own, whose response may be lost; with `over_seen` also over `_seen`."""
         self._count += 1
         # The count: a late renewal must not undo a later write.
-        own = Attr("owner").eq(self.owner) & Attr("lease").lte(self._count)
+        own = Attr("owner").eq({"S": self.owner}) & Attr("lease").lte({"N": str(self._count)})
         condition: ConditionBase = own
         if over_seen:
             condition = own | is_unchanged(self._seen)
         elif snapshot.state == "writing":
-            condition = own & Attr("state").eq("writing")
+            condition = own & Attr("state").eq({"S": "writing"})
         item = msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item(self.table.keys)
         sent: list[float] = []  # monotonic times
         pace = Pace() if is_patient else None
@@ -192,7 +192,7 @@ def is_unchanged(seen: Item | None) -> ConditionBase:
         return Attr("pk").not_exists()
     if "lease" not in seen:  # written by another program, or by a version without leases
         return Attr("lease").not_exists()
-    return Attr("lease").eq(TypeDeserializer().deserialize(seen["lease"]))
+    return Attr("lease").eq(seen["lease"])
 
 
 def read_holder(item: Item | None) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from tasks.table.client import Table
 from tasks.table.connection import open_connection
 from tasks.table.errors import TableError, ThrottledError, TransientTableError
-from tasks.table.keys import ATTRIBUTES, ONE_MARKET
+from tasks.table.keys import ATTRIBUTES, ONE_MARKET, Keys
 from tasks.table.lease import read_holder
 from tasks.table.pace import Pace
 from tasks.table.records import read_numbers
@@ -54,7 +54,7 @@ def read_records(table_name: str, market_id: int | None = None) -> tuple[dict[in
         UnreadableError: a run is still writing, or stopped while writing, or there is no `#snapshot`.
         TableError: see `tasks.table.client`.
     """
-    with Table(table_name, 8, market_id, "market_type" if market_id else "type") as table:
+    with Table(table_name, 8, Keys(market_id)) as table:
         return read_whole(table)
 
 
@@ -99,7 +99,7 @@ def read_prices(
         TableError: see `tasks.table.client`.
     """
     with open_connection(1, 1) as connection:
-        tables = {each: Table(table_name, connection, each, "market_type") for each in market_ids}
+        tables = {each: Table(table_name, connection, Keys(each)) for each in market_ids}
         wanted = list(product(dict.fromkeys([SNAPSHOT_KEY, *map(str, type_ids)]), tables))  # the snapshots first
         keys = [(tables[market], tables[market].keys.make(name)) for name, market in wanted]
         batches = [keys[start : start + MOST_KEYS] for start in range(0, len(keys), MOST_KEYS)]
@@ -116,25 +116,22 @@ def read_prices(
     return prices, snapshots
 
 
-def read_snapshots(tables: Sequence[Table]) -> list[list[Item | None]]:
-    """Return each table's item `#snapshot`, by strongly consistent BatchGetItem.
+def read_snapshots(tables: Sequence[Table]) -> dict[Table, Item | None]:
+    """Return the tables' items `#snapshot`, None for those that have none, by strongly consistent BatchGetItem.
 
-    A call fails for all its tables if one is missing, without naming it. So the tables are halved until few are left.
-
-    Returns:
-        For each table a list of one item, or of None if it has no such item; an empty list for the few around a
-        missing table, and for all of a call that failed for another reason: each has to be read by itself.
+    A call fails for all its tables if one is missing, without naming it, so the tables are halved until few are left.
+    Those few are left out, as are all tables of a call that failed for another reason: they have to be read one by one.
     """
     try:
         if len(tables) <= MOST_KEYS:
-            return [[item] for item in get_items([(table, table.keys.snapshot) for table in tables])]
+            return dict(zip(tables, get_items([(table, table.keys.snapshot) for table in tables]), strict=True))
     except TransientTableError:
-        return [[] for _ in tables]
+        return {}
     except TableError:
         if len(tables) <= FEW:
-            return [[] for _ in tables]
+            return {}
     half = len(tables) // 2
-    return read_snapshots(tables[:half]) + read_snapshots(tables[half:])
+    return read_snapshots(tables[:half]) | read_snapshots(tables[half:])
 
 
 def get_items(keys: Sequence[tuple[Table, Item]]) -> list[Item | None]:

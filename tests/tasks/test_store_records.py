@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.orders.records import Book, Record
-from tasks.run import Target
+from tasks.run import Target, Update
 from tasks.store_records import split_writes
 from tasks.table.records import Changes
 
@@ -16,7 +16,7 @@ def test_every_request_is_in_one_batch(puts: int, deletes: int) -> None:
     """The parts have each write once, in order, at most 25 per batch and 10,000 per part, numbered throughout."""
     changes = Changes([Record(n, 1.0, 1) for n in range(puts)], {}, [f"d{n}" for n in range(deletes)], 0, 0)
     target = cast("Target", None)
-    parts = split_writes([(target, Book(changes.puts, 0), changes)])
+    parts = split_writes([Update(target, Book(changes.puts, 0), changes)])
     batches = [batch.writes for part in parts for batch in part.left]
     bounds = [tuple(map(int, part.name.split("-"))) for part in parts]
     assert all(0 < len(batch) <= 25 for batch in batches)

@@ -129,7 +129,7 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
             run = {**declare(market_url), "table_name": name, "fetch_concurrency": schedule.fetch_concurrency}
             flow = paged_api
         prepare(schedule, truths, market_url, market.index - 1, name, dynamodb)
-        readers = [(Table(name, connection, each, schedule.key), truths[each]) for each in truths]
+        readers = [(Table(name, connection, Keys(each if schedule.markets else None)), truths[each]) for each in truths]
         held.enter_context(reading([] if schedule.is_declared else readers, outcome))  # which reads markets alone
         store_url = held.enter_context(serve_faulty_store(direct, store_plan))
         held.enter_context(environment(ESI_URL=market_url, AWS_ENDPOINT_URL_DYNAMODB=store_url))
@@ -157,7 +157,7 @@ def prepare(
     """Make the table as the schedule begins with it, in each market: of the snapshot before the first."""
     if schedule.start == "no table":
         return
-    with Table(name, 1, REGION, schedule.key) as new:
+    with Table(name, 1, Keys(REGION if schedule.markets else None)) as new:
         create(new)
     if schedule.start == "empty":
         return
