@@ -166,9 +166,8 @@ def create_table(client: "DynamoDBClient", keys: Keys, deadline: float, name: st
             with suppress(client.exceptions.ResourceInUseException):  # another process has just created it
                 client.create_table(
                     TableName=name,
-                    AttributeDefinitions=keys.attributes,  # type: ignore[arg-type]  # as DynamoDB's API has them
-                    KeySchema=keys.schema,  # type: ignore[arg-type]
                     BillingMode="PAY_PER_REQUEST",
+                    **keys.definition,  # type: ignore[arg-type]  # as DynamoDB's API has them
                 )
                 state = "created"
         time.sleep(POLL_SECONDS)

@@ -29,8 +29,7 @@ def create_missing(table: Table, error: MissingTableError) -> None:
 
 def create(table: Table) -> None:
     """Create a table with on-demand billing and wait until it is ready; only wait if it exists."""
-    keys = {"AttributeDefinitions": table.keys.attributes, "KeySchema": table.keys.schema}
-    wanted: Item = {"TableName": table.name, "BillingMode": "PAY_PER_REQUEST", **keys}
+    wanted = {"TableName": table.name, "BillingMode": "PAY_PER_REQUEST", **table.keys.definition}
     try:
         table.connection.ask(table.name, "create_table", **wanted)
     except TransientTableError as error:
@@ -80,8 +79,8 @@ def create_command(table: Table) -> str:
     meta = table.connection.open().client.meta
     is_aws = meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn"))
     endpoint = "" if is_aws else f"--endpoint-url {meta.endpoint_url} "
+    attributes, schema = map(join, table.keys.definition.values())
     return (
         f"aws dynamodb create-table {endpoint}--region {meta.region_name} --table-name {table.name} "
-        f"--attribute-definitions {join(table.keys.attributes)} --key-schema {join(table.keys.schema)} "
-        "--billing-mode PAY_PER_REQUEST"
+        f"--attribute-definitions {attributes} --key-schema {schema} --billing-mode PAY_PER_REQUEST"
     )

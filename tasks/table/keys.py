@@ -19,20 +19,13 @@ class Keys(msgspec.Struct, frozen=True):
     market_id: int | None = None  # None for key `type`
 
     @property
-    def names(self) -> list[str]:
-        """The names of the key attributes."""
-        return ["pk", "sk"] if self.market_id else ["pk"]
-
-    @property
-    def schema(self) -> list[Item]:
-        """The table's key schema, for DynamoDB."""
+    def definition(self) -> dict[str, list[Item]]:
+        """The table's keys, as CreateTable takes them."""
         kinds = {"pk": "HASH", "sk": "RANGE"}
-        return [{"AttributeName": name, "KeyType": kinds[name]} for name in self.names]
-
-    @property
-    def attributes(self) -> list[Item]:
-        """The attribute definitions of the key schema."""
-        return [{"AttributeName": name, "AttributeType": "S"} for name in self.names]
+        return {
+            "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in self.snapshot],
+            "KeySchema": [{"AttributeName": name, "KeyType": kinds[name]} for name in self.snapshot],
+        }
 
     @property
     def snapshot(self) -> Item:
@@ -63,7 +56,7 @@ class Keys(msgspec.Struct, frozen=True):
         return f"key={'market_type' if self.market_id else 'type'!r}"
 
     def __str__(self) -> str:
-        return " and ".join(f"{name} (S)" for name in self.names)
+        return " and ".join(f"{name} (S)" for name in self.snapshot)
 
 
 class ItemKeys(Keys, frozen=True):
@@ -72,24 +65,21 @@ class ItemKeys(Keys, frozen=True):
     is_pair: bool = False
 
     @property
-    def names(self) -> list[str]:
-        """The names of the key attributes."""
-        return ["pk", "sk"] if self.is_pair else ["pk"]
-
-    @property
     def snapshot(self) -> Item:
         """The key of the item `#snapshot`."""
-        return {name: {"S": SNAPSHOT_KEY} for name in self.names}
+        return {name: {"S": SNAPSHOT_KEY} for name in (["pk", "sk"] if self.is_pair else ["pk"])}
 
     def make(self, name: str) -> Item:
         """Return the key of a record."""
-        parts = json.loads(name) if self.is_pair else [name]
-        return {attribute: {"S": part} for attribute, part in zip(self.names, parts, strict=True)}
+        if self.is_pair:
+            first, second = json.loads(name)
+            return {"pk": {"S": first}, "sk": {"S": second}}
+        return {"pk": {"S": name}}
 
     def read(self, item: Item) -> str:
         """Return the name of an item's key."""
-        parts = [str(item[name]["S"]) for name in self.names]
-        return json.dumps(parts, ensure_ascii=False) if self.is_pair else parts[0]
+        first = str(item["pk"]["S"])
+        return json.dumps([first, str(item["sk"]["S"])], ensure_ascii=False) if self.is_pair else first
 
     def is_record(self, name: str) -> bool:
         """Return whether a key is a record's: no part of it begins with #."""

@@ -70,8 +70,8 @@ def test_template_deploys(account: str) -> None:
     dynamodb = boto3.client("dynamodb", endpoint_url=account)
     for name, keys in (("MarketData", Keys()), ("MarketHubs", Keys(60003760)), ("PlayerCount", Keys())):
         table = dynamodb.describe_table(TableName=name)["Table"]
-        assert table["KeySchema"] == keys.schema
-        assert table["AttributeDefinitions"] == keys.attributes
+        assert table["KeySchema"] == keys.definition["KeySchema"]
+        assert table["AttributeDefinitions"] == keys.definition["AttributeDefinitions"]
     iam = boto3.client("iam", endpoint_url=account)
     roles = [role["RoleName"] for role in iam.list_roles()["Roles"]]
     (role,) = [role for role in roles if "KeepMarketData" in iam.list_role_policies(RoleName=role)["PolicyNames"]]
