@@ -22,7 +22,7 @@ from flows.next_run import AT_EXPIRES, TAG
 from tasks.catalogue.names import list_regions, market_name
 from tasks.table.client import Table
 from tasks.table.errors import KeySchemaError, MissingTableError, TableError
-from tasks.table.keys import ItemKeys, Keys
+from tasks.table.requests import ItemKeys, Keys
 from tasks.table.snapshot import SourceSnapshot, TableSnapshot
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the parameters that say which market and table a flow's run is for

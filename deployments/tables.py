@@ -26,7 +26,7 @@ from tasks.allowed import or_give
 from tasks.catalogue.names import list_regions
 from tasks.orders.choices import Key
 from tasks.table.errors import TableError
-from tasks.table.keys import Keys
+from tasks.table.requests import Keys
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -14,8 +14,8 @@ from tasks.reporting.outcome import complete
 from tasks.reporting.summary import SourceSummary
 from tasks.run import Target, open_run
 from tasks.table.client import Table
-from tasks.table.keys import ItemKeys
 from tasks.table.lease import Lease
+from tasks.table.requests import ItemKeys
 from tasks.table.snapshot import SourceSnapshot
 
 __all__ = ["Records", "Source", "SourceSummary", "paged_api"]

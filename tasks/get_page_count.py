@@ -49,7 +49,8 @@ def find_snapshot(
         TableError: the table cannot be read, or is another market's.
     """
     items = {each.id: read_item(each.table, known) for each in run.targets}
-    stored = {each.id: found for each in run.targets if (found := run.parse(items[each.id], each))}
+    parsed = {each.id: each.blank.parse(items[each.id], each.table.name, force=run.force) for each in run.targets}
+    stored = {each: found for each, found in parsed.items() if found}
     made_with = {each.id: each.blank.made_with for each in run.targets}
     usable = {} if run.force else {each: at for each, at in stored.items() if made_alike(at, made_with[each])}
     most_ahead = run.endpoint.most_ahead

@@ -23,10 +23,9 @@ from tasks.reporting.summary import Counts, add_up, find_earlier, summarize_mark
 from tasks.retries import forget_old_pages
 from tasks.table.client import Table
 from tasks.table.connection import Connection
-from tasks.table.keys import Keys
 from tasks.table.lease import Lease
 from tasks.table.records import Changes
-from tasks.table.requests import Item
+from tasks.table.requests import Keys
 from tasks.table.snapshot import Marker, Snapshot, TableSnapshot
 
 if TYPE_CHECKING:
@@ -84,14 +83,6 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         """Return the targets that do not have the snapshot yet."""
         return [target for target in self.targets if target.id in snapshot.pending]
 
-    def parse(self, item: Item | None, target: Target) -> Marker | None:
-        """Return the `#snapshot` in an item of a target, None without one.
-
-        Raises:
-            TableError: it is another market's or source's, or another program's, and `force` is not set.
-        """
-        return target.blank.parse(item, target.table.name, force=self.force)
-
     def finish(self, snapshot: Snapshot, updates: Sequence[Update] = ()) -> S:
         """End the run with the snapshot that the table has now, and return its summary."""
         self.report.end()
@@ -145,14 +136,13 @@ def list_targets(
 
 
 @contextmanager
-def open_targets(targets: Sequence[Target]) -> Iterator[Sequence[Target]]:
-    """Open the tables, then the leases, until the block ends."""
+def open_targets(targets: Sequence[Target]) -> Iterator[None]:
+    """Open the tables and their leases until the block ends."""
     with ExitStack() as stack:
         for target in targets:
             stack.enter_context(target.table)
-        for target in targets:
             stack.enter_context(target.lease)
-        yield targets
+        yield
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Store Records: puts new and changed records, deletes old ones, and leaves the rest alone.
 
-First `#snapshot` becomes `writing`, which takes the lease (see `tasks.table.lease`). Then come the writes, in mapped
-task runs. At the end it becomes `complete`.
+First `#snapshot` becomes `writing`, which takes the lease. After the writes, in mapped task runs, it is `complete`.
 """
 
 import math
@@ -59,11 +58,7 @@ def store_records(part: Part, comparison: Comparison, run: Run[Any]) -> None:
 
 @task(name="Store Records", task_run_name="Store Records: complete", **RETRIED, **NOT_KEPT)
 def complete_table(comparison: Comparison, snapshot: Snapshot, run: Run[Any]) -> None:
-    """Set `#snapshot` to `complete` and release the lease: the table now has this snapshot.
-
-    Raises:
-        TableError: a market was refused or lost; the others are complete.
-    """
+    """Set `#snapshot` to `complete` and release the lease: the table now has this snapshot."""
     run.report.begin("Store Records")
     finish_writing(comparison, snapshot, run)
     forget_pages()
@@ -107,7 +102,7 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run[Any]
         TableError: the table has another market's records, or a newer snapshot, and `force` is not set.
         LeaseHeldError: another run is still writing the market.
     """
-    stored = run.parse(target.lease.wait(run.log.info), target)
+    stored = target.blank.parse(target.lease.wait(run.log.info), target.table.name, force=run.force)
     if stored and not run.force:
         refuse_older(snapshot, stored, target.table.name, run.endpoint.most_ahead)
     changes = compare(book.records, target.lease.scan(stored.records if stored else 0), target.table.keys)
@@ -129,12 +124,11 @@ def split_writes(updates: Sequence[Update]) -> list[Part]:
     least, most = PART_BATCHES
     size = min(max(least, math.ceil(len(batches) / PARTS)), most)
     parts: list[Part] = []
-    first = 1
+    last = 0
     for start in range(0, len(batches), size):
         some = batches[start : start + size]
-        last = first + sum(len(batch.writes) for batch in some) - 1
+        first, last = last + 1, last + sum(len(batch.writes) for batch in some)
         parts.append(Work(f"{first}-{last}", some))
-        first = last + 1
     return parts
 
 
@@ -154,8 +148,7 @@ def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run[Any]) ->
     """Set each `#snapshot` to `complete`; also succeed if another run already stored this snapshot, or a newer one.
 
     Raises:
-        LeaseLostError: another run has written another snapshot.
-        TableError: a market was refused or lost; the others are complete.
+        TableError: a market was refused, or lost to a run with another snapshot; the others are complete.
     """
     failures = list(comparison.refusals)
     for target, book, _changes in comparison.updates:
@@ -163,8 +156,9 @@ def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run[Any]) ->
         try:
             target.lease.complete(final)
         except LeaseLostError as error:
-            stored = made_alike(run.parse(target.table.read_snapshot(), target), final.made_with)
-            if stored is None or stored.last_modified < final.last_modified:
+            stored = final.parse(target.table.read_snapshot(), target.table.name, force=run.force)
+            alike = made_alike(stored, final.made_with)
+            if alike is None or alike.last_modified < final.last_modified:
                 failures.append(error)
     for failure in failures[1:]:
         run.log.error("%s", failure)

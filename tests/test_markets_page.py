@@ -18,8 +18,8 @@ from tasks.esi.credentials import load_credentials
 from tasks.orders.records import Record
 from tasks.table.client import Table
 from tasks.table.create import create
-from tasks.table.keys import Keys
 from tasks.table.records import to_request
+from tasks.table.requests import Keys
 from tests.support.commands import Commands
 from tests.support.pages import PAGES, find_blocks, find_commands, run, run_module
 from tests.support.tables import STORED, scan, scan_markets

@@ -36,7 +36,7 @@ def test_policy_allows_what_runs_call_and_no_more(
     from tasks.table import connection as module  # noqa: PLC0415
     from tasks.table.client import Table  # noqa: PLC0415
     from tasks.table.create import create, describe  # noqa: PLC0415
-    from tasks.table.keys import Keys  # noqa: PLC0415
+    from tasks.table.requests import Keys  # noqa: PLC0415
 
     called: set[str] = set()
     from tasks.table.connection import connect  # noqa: PLC0415

@@ -23,10 +23,9 @@ from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
 from tasks.network import Waits
 from tasks.table.connection import Connection
 from tasks.table.errors import TableError, ThrottledError, TransientTableError, name_cause
-from tasks.table.keys import ONE_MARKET, Keys
 from tasks.table.pace import Pace
 from tasks.table.records import to_attribute
-from tasks.table.requests import Item, check_table_name, describe_request
+from tasks.table.requests import ONE_MARKET, Item, Keys, check_table_name, describe_request
 
 SEGMENT_RECORDS = 10_000  # a Scan returns 1 MB per call: for a smaller table, a second segment only adds a call
 
@@ -80,8 +79,9 @@ class Calls:
         future.add_done_callback(self._submitted.discard)
         return future
 
-    def wait_for_capacity(self, pace: Pace) -> bool:
+    def wait_for_capacity(self, pace: Pace, *, progress: bool = False) -> bool:
         """Wait for capacity; return False at once after too many stalled calls, or if the run is closing the table."""
+        pace.note(progress=progress)
         if pace.stalled >= pace.patience or self._ending.is_set():
             return False
         started = time.monotonic()
@@ -105,10 +105,7 @@ class Calls:
                 break
             except TransientTableError as error:
                 self.count(name_cause(error))
-                if pace is None or not isinstance(error, ThrottledError):
-                    raise
-                pace.note(progress=False)
-                if not self.wait_for_capacity(pace):
+                if pace is None or not isinstance(error, ThrottledError) or not self.wait_for_capacity(pace):
                     raise
         if pace:
             pace.note(progress=True)
@@ -218,8 +215,7 @@ class Table(Calls):
                 if not left:
                     return
                 self.count("unprocessed items")
-            pace.note(progress=len(left) < len(requests))
-            if not self.wait_for_capacity(pace):
+            if not self.wait_for_capacity(pace, progress=len(left) < len(requests)):
                 raise ThrottledError(
                     f"table {self.name}: {len(left)} writes, the first a {describe_request(left[0])}, were left "
                     f"unprocessed {pace.stalled} times in a row; its write capacity may be too small"

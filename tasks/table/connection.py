@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -15,6 +15,7 @@ import botocore.session
 import msgspec
 from botocore import exceptions as boto
 from botocore import parsers
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
@@ -22,9 +23,6 @@ from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
 import tasks.table.errors as errors  # noqa: PLR0402 (the package imports this module: no circle)
 from tasks.network import is_this_machine
 from tasks.table.requests import SNAPSHOT_KEY
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
 
 _api_descriptions = botocore.loaders.create_loader()  # read once per process: it takes longer than a small run's calls
 
@@ -34,7 +32,7 @@ R = TypeVar("R")
 class Opened(NamedTuple):
     """A client and its credentials."""
 
-    client: "DynamoDBClient"
+    client: BaseClient
     credentials: Credentials
 
 

@@ -131,10 +131,6 @@ ERRORS = {
     for advice, codes in advices.items()
     for code in codes.split()
 }
-# Codes that are not in the table are judged by their HTTP status.
-THROTTLED, FAILURE, MISTAKE = (
-    ERRORS[code] for code in ("ThrottlingException", "InternalServerError", "ValidationException")
-)
 EXPIRED = ERRORS["ExpiredToken"]
 LATE = Fate(
     CredentialsError, "the machine's or container's credential service gave none: check that its role still exists"
@@ -182,12 +178,13 @@ def judge(error: boto.ClientError | boto.BotoCoreError) -> Fate:
         return next(fate for kinds, fate in BOTO_ERRORS.items() if isinstance(error, kinds))
     code, message = (str(error.response["Error"].get(name, "")) for name in ("Code", "Message"))
     status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-    by_status = THROTTLED if status == 429 else FAILURE if status >= 500 or status == 408 else MISTAKE
-    fate = ERRORS.get(code, by_status)
+    is_failure = status >= 500 or status == 408
+    alike = "ThrottlingException" if status == 429 else "InternalServerError" if is_failure else "ValidationException"
+    fate = ERRORS.get(code, ERRORS[alike])  # codes that are not in the table are judged by their HTTP status
     if fate.error is not TableError:
         return fate
     if status >= 500:
-        return FAILURE
+        return ERRORS[alike]
     return next((other for phrase, other in PHRASES.items() if re.search(phrase, f"{code}: {message}")), fate)
 
 

@@ -9,11 +9,10 @@ import msgspec
 from tasks.table.client import Table
 from tasks.table.connection import open_connection
 from tasks.table.errors import TableError, ThrottledError, TransientTableError
-from tasks.table.keys import ATTRIBUTES, ONE_MARKET, Keys
 from tasks.table.lease import read_holder
 from tasks.table.pace import Pace
 from tasks.table.records import read_numbers
-from tasks.table.requests import SNAPSHOT_KEY, Item, name_key
+from tasks.table.requests import ATTRIBUTES, ONE_MARKET, SNAPSHOT_KEY, Item, Keys, name_key
 from tasks.table.snapshot import TableSnapshot
 
 ATTEMPTS = 5
@@ -146,8 +145,7 @@ def get_items(keys: Sequence[tuple[Table, Item]]) -> list[Item | None]:
         responses = answer.get("Responses") or {}
         found |= {(name, name_key(item)): item for name, items in responses.items() for item in items}
         left = answer.get("UnprocessedKeys") or {}
-        pace.note(progress=any(responses.values()))
-        if left and not first.wait_for_capacity(pace):
+        if left and not first.wait_for_capacity(pace, progress=any(responses.values())):
             raise ThrottledError(f"table {first.name} and others: reads were left unprocessed {pace.stalled} times")
     return [found.get((table.name, name_key(key))) for table, key in keys]
 

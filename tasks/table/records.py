@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 
 from tasks.orders.records import AnyRecord
-from tasks.table.keys import ONE_MARKET, Keys
-from tasks.table.requests import Item
+from tasks.table.requests import ONE_MARKET, Item, Keys
 
 EXACT = Context(prec=38)  # DynamoDB's digits; the default context rounds to 28
 

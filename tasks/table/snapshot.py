@@ -11,9 +11,8 @@ from tasks.esi.answers import Answer
 from tasks.esi.markets import find_market, name_market
 from tasks.orders.choices import Parameters
 from tasks.table.errors import TableError
-from tasks.table.keys import ONE_MARKET, Keys
 from tasks.table.records import to_attribute
-from tasks.table.requests import SNAPSHOT_KEY, Item
+from tasks.table.requests import ONE_MARKET, SNAPSHOT_KEY, Item, Keys
 
 UNKNOWN = datetime.fromtimestamp(0, UTC)
 MOST_AHEAD = timedelta(minutes=15)  # of a market's dates

@@ -15,7 +15,7 @@ from deployments.local.processes import Child, free_port
 from deployments.local.servers import Store
 from tasks.table.client import Table
 from tasks.table.create import create
-from tasks.table.keys import Keys
+from tasks.table.requests import Keys
 from tests.support.commands import Commands
 from tests.support.deployment_files import IMAGE_TAG, RESOURCES, TEMPLATE, TEMPLATE_FILE, find_secrets
 from tests.support.servers import wait_for

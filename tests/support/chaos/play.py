@@ -29,8 +29,7 @@ from tasks.table.client import Table
 from tasks.table.connection import open_connection
 from tasks.table.create import create
 from tasks.table.errors import TableError
-from tasks.table.keys import Keys
-from tasks.table.requests import Item
+from tasks.table.requests import Item, Keys
 from tasks.table.snapshot import TableSnapshot
 from tests.support.chaos.check import (
     FOREIGN,

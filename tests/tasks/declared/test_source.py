@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from tasks.declared.declaration import Records, Source
 from tasks.declared.source import DeclaredSource
 from tasks.esi.errors import RefusedError, TransientError
-from tasks.table.keys import ItemKeys
 from tasks.table.records import to_item
-from tasks.table.requests import Item
+from tasks.table.requests import Item, ItemKeys
 from tests.support.declarations import Case, declarations, make_items
 
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from tasks.orders.aggregation import list_records
 from tasks.orders.records import Record
-from tasks.table.keys import ONE_MARKET
 from tasks.table.records import Changes, compare, number, to_item, to_request
-from tasks.table.requests import Item
+from tasks.table.requests import ONE_MARKET, Item
 from tests.support.tables import items, rows
 
 keys = st.one_of(st.integers(1, 30).map(str), st.sampled_from(["notes", "#other", "", "٣", "-1", "1e3"]))
