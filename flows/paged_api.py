@@ -43,7 +43,7 @@ def paged_api(
     auth = BlockAuth(source.authorization_block) if source.authorization_block else None
     rate = Rate(declared.endpoint.requests_per_second)
     table = Table(table_name, store_concurrency, ItemKeys(is_pair=len(records.key_fields) == 2))
-    blank = SourceSnapshot(source=source.url, declaration=declared.description, snapshot_header=source.snapshot_header)
+    blank = SourceSnapshot(source=source.url, parameters=declared.description, snapshot_header=source.snapshot_header)
     targets = [Target(0, declared.endpoint.name, blank, Lease(table))]
     with (
         Esi(Pool(source.base_url, read_user_agent(), fetch_concurrency, rate, auth, source.headers)) as esi,

@@ -51,8 +51,8 @@ def find_snapshot(
     items = {each.id: read_item(each.table, known) for each in run.targets}
     parsed = {each.id: each.blank.parse(items[each.id], each.table.name, force=run.force) for each in run.targets}
     stored = {each: found for each, found in parsed.items() if found}
-    made_with = {each.id: each.blank.made_with for each in run.targets}
-    usable = {} if run.force else {each: at for each, at in stored.items() if made_alike(at, made_with[each])}
+    parameters = {each.id: each.blank.parameters for each in run.targets}
+    usable = {} if run.force else {each: at for each, at in stored.items() if made_alike(at, parameters[each])}
     most_ahead = run.endpoint.most_ahead
     is_whole = len(usable) == len(run.targets)
     if is_whole and all(is_fresh(found, datetime.now(UTC), most_ahead) for found in usable.values()):

@@ -104,7 +104,7 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
             esi_url=self.esi.url,
             last_modified=snapshot.last_modified,
             expires=snapshot.expires,
-            compared_with=find_earlier(snapshot, self.targets[0].blank.made_with),
+            compared_with=find_earlier(snapshot, self.targets[0].blank.parameters),
             not_modified=snapshot.is_stored,
             pages=snapshot.pages,
             **add_up(markets, Counts.model_fields),

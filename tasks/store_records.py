@@ -157,7 +157,7 @@ def finish_writing(comparison: Comparison, snapshot: Snapshot, run: Run[Any]) ->
             target.lease.complete(final)
         except LeaseLostError as error:
             stored = final.parse(target.table.read_snapshot(), target.table.name, force=run.force)
-            alike = made_alike(stored, final.made_with)
+            alike = made_alike(stored, final.parameters)
             if alike is None or alike.last_modified < final.last_modified:
                 failures.append(error)
     for failure in failures[1:]:
@@ -171,7 +171,9 @@ def describe(
 ) -> Marker:
     """Return the `#snapshot` for a state, written now."""
     return msgspec.structs.replace(
-        target.blank.fill(snapshot.name, orders),
+        target.blank,
+        **({"snapshot": snapshot.name} if snapshot.name else {}),
+        orders=orders,
         state=state,
         last_modified=snapshot.last_modified,
         expires=snapshot.expires,

@@ -195,7 +195,7 @@ def summarize_market(
     market_id: int, table_name: str, stored: Marker | None, result: tuple[Book, Changes] | None
 ) -> MarketSummary:
     """Return a market's summary; without a result, the table already had the snapshot."""
-    orders, records = (stored.count, stored.records) if stored else (0, 0)
+    orders, records = (stored.orders, stored.records) if stored else (0, 0)
     changes = Changes([], {}, [], unchanged=records, foreign=0)
     if result:
         book, changes = result

@@ -57,22 +57,8 @@ class TableSnapshot(SnapshotItem, frozen=True, kw_only=True):
     thing: ClassVar = "the market"  # in messages
     market_id: int
     region_id: int  # whose pages have the market's orders; for a structure, its own id
-    parameters: Parameters
+    parameters: Parameters  # of its records
     orders: int = 0  # of the market, each counted once
-
-    @property
-    def count(self) -> int:
-        """How many orders there were."""
-        return self.orders
-
-    @property
-    def made_with(self) -> Parameters:
-        """What records are made with, besides their snapshot: how the orders were aggregated."""
-        return self.parameters
-
-    def fill(self, _name: str | None, count: int) -> Self:
-        """Return a copy with a number of orders."""
-        return msgspec.structs.replace(self, orders=count)
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
@@ -128,29 +114,15 @@ class SourceSnapshot(SnapshotItem, frozen=True, kw_only=True):
 
     thing: ClassVar = "the source"  # in messages
     source: str  # its URL
-    declaration: str  # of what its records are made, as JSON
+    parameters: str = msgspec.field(name="declaration")  # of its records, as JSON
     snapshot_header: str | None  # None: the API names no snapshot, `last_modified` is when the run asked
     snapshot: str = ""  # the header's value, empty if it is a date
-    items: int = 0  # each counted once
+    orders: int = msgspec.field(name="items", default=0)  # or whatever the items are; each counted once
 
     @property
     def name(self) -> str | None:
         """The snapshot's name; empty if `last_modified` names it, None if nothing does."""
         return None if self.snapshot_header is None else self.snapshot
-
-    @property
-    def count(self) -> int:
-        """How many items there were."""
-        return self.items
-
-    @property
-    def made_with(self) -> str:
-        """What records are made with, besides their snapshot: the declaration."""
-        return self.declaration
-
-    def fill(self, name: str | None, count: int) -> Self:
-        """Return a copy with a snapshot's name and number of items."""
-        return msgspec.structs.replace(self, snapshot=name or "", items=count)
 
     def parse(self, item: Item | None, table_name: str, *, force: bool) -> Self | None:
         """Return the `#snapshot` in an item, None without one, or if it is unreadable.
@@ -210,7 +182,7 @@ def from_attribute(attribute: Item) -> Any:  # noqa: ANN401 (any program's)
 
 def made_alike(stored: Marker | None, parameters: object) -> Marker | None:
     """Return `stored` if it is complete and made with `parameters` in this format, else None."""
-    if stored and stored.state == "complete" and stored.version == FORMAT_VERSION and stored.made_with == parameters:
+    if stored and stored.state == "complete" and stored.version == FORMAT_VERSION and stored.parameters == parameters:
         return stored
     return None
 

@@ -77,7 +77,8 @@ def fill_in(blank: Marker, index: int, state: str, records: int, owner: str) -> 
     """Return an item `#snapshot` of a snapshot's number, of two pages and fifty orders or other items."""
     modified = datetime.fromtimestamp(index * 300, UTC)
     return msgspec.structs.replace(
-        blank.fill("", 50),
+        blank,
+        orders=50,
         state="complete" if state == "complete" else "writing",
         last_modified=modified,
         expires=modified,

@@ -50,7 +50,7 @@ def keep(url: str, table_name: str, **parameters: Any) -> Any:
 
 def read_parameters(marker: SourceSnapshot) -> tuple[str, str, str]:
     """Return the parameters of the flow `market-data` that make the records of a `#snapshot`."""
-    [price] = json.loads(marker.declaration)["records"]["values"]["price"]
+    [price] = json.loads(marker.parameters)["records"]["values"]["price"]
     return "sell", price, "compact"
 
 
@@ -58,5 +58,5 @@ def describe(url: str, index: int, state: str, price: Extreme, records: int, own
     """Return an item `#snapshot`."""
     declared = declare(url, price)
     source = DeclaredSource(Source.model_validate(declared["source"]), Records.model_validate(declared["records"]))
-    blank = SourceSnapshot(source=source.declared.url, declaration=source.description, snapshot_header="Last-Modified")
+    blank = SourceSnapshot(source=source.declared.url, parameters=source.description, snapshot_header="Last-Modified")
     return fill_in(blank, index, state, records, owner)
