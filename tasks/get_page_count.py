@@ -81,8 +81,7 @@ def find_snapshot(
     run.esi.expect(answer.pages)
     run.source.prepare()
     for target in run.list_pending(snapshot):
-        previous = stored.get(target.id)
-        target.lease.start_scan(items[target.id], previous.records if previous else 0)
+        target.lease.start_scan(items[target.id])
     return snapshot
 
 

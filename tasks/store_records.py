@@ -105,7 +105,7 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run[Any]
     stored = target.blank.parse(target.lease.wait(run.log.info), target.table.name, force=run.force)
     if stored and not run.force:
         refuse_older(snapshot, stored, target.table.name, run.endpoint.most_ahead)
-    changes = compare(book.records, target.lease.scan(stored.records if stored else 0), target.table.keys)
+    changes = compare(book.records, target.lease.scan(), target.table.keys)
     if not run.force:
         refuse_unknown(changes, stored, target.blank, target.table.name)
         refuse_shrunk(changes, target.name, target.blank.thing)

@@ -27,8 +27,6 @@ from tasks.table.pace import Pace
 from tasks.table.records import to_attribute
 from tasks.table.requests import ONE_MARKET, Item, Keys, check_table_name, describe_request
 
-SEGMENT_RECORDS = 10_000  # a Scan returns 1 MB per call: for a smaller table, a second segment only adds a call
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -161,42 +159,25 @@ class Table(Calls):
             ExpressionAttributeValues=built.attribute_value_placeholders,
         )
 
-    def scan(self, expected_records: int) -> dict[str, Item]:
+    def scan(self) -> dict[str, Item]:
         """Return all items but `#snapshot` by item type, by strongly consistent Scan, or Query of the market."""
-        return self.collect(self.start_scan(expected_records))
-
-    def start_scan(self, expected_records: int) -> list[Future[list[Item]]]:
-        """Start a scan, to be collected later."""
-        most = self.connection.store_concurrency
-        segments = 1 if self.keys.market_id else min(most, 1 + expected_records // SEGMENT_RECORDS)
-        pace = Pace(segments)
-        return [self.submit(self._scan_segment, segment, segments, pace) for segment in range(segments)]
-
-    def collect(self, futures: list[Future[list[Item]]]) -> dict[str, Item]:
-        """Return the items of a started scan."""
-        try:
-            items = {self.keys.read(item): item for future in futures for item in future.result()}
-        finally:
-            for future in futures:
-                future.cancel()
-        items.pop(self.keys.read(self.keys.snapshot), None)
-        return items
-
-    def _scan_segment(self, segment: int, segments: int, pace: Pace) -> list[Item]:
-        items: list[Item] = []
-        operation, more = "scan", dict[str, Any](Segment=segment, TotalSegments=segments)
+        items: dict[str, Item] = {}
+        operation, which = "scan", dict[str, Any]()
         if self.keys.market_id:
             values = {":market": {"S": str(self.keys.market_id)}}
-            operation, more = "query", {"KeyConditionExpression": "pk = :market", "ExpressionAttributeValues": values}
+            operation, which = "query", {"KeyConditionExpression": "pk = :market", "ExpressionAttributeValues": values}
+        pace = Pace()
         while True:
-            answer = self.call(operation, pace, ConsistentRead=True, **more)
+            answer = self.call(operation, pace, ConsistentRead=True, **which)
             if "Items" not in answer:
                 self.count("unreadable answer")
                 raise TransientTableError(f"table {self.name}: the response to a {operation} has no Items")
-            items += answer["Items"]
+            items |= {self.keys.read(item): item for item in answer["Items"]}
             if "LastEvaluatedKey" not in answer:
-                return items
-            more["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+                break
+            which["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        items.pop(self.keys.read(self.keys.snapshot), None)
+        return items
 
     def write_batch(self, requests: list[Item], check: Callable[[], None]) -> None:
         """Put and delete up to 25 items; retry what DynamoDB throttles or leaves unprocessed.

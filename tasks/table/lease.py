@@ -56,7 +56,7 @@ class Lease:
         self.table = table
         self.owner = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._seen: Item | None = None  # `#snapshot` as last read
-        self._early: list[Future[list[Item]]] = []  # a scan started before the lease was taken
+        self._early: Future[dict[str, Item]] | None = None  # a scan started before the lease was taken
         self._early_seen: Item | None = None  # `#snapshot` before that scan, valid while it stays the same
         self._put: Marker | None = None  # as last written by this run, in state `writing`
         self._count = 0  # of the last change
@@ -104,17 +104,14 @@ class Lease:
                 )
             self.table.waits.sleep(POLL_SECONDS)
 
-    def start_scan(self, seen: Item | None, expected_records: int) -> None:
+    def start_scan(self, seen: Item | None) -> None:
         """Start scanning the table while pages are in flight; `seen` is `#snapshot` as read just before."""
-        for segment in self._early:  # of a snapshot that has moved on
-            segment.cancel()
-        self._early_seen, self._early = seen, [] if read_holder(seen) else self.table.start_scan(expected_records)
+        self._early_seen, self._early = seen, None if read_holder(seen) else self.table.submit(self.table.scan)
 
-    def scan(self, expected_records: int) -> dict[str, Item]:
+    def scan(self) -> dict[str, Item]:
         """Return the table's items as of the `#snapshot` that `wait` returned; see `Table.scan`."""
-        early, self._early = self._early, []
-        is_valid = early and self._early_seen == self._seen
-        return self.table.collect(early) if is_valid else self.table.scan(expected_records)
+        early, self._early = self._early, None
+        return early.result() if early and self._early_seen == self._seen else self.table.scan()
 
     def take(self, snapshot: Marker) -> bool:
         """Put `#snapshot` in state `writing` and keep renewing it; return False if another run came first."""

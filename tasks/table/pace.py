@@ -9,11 +9,11 @@ MAX_DOUBLINGS = 8  # of the first wait, to the longest
 
 
 class Pace:
-    """Exponential backoff with jitter, shorter after progress; that of one of `sharers` threads counts for all."""
+    """Exponential backoff with jitter, shorter after progress."""
 
-    def __init__(self, sharers: int = 1) -> None:
+    def __init__(self) -> None:
         self.stalled = 0  # calls in a row without progress
-        self.patience = STALLED_CALLS * sharers  # stalled calls before giving up
+        self.patience = STALLED_CALLS  # stalled calls before giving up
         self._doublings = 0
 
     def note(self, *, progress: bool) -> None:

@@ -65,7 +65,7 @@ def read_whole(table: Table) -> tuple[dict[int, Record], TableSnapshot]:
             raise no_snapshot(table)
         snapshot = TableSnapshot.from_item(before)
         if snapshot.state == "complete":
-            items = table.scan(snapshot.records)
+            items = table.scan()
             after = table.read_snapshot()
             if after and TableSnapshot.from_item(after) == snapshot:
                 names = sorted(filter(ONE_MARKET.is_record, items), key=int)

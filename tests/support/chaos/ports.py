@@ -92,7 +92,7 @@ def store(orders: pd.DataFrame, first: Answer, lease: Lease, region_id: int, giv
     """Write what differs, and call it complete."""
     records = aggregate_orders(orders, given.order_type, given.price, given.detail)
     lease.wait()
-    changes = compare(list_records(records), lease.table.scan(0))
+    changes = compare(list_records(records), lease.table.scan())
     for write in changes.writes:
         lease.table.write_batch([to_request(write, lease.table.keys)], lambda: None)
     lease.complete(
