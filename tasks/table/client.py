@@ -18,8 +18,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, ParamSpec, Self, TypeVar
 
-from boto3.dynamodb.conditions import ConditionBase, ConditionExpressionBuilder
-
 from tasks.network import Waits
 from tasks.table.connection import Connection
 from tasks.table.errors import TableError, ThrottledError, TransientTableError, name_cause
@@ -31,8 +29,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Calls:
-    """One run's calls to one table, counted; see `Table`."""
+class Table:
+    """One run's client for a market table. Use it as a context manager; its methods raise the errors above.
+
+    Args:
+        name: of the table; a ValueError is raised if it is invalid.
+        connection: shared with other tables, and left open; or how many calls may be in flight on one of its own.
+        keys: of its items.
+    """
 
     def __init__(self, name: str, connection: Connection | int = 1, keys: Keys = ONE_MARKET) -> None:
         self.name = check_table_name(name)
@@ -122,16 +126,6 @@ class Calls:
         with self._lock:
             self.failures[cause] += 1
 
-
-class Table(Calls):
-    """One run's client for a market table. Use it as a context manager; its methods raise the errors above.
-
-    Args:
-        name: of the table; a ValueError is raised if it is invalid.
-        connection: shared with other tables, and left open; or how many calls may be in flight on one of its own.
-        keys: of its items.
-    """
-
     def put(self, item: dict[str, str | float]) -> None:
         """Put an item, with its key `pk`."""
         self.call("put_item", Pace(), Item={name: to_attribute(value) for name, value in item.items()})
@@ -140,24 +134,6 @@ class Table(Calls):
         """Return the item `#snapshot` by strongly consistent GetItem, None if there is none."""
         item: Item | None = self.call("get_item", Pace(), Key=self.keys.snapshot, ConsistentRead=True).get("Item")
         return item
-
-    def write_snapshot(
-        self, item: Item, condition: ConditionBase, check: Callable[[], None], pace: Pace | None
-    ) -> None:
-        """Put the item `#snapshot`; raise a ConditionError if the present one does not meet a condition.
-
-        The condition's values are in DynamoDB's notation.
-        """
-        built = ConditionExpressionBuilder().build_expression(condition)
-        self.call(
-            "put_item",
-            pace,
-            check,
-            Item=item,
-            ConditionExpression=built.condition_expression,
-            ExpressionAttributeNames=built.attribute_name_placeholders,
-            ExpressionAttributeValues=built.attribute_value_placeholders,
-        )
 
     def scan(self) -> dict[str, Item]:
         """Return all items but `#snapshot` by item type, by strongly consistent Scan, or Query of the market."""

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from typing import Self
 
 import msgspec
-from boto3.dynamodb.conditions import Attr, ConditionBase
+from boto3.dynamodb.conditions import Attr, ConditionBase, ConditionExpressionBuilder
 
 from tasks.table.client import Table
 from tasks.table.errors import ConditionError, TableError
@@ -158,10 +158,17 @@ class Lease:
             condition = own | is_unchanged(self._seen)
         elif snapshot.state == "writing":
             condition = own & Attr("state").eq({"S": "writing"})
-        item = msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item(self.table.keys)
+        built = ConditionExpressionBuilder().build_expression(condition)
         sent: list[float] = []  # monotonic times
-        pace = Pace() if is_patient else None
-        self.table.write_snapshot(item, condition, lambda: sent.append(time.monotonic()), pace)
+        self.table.call(
+            "put_item",
+            Pace() if is_patient else None,
+            lambda: sent.append(time.monotonic()),
+            Item=msgspec.structs.replace(snapshot, owner=owner, lease=self._count).to_item(self.table.keys),
+            ConditionExpression=built.condition_expression,
+            ExpressionAttributeNames=built.attribute_name_placeholders,
+            ExpressionAttributeValues=built.attribute_value_placeholders,  # in DynamoDB's notation already
+        )
         self._renewed = sent[-1]
 
     def _renew(self, snapshot: Marker) -> None:
