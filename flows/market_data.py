@@ -53,7 +53,7 @@ def market_data(
     with (
         TokenBucket(requests=1) as tokens,
         Esi.from_environment(fetch_concurrency, tokens) as esi,
-        open_connection(store_concurrency, len(names)) as connection,
+        open_connection(store_concurrency) as connection,
     ):
         targets = list_targets(source, names, connection, key)
         with open_run(source, targets, esi, Summary, force=force) as run:

@@ -65,7 +65,7 @@ def universe(
             with (
                 TokenBucket(requests=1) as tokens,
                 Esi.from_environment(fetch_concurrency, tokens) as esi,
-                open_connection(store_concurrency, concurrency * max(map(len, names.values()))) as connection,
+                open_connection(store_concurrency) as connection,
             ):
                 made_with = Parameters(order_type, price, detail)
                 sources = [OrderSource(find_market(each), list(names[each]), made_with) for each in region_ids]

@@ -82,11 +82,7 @@ class Region:
             return run.finish(snapshot, comparison.updates)
 
     def _make_books(self, snapshot: Snapshot, run: Run[Summary]) -> list[Book]:
-        """Return the pending markets' records; fetch the pages that are still missing if they are not made yet.
-
-        Raises:
-            SnapshotMovedOn: a page belongs to a newer snapshot.
-        """
+        """Return the pending markets' records; fetch the pages that are still missing if they are not made yet."""
         if str(self._chunk) != str(snapshot):
             self._chunk, self._books = Work(str(snapshot), range(1, snapshot.pages + 1)), {}
         if not self._books:

@@ -13,7 +13,6 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Cancelling
 
 from tasks.catalogue.names import region_pages
@@ -137,8 +136,6 @@ def cancel(run: FlowRun) -> None:
 
 def has_worker() -> bool:
     """Return whether the server has the deployment and a worker for it."""
-    if not PREFECT_API_URL.value():
-        return False
     with get_client(sync_client=True) as client:
         try:
             deployment = client.read_deployment_by_name(DEPLOYMENT)

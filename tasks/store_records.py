@@ -98,9 +98,8 @@ def compare_market(target: Target, book: Book, snapshot: Snapshot, run: Run[Any]
     """Return how a market in the table differs from its records, once no other run is writing it.
 
     Raises:
-        ShrinkError: too few of the records would be left, and `force` is not set.
-        TableError: the table has another market's records, or a newer snapshot, and `force` is not set.
         LeaseHeldError: another run is still writing the market.
+        TableError: the table is another market's, newer, or would shrink too much, and `force` is not set.
     """
     stored = target.blank.parse(target.lease.wait(run.log.info), target.table.name, force=run.force)
     if stored and not run.force:

@@ -45,8 +45,8 @@ def test_policy_allows_what_runs_call_and_no_more(
         target = request.headers["X-Amz-Target"]
         called.add((target.decode() if isinstance(target, bytes) else target).rsplit(".", 1)[1])
 
-    def connect_and_note(connections: int) -> object:
-        connection = connect(connections)
+    def connect_and_note() -> object:
+        connection = connect()
         connection.client.meta.events.register("before-send.dynamodb", note)
         return connection
 

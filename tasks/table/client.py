@@ -83,21 +83,17 @@ class Table:
 
     def wait_for_capacity(self, pace: Pace, *, progress: bool = False) -> bool:
         """Wait for capacity; return False at once after too many stalled calls, or if the run is closing the table."""
-        pace.note(progress=progress)
-        if pace.stalled >= pace.patience or self._ending.is_set():
+        seconds = pace.note(progress=progress)
+        if seconds is None or self._ending.is_set():
             return False
         started = time.monotonic()
-        self._ending.wait(pace.draw_seconds())
+        self._ending.wait(seconds)
         self.waits.add(started)
         return True
 
     def call(
-        self,
-        operation: str,
-        pace: Pace | None,
-        check: Callable[[], None] = lambda: None,
-        **arguments: Any,  # noqa: ANN401 (an operation's own shape)
-    ) -> Any:  # noqa: ANN401
+        self, operation: str, pace: Pace | None, check: Callable[[], None] = lambda: None, **arguments: object
+    ) -> Item:
         """Make a call and count its units; retry it while it is throttled, unless `pace` is None."""
         if "RequestItems" not in arguments:
             arguments["TableName"] = self.name

@@ -22,7 +22,7 @@ from botocore.utils import IMDSFetcher, resolve_imds_endpoint_mode
 
 import tasks.table.errors as errors  # noqa: PLR0402 (the package imports this module: no circle)
 from tasks.network import is_this_machine
-from tasks.table.requests import SNAPSHOT_KEY
+from tasks.table.requests import SNAPSHOT_KEY, Item
 
 _api_descriptions = botocore.loaders.create_loader()  # read once per process: it takes longer than a small run's calls
 
@@ -42,14 +42,11 @@ class Connection:
     It opens at the first call, and reopens with new credentials after a `CredentialsError`.
 
     Args:
-        store_concurrency: submitted calls in flight at once.
-        runs: that share the connection; each makes some calls besides, and so does its lease.
+        store_concurrency: submitted calls in flight at once; runs and their leases make some calls besides.
     """
 
-    def __init__(self, store_concurrency: int, runs: int = 1) -> None:
-        self.store_concurrency = store_concurrency
+    def __init__(self, store_concurrency: int) -> None:
         self.threads = ThreadPoolExecutor(store_concurrency, thread_name_prefix="table")
-        self._connections = store_concurrency + 2 * runs
         self._lock = threading.Lock()
         self._opened: Opened | None = None
 
@@ -57,7 +54,7 @@ class Connection:
         """Return the open client; connect first if there is none."""
         with self._lock:
             if self._opened is None:
-                self._opened = connect(self._connections)
+                self._opened = connect()
             return self._opened
 
     def close(self) -> None:
@@ -72,29 +69,26 @@ class Connection:
         return is_this_machine(urlsplit(self.open().client.meta.endpoint_url).hostname or "")
 
     def ask(
-        self,
-        table_name: str,
-        operation: str,
-        check: Callable[[], None] = lambda: None,
-        **arguments: Any,  # noqa: ANN401 (an operation's own shape)
-    ) -> Any:  # noqa: ANN401
+        self, table_name: str, operation: str, check: Callable[[], None] = lambda: None, **arguments: object
+    ) -> Item:
         """Make one call by the name of boto3's method; `check` may stop it, at the last moment."""
         try:
             opened = self.open()
             load_credentials(opened.credentials.get_frozen_credentials)  # refreshes them before they expire
             check()
             try:
-                return getattr(opened.client, operation)(**arguments)
+                answer: Item = getattr(opened.client, operation)(**arguments)
             except (boto.ClientError, boto.BotoCoreError) as error:
                 raise translate(error, f"table {table_name}", opened) from error
         except errors.CredentialsError:
             self._opened = None  # the next call gets new ones
             raise
+        return answer
 
 
-def open_connection(store_concurrency: int, runs: int) -> closing[Connection]:
+def open_connection(store_concurrency: int) -> closing[Connection]:
     """Open a connection for several runs, and close it at the end of the block."""
-    return closing(Connection(store_concurrency, runs))
+    return closing(Connection(store_concurrency))
 
 
 def translate(error: boto.ClientError | boto.BotoCoreError, what: str, opened: Opened) -> errors.TableError:
@@ -132,11 +126,11 @@ class Parsers(parsers.ResponseParserFactory):
         return Parser() if protocol_name == "json" else super().create_parser(protocol_name)
 
 
-def connect(connections: int) -> Opened:
+def connect() -> Opened:
     """Open a client with boto3's settings; raise a TableError if one is wrong, or if there are no credentials."""
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 2},  # further retries are Prefect's, where they can be seen
-        max_pool_connections=connections,
+        max_pool_connections=1_000,  # to keep open: the callers' threads limit them
         parameter_validation=False,  # it would take a third of a write's CPU
         connect_timeout=3,  # a write that starts at a lease's last safe moment ends before the lease: see `lease`
         read_timeout=8,

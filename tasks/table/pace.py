@@ -13,15 +13,11 @@ class Pace:
 
     def __init__(self) -> None:
         self.stalled = 0  # calls in a row without progress
-        self.patience = STALLED_CALLS  # stalled calls before giving up
         self._doublings = 0
 
-    def note(self, *, progress: bool) -> None:
-        """Note whether a call made progress."""
+    def note(self, *, progress: bool) -> float | None:
+        """Note whether a call made progress, and draw the next wait (s); None after `STALLED_CALLS` without any."""
         self.stalled = 0 if progress else self.stalled + 1
         self._doublings = min(max(self._doublings + (-1 if progress else 1), 0), MAX_DOUBLINGS)
-
-    def draw_seconds(self) -> float:
-        """Draw the next wait (s)."""
         longest = min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**self._doublings)
-        return random.uniform(longest / 2, longest)  # noqa: S311 (spreads waits)
+        return random.uniform(longest / 2, longest) if self.stalled < STALLED_CALLS else None  # noqa: S311 (spreads waits)

@@ -97,7 +97,7 @@ def read_prices(
         UnreadableError: the table does not have one of the markets.
         TableError: see `tasks.table.client`.
     """
-    with open_connection(1, 1) as connection:
+    with open_connection(1) as connection:
         tables = {each: Table(table_name, connection, Keys(each)) for each in market_ids}
         wanted = list(product(dict.fromkeys([SNAPSHOT_KEY, *map(str, type_ids)]), tables))  # the snapshots first
         keys = [(tables[market], tables[market].keys.make(name)) for name, market in wanted]

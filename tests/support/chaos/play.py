@@ -122,7 +122,7 @@ def play(schedule: Schedule, flow: Flow = market_data) -> Outcome:
     if schedule.markets:
         run |= {"key": schedule.key, "markets": schedule.markets}
     with ExitStack() as held:
-        connection = held.enter_context(open_connection(1, 1))  # past the faults
+        connection = held.enter_context(open_connection(1))  # past the faults
         market_url = held.enter_context(serve_faulty(market, market_plan))
         if schedule.is_declared:
             run = {**declare(market_url), "table_name": name, "fetch_concurrency": schedule.fetch_concurrency}

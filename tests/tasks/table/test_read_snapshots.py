@@ -17,7 +17,7 @@ TABLES = 3 * FEW
 def test_missing_table_leaves_few_to_be_read_alone() -> None:
     """Of many tables, of which one is missing, only a few around it have to be read one by one."""
     prefix, missing = f"Batch-{random.getrandbits(64)}", random.randrange(TABLES)
-    with open_connection(1, 1) as connection:
+    with open_connection(1) as connection:
         tables = [Table(f"{prefix}-{number}", connection) for number in range(TABLES)]
         for table in tables[:missing] + tables[missing + 1 :]:
             create_missing(table, MissingTableError(""))
