@@ -33,7 +33,10 @@ class Region:
     Not thread-safe.
     """
 
-    def __init__(self, run: Run[Summary], known: Mapping[Table, Item | None], turns: threading.Semaphore) -> None:
+    def __init__(
+        self, region_id: int, run: Run[Summary], known: Mapping[Table, Item | None], turns: threading.Semaphore
+    ) -> None:
+        self._region_id = region_id
         self._run = run
         self._known = known  # `#snapshot` as read for the whole round, for the first attempt
         self._turns = turns  # of which an attempt has one
@@ -41,7 +44,7 @@ class Region:
         self._books: dict[int, Book] = {}  # made from them, by market
 
     def __str__(self) -> str:
-        return str(self._run.source.market.id)
+        return str(self._region_id)
 
     def keep(self) -> Summary:
         """Update the markets to the latest snapshot, and let another region in while this one waits for its next.
@@ -115,7 +118,7 @@ def keep_regions(
     for source, targets in regions:
         turns.acquire()
         run = Run(source, targets, esi.share(), Timing(), Summary, time.monotonic(), kept_by="universe")
-        future = keep_region.submit(Region(run, known, turns))
+        future = keep_region.submit(Region(source.market.id, run, known, turns))
         future.add_done_callback(end)
         futures[source.market.id] = future
     return [describe_result(each, future.result(raise_on_failure=False)) for each, future in futures.items()]

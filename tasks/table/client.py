@@ -1,15 +1,4 @@
-"""The DynamoDB client for one market table: one item per record, and `#snapshot`.
-
-TableError                the table refused, or could not be reached
-├── TransientTableError   may pass: a broken connection, a conflict, DynamoDB's own failure
-│   ├── ThrottledError    may pass: the capacity is used up; calls wait for it before Prefect retries
-│   └── CredentialsError  may pass: the credentials are late, or have not propagated yet
-├── MissingTableError     there is no such table
-├── KeySchemaError        the table's key schema does not match `key`
-└── ConditionError        the item has changed since it was read
-
-`CODES` maps DynamoDB's error codes to these, with advice; `BOTO_ERRORS` maps boto3's own errors.
-"""
+"""The DynamoDB client for one market table: one item per record, and `#snapshot`."""
 
 import threading
 import time
@@ -30,7 +19,7 @@ R = TypeVar("R")
 
 
 class Table:
-    """One run's client for a market table. Use it as a context manager; its methods raise the errors above.
+    """One run's client for a market table. Use it as a context manager; for its errors see `tasks.table.errors`.
 
     Args:
         name: of the table; a ValueError is raised if it is invalid.

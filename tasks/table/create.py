@@ -29,7 +29,7 @@ def create_missing(table: Table, error: MissingTableError) -> None:
 
 def create(table: Table) -> None:
     """Create a table with on-demand billing and wait until it is ready; only wait if it exists."""
-    wanted = {"TableName": table.name, "BillingMode": "PAY_PER_REQUEST", **table.keys.definition}
+    wanted: Item = {"TableName": table.name, "BillingMode": "PAY_PER_REQUEST", **table.keys.definition}
     try:
         table.connection.ask(table.name, "create_table", **wanted)
     except TransientTableError as error:

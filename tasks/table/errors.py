@@ -1,4 +1,13 @@
-"""Errors from DynamoDB: the class says what happens next, the message what to do."""
+"""Errors from DynamoDB: the class says what happens next, the message what to do.
+
+TableError
+├── TransientTableError
+│   ├── ThrottledError
+│   └── CredentialsError
+├── MissingTableError
+├── KeySchemaError
+└── ConditionError
+"""
 
 import re
 from typing import NamedTuple
@@ -21,7 +30,7 @@ class TransientTableError(TableError):
 
 
 class ThrottledError(TransientTableError):
-    """The capacity of the table or the account is used up for now."""
+    """The capacity of the table or the account is used up: calls wait for it before Prefect retries."""
 
     advice = "Nothing if it was a short spike: the next run writes the rest. Otherwise raise the table's capacity."
 

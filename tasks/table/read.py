@@ -51,7 +51,7 @@ def read_records(table_name: str, market_id: int | None = None) -> tuple[dict[in
 
     Raises:
         UnreadableError: a run is still writing, or stopped while writing, or there is no `#snapshot`.
-        TableError: see `tasks.table.client`.
+        TableError: see `tasks.table.errors`.
     """
     with Table(table_name, 8, Keys(market_id)) as table:
         return read_whole(table)
@@ -95,7 +95,7 @@ def read_prices(
 
     Raises:
         UnreadableError: the table does not have one of the markets.
-        TableError: see `tasks.table.client`.
+        TableError: see `tasks.table.errors`.
     """
     with open_connection(1) as connection:
         tables = {each: Table(table_name, connection, Keys(each)) for each in market_ids}
