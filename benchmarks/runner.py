@@ -32,7 +32,7 @@ class Runner:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.tables = Tables(bench.store.url)
+        self.tables = Tables(bench.store_url)
         self._filled: dict[int, Items] = {}  # expired tables of first fills, by region
 
     def run(self, case: Case, repeats: int) -> Measures:
@@ -114,7 +114,7 @@ class Runner:
                 region, table = f"region_id={region_of(FORGE)}", f"table_name={template}"
                 words = ["market-data/region", "--param", region, "--param", table]
             started = time.perf_counter()
-            call([prefect(), "deployment", "run", *words, "--watch"], environ)
+            call(prefect("deployment", "run", *words, "--watch"), environ)
             seconds = time.perf_counter() - started
             if contestant == "market_data":
                 self.tables.check(template, [region_of(FORGE)], SNAPSHOT_INDEX)

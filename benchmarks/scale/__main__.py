@@ -1,15 +1,13 @@
 """Run the universe on the production topology, kill parts of it, and check all tables."""
 
 import argparse
-import subprocess
 import sys
 from collections import Counter
 
 from benchmarks.cases import REGIONS
 from benchmarks.scale.figures import Result, describe, subtract, take_figures
 from benchmarks.scale.kills import PLAN, Kill, kill_due
-from benchmarks.scale.services import NO_ANSWER, find_program
-from benchmarks.scale.topology import Topology
+from benchmarks.scale.topology import NO_ANSWER, Topology, find_program
 from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_TIME, Market
 from benchmarks.tables import Tables, WrongTableError
 from deployments.local.market.places import region_pages
@@ -37,8 +35,8 @@ def main() -> int:
             find_program(name)
         with Topology(options.workers) as topology:
             result = measure(topology, options.regions, [*PLAN] * options.kills)
-    except (StackError, ChildError, WrongTableError, subprocess.CalledProcessError, *NO_ANSWER) as error:
-        return fail(f"{error} {getattr(error, 'stderr', '')}".rstrip())
+    except (StackError, ChildError, WrongTableError, *NO_ANSWER) as error:
+        return fail(str(error))
     except KeyboardInterrupt:
         fail("stopped")
         return 130
@@ -53,7 +51,7 @@ def measure(topology: Topology, region_ids: list[int], plan: list[Kill]) -> Resu
     topology.start_all({Market(): region_ids})
     progress.begin("starting workers")
     topology.start_workers()
-    before, tables = take_figures(topology), Tables(topology.store.url)
+    before, tables = take_figures(topology), Tables(topology.store_url)
     kills, rounds, unfinished = list[str](), list[Counter[str]](), region_ids
     while unfinished or plan:
         if len(rounds) == MOST_ROUNDS:

@@ -205,11 +205,11 @@ def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addre
         return
     with Stack(options) as stack:
         stack.progress.begin("starting the store and a Prefect server" if with_server else "starting the store")
-        if with_server:
-            stack.start_server()
         stack.start_store()
         if with_server:
-            stack.wait_for_server()
+            stack.start_server()
+        stack.wait_until_up()
+        stack.publish()
         stack.progress.end()
         yield stack.addresses
 

@@ -65,6 +65,7 @@ def watch(stack: Stack, run_id: UUID, *, verbose: bool) -> State:
             if state and state.is_final():
                 return state
             stack.check()
+            stack.progress.breathe()
             time.sleep(POLL_SECONDS)
 
 

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.scale.__main__ import PROGRAMS
 from benchmarks.scale.figures import Figures, Result, count_lines, describe, machine_seconds, subtract
 from benchmarks.scale.kills import Kill, kill_due, pid_of
-from benchmarks.scale.services import count_messages, find_program
+from benchmarks.scale.topology import count_messages, find_program
 from benchmarks.tables import Tables, WrongTableError, compare, is_complete, to_records, true_items
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
@@ -162,9 +162,9 @@ def test_tree_is_counted_and_killed(tmp_path: Path) -> None:
     child = Child("tree", [sys.executable, "-c", code], os.environ, tmp_path / "log")
     wait_for(lambda: bool(child.log.read_bytes()), "the end of the first grandchild")
     assert 0.25 <= child.used_seconds() <= machine_seconds()  # the kernel counts in ticks
-    wait_for(lambda: len(find_tree(child.process.pid)) == 2, "the second grandchild")
-    pids = find_tree(child.process.pid)
-    assert child.kill() == len(pids) == 2
+    wait_for(lambda: len(find_tree(child.pid)) == 2, "the second grandchild")
+    pids = find_tree(child.pid)
+    assert child.kill_tree() == len(pids) == 2
     wait_for(lambda: not any(is_alive(pid) for pid in pids), "their end")
 
 

@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
 from deployments.local.environment import CHECKOUT, POOL
 from deployments.local.market.market import Market
 from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
-from deployments.local.processes import Child
+from deployments.local.processes import Child, stop_all
 from deployments.local.servers import worker_command
 from flows.paged_api import paged_api
 from tasks.esi.shared_limit import LIMIT
@@ -58,7 +58,7 @@ def worker(
         child = Child("worker", worker_command(), environ, tmp_path_factory.mktemp("worker") / "worker.log")
         wait_for(lambda: own_server.api.has_worker(POOL), "the worker")
         yield child
-        child.stop()
+        stop_all([child])
 
 
 class User:
@@ -83,7 +83,7 @@ class User:
 def user(own_api: Api, worker: Child, commands: Commands) -> User:
     """A user of the server and its worker."""
     assert own_api.is_up()
-    assert worker.is_running()
+    assert worker.poll() is None
     return User(commands)
 
 
