@@ -5,11 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from deployments.local.market import structures
 from tasks.catalogue.names import HUBS, regions
 
 MADE_UP = range(19_000_001, 19_010_000)  # regions that ESI does not have; the last four digits are the number of pages
 HUB_SYSTEMS = {60003760: 30000142, 60008494: 30002187, 60011866: 30002659, 60004588: 30002510, 60005686: 30002053}
+OPEN_STRUCTURES = range(1_000_000_000_001, 1_000_000_010_000)  # with markets of their own, and as many pages
+OPEN_SYSTEM = 30_000_240  # where they lie
 STATIONS, SYSTEMS, STRUCTURES = 40, 20, 10  # of a region
 FIRST_STATION, FIRST_SYSTEM = 60_100_000, 30_100_000  # above the real ones
 FIRST_STRUCTURE = 1_030_000_000_000  # above those that have a market of their own
@@ -29,8 +30,8 @@ class Places(NamedTuple):
 
 def find_places(region_id: int) -> Places:
     """Return the places of a region, which no other region has, or of a structure, which is its own only place."""
-    if region_id in structures.OPEN:
-        return Places(np.array([region_id]), np.array([structures.SYSTEM_ID]))
+    if region_id in OPEN_STRUCTURES:
+        return Places(np.array([region_id]), np.array([OPEN_SYSTEM]))
     number = (region_id // 1_000_000 - 10) * 10_000 + region_id % 10_000  # a different one for each region
     stations = FIRST_STATION + number * STATIONS + np.arange(STATIONS)
     systems = FIRST_SYSTEM + number * SYSTEMS + np.arange(SYSTEMS)
@@ -45,7 +46,7 @@ def draw_places(
     seed: int, region_id: int, is_buy: npt.NDArray[np.bool_], units: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.uint8]:
     """Return the position of each order's place in `find_places`; sell orders lie in stations alone."""
-    if region_id in structures.OPEN:
+    if region_id in OPEN_STRUCTURES:
         return np.zeros(len(is_buy), "uint8")
     random = np.random.default_rng([seed, region_id, 2])  # of its own: no other property depends on the places
     weights = 1 / np.arange(1, STATIONS + 1)
@@ -61,7 +62,7 @@ def draw_places(
 
 def region_pages(region_id: int) -> int | None:
     """Return the number of pages of a region or structure, 0 if it has no orders, None if it does not exist."""
-    if region_id in MADE_UP or region_id in structures.OPEN:
+    if region_id in MADE_UP or region_id in OPEN_STRUCTURES:
         return region_id % 10_000
     region = regions().get(region_id)
     return None if region is None else 0 if region.is_empty else region.pages

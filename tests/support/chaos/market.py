@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from deployments.local.market.market import Generation, Market, Reply, Request
+from deployments.local.market.market import Generation, Reply, Request
 from deployments.local.market.places import find_hub
 from tasks.catalogue.names import regions
 from tasks.table.requests import Item
 from tests.support import reference
+from tests.support.esi import EsiMarket
 from tests.support.truth import to_item
 
 TYPES, PAGE_ORDERS = 40, 25
@@ -19,7 +20,7 @@ REGION, STATION, SYSTEM = 10000015, 60000001, 30000001
 REST = [(60000002, SYSTEM), (60000003, SYSTEM + 1)]  # stations of fewer orders, and their systems
 
 
-class SmallMarket(Market):
+class SmallMarket(EsiMarket):
     """A few pages of a few orders; a third of the types change from one snapshot to the next."""
 
     def __init__(
