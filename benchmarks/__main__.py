@@ -47,7 +47,7 @@ def measure(cases: list[Case], most_repeats: int, results: Results) -> None:
             measures = runner.run(case, min(case.repeats, most_repeats))
             results.measures[case.name] = results.measures.get(case.name, {}) | measures
             if case.name in TAKEN_APART and "market_data" in case.contestants:
-                results.states[case.name] = read_states(bench.api_url, "market-data")
+                results.states[case.name] = read_states(bench.client, "market-data")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 
 import msgspec
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort
@@ -17,7 +18,6 @@ from benchmarks.measure import Figures, Job
 from benchmarks.servers import SNAPSHOT_INDEX, Bench, Market
 from benchmarks.tables import SNAPSHOT_KEY, Items, Tables
 from deployments.local.environment import CHECKOUT
-from deployments.local.prepare import open_client
 from deployments.local.processes import ChildError
 from deployments.local.servers import prefect
 
@@ -66,7 +66,7 @@ class Runner:
             if contestant != "plain":
                 figures["returns"] = figures["seconds"]
                 figures["server CPU"] = bench.used_seconds()["server"] - server_seconds
-                run = read_run(bench.api_url, contestant.replace("_", "-"), called_at)
+                run = read_run(bench.client, contestant.replace("_", "-"), called_at)
                 assert run.end_time
                 figures["seconds"] = run.end_time.timestamp() - called_at
             figures["HEAD requests"] = bench.count_heads(market) - heads
@@ -146,21 +146,19 @@ def call(command: list[str], environ: dict[str, str], given: bytes = b"") -> byt
     return done.stdout
 
 
-def read_run(api_url: str, flow_name: str, since: float = 0.0) -> FlowRun:
+def read_run(client: SyncPrefectClient, flow_name: str, since: float = 0.0) -> FlowRun:
     """Return a flow's latest run that started after a unix time, as Prefect's server recorded it."""
     of_flow = FlowFilter.model_validate({"name": {"any_": [flow_name]}})
     started = FlowRunFilter.model_validate({"start_time": {"after_": datetime.fromtimestamp(since, UTC)}})
-    with open_client(api_url) as client:
-        latest = FlowRunSort.START_TIME_DESC
-        return client.read_flow_runs(flow_filter=of_flow, flow_run_filter=started, sort=latest, limit=1)[0]
+    latest = FlowRunSort.START_TIME_DESC
+    return client.read_flow_runs(flow_filter=of_flow, flow_run_filter=started, sort=latest, limit=1)[0]
 
 
-def read_states(api_url: str, flow_name: str) -> list[list[str]]:
+def read_states(client: SyncPrefectClient, flow_name: str) -> list[list[str]]:
     """Return the time spans of the states of a flow's latest run."""
-    flow_run = read_run(api_url, flow_name)
-    with open_client(api_url) as client:
-        wanted = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
-        return list_states(client.read_task_runs(flow_run_filter=wanted), flow_run)
+    flow_run = read_run(client, flow_name)
+    wanted = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
+    return list_states(client.read_task_runs(flow_run_filter=wanted), flow_run)
 
 
 def list_states(task_runs: list[TaskRun], flow_run: FlowRun) -> list[list[str]]:

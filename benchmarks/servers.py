@@ -49,12 +49,14 @@ class Bench(Servers):
         self.prefect = environment.prefect_environment(self.api_url, folder / "prefect")
         self.defaults = {name: self.prefect[name] for name in DEFAULTS}
         self.aws = environment.aws_environment(self.store_url, {})
+        self.client = prepare.open_client(self.api_url)
         self.urls: dict[Market, str] = {}
 
     def __enter__(self) -> Self:
         folder = self.logs.parent
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        self.held.enter_context(self.client)
         return super().__enter__()
 
     def start_all(self, markets: dict[Market, list[int]]) -> None:
@@ -92,13 +94,12 @@ class Bench(Servers):
     def start_worker(self) -> None:
         """Deploy this project's flows and the empty one, and start a worker."""
         environ = self.contestant_environment(Market(), Case("first fill", as_deployed=True))
-        client = self.held.enter_context(prepare.open_client(self.api_url))
-        prepare.prepare_server(client)
+        prepare.prepare_server(self.client)
         empty = ("--name", "benchmark", "--pool", POOL, "benchmarks/no_tasks.py:no_tasks")
         self.run("deploy", servers.prefect("--no-prompt", "deploy", "--all"), environ)
         self.run("deploy-empty", servers.prefect("--no-prompt", "deploy", *empty), environ)
         self.start("worker", servers.worker_command(), environ)
-        self.wait_for("worker", lambda: prepare.has_worker(client))
+        self.wait_for("worker", lambda: prepare.has_worker(self.client))
 
     def wait_until_idle(self) -> None:
         """Wait until the servers have finished the work of earlier runs, such as writing their events."""

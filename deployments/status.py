@@ -22,7 +22,7 @@ from flows.next_run import AT_EXPIRES, TAG
 from tasks.catalogue.names import list_regions, market_name
 from tasks.table.client import Table
 from tasks.table.errors import KeySchemaError, MissingTableError, TableError
-from tasks.table.keys import ItemKeys
+from tasks.table.keys import ONE_MARKET, ItemKeys, Keys
 from tasks.table.snapshot import SourceSnapshot, TableSnapshot
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the parameters that say which market and table a flow's run is for
@@ -41,8 +41,7 @@ class Part(msgspec.Struct, frozen=True):
     """A market table, or one market's part of a table that has many."""
 
     table_name: str
-    market_id: int | None = None  # None: key `type`
-    is_pair: bool = False  # of a declared source: whether the key has two fields
+    keys: Keys = ONE_MARKET
 
 
 class Status(msgspec.Struct):
@@ -60,13 +59,14 @@ class Status(msgspec.Struct):
     @property
     def name(self) -> str:
         """The table's name, with the market if it has many."""
-        return self.part.table_name + (f" ({market_name(self.part.market_id)})" if self.part.market_id else "")
+        market_id = self.part.keys.market_id
+        return f"{self.part.table_name} ({market_name(market_id)})" if market_id else self.part.table_name
 
     @property
     def failure(self) -> str:
         """Why the last run failed; empty if it did not."""
         state = self.last.state if self.last else None
-        failed = state and state.type in {StateType.FAILED, StateType.CRASHED}
+        failed = state and (state.is_failed() or state.is_crashed())
         return strip_prefix(state.message or str(state.name)) if state and failed else ""
 
     @property
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markets", nargs="+", type=int, metavar="ID", help="its markets, if its key is market_type")
     given = parser.parse_args(arguments)
     try:
-        return show_status(read_statuses([Part(given.table_name, market) for market in given.markets or [None]]))
+        return show_status(read_statuses([Part(given.table_name, Keys(market)) for market in given.markets or [None]]))
     except (TableError, ValueError) as error:
         return fail(f"no status: {error}")
     except (PrefectException, httpx.HTTPError) as error:
@@ -120,7 +120,7 @@ def read_statuses(own: Sequence[Part]) -> list[Status]:
             found = find_statuses(client)
     statuses = sorted(found.values(), key=lambda status: status.name)
     limit = None if found else SNAPSHOTS
-    statuses += [Status(part, part.market_id or "", limit=limit) for part in own if part not in found]
+    statuses += [Status(part, part.keys.market_id or "", limit=limit) for part in own if part not in found]
     for status in statuses:
         read_snapshot(status)
     return [status for status in statuses if status.part in found or status.snapshot or not found]
@@ -165,8 +165,8 @@ def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part,
     given = {**DEFAULTS[flow], **parameters}
     with suppress(AttributeError, LookupError, TypeError):
         if flow == "paged-api":
-            is_pair = isinstance(given["records"]["key"], list)
-            yield Part(str(given["table_name"]), is_pair=is_pair), given["source"]["url"]
+            keys = ItemKeys(is_pair=True) if isinstance(given["records"]["key"], list) else ONE_MARKET
+            yield Part(str(given["table_name"]), keys), given["source"]["url"]
             return
         markets = given.get("markets") or {}
         if flow == "universe":
@@ -178,7 +178,7 @@ def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part,
             for place, value in {"market": market, "region": source, "structure": source}.items():
                 name = name.replace(f"{{{place}_id}}", str(value))
             has_many = given.get("key") == "market_type" and isinstance(market_id, int)
-            yield Part(name, int(market_id) if has_many else None), market_id
+            yield Part(name, Keys(int(market_id)) if has_many else ONE_MARKET), market_id
 
 
 def is_by_schedule(run: FlowRun) -> bool:
@@ -188,11 +188,9 @@ def is_by_schedule(run: FlowRun) -> bool:
 
 def read_snapshot(status: Status) -> None:
     """Read a table's snapshot, if something is stored, and a table can have this name."""
-    part = status.part
     with suppress(ValueError, MissingTableError):
         try:
-            keys = ItemKeys(is_pair=True) if part.is_pair else None
-            with Table(part.table_name, 1, part.market_id, "market_type" if part.market_id else "type", keys) as table:
+            with Table(status.part.table_name, keys=status.part.keys) as table:
                 item = table.read_snapshot()
             kind = SourceSnapshot if item and "source" in item else TableSnapshot
             status.snapshot = kind.from_item(item) if item else None

@@ -11,7 +11,6 @@ from benchmarks.scale.topology import NO_ANSWER, Topology, find_program
 from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_TIME, Market
 from benchmarks.tables import Tables, WrongTableError
 from deployments.local.market.places import region_pages
-from deployments.local.prepare import open_client
 from deployments.local.processes import ChildError
 from deployments.local.progress import fail
 from deployments.local.stack import StackError
@@ -88,9 +87,8 @@ def run_universe(
         return not topology.query(f"SELECT 1 FROM flow_run WHERE NOT ({ENDED}) LIMIT 1")  # noqa: S608 (ours)
 
     parameters = {"region_ids": region_ids, "table_name": TABLE_NAME, "shards": len(topology.workers)}
-    with open_client(topology.api_url) as client:
-        deployment = client.read_deployment_by_name(DEPLOYMENT)
-        client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+    deployment = topology.client.read_deployment_by_name(DEPLOYMENT)
+    topology.client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
     topology.wait_for("the universe", has_ended, ROUND_SECONDS, LOOK_SECONDS)
     return count_states(topology) - before
 

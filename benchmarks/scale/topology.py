@@ -19,7 +19,7 @@ import redis
 from benchmarks.servers import Bench, Market
 from deployments.automations import apply_automations, read_automations
 from deployments.local.environment import CHECKOUT, STATE
-from deployments.local.prepare import open_client, prepare_server
+from deployments.local.prepare import prepare_server
 from deployments.local.processes import free_port
 from deployments.local.servers import prefect, server_command, worker_command
 from deployments.local.stack import StackError, lock_state
@@ -76,9 +76,8 @@ class Topology(Bench):
         self.run("migrate", prefect("server", "database", "upgrade", "-y"), self.settings)
         self.start_api()
         self.start("services", prefect("server", "services", "start"), self.settings)
-        with open_client(self.api_url) as client:
-            prepare_server(client)
-            apply_automations(client, read_automations())
+        prepare_server(self.client)
+        apply_automations(self.client, read_automations())
         self.run("deploy", prefect("--no-prompt", "deploy", *DEPLOYED), self.settings)
 
     def start_postgres(self) -> None:

@@ -69,9 +69,8 @@ def parse_head(head: bytes) -> Request:
 
 def format_reply(request: Request, reply: Reply, counts: dict[str, str]) -> bytes:
     """Return a response as bytes, without a body for HEAD and 304."""
-    has_length = reply.status != HTTPStatus.NOT_MODIFIED
-    headers = counts | reply.headers | ({"Content-Length": str(len(reply.body))} if has_length else {})
+    headers = counts | reply.headers | {"Content-Length": str(len(reply.body))}
     phrase = HTTPStatus(reply.status).phrase if reply.status in set(HTTPStatus) else "Unknown"
     lines = [f"HTTP/1.1 {reply.status} {phrase}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    has_body = has_length and request.method != "HEAD"
+    has_body = request.method != "HEAD" and reply.status != HTTPStatus.NOT_MODIFIED
     return "\r\n".join(lines).encode("latin-1") + (reply.body if has_body else b"")
