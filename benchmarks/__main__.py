@@ -10,7 +10,7 @@ from benchmarks.runner import Runner, markets_of, read_states
 from benchmarks.servers import Bench
 from benchmarks.tables import WrongTableError
 from deployments.local.environment import CHECKOUT, STATE
-from deployments.local.processes import ChildError
+from deployments.local.processes import StackError
 from deployments.local.progress import fail
 
 TAKEN_APART = (Case("first fill", FORGE).name, Case("a tenth changed", FORGE).name)  # state by state
@@ -25,7 +25,7 @@ def main() -> int:
     results = Results(datetime.now(UTC), describe_machine())
     try:
         measure(quick_cases() if options.quick else full_cases(), options.repeats, results)
-    except (ChildError, WrongTableError) as error:
+    except (StackError, WrongTableError) as error:
         return fail(str(error))
     file = (STATE / "performance" if options.quick else CHECKOUT / "docs") / "performance.md"
     file.parent.mkdir(exist_ok=True)

@@ -9,16 +9,14 @@ from datetime import UTC, datetime
 
 import msgspec
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, TaskRun
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas import FlowRun, TaskRun, filters, sorting
 
 from benchmarks.cases import FORGE, Case, Contestant, Measures, region_of
 from benchmarks.measure import Figures, Job
 from benchmarks.servers import SNAPSHOT_INDEX, Bench, Market
 from benchmarks.tables import SNAPSHOT_KEY, Items, Tables
 from deployments.local.environment import CHECKOUT
-from deployments.local.processes import ChildError
+from deployments.local.processes import StackError
 from deployments.local.servers import prefect
 
 RUN_SECONDS, START_SECONDS = 900.0, 60.0
@@ -136,28 +134,28 @@ def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
 
 
 def call(command: list[str], environ: dict[str, str], given: bytes = b"") -> bytes:
-    """Return a command's output; raise ChildError with its last lines if it fails."""
+    """Return a command's output; raise StackError with its last lines if it fails."""
     done = subprocess.run(  # noqa: S603 (our own commands)
         command, env=environ, cwd=CHECKOUT, input=given, capture_output=True, timeout=RUN_SECONDS, check=False
     )
     if done.returncode:
         output = (done.stdout + done.stderr)[-3000:].decode(errors="replace")
-        raise ChildError(f"{' '.join(command)} {given.decode()} ended with exit code {done.returncode}:\n{output}")
+        raise StackError(f"{' '.join(command)} {given.decode()} ended with exit code {done.returncode}:\n{output}")
     return done.stdout
 
 
 def read_run(client: SyncPrefectClient, flow_name: str, since: float = 0.0) -> FlowRun:
     """Return a flow's latest run that started after a unix time, as Prefect's server recorded it."""
-    of_flow = FlowFilter.model_validate({"name": {"any_": [flow_name]}})
-    started = FlowRunFilter.model_validate({"start_time": {"after_": datetime.fromtimestamp(since, UTC)}})
-    latest = FlowRunSort.START_TIME_DESC
+    of_flow = filters.FlowFilter.model_validate({"name": {"any_": [flow_name]}})
+    started = filters.FlowRunFilter.model_validate({"start_time": {"after_": datetime.fromtimestamp(since, UTC)}})
+    latest = sorting.FlowRunSort.START_TIME_DESC
     return client.read_flow_runs(flow_filter=of_flow, flow_run_filter=started, sort=latest, limit=1)[0]
 
 
 def read_states(client: SyncPrefectClient, flow_name: str) -> list[list[str]]:
     """Return the time spans of the states of a flow's latest run."""
     flow_run = read_run(client, flow_name)
-    wanted = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
+    wanted = filters.FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
     return list_states(client.read_task_runs(flow_run_filter=wanted), flow_run)
 
 

@@ -10,9 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas import FlowRun, StateType, filters, sorting
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
@@ -129,12 +127,12 @@ def read_statuses(own: Sequence[Part]) -> list[Status]:
 def find_statuses(client: SyncPrefectClient) -> dict[Part, Status]:
     """Return what the server's runs say about each table: the last run, the next one, and how old data may be."""
     found: dict[Part, Status] = {}
-    for flow, run in read_runs(client, STARTED, FlowRunSort.START_TIME_DESC):
+    for flow, run in read_runs(client, STARTED, sorting.FlowRunSort.START_TIME_DESC):
         if not run.run_count and run.state and run.state.is_cancelled():
             continue  # it never started, because the run before was still active
         for part, market_id in find_parts(flow, run.parameters):
             found.setdefault(part, Status(part, market_id, last=run, flow=flow))
-    for flow, run in read_runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC):
+    for flow, run in read_runs(client, [StateType.SCHEDULED], sorting.FlowRunSort.EXPECTED_START_TIME_ASC):
         limit = ROUNDS if flow == "universe" and AT_EXPIRES not in run.tags else SNAPSHOTS
         for part, market_id in find_parts(flow, run.parameters):
             status = found.setdefault(part, Status(part, market_id))
@@ -145,12 +143,12 @@ def find_statuses(client: SyncPrefectClient) -> dict[Part, Status]:
 
 
 def read_runs(
-    client: SyncPrefectClient, kinds: Sequence[StateType], sort: FlowRunSort
+    client: SyncPrefectClient, kinds: Sequence[StateType], sort: sorting.FlowRunSort
 ) -> Iterator[tuple[str, FlowRun]]:
     """Yield the runs of the flows that fill market tables, each after its flow's name."""
-    wanted = FlowFilter.model_validate({"name": {"any_": list(DEFAULTS)}})
+    wanted = filters.FlowFilter.model_validate({"name": {"any_": list(DEFAULTS)}})
     flows = {flow.id: flow.name for flow in client.read_flows(flow_filter=wanted)}
-    runs = FlowRunFilter.model_validate({"state": {"type": {"any_": kinds}}})
+    runs = filters.FlowRunFilter.model_validate({"state": {"type": {"any_": kinds}}})
     for page in range(PAGES):
         found = client.read_flow_runs(
             flow_filter=wanted, flow_run_filter=runs, sort=sort, limit=PAGE_RUNS, offset=page * PAGE_RUNS

@@ -11,9 +11,8 @@ from benchmarks.scale.topology import NO_ANSWER, Topology, find_program
 from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_TIME, Market
 from benchmarks.tables import Tables, WrongTableError
 from deployments.local.market.places import region_pages
-from deployments.local.processes import ChildError
+from deployments.local.processes import StackError
 from deployments.local.progress import fail
-from deployments.local.stack import StackError
 
 MOST_ROUNDS = 4
 LOOK_SECONDS, ROUND_SECONDS = 2.0, 2400.0
@@ -34,7 +33,7 @@ def main() -> int:
             find_program(name)
         with Topology(options.workers) as topology:
             result = measure(topology, options.regions, [*PLAN] * options.kills)
-    except (StackError, ChildError, WrongTableError, *NO_ANSWER) as error:
+    except (StackError, WrongTableError, *NO_ANSWER) as error:
         return fail(str(error))
     except KeyboardInterrupt:
         fail("stopped")

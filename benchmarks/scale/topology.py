@@ -20,9 +20,9 @@ from benchmarks.servers import Bench, Market
 from deployments.automations import apply_automations, read_automations
 from deployments.local.environment import CHECKOUT, STATE
 from deployments.local.prepare import prepare_server
-from deployments.local.processes import free_port
+from deployments.local.processes import StackError, free_port
 from deployments.local.servers import prefect, server_command, worker_command
-from deployments.local.stack import StackError, lock_state
+from deployments.local.stack import lock_state
 
 COMPOSE = CHECKOUT / "deployments" / "docker" / "compose.yaml"
 SYSTEM_USER = "postgres"  # created by Debian's package

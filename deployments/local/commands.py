@@ -17,10 +17,10 @@ import httpx
 
 from deployments.local import environment
 from deployments.local.environment import CHECKOUT, STATE, VENV, Options
-from deployments.local.processes import ChildError
+from deployments.local.processes import StackError
 from deployments.local.progress import WIDTH, fail
 from deployments.local.show import show_table
-from deployments.local.stack import Addresses, Stack, StackError, make_environment, read_addresses
+from deployments.local.stack import Addresses, Stack, make_environment, read_addresses
 from tasks.network import is_this_machine
 from tasks.table.errors import TableError
 
@@ -68,7 +68,7 @@ def main() -> int:
     name = parser.parse_args().command
     try:
         return commands[name](environment.read_options(os.environ, fills=name in {"run", "up", "shell"})) or 0
-    except (ChildError, StackError, TableError, ValueError) as error:
+    except (StackError, TableError, ValueError) as error:
         return fail(str(error))
     except httpx.HTTPError as error:
         return fail(f"the stack's Prefect server does not respond ({error}): see {STATE / 'logs' / 'server.log'}")

@@ -17,8 +17,8 @@ TICKS = os.sysconf("SC_CLK_TCK")  # a second
 _prctl = getattr(ctypes.CDLL(None), "prctl", lambda *_: None)
 
 
-class ChildError(Exception):
-    """A child process ended unexpectedly."""
+class StackError(Exception):
+    """The stack cannot do what it is asked to; the message says why."""
 
 
 class Child(subprocess.Popen[bytes]):
@@ -46,11 +46,11 @@ class Child(subprocess.Popen[bytes]):
         return self.poll() == 0
 
     def check(self) -> None:
-        """Raise ChildError, with the end of the log, unless the child is running or is a task that has succeeded."""
+        """Raise StackError, with the end of the log, unless the child is running or is a task that has succeeded."""
         if self.poll() is not None and not (self.is_task and self.has_succeeded()):
             lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
             ended = f"{self.name} ended with exit code {self.returncode}; the end of {self.log}:"
-            raise ChildError("\n".join([ended, *lines]))
+            raise StackError("\n".join([ended, *lines]))
 
     def kill_tree(self) -> int:
         """Kill the child with all that it has started, as a machine that dies would; return how many processes."""

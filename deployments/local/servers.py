@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 import httpx
 
 from deployments.local.environment import POOL, STORE_VENV, VENV
-from deployments.local.processes import Child, ChildError, adopt_orphans, free_port, stop_all, stop_orphans
+from deployments.local.processes import Child, StackError, adopt_orphans, free_port, stop_all, stop_orphans
 from deployments.local.progress import Progress
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Servers:
     def wait_for(
         self, name: str, ready: Callable[[], T], seconds: float | None = None, every_seconds: float = LOOK_SECONDS
     ) -> T:
-        """Wait until `ready` returns something true, and return it; raise ChildError if a child ends or it is late."""
+        """Wait until `ready` returns something true, and return it; raise StackError if a child ends or it is late."""
         seconds = seconds or self.start_seconds
         deadline = time.monotonic() + seconds
         while not (result := ready()):
@@ -98,17 +98,17 @@ class Servers:
             self.progress.breathe()
             if time.monotonic() > deadline:
                 log = self.children[name].log if name in self.children else self.logs
-                raise ChildError(f"{name} was not ready after {seconds:.0f} s: see {log}")
+                raise StackError(f"{name} was not ready after {seconds:.0f} s: see {log}")
             time.sleep(every_seconds)
         return result
 
     def run(self, name: str, command: list[str], environ: Mapping[str, str]) -> None:
-        """Run a command to its end; raise ChildError if it fails or takes too long."""
+        """Run a command to its end; raise StackError if it fails or takes too long."""
         self.wait_for(name, self.start(name, command, environ, is_task=True).has_succeeded)
         del self.children[name]
 
     def check(self) -> None:
-        """Raise ChildError, with the last lines of its log, if a child has ended."""
+        """Raise StackError, with the last lines of its log, if a child has ended."""
         for child in self.children.values():
             child.check()
 

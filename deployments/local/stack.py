@@ -12,7 +12,7 @@ import msgspec
 
 from deployments.local import environment, servers
 from deployments.local.environment import STATE, Options
-from deployments.local.processes import claim_port, free_port
+from deployments.local.processes import StackError, claim_port, free_port
 from deployments.local.servers import Servers
 
 FREE_BYTES = 200 * 2**20  # one region's database and logs of a day
@@ -32,10 +32,6 @@ class Addresses(msgspec.Struct):
     def ui_url(self) -> str:
         """The Prefect UI's address."""
         return self.api_url.removesuffix("/api")
-
-
-class StackError(Exception):
-    """The stack cannot do what it is asked to; the message says why."""
 
 
 @contextmanager

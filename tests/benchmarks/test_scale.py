@@ -18,8 +18,7 @@ from benchmarks.scale.topology import count_messages, find_program
 from benchmarks.tables import Tables, WrongTableError, compare, is_complete, to_records, true_items
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
-from deployments.local.processes import Child, find_tree
-from deployments.local.stack import StackError
+from deployments.local.processes import Child, StackError, find_tree
 from tests.support.servers import wait_for
 from tests.support.truth import truth
 from tests.support.worlds import VENAL

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployments.local.environment import CHECKOUT
-from deployments.local.processes import Child, ChildError, claim_port, free_port, stop_all
+from deployments.local.processes import Child, StackError, claim_port, free_port, stop_all
 from tests.support.servers import wait_for
 
 
@@ -22,7 +22,7 @@ def test_dead_child_is_reported_with_the_end_of_its_log(log: Path) -> None:
     """The error for a child that has ended has its name, its exit code and the end of its log."""
     child = Child("store", [sys.executable, "-c", "print('no disk'); raise SystemExit(3)"], os.environ, log)
     child.wait()
-    with pytest.raises(ChildError, match=r"(?s)store ended with exit code 3; .*no disk"):
+    with pytest.raises(StackError, match=r"(?s)store ended with exit code 3; .*no disk"):
         child.check()
 
 
@@ -33,7 +33,7 @@ def test_task_may_end_with_success(log: Path) -> None:
     task.wait()
     server.wait()
     task.check()
-    with pytest.raises(ChildError, match="server ended with exit code 0"):
+    with pytest.raises(StackError, match="server ended with exit code 0"):
         server.check()
 
 
