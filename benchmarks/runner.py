@@ -57,7 +57,7 @@ class Runner:
             bench.wait_until_idle()
             heads, server_seconds = bench.count_heads(market), bench.used_seconds()["server"]
             job = Job(contestant, case.region_ids, template, case.fetch_concurrency, warm_region_id)
-            output = call(MEASURE, bench.contestant_environment(market, case), msgspec.json.encode(job))
+            output = call([*MEASURE, msgspec.json.encode(job).decode()], bench.contestant_environment(market, case))
             figures = msgspec.json.decode(output, type=Figures)
             called_at = figures.pop("called at")
             bench.wait_until_idle()
@@ -92,12 +92,10 @@ class Runner:
             market.settimeout(START_SECONDS)
             environ = self.bench.contestant_environment(Market(), Case("process start"))
             environ["ESI_URL"] = f"http://127.0.0.1:{market.getsockname()[1]}"
+            command = [*MEASURE, msgspec.json.encode(Job(contestant, (region_id,), template, 1)).decode()]
+            null = subprocess.DEVNULL
             started = time.perf_counter()
-            pipe, null = subprocess.PIPE, subprocess.DEVNULL
-            with subprocess.Popen(MEASURE, env=environ, cwd=CHECKOUT, stdin=pipe, stdout=null, stderr=null) as process:  # noqa: S603
-                assert process.stdin
-                process.stdin.write(msgspec.json.encode(Job(contestant, (region_id,), template, 1)))
-                process.stdin.close()
+            with subprocess.Popen(command, env=environ, cwd=CHECKOUT, stdout=null, stderr=null) as process:  # noqa: S603
                 market.accept()[0].recv(1)
                 seconds = time.perf_counter() - started
                 process.kill()
@@ -133,14 +131,14 @@ def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
     return {market: sorted(region_ids) for market, region_ids in wanted.items()}
 
 
-def call(command: list[str], environ: dict[str, str], given: bytes = b"") -> bytes:
+def call(command: list[str], environ: dict[str, str]) -> bytes:
     """Return a command's output; raise StackError with its last lines if it fails."""
     done = subprocess.run(  # noqa: S603 (our own commands)
-        command, env=environ, cwd=CHECKOUT, input=given, capture_output=True, timeout=RUN_SECONDS, check=False
+        command, env=environ, cwd=CHECKOUT, capture_output=True, timeout=RUN_SECONDS, check=False
     )
     if done.returncode:
         output = (done.stdout + done.stderr)[-3000:].decode(errors="replace")
-        raise StackError(f"{' '.join(command)} {given.decode()} ended with exit code {done.returncode}:\n{output}")
+        raise StackError(f"{' '.join(command)} ended with exit code {done.returncode}:\n{output}")
     return done.stdout
 
 

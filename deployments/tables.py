@@ -70,12 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        names = fill_in_places(given.names, given.regions, given.markets)
+        return create_tables(fill_in_places(given.names, given.regions, given.markets), KEYS[given.key])
     except ValueError as error:
         fail(f"{parser.prog}: {error}")
         return 2
-    try:
-        return create_tables(names, KEYS[given.key])
     except BotoCoreError as error:
         return fail(f"no tables: {error} (boto3 reads AWS_PROFILE, AWS_DEFAULT_REGION …)")
 

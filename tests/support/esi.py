@@ -10,11 +10,11 @@ from urllib.parse import parse_qs
 import msgspec
 
 from deployments.local.market.market import (
-    ERROR_LIMIT,
     JSON,
     TOKENS,
     WINDOW_SECONDS,
     Generation,
+    Limit,
     Market,
     Reply,
     Request,
@@ -23,6 +23,7 @@ from deployments.local.market.market import (
 )
 from deployments.local.market.places import OPEN_STRUCTURES
 
+ERROR_LIMIT, ERROR_SECONDS = 100, 60
 TOKEN_ROUTE = "/v2/oauth/token"
 ROUTE = re.compile(r"/markets/structures/(\d+)/?")
 REFRESH_TOKEN = "made-up-refresh-token"  # the only valid one
@@ -75,6 +76,7 @@ class EsiMarket(Market):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.errors = Limit(ERROR_SECONDS)
         self.sso = Sso()
 
     def reset_counts(self) -> None:
@@ -111,6 +113,15 @@ class EsiMarket(Market):
             status, body = self.sso.answer(request.body, self.clock())
             return Reply(status, JSON, body)
         return super().answer_other(request)
+
+    def count(self, request: Request, status: int) -> dict[str, str]:
+        """Count a request, and return the headers with ESI's limits, also the older one."""
+        now = self.clock()
+        self.errors.add(now, int(status >= 400))
+        return super().count(request, status) | {
+            "X-Esi-Error-Limit-Remain": str(max(0, ERROR_LIMIT - self.errors.used)),
+            "X-Esi-Error-Limit-Reset": str(int(ERROR_SECONDS - now % ERROR_SECONDS)),
+        }
 
     def give_page(self, request: Request, generation: Generation) -> Reply:
         """Return a page of a snapshot, 304 if the client already has it, or an error response."""

@@ -22,7 +22,6 @@ from deployments.local.market.places import region_pages
 ROUTE = re.compile(r"/markets/(\d+)/orders/?")
 TOKENS, WINDOW_SECONDS = 12_000, 900
 COSTS = {2: 2, 3: 1, 4: 5, 5: 0}  # tokens by the status's first digit
-ERROR_LIMIT, ERROR_SECONDS = 100, 60
 LEAD = 0.2  # share of the interval: so long before it is due, the next snapshot is prepared
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 
@@ -83,7 +82,6 @@ class Market:
         self.pages: Counter[str] = Counter()  # GETs by page
         self.in_flight = self.most_in_flight = 0
         self.tokens = Limit(WINDOW_SECONDS)
-        self.errors = Limit(ERROR_SECONDS)
         self._generations: dict[tuple[int, int], Future[Generation]] = {}
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="prepare")
@@ -165,11 +163,8 @@ class Market:
             self.pages[request.query.get("page", "1")] += 1
         if request.path.startswith("/markets/"):  # other routes have other token buckets
             self.tokens.add(now, COSTS.get(status // 100, 0))
-        self.errors.add(now, int(status >= 400))
         return {
             "Date": formatdate(now, usegmt=True),
-            "X-Esi-Error-Limit-Remain": str(max(0, ERROR_LIMIT - self.errors.used)),
-            "X-Esi-Error-Limit-Reset": str(int(ERROR_SECONDS - now % ERROR_SECONDS)),
             "X-Ratelimit-Group": "market-order",
             "X-Ratelimit-Limit": f"{TOKENS}/{WINDOW_SECONDS // 60}m",
             "X-Ratelimit-Remaining": str(max(0, TOKENS - self.tokens.used)),
