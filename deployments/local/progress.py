@@ -27,9 +27,8 @@ class Progress:
     """Prints lines with the seconds since the start, and a sign of life after two seconds of silence."""
 
     def __init__(self) -> None:
-        self.parts: dict[str, float] = {}  # seconds by name
         self._part = ""
-        self._started = self._part_started = self._last = time.monotonic()
+        self._started = self._last = time.monotonic()
 
     def say(self, text: str) -> None:
         """Print text after the seconds since the start."""
@@ -37,20 +36,12 @@ class Progress:
         print(wrap(text, f"{self._last - self._started:5.1f} s  "), flush=True)  # noqa: T201 (what it is for)
 
     def begin(self, part: str) -> None:
-        """End the current part and start another."""
-        self.end()
+        """Print what begins."""
         self._part = part
         self.say(part)
 
-    def end(self) -> None:
-        """End the current part and record how long it took."""
-        now = time.monotonic()
-        if self._part:
-            self.parts[self._part] = now - self._part_started
-        self._part, self._part_started = "", now
-
     def breathe(self) -> None:
-        """Print that the current part goes on, after two seconds of silence; for loops that wait."""
+        """Print that it goes on, after two seconds of silence; for loops that wait."""
         if self._part and time.monotonic() - self._last >= SILENT_SECONDS:
             self.say(f"… still {self._part}")
 

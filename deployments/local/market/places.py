@@ -8,6 +8,7 @@ import numpy.typing as npt
 from tasks.catalogue.names import HUBS, regions
 
 MADE_UP = range(19_000_001, 19_010_000)  # regions that ESI does not have; the last four digits are the number of pages
+HUB_IDS = {hub.region_id: hub_id for hub_id, hub in HUBS.items()}  # by region
 HUB_SYSTEMS = {60003760: 30000142, 60008494: 30002187, 60011866: 30002659, 60004588: 30002510, 60005686: 30002053}
 OPEN_STRUCTURES = range(1_000_000_000_001, 1_000_000_010_000)  # with markets of their own, and as many pages
 OPEN_SYSTEM = 30_000_240  # where they lie
@@ -35,7 +36,7 @@ def find_places(region_id: int) -> Places:
     number = (region_id // 1_000_000 - 10) * 10_000 + region_id % 10_000  # a different one for each region
     stations = FIRST_STATION + number * STATIONS + np.arange(STATIONS)
     systems = FIRST_SYSTEM + number * SYSTEMS + np.arange(SYSTEMS)
-    if hub_id := find_hub(region_id):
+    if hub_id := HUB_IDS.get(region_id):
         stations[0], systems[0] = hub_id, HUB_SYSTEMS[hub_id]
     player_built = FIRST_STRUCTURE + number * STRUCTURES + np.arange(STRUCTURES)
     in_system = np.concatenate([np.arange(STATIONS) * SYSTEMS // STATIONS, 1 + np.arange(STRUCTURES)])
@@ -50,7 +51,7 @@ def draw_places(
         return np.zeros(len(is_buy), "uint8")
     random = np.random.default_rng([seed, region_id, 2])  # of its own: no other property depends on the places
     weights = 1 / np.arange(1, STATIONS + 1)
-    has_hub = find_hub(region_id) is not None
+    has_hub = region_id in HUB_IDS
     is_bulk = has_hub & (units > BULK)
     if has_hub:
         weights[0] = weights[1:].sum() * HUB_SHARE / (1 - HUB_SHARE)
@@ -66,8 +67,3 @@ def region_pages(region_id: int) -> int | None:
         return region_id % 10_000
     region = regions().get(region_id)
     return None if region is None else 0 if region.is_empty else region.pages
-
-
-def find_hub(region_id: int) -> int | None:
-    """Return the hub of a region, None if it has none."""
-    return next((hub_id for hub_id, hub in HUBS.items() if hub.region_id == region_id), None)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from deployments.local.market.market import Generation, Reply, Request
-from deployments.local.market.places import find_hub
+from deployments.local.market.places import HUB_IDS
 from tasks.catalogue.names import regions
 from tasks.table.requests import Item
 from tests.support import reference
@@ -98,7 +98,7 @@ class SmallUniverse(SmallMarket):
                 types=0 if region.is_empty else TYPES,
                 page_orders=70,
                 region_id=region_id,
-                station_id=find_hub(region_id) or STATION,
+                station_id=HUB_IDS.get(region_id, STATION),
             )
             for region_id, region in regions().items()
         }
