@@ -15,9 +15,7 @@ from benchmarks.cases import FORGE, Case, Contestant, Measures, region_of
 from benchmarks.measure import Figures, Job
 from benchmarks.servers import SNAPSHOT_INDEX, Bench, Market
 from benchmarks.tables import SNAPSHOT_KEY, Items, Tables
-from deployments.local.environment import CHECKOUT
-from deployments.local.processes import StackError
-from deployments.local.servers import prefect
+from deployments.local import environment, processes, servers
 
 RUN_SECONDS, START_SECONDS = 900.0, 60.0
 DIFFERENTIAL = ("market_data", "universe")  # write only what differs from an earlier first fill
@@ -95,7 +93,7 @@ class Runner:
             command = [*MEASURE, msgspec.json.encode(Job(contestant, (region_id,), template, 1)).decode()]
             null = subprocess.DEVNULL
             started = time.perf_counter()
-            with subprocess.Popen(command, env=environ, cwd=CHECKOUT, stdout=null, stderr=null) as process:  # noqa: S603
+            with subprocess.Popen(command, env=environ, cwd=environment.CHECKOUT, stdout=null, stderr=null) as process:  # noqa: S603
                 market.accept()[0].recv(1)
                 seconds = time.perf_counter() - started
                 process.kill()
@@ -110,7 +108,7 @@ class Runner:
                 region, table = f"region_id={region_of(FORGE)}", f"table_name={template}"
                 words = ["market-data/region", "--param", region, "--param", table]
             started = time.perf_counter()
-            call(prefect("deployment", "run", *words, "--watch"), environ)
+            call(servers.prefect("deployment", "run", *words, "--watch"), environ)
             seconds = time.perf_counter() - started
             if contestant == "market_data":
                 self.tables.check(template, [region_of(FORGE)], SNAPSHOT_INDEX)
@@ -134,11 +132,11 @@ def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
 def call(command: list[str], environ: dict[str, str]) -> bytes:
     """Return a command's output; raise StackError with its last lines if it fails."""
     done = subprocess.run(  # noqa: S603 (our own commands)
-        command, env=environ, cwd=CHECKOUT, capture_output=True, timeout=RUN_SECONDS, check=False
+        command, env=environ, cwd=environment.CHECKOUT, capture_output=True, timeout=RUN_SECONDS, check=False
     )
     if done.returncode:
         output = (done.stdout + done.stderr)[-3000:].decode(errors="replace")
-        raise StackError(f"{' '.join(command)} ended with exit code {done.returncode}:\n{output}")
+        raise processes.StackError(f"{' '.join(command)} ended with exit code {done.returncode}:\n{output}")
     return done.stdout
 
 

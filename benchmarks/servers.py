@@ -11,10 +11,7 @@ import httpx
 import msgspec
 
 from benchmarks.cases import API_LATENCY_MS, Case
-from deployments.local import environment, prepare, servers
-from deployments.local.environment import POOL, STATE
-from deployments.local.processes import free_port
-from deployments.local.servers import Servers
+from deployments.local import environment, prepare, processes, servers
 
 IDLE_SECONDS, IDLE_SAMPLE_SECONDS, IDLE_LOAD = 300.0, 0.5, 0.2  # timeout; interval; cores used by all servers
 START_SECONDS = 900.0  # all regions' pages take minutes to prepare
@@ -32,7 +29,7 @@ class Market(msgspec.Struct, frozen=True):
     latency_ms: int = 0
 
 
-class Bench(Servers):
+class Bench(servers.Servers):
     """Starts and stops the servers. Use it as a context manager, from the main thread.
 
     Prefect's server and the flows have default settings, with their files in `folder`, which is emptied first.
@@ -40,9 +37,13 @@ class Bench(Servers):
 
     start_seconds = START_SECONDS
 
-    def __init__(self, folder: Path = STATE / "bench") -> None:
+    def __init__(self, folder: Path = environment.STATE / "bench") -> None:
         super().__init__(folder / "logs", environment.base_environment(os.environ) | {"TMPDIR": str(folder)})
-        self.store_port, self.api_port, self.slow_port = free_port(), free_port(), free_port()
+        self.store_port, self.api_port, self.slow_port = (
+            processes.free_port(),
+            processes.free_port(),
+            processes.free_port(),
+        )
         self.store_url = f"http://127.0.0.1:{self.store_port}"
         self.api_url = f"http://127.0.0.1:{self.api_port}/api"
         self.slow_api_url = f"http://127.0.0.1:{self.slow_port}/api"
@@ -95,7 +96,7 @@ class Bench(Servers):
         """Deploy this project's flows and the empty one, and start a worker."""
         environ = self.contestant_environment(Market(), Case("first fill", as_deployed=True))
         prepare.prepare_server(self.client)
-        empty = ("--name", "benchmark", "--pool", POOL, "benchmarks/no_tasks.py:no_tasks")
+        empty = ("--name", "benchmark", "--pool", environment.POOL, "benchmarks/no_tasks.py:no_tasks")
         self.run("deploy", servers.prefect("--no-prompt", "deploy", "--all"), environ)
         self.run("deploy-empty", servers.prefect("--no-prompt", "deploy", *empty), environ)
         self.start("worker", servers.worker_command(), environ)

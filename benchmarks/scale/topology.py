@@ -18,13 +18,9 @@ import redis
 
 from benchmarks.servers import Bench, Market
 from deployments.automations import apply_automations, read_automations
-from deployments.local.environment import CHECKOUT, STATE
-from deployments.local.prepare import prepare_server
-from deployments.local.processes import StackError, free_port
-from deployments.local.servers import prefect, server_command, worker_command
-from deployments.local.stack import lock_state
+from deployments.local import environment, prepare, processes, servers, stack
 
-COMPOSE = CHECKOUT / "deployments" / "docker" / "compose.yaml"
+COMPOSE = environment.CHECKOUT / "deployments" / "docker" / "compose.yaml"
 SYSTEM_USER = "postgres"  # created by Debian's package
 DATABASE = "postgres"  # created by `initdb`, with a user of the same name
 MIGRATE = "PREFECT_SERVER_DATABASE_MIGRATE_ON_START"  # off: migrated once, before any server starts
@@ -40,19 +36,19 @@ class Topology(Bench):
     stopped_first = ("services", "api")
 
     def __init__(self, workers: int) -> None:
-        super().__init__(STATE / "scale")
+        super().__init__(environment.STATE / "scale")
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
         self._killed: dict[str, float] = {}  # CPU seconds of killed children
 
     def __enter__(self) -> Self:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # even if this process was started with it ignored
-        self.held.enter_context(lock_state())  # another stack would compete for the cores
+        self.held.enter_context(stack.lock_state())  # another stack would compete for the cores
         # Not in the checkout, which the databases' user may not be able to enter.
         temporary = TemporaryDirectory(prefix="market-data-scale-", dir="/tmp", ignore_cleanup_errors=True)
         self.folder = Path(self.held.enter_context(temporary))  # of the databases
         if not os.geteuid():
             shutil.chown(self.folder, SYSTEM_USER, SYSTEM_USER)
-        self.redis_port = free_port()
+        self.redis_port = processes.free_port()
         self.redis = redis.Redis(port=self.redis_port)
         # The environment of Prefect's servers, services, commands, workers and flow runs.
         self.settings = self.prefect | self.aws | redis_settings(self.redis_port)
@@ -73,12 +69,12 @@ class Topology(Bench):
         """Start databases, API servers and services, and deploy."""
         self.start_redis()
         self.start_postgres()
-        self.run("migrate", prefect("server", "database", "upgrade", "-y"), self.settings)
+        self.run("migrate", servers.prefect("server", "database", "upgrade", "-y"), self.settings)
         self.start_api()
-        self.start("services", prefect("server", "services", "start"), self.settings)
-        prepare_server(self.client)
+        self.start("services", servers.prefect("server", "services", "start"), self.settings)
+        prepare.prepare_server(self.client)
         apply_automations(self.client, read_automations())
-        self.run("deploy", prefect("--no-prompt", "deploy", *DEPLOYED), self.settings)
+        self.run("deploy", servers.prefect("--no-prompt", "deploy", *DEPLOYED), self.settings)
 
     def start_postgres(self) -> None:
         """Create and start a PostgreSQL without a password: only its user and root can enter its socket's folder."""
@@ -97,7 +93,7 @@ class Topology(Bench):
 
     def start_api(self) -> None:
         """Start Prefect's API servers, with a log line per request, and wait until they answer."""
-        command = [*server_command(self.api_port), "--no-services", "--workers", "2"]
+        command = [*servers.server_command(self.api_port), "--no-services", "--workers", "2"]
         environ = self.settings | {"PREFECT_SERVER_LOGGING_LEVEL": "INFO"}
         self.start("api", command, environ, url=f"{self.api_url}/health")
         self.wait_until_up()
@@ -112,7 +108,7 @@ class Topology(Bench):
     def start_worker_named(self, name: str) -> None:
         """Start a worker; a replacement has a new name in Prefect."""
         words = ("--name", f"{name}.{self.starts[name] + 1}", "--limit", str(RUNS_PER_WORKER))
-        self.start(name, worker_command(*words), self.settings | {"ESI_URL": self.urls[Market()]})
+        self.start(name, servers.worker_command(*words), self.settings | {"ESI_URL": self.urls[Market()]})
 
     def query(self, statement: str) -> list[Any]:
         """Return a statement's rows from PostgreSQL, as tuples."""
@@ -148,7 +144,7 @@ def find_program(name: str) -> str:
     versions = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")  # not on Debian's PATH
     found = max(versions, key=lambda path: float(path.parts[4]), default=None) or shutil.which(name)
     if not found:
-        raise StackError(f"{name} is not installed; on Debian: apt-get install postgresql redis-server")
+        raise processes.StackError(f"{name} is not installed; on Debian: apt-get install postgresql redis-server")
     return str(found)
 
 
