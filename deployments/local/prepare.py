@@ -42,12 +42,11 @@ def has_worker(client: SyncPrefectClient) -> bool:
 def start_schedule(client: SyncPrefectClient, name: str, parameters: dict[str, Any]) -> None:
     """Activate the schedules of a deployment that have these parameters, or create one that runs every 300 s."""
     deployment = client.read_deployment_by_name(name)
-    is_found = False
-    for schedule in deployment.schedules:
-        if parameters.items() <= (deployment.parameters | schedule.parameters).items():
-            client.update_deployment_schedule(deployment.id, schedule.id, active=True)
-            is_found = True
-    if not is_found:
+    own = deployment.parameters
+    found = [each for each in deployment.schedules if parameters.items() <= (own | each.parameters).items()]
+    for schedule in found:
+        client.update_deployment_schedule(deployment.id, schedule.id, active=True)
+    if not found:
         every = schedules.IntervalSchedule(interval=timedelta(seconds=300))
         new = actions.DeploymentScheduleCreate(schedule=every, active=True, parameters=parameters)
         client.create_deployment_schedules(deployment.id, [new])
