@@ -202,11 +202,11 @@ def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addre
         return
     with Stack(options) as stack:
         stack.progress.begin("starting the store and a Prefect server" if with_server else "starting the store")
-        stack.start_store()
         if with_server:
             stack.start_server()
-        stack.wait_until_up()
-        stack.publish()
+        stack.start_store()
+        if with_server:
+            stack.wait_for_server()
         yield stack.addresses
 
 

@@ -26,7 +26,7 @@ class Addresses(msgspec.Struct):
     pid: int
     esi_url: str
     store_url: str  # empty with STORE=aws
-    api_url: str = ""  # empty if only the store runs
+    api_url: str = ""  # empty until the stack is ready, or if only the store runs
 
     @property
     def ui_url(self) -> str:
@@ -113,7 +113,7 @@ class Stack(Servers):
 
         self.client = self.held.enter_context(prepare.open_client(self._api_url))
         self.start_store()
-        self.wait_until_up()
+        self.wait_for_server()
         self.progress.begin("deploying, and starting a worker")
         prepare.prepare_server(self.client)
         environ = make_environment(self.addresses)
@@ -123,19 +123,24 @@ class Stack(Servers):
         automations.apply_automations(self.client, automations.read_automations())
         self.wait_for("worker", lambda: prepare.has_worker(self.client))
         self.wait_for("deploy", deploy.has_succeeded)
-        self.publish()
+        self._publish()
 
     def start_server(self) -> None:
         """Start Prefect's server."""
         self.start("server", servers.server_command(self._api_port), self._prefect, url=f"{self._api_url}/health")
+
+    def wait_for_server(self) -> None:
+        """Wait until Prefect's server answers, and whatever else was started."""
+        self.wait_until_up()
         self.addresses.api_url = self._api_url
 
     def start_store(self) -> None:
-        """Start the DynamoDB-compatible store, if the tables are not in the user's account."""
+        """Start the DynamoDB-compatible server and wait until it answers; do nothing with `STORE=aws`."""
         if url := self.addresses.store_url:
             environ = environment.store_environment(self._store_port, self.options.store_folder, is_kept=True)
-            self.start("store", servers.STORE_COMMAND, environ, url=f"{url}/_ministack/health")
+            self.start("store", servers.STORE_COMMAND, environ)
+            self.wait_for("store", lambda: servers.answers(f"{url}/_ministack/health"))
+        self._publish()
 
-    def publish(self) -> None:
-        """Let other commands find this stack."""
+    def _publish(self) -> None:
         ADDRESSES.write_bytes(msgspec.json.encode(self.addresses))
