@@ -14,7 +14,6 @@ from benchmarks.cases import API_LATENCY_MS, Case
 from deployments.local import environment, prepare, processes, servers
 
 IDLE_SECONDS, IDLE_SAMPLE_SECONDS, IDLE_LOAD = 300.0, 0.5, 0.2  # timeout; interval; cores used by all servers
-START_SECONDS = 900.0  # all regions' pages take minutes to prepare
 SNAPSHOT_INDEX = 5_931_765  # of May 2026; any other would do
 SNAPSHOT_SECONDS, AGE_SECONDS = 300, 60  # interval; age of the snapshot when the clock is stopped
 SNAPSHOT_TIME = SNAPSHOT_INDEX * SNAPSHOT_SECONDS  # unix time
@@ -35,7 +34,7 @@ class Bench(servers.Servers):
     Prefect's server and the flows have default settings, with their files in `folder`, which is emptied first.
     """
 
-    start_seconds = START_SECONDS
+    start_seconds = 900.0  # all regions' pages take minutes to prepare
 
     def __init__(self, folder: Path = environment.STATE / "bench") -> None:
         super().__init__(folder / "logs", environment.base_environment(os.environ) | {"TMPDIR": str(folder)})
@@ -72,7 +71,7 @@ class Bench(servers.Servers):
         self.wait_until_up()
         for market, url in self.urls.items():
             headers = {"X-Compatibility-Date": "2026-08-18"}
-            with httpx.Client(base_url=url, headers=headers, timeout=START_SECONDS, trust_env=False) as http:
+            with httpx.Client(base_url=url, headers=headers, timeout=self.start_seconds, trust_env=False) as http:
                 for region_id in markets[market]:
                     http.head(f"/markets/{region_id}/orders", params={"order_type": "all"}).raise_for_status()
 
