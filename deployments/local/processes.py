@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -131,15 +131,13 @@ def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def claim_port(port: int) -> socket.socket | None:
-    """Claim a port among this project's processes until the socket is closed; None if another one has it (Linux)."""
-    claim = socket.socket(socket.AF_UNIX)
-    try:
-        claim.bind(f"\0market-data-{port}")
-    except OSError:
-        claim.close()
-        return None
-    return claim
+def claim_port(preferred: int, held: ExitStack) -> int:
+    """Return a free port: the preferred one, unless another stack has claimed it until its `held` is closed (Linux)."""
+    claim = held.enter_context(socket.socket(socket.AF_UNIX))
+    with suppress(OSError):
+        claim.bind(f"\0market-data-{preferred}")
+        return free_port(preferred)
+    return free_port()
 
 
 def free_port(preferred: int = 0) -> int:

@@ -86,10 +86,7 @@ class Stack(Servers):
         super().__init__(STATE / "logs", environment.base_environment(os.environ))
         self.options = options
         self._store_port = free_port()
-        claim = claim_port(UI_PORT)  # until its server listens, another stack would find it free
-        self._api_port = free_port(UI_PORT if claim else 0)
-        if claim:
-            self.held.enter_context(claim)
+        self._api_port = claim_port(UI_PORT, self.held)  # until its server listens, another stack would find it free
         self._api_url = f"http://127.0.0.1:{self._api_port}/api"
         self._prefect = environment.prefect_environment(self._api_url)
         store_url = f"http://127.0.0.1:{self._store_port}" if options.store == "local" else ""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,8 @@ def test_port_in_use_is_not_returned(store_url: str) -> None:
 def test_port_is_claimed_once() -> None:
     """A port that one stack has claimed is refused to another until the first ends, even if nobody listens yet."""
     port = free_port()
-    with claim_port(port) as claim:  # type: ignore[union-attr]
-        assert claim
-        assert claim_port(port) is None
-    with claim_port(port) as again:  # type: ignore[union-attr]
-        assert again
+    with ExitStack() as one, ExitStack() as another:
+        assert claim_port(port, one) == port
+        assert claim_port(port, another) != port
+    with ExitStack() as again:
+        assert claim_port(port, again) == port
