@@ -11,7 +11,8 @@ import httpx
 import msgspec
 
 from benchmarks.cases import API_LATENCY_MS, Case
-from deployments.local import environment, prepare, processes, servers
+from deployments.local import environment, prepare, servers
+from deployments.local.processes import free_port
 
 IDLE_SECONDS, IDLE_SAMPLE_SECONDS, IDLE_LOAD = 300.0, 0.5, 0.2  # timeout; interval; cores used by all servers
 SNAPSHOT_INDEX = 5_931_765  # of May 2026; any other would do
@@ -38,11 +39,7 @@ class Bench(servers.Servers):
 
     def __init__(self, folder: Path = environment.STATE / "bench") -> None:
         super().__init__(folder / "logs", environment.base_environment(os.environ) | {"TMPDIR": str(folder)})
-        self.store_port, self.api_port, self.slow_port = (
-            processes.free_port(),
-            processes.free_port(),
-            processes.free_port(),
-        )
+        self.store_port, self.api_port, self.slow_port = free_port(), free_port(), free_port()
         self.store_url = f"http://127.0.0.1:{self.store_port}"
         self.api_url = f"http://127.0.0.1:{self.api_port}/api"
         self.slow_api_url = f"http://127.0.0.1:{self.slow_port}/api"
