@@ -285,7 +285,7 @@ def test_names_are_known() -> None:
 
 
 def test_pages_are_reproducible() -> None:
-    """A page's bytes, and so its `ETag`, are the same each time."""
+    """A page's bytes are the same each time."""
     first, second = (EsiMarket(clock=lambda: NOW).prepare(PERIOD_BASIS, 5).result() for _ in range(2))
     assert first == second
     assert gzip.decompress(first.pages[0]) == b"[]"
