@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import httpx
 
@@ -17,7 +17,6 @@ from deployments.local.environment import POOL, STORE_VENV, VENV
 from deployments.local.processes import Child, StackError, adopt_orphans, free_port, stop_all, stop_orphans
 from deployments.local.progress import Progress
 
-T = TypeVar("T")
 LOOK_SECONDS = 0.05
 STORE_COMMAND = [str(STORE_VENV / "bin" / "ministack")]
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading them takes longer than a look at a server
@@ -88,19 +87,18 @@ class Servers:
             self.wait_for(name, partial(answers, url))
 
     def wait_for(
-        self, name: str, ready: Callable[[], T], seconds: float | None = None, every_seconds: float = LOOK_SECONDS
-    ) -> T:
-        """Wait until `ready` returns something true, and return it; raise StackError if a child ends or it is late."""
+        self, name: str, ready: Callable[[], bool], seconds: float | None = None, every_seconds: float = LOOK_SECONDS
+    ) -> None:
+        """Wait until something is ready; raise StackError if a child ends or it is late."""
         seconds = seconds or self.start_seconds
         deadline = time.monotonic() + seconds
-        while not (result := ready()):
+        while not ready():
             self.check()
             self.progress.breathe()
             if time.monotonic() > deadline:
                 log = self.children[name].log if name in self.children else self.logs
                 raise StackError(f"{name} was not ready after {seconds:.0f} s: see {log}")
             time.sleep(every_seconds)
-        return result
 
     def run(self, name: str, command: list[str], environ: Mapping[str, str]) -> None:
         """Run a command to its end; raise StackError if it fails or takes too long."""
