@@ -66,11 +66,6 @@ class Bench(servers.Servers):
         self.start_store()
         self.start_prefect()
         self.wait_until_up()
-        for market, url in self.urls.items():
-            headers = {"X-Compatibility-Date": "2026-08-18"}
-            with httpx.Client(base_url=url, headers=headers, timeout=self.start_seconds, trust_env=False) as http:
-                for region_id in markets[market]:
-                    http.head(f"/markets/{region_id}/orders", params={"order_type": "all"}).raise_for_status()
 
     def start_store(self) -> None:
         """Start ministack, or the DynamoDB Local that is in the folder DYNAMODB_LOCAL, which keeps nothing."""

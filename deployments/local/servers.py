@@ -73,7 +73,7 @@ class Servers:
         return child
 
     def start_market(self, name: str, region_ids: Collection[int], *words: str) -> str:
-        """Start a market stand-in that makes the pages of some regions at once; return its address."""
+        """Start a market stand-in that answers once it has the pages of some regions; return its address."""
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "deployments.local.market", "--port", str(port), *words]
