@@ -111,7 +111,7 @@ def create_tables(names: Sequence[str], keys: Keys) -> int:
     """Create tables concurrently, print what became of each, and return the exit code."""
     config = Config(retries={"mode": "standard", "total_max_attempts": 3}, max_pool_connections=CONCURRENCY)
     client = boto3.client("dynamodb", config=config)
-    client.meta.events.register("needs-retry.dynamodb", find_wait)
+    client.meta.events.register("needs-retry.dynamodb", find_wait)  # type: ignore[arg-type]  # it may return
     states: Counter[str] = Counter()
     errors: set[str] = set()
     with closing(client), ThreadPoolExecutor(CONCURRENCY) as threads:
