@@ -10,7 +10,7 @@ from tasks.catalogue.names import HUBS, regions
 MADE_UP = range(19_000_001, 19_010_000)  # regions that ESI does not have; the last four digits are the number of pages
 HUB_IDS = {hub.region_id: hub_id for hub_id, hub in HUBS.items()}  # by region
 HUB_SYSTEMS = {60003760: 30000142, 60008494: 30002187, 60011866: 30002659, 60004588: 30002510, 60005686: 30002053}
-OPEN_STRUCTURES = range(1_000_000_000_001, 1_000_000_010_000)  # with markets of their own, and as many pages
+OPEN_STRUCTURES = range(1_000_000_000_001, 1_000_000_010_000)  # as many pages as the last four digits say
 OPEN_SYSTEM = 30_000_240  # where they lie
 STATIONS, SYSTEMS, STRUCTURES = 40, 20, 10  # of a region
 FIRST_STATION, FIRST_SYSTEM = 60_100_000, 30_100_000  # above the real ones
