@@ -9,9 +9,7 @@ from benchmarks.report import describe_machine, figures_table, goals_table, rend
 from benchmarks.runner import Runner, markets_of, read_states
 from benchmarks.servers import Bench
 from benchmarks.tables import WrongTableError
-from deployments.local.environment import CHECKOUT, STATE
-from deployments.local.processes import ChildError
-from deployments.local.progress import fail
+from deployments.local import environment, processes, progress
 
 TAKEN_APART = (Case("first fill", FORGE).name, Case("a tenth changed", FORGE).name)  # state by state
 
@@ -25,12 +23,12 @@ def main() -> int:
     results = Results(datetime.now(UTC), describe_machine())
     try:
         measure(quick_cases() if options.quick else full_cases(), options.repeats, results)
-    except (ChildError, WrongTableError) as error:
-        return fail(str(error))
-    file = (STATE / "performance" if options.quick else CHECKOUT / "docs") / "performance.md"
+    except (processes.StackError, WrongTableError) as error:
+        return progress.fail(str(error))
+    file = (environment.STATE / "performance" if options.quick else environment.CHECKOUT / "docs") / "performance.md"
     file.parent.mkdir(exist_ok=True)
     file.write_text(render_report(results))
-    print(f"\n{goals_table(results)}\n\n{figures_table(results)}\n\n{file.relative_to(CHECKOUT)}")  # noqa: T201
+    print(f"\n{goals_table(results)}\n\n{figures_table(results)}\n\n{file.relative_to(environment.CHECKOUT)}")  # noqa: T201
     return 0
 
 
@@ -47,7 +45,7 @@ def measure(cases: list[Case], most_repeats: int, results: Results) -> None:
             measures = runner.run(case, min(case.repeats, most_repeats))
             results.measures[case.name] = results.measures.get(case.name, {}) | measures
             if case.name in TAKEN_APART and "market_data" in case.contestants:
-                results.states[case.name] = read_states(bench.api_url, "market-data")
+                results.states[case.name] = read_states(bench.client, "market-data")
 
 
 if __name__ == "__main__":

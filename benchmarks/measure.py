@@ -1,4 +1,4 @@
-"""Measure one run of one contestant in a fresh process: reads a job from stdin and prints its figures, both as JSON."""
+"""Measure one run of one contestant in a fresh process: takes a job and prints its figures, both as JSON."""
 
 import importlib
 import os
@@ -23,10 +23,10 @@ class Job(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    """Run the job on stdin and print its figures."""
+    """Run the job that is the argument, and print its figures."""
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keeps logs apart from the figures
-    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    job = msgspec.json.decode(sys.argv[1], type=Job)
     run = importlib.import_module(f"benchmarks.{job.contestant}").run
     if job.warm_region_id:
         run([job.warm_region_id], job.table_name, job.fetch_concurrency)

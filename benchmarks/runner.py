@@ -8,18 +8,14 @@ import time
 from datetime import UTC, datetime
 
 import msgspec
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, TaskRun
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas import FlowRun, TaskRun, filters, sorting
 
 from benchmarks.cases import FORGE, Case, Contestant, Measures, region_of
 from benchmarks.measure import Figures, Job
 from benchmarks.servers import SNAPSHOT_INDEX, Bench, Market
 from benchmarks.tables import SNAPSHOT_KEY, Items, Tables
-from deployments.local.environment import CHECKOUT
-from deployments.local.prepare import open_client
-from deployments.local.processes import ChildError
-from deployments.local.servers import prefect
+from deployments.local import environment, processes, servers
 
 RUN_SECONDS, START_SECONDS = 900.0, 60.0
 DIFFERENTIAL = ("market_data", "universe")  # write only what differs from an earlier first fill
@@ -32,7 +28,7 @@ class Runner:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.tables = Tables(bench.store.url)
+        self.tables = Tables(bench.store_url)
         self._filled: dict[int, Items] = {}  # expired tables of first fills, by region
 
     def run(self, case: Case, repeats: int) -> Measures:
@@ -59,14 +55,14 @@ class Runner:
             bench.wait_until_idle()
             heads, server_seconds = bench.count_heads(market), bench.used_seconds()["server"]
             job = Job(contestant, case.region_ids, template, case.fetch_concurrency, warm_region_id)
-            output = call(MEASURE, bench.contestant_environment(market, case), msgspec.json.encode(job))
+            output = call([*MEASURE, msgspec.json.encode(job).decode()], bench.contestant_environment(market, case))
             figures = msgspec.json.decode(output, type=Figures)
             called_at = figures.pop("called at")
             bench.wait_until_idle()
             if contestant != "plain":
                 figures["returns"] = figures["seconds"]
                 figures["server CPU"] = bench.used_seconds()["server"] - server_seconds
-                run = read_run(bench.api_url, contestant.replace("_", "-"), called_at)
+                run = read_run(bench.client, contestant.replace("_", "-"), called_at)
                 assert run.end_time
                 figures["seconds"] = run.end_time.timestamp() - called_at
             figures["HEAD requests"] = bench.count_heads(market) - heads
@@ -94,12 +90,10 @@ class Runner:
             market.settimeout(START_SECONDS)
             environ = self.bench.contestant_environment(Market(), Case("process start"))
             environ["ESI_URL"] = f"http://127.0.0.1:{market.getsockname()[1]}"
+            command = [*MEASURE, msgspec.json.encode(Job(contestant, (region_id,), template, 1)).decode()]
+            null = subprocess.DEVNULL
             started = time.perf_counter()
-            pipe, null = subprocess.PIPE, subprocess.DEVNULL
-            with subprocess.Popen(MEASURE, env=environ, cwd=CHECKOUT, stdin=pipe, stdout=null, stderr=null) as process:  # noqa: S603
-                assert process.stdin
-                process.stdin.write(msgspec.json.encode(Job(contestant, (region_id,), template, 1)))
-                process.stdin.close()
+            with subprocess.Popen(command, env=environ, cwd=environment.CHECKOUT, stdout=null, stderr=null) as process:  # noqa: S603
                 market.accept()[0].recv(1)
                 seconds = time.perf_counter() - started
                 process.kill()
@@ -114,7 +108,7 @@ class Runner:
                 region, table = f"region_id={region_of(FORGE)}", f"table_name={template}"
                 words = ["market-data/region", "--param", region, "--param", table]
             started = time.perf_counter()
-            call([prefect(), "deployment", "run", *words, "--watch"], environ)
+            call(servers.prefect("deployment", "run", *words, "--watch"), environ)
             seconds = time.perf_counter() - started
             if contestant == "market_data":
                 self.tables.check(template, [region_of(FORGE)], SNAPSHOT_INDEX)
@@ -135,32 +129,30 @@ def markets_of(cases: list[Case]) -> dict[Market, list[int]]:
     return {market: sorted(region_ids) for market, region_ids in wanted.items()}
 
 
-def call(command: list[str], environ: dict[str, str], given: bytes = b"") -> bytes:
-    """Return a command's output; raise ChildError with its last lines if it fails."""
+def call(command: list[str], environ: dict[str, str]) -> bytes:
+    """Return a command's output; raise StackError with its last lines if it fails."""
     done = subprocess.run(  # noqa: S603 (our own commands)
-        command, env=environ, cwd=CHECKOUT, input=given, capture_output=True, timeout=RUN_SECONDS, check=False
+        command, env=environ, cwd=environment.CHECKOUT, capture_output=True, timeout=RUN_SECONDS, check=False
     )
     if done.returncode:
         output = (done.stdout + done.stderr)[-3000:].decode(errors="replace")
-        raise ChildError(f"{' '.join(command)} {given.decode()} ended with exit code {done.returncode}:\n{output}")
+        raise processes.StackError(f"{' '.join(command)} ended with exit code {done.returncode}:\n{output}")
     return done.stdout
 
 
-def read_run(api_url: str, flow_name: str, since: float = 0.0) -> FlowRun:
+def read_run(client: SyncPrefectClient, flow_name: str, since: float = 0.0) -> FlowRun:
     """Return a flow's latest run that started after a unix time, as Prefect's server recorded it."""
-    of_flow = FlowFilter.model_validate({"name": {"any_": [flow_name]}})
-    started = FlowRunFilter.model_validate({"start_time": {"after_": datetime.fromtimestamp(since, UTC)}})
-    with open_client(api_url) as client:
-        latest = FlowRunSort.START_TIME_DESC
-        return client.read_flow_runs(flow_filter=of_flow, flow_run_filter=started, sort=latest, limit=1)[0]
+    of_flow = filters.FlowFilter.model_validate({"name": {"any_": [flow_name]}})
+    started = filters.FlowRunFilter.model_validate({"start_time": {"after_": datetime.fromtimestamp(since, UTC)}})
+    latest = sorting.FlowRunSort.START_TIME_DESC
+    return client.read_flow_runs(flow_filter=of_flow, flow_run_filter=started, sort=latest, limit=1)[0]
 
 
-def read_states(api_url: str, flow_name: str) -> list[list[str]]:
+def read_states(client: SyncPrefectClient, flow_name: str) -> list[list[str]]:
     """Return the time spans of the states of a flow's latest run."""
-    flow_run = read_run(api_url, flow_name)
-    with open_client(api_url) as client:
-        wanted = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
-        return list_states(client.read_task_runs(flow_run_filter=wanted), flow_run)
+    flow_run = read_run(client, flow_name)
+    wanted = filters.FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
+    return list_states(client.read_task_runs(flow_run_filter=wanted), flow_run)
 
 
 def list_states(task_runs: list[TaskRun], flow_run: FlowRun) -> list[list[str]]:

@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -13,11 +12,9 @@ import msgspec
 
 from benchmarks.cases import API_LATENCY_MS, Case
 from deployments.local import environment, prepare, servers
-from deployments.local.environment import POOL, STATE
 from deployments.local.processes import free_port
 
 IDLE_SECONDS, IDLE_SAMPLE_SECONDS, IDLE_LOAD = 300.0, 0.5, 0.2  # timeout; interval; cores used by all servers
-START_SECONDS = 900.0  # all regions' pages take minutes to prepare
 SNAPSHOT_INDEX = 5_931_765  # of May 2026; any other would do
 SNAPSHOT_SECONDS, AGE_SECONDS = 300, 60  # interval; age of the snapshot when the clock is stopped
 SNAPSHOT_TIME = SNAPSHOT_INDEX * SNAPSHOT_SECONDS  # unix time
@@ -38,22 +35,25 @@ class Bench(servers.Servers):
     Prefect's server and the flows have default settings, with their files in `folder`, which is emptied first.
     """
 
-    def __init__(self, folder: Path = STATE / "bench", first: tuple[str, ...] = servers.RUNNING_FLOWS) -> None:
-        base = environment.base_environment(os.environ) | {"TMPDIR": str(folder)}
-        super().__init__(folder / "logs", base, first, START_SECONDS)
-        emulator = os.environ.get("DYNAMODB_LOCAL", "")
-        self.store = servers.Store(free_port(), folder / "store", emulator=emulator and str(Path(emulator).resolve()))
-        self.api_port, self.slow_port = free_port(), free_port()
+    start_seconds = 900.0  # all regions' pages take minutes to prepare
+
+    def __init__(self, folder: Path = environment.STATE / "bench") -> None:
+        super().__init__(folder / "logs", environment.base_environment(os.environ) | {"TMPDIR": str(folder)})
+        self.store_port, self.api_port, self.slow_port = free_port(), free_port(), free_port()
+        self.store_url = f"http://127.0.0.1:{self.store_port}"
         self.api_url = f"http://127.0.0.1:{self.api_port}/api"
+        self.slow_api_url = f"http://127.0.0.1:{self.slow_port}/api"
         self.prefect = environment.prefect_environment(self.api_url, folder / "prefect")
         self.defaults = {name: self.prefect[name] for name in DEFAULTS}
-        self.aws = environment.aws_environment(self.store.url, {})
+        self.aws = environment.aws_environment(self.store_url, {})
+        self.client = prepare.open_client(self.api_url)
         self.urls: dict[Market, str] = {}
 
     def __enter__(self) -> Self:
         folder = self.logs.parent
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        self.held.enter_context(self.client)
         return super().__enter__()
 
     def start_all(self, markets: dict[Market, list[int]]) -> None:
@@ -63,38 +63,35 @@ class Bench(servers.Servers):
             words = ("--at", str(clock), "--latency-ms", str(market.latency_ms))
             name = f"market-{market.index - SNAPSHOT_INDEX}-{market.latency_ms}ms"
             self.urls[market] = self.start_market(name, region_ids, *words)
-        self.start("store", self.store.command(), self.store.environ())
+        self.start_store()
         self.start_prefect()
-        self.wait_for("store", self.store.is_up)
-        for market, url in self.urls.items():
-            self.wait_for("markets", partial(servers.answers, f"{url}/_stats"))
-            headers = {"X-Compatibility-Date": "2026-08-18"}
-            with httpx.Client(base_url=url, headers=headers, timeout=START_SECONDS, trust_env=False) as http:
-                for region_id in markets[market]:
-                    http.head(f"/markets/{region_id}/orders", params={"order_type": "all"}).raise_for_status()
+        self.wait_until_up()
+
+    def start_store(self) -> None:
+        """Start ministack, or the DynamoDB Local that is in the folder DYNAMODB_LOCAL, which keeps nothing."""
+        command = servers.STORE_COMMAND
+        if emulator := os.environ.get("DYNAMODB_LOCAL"):
+            words = ["-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar", "-inMemory", "-port"]
+            command = ["sh", "-c", 'cd "$0" && exec java "$@"', emulator, *words, str(self.store_port)]
+        environ = environment.store_environment(self.store_port, self.logs.parent / "store")
+        self.start("store", command, environ, url=f"{self.store_url}/_ministack/health")
 
     def start_prefect(self) -> None:
         """Start Prefect's server with default settings, and a slow proxy to it."""
-        self.start("server", servers.server_command(self.api_port), self.defaults)
+        self.start("server", servers.server_command(self.api_port), self.defaults, url=f"{self.api_url}/health")
         words = [str(self.slow_port), str(self.api_port), str(API_LATENCY_MS / 1000)]
-        self.start("slow-api", [sys.executable, "-m", "benchmarks.slow_api", *words])
-        self.wait_for("server", self.is_up)
-        self.wait_for("slow-api", lambda: servers.answers(f"http://127.0.0.1:{self.slow_port}/api/health"))
-
-    def is_up(self) -> bool:
-        """Return whether Prefect's server answers."""
-        return servers.answers(f"{self.api_url}/health")
+        command = [sys.executable, "-m", "benchmarks.slow_api", *words]
+        self.start("slow-api", command, url=f"{self.slow_api_url}/health")
 
     def start_worker(self) -> None:
         """Deploy this project's flows and the empty one, and start a worker."""
         environ = self.contestant_environment(Market(), Case("first fill", as_deployed=True))
-        client = self.held.enter_context(prepare.open_client(self.api_url))
-        prepare.prepare_server(client)
-        empty = ("--name", "benchmark", "--pool", POOL, "benchmarks/no_tasks.py:no_tasks")
-        self.run("deploy", servers.deploy_command("--all"), environ)
-        self.run("deploy-empty", servers.deploy_command(*empty), environ)
+        prepare.prepare_server(self.client)
+        empty = ("--name", "benchmark", "--pool", environment.POOL, "benchmarks/no_tasks.py:no_tasks")
+        self.run("deploy", servers.prefect("--no-prompt", "deploy", "--all"), environ)
+        self.run("deploy-empty", servers.prefect("--no-prompt", "deploy", *empty), environ)
         self.start("worker", servers.worker_command(), environ)
-        self.wait_for("worker", lambda: prepare.has_worker(client))
+        self.wait_for("worker", lambda: prepare.has_worker(self.client))
 
     def wait_until_idle(self) -> None:
         """Wait until the servers have finished the work of earlier runs, such as writing their events."""
@@ -117,5 +114,5 @@ class Bench(servers.Servers):
         """Return the environment of a case's contestants."""
         settings = self.defaults | {name: self.prefect[name] for name in AS_DEPLOYED * case.as_deployed}
         if case.api_latency_ms:
-            settings["PREFECT_API_URL"] = f"http://127.0.0.1:{self.slow_port}/api"
+            settings["PREFECT_API_URL"] = self.slow_api_url
         return self.environ | settings | self.aws | {"ESI_URL": self.urls[market]}

@@ -86,9 +86,7 @@ class Tables:
 @cache
 def true_items(region_id: int, index: int) -> Items:
     """Return the exact records of a region's snapshot, from its orders, one at a time."""
-    market = Market()
-    market.clock = lambda: float(index * market.every)
-    return truth(market, region_id)
+    return truth(Market(clock=lambda: float(index * Market.every)), region_id)
 
 
 def is_complete(marker: Item, region_id: int, modified: int) -> bool:

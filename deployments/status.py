@@ -10,9 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas import FlowRun, StateType, filters, sorting
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
@@ -22,7 +20,7 @@ from flows.next_run import AT_EXPIRES, TAG
 from tasks.catalogue.names import list_regions, market_name
 from tasks.table.client import Table
 from tasks.table.errors import KeySchemaError, MissingTableError, TableError
-from tasks.table.requests import ItemKeys, Keys
+from tasks.table.requests import ONE_MARKET, ItemKeys, Keys
 from tasks.table.snapshot import SourceSnapshot, TableSnapshot
 
 DEFAULTS: dict[str, dict[str, Any]] = {  # of the parameters that say which market and table a flow's run is for
@@ -41,8 +39,7 @@ class Part(msgspec.Struct, frozen=True):
     """A market table, or one market's part of a table that has many."""
 
     table_name: str
-    market_id: int | None = None  # None: key `type`
-    is_pair: bool = False  # of a declared source: whether the key has two fields
+    keys: Keys = ONE_MARKET
 
 
 class Status(msgspec.Struct):
@@ -60,13 +57,14 @@ class Status(msgspec.Struct):
     @property
     def name(self) -> str:
         """The table's name, with the market if it has many."""
-        return self.part.table_name + (f" ({market_name(self.part.market_id)})" if self.part.market_id else "")
+        market_id = self.part.keys.market_id
+        return f"{self.part.table_name} ({market_name(market_id)})" if market_id else self.part.table_name
 
     @property
     def failure(self) -> str:
         """Why the last run failed; empty if it did not."""
         state = self.last.state if self.last else None
-        failed = state and state.type in {StateType.FAILED, StateType.CRASHED}
+        failed = state and (state.is_failed() or state.is_crashed())
         return strip_prefix(state.message or str(state.name)) if state and failed else ""
 
     @property
@@ -103,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--markets", nargs="+", type=int, metavar="ID", help="its markets, if its key is market_type")
     given = parser.parse_args(arguments)
     try:
-        return show_status(read_statuses([Part(given.table_name, market) for market in given.markets or [None]]))
+        return show_status(read_statuses([Part(given.table_name, Keys(market)) for market in given.markets or [None]]))
     except (TableError, ValueError) as error:
         return fail(f"no status: {error}")
     except (PrefectException, httpx.HTTPError) as error:
@@ -120,7 +118,7 @@ def read_statuses(own: Sequence[Part]) -> list[Status]:
             found = find_statuses(client)
     statuses = sorted(found.values(), key=lambda status: status.name)
     limit = None if found else SNAPSHOTS
-    statuses += [Status(part, part.market_id or "", limit=limit) for part in own if part not in found]
+    statuses += [Status(part, part.keys.market_id or "", limit=limit) for part in own if part not in found]
     for status in statuses:
         read_snapshot(status)
     return [status for status in statuses if status.part in found or status.snapshot or not found]
@@ -129,12 +127,12 @@ def read_statuses(own: Sequence[Part]) -> list[Status]:
 def find_statuses(client: SyncPrefectClient) -> dict[Part, Status]:
     """Return what the server's runs say about each table: the last run, the next one, and how old data may be."""
     found: dict[Part, Status] = {}
-    for flow, run in read_runs(client, STARTED, FlowRunSort.START_TIME_DESC):
+    for flow, run in read_runs(client, STARTED, sorting.FlowRunSort.START_TIME_DESC):
         if not run.run_count and run.state and run.state.is_cancelled():
             continue  # it never started, because the run before was still active
         for part, market_id in find_parts(flow, run.parameters):
             found.setdefault(part, Status(part, market_id, last=run, flow=flow))
-    for flow, run in read_runs(client, [StateType.SCHEDULED], FlowRunSort.EXPECTED_START_TIME_ASC):
+    for flow, run in read_runs(client, [StateType.SCHEDULED], sorting.FlowRunSort.EXPECTED_START_TIME_ASC):
         limit = ROUNDS if flow == "universe" and AT_EXPIRES not in run.tags else SNAPSHOTS
         for part, market_id in find_parts(flow, run.parameters):
             status = found.setdefault(part, Status(part, market_id))
@@ -145,12 +143,12 @@ def find_statuses(client: SyncPrefectClient) -> dict[Part, Status]:
 
 
 def read_runs(
-    client: SyncPrefectClient, kinds: Sequence[StateType], sort: FlowRunSort
+    client: SyncPrefectClient, kinds: Sequence[StateType], sort: sorting.FlowRunSort
 ) -> Iterator[tuple[str, FlowRun]]:
     """Yield the runs of the flows that fill market tables, each after its flow's name."""
-    wanted = FlowFilter.model_validate({"name": {"any_": list(DEFAULTS)}})
+    wanted = filters.FlowFilter.model_validate({"name": {"any_": list(DEFAULTS)}})
     flows = {flow.id: flow.name for flow in client.read_flows(flow_filter=wanted)}
-    runs = FlowRunFilter.model_validate({"state": {"type": {"any_": kinds}}})
+    runs = filters.FlowRunFilter.model_validate({"state": {"type": {"any_": kinds}}})
     for page in range(PAGES):
         found = client.read_flow_runs(
             flow_filter=wanted, flow_run_filter=runs, sort=sort, limit=PAGE_RUNS, offset=page * PAGE_RUNS
@@ -165,8 +163,8 @@ def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part,
     given = {**DEFAULTS[flow], **parameters}
     with suppress(AttributeError, LookupError, TypeError):
         if flow == "paged-api":
-            is_pair = isinstance(given["records"]["key"], list)
-            yield Part(str(given["table_name"]), is_pair=is_pair), given["source"]["url"]
+            keys = ItemKeys(is_pair=True) if isinstance(given["records"]["key"], list) else ONE_MARKET
+            yield Part(str(given["table_name"]), keys), given["source"]["url"]
             return
         markets = given.get("markets") or {}
         if flow == "universe":
@@ -178,7 +176,7 @@ def find_parts(flow: str, parameters: Mapping[str, Any]) -> Iterator[tuple[Part,
             for place, value in {"market": market, "region": source, "structure": source}.items():
                 name = name.replace(f"{{{place}_id}}", str(value))
             has_many = given.get("key") == "market_type" and isinstance(market_id, int)
-            yield Part(name, int(market_id) if has_many else None), market_id
+            yield Part(name, Keys(int(market_id)) if has_many else ONE_MARKET), market_id
 
 
 def is_by_schedule(run: FlowRun) -> bool:
@@ -188,11 +186,9 @@ def is_by_schedule(run: FlowRun) -> bool:
 
 def read_snapshot(status: Status) -> None:
     """Read a table's snapshot, if something is stored, and a table can have this name."""
-    part = status.part
     with suppress(ValueError, MissingTableError):
         try:
-            keys = ItemKeys(is_pair=True) if part.is_pair else Keys(part.market_id)
-            with Table(part.table_name, 1, keys) as table:
+            with Table(status.part.table_name, keys=status.part.keys) as table:
                 item = table.read_snapshot()
             kind = SourceSnapshot if item and "source" in item else TableSnapshot
             status.snapshot = kind.from_item(item) if item else None

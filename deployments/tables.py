@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 CONCURRENCY = 50  # tables at once: DynamoDB lets an account create, change and delete 500 at a time
-DEADLINE_SECONDS = 900.0  # for all of them
+PATIENCE_SECONDS = 900.0  # until a table is active
+MOST_RETRIES = 180  # of a call, in about as long
 POLL_SECONDS = 1.0
 MAX_WAIT_SECONDS = 10.0
 IN_USE = "ResourceInUseException"  # the table is being changed, or exists
@@ -69,12 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        names = fill_in_places(given.names, given.regions, given.markets)
+        return create_tables(fill_in_places(given.names, given.regions, given.markets), KEYS[given.key])
     except ValueError as error:
         fail(f"{parser.prog}: {error}")
         return 2
-    try:
-        return create_tables(names, KEYS[given.key])
     except BotoCoreError as error:
         return fail(f"no tables: {error} (boto3 reads AWS_PROFILE, AWS_DEFAULT_REGION …)")
 
@@ -112,13 +111,11 @@ def create_tables(names: Sequence[str], keys: Keys) -> int:
     """Create tables concurrently, print what became of each, and return the exit code."""
     config = Config(retries={"mode": "standard", "total_max_attempts": 3}, max_pool_connections=CONCURRENCY)
     client = boto3.client("dynamodb", config=config)
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    handler: Any = partial(find_wait, deadline)
-    client.meta.events.register("needs-retry.dynamodb", handler)
+    client.meta.events.register("needs-retry.dynamodb", find_wait)  # type: ignore[arg-type]  # it may return
     states: Counter[str] = Counter()
     errors: set[str] = set()
     with closing(client), ThreadPoolExecutor(CONCURRENCY) as threads:
-        results = threads.map(partial(try_to_create, client, keys, deadline), names)
+        results = threads.map(partial(try_to_create, client, keys), names)
         for name, (state, *notes) in zip(names, results, strict=True):
             states[state] += 1
             line = "; ".join([f"{name}: {state}", *notes])
@@ -132,32 +129,30 @@ def create_tables(names: Sequence[str], keys: Keys) -> int:
     return 1 if states["failed"] or states["unfit"] else 0
 
 
-def find_wait(
-    deadline: float, response: tuple[Any, Any] | None, operation: OperationModel, attempts: int, **_: object
-) -> float | None:
+def find_wait(response: tuple[Any, Any] | None, operation: OperationModel, attempts: int, **_: object) -> float | None:
     """Return the seconds after which botocore retries a call, growing and jittered; None if it does not."""
     code = response[1].get("Error", {}).get("Code") if response else None
     is_transient = code in TRANSIENT or (code == IN_USE and operation.name != "CreateTable")
-    if not is_transient or time.monotonic() > deadline:
+    if not is_transient or attempts > MOST_RETRIES:
         return None
     return random.uniform(0, min(MAX_WAIT_SECONDS, 0.2 * 2 ** min(attempts, 8)))  # noqa: S311 (spreads calls)
 
 
-def try_to_create(client: "DynamoDBClient", keys: Keys, deadline: float, name: str) -> list[str]:
+def try_to_create(client: "DynamoDBClient", keys: Keys, name: str) -> list[str]:
     """Do as `create_table`, but return `failed` and the reason in place of an error."""
     try:
-        return create_table(client, keys, deadline, name)
+        return create_table(client, keys, name)
     except (BotoCoreError, ClientError, TableError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         return ["failed", f"{error}{ADVICE.get(code, '')}"]
 
 
-def create_table(client: "DynamoDBClient", keys: Keys, deadline: float, name: str) -> list[str]:
+def create_table(client: "DynamoDBClient", keys: Keys, name: str) -> list[str]:
     """Create a table unless it exists, wait until it is active, and switch on the settings that it lacks.
 
     Return `created`, `there already` or `unfit`, then notes.
     """
-    state = "there already"
+    state, deadline = "there already", time.monotonic() + PATIENCE_SECONDS
     while (table := describe(client, name))["TableStatus"] != "ACTIVE":
         status = table["TableStatus"]
         if status not in {"missing", "CREATING", "UPDATING", "DELETING"} or time.monotonic() > deadline:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deployments.local.market.market import Market
 from tests.support.api import Api
 from tests.support.commands import Commands
+from tests.support.esi import EsiMarket
 from tests.support.servers import PrefectServer, prepare_servers, wait_for, wait_for_store
 from tests.support.worlds import Clock, serve
 
@@ -135,13 +135,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def market(clock: Clock) -> Market:
+def market(clock: Clock) -> EsiMarket:
     """The market that the flow sees in `served`; a new snapshot comes when the clock is moved by 300 s."""
-    return Market(clock=clock)
+    return EsiMarket(clock=clock)
 
 
 @pytest.fixture
-def served(market: Market, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def served(market: EsiMarket, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of the market, which the flow finds in ESI_URL."""
     with serve(market) as url:
         monkeypatch.setenv("ESI_URL", url)

@@ -89,7 +89,7 @@ market_data(10000003, {table_name!r})
     }
     child = Child("flow", [sys.executable, "-c", program], environ | {"PYTHONPATH": str(CHECKOUT)}, tmp_path / "log")
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    child.process.wait()
+    child.wait()
     log = (tmp_path / "log").read_text()
     assert "Could not connect to the endpoint URL" in log
     assert SECRET not in listed

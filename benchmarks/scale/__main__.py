@@ -1,22 +1,18 @@
 """Run the universe on the production topology, kill parts of it, and check all tables."""
 
 import argparse
-import subprocess
 import sys
 from collections import Counter
 
 from benchmarks.cases import REGIONS
 from benchmarks.scale.figures import Result, describe, subtract, take_figures
 from benchmarks.scale.kills import PLAN, Kill, kill_due
-from benchmarks.scale.services import NO_ANSWER, find_program
-from benchmarks.scale.topology import Topology
+from benchmarks.scale.topology import NO_ANSWER, Topology, find_program
 from benchmarks.servers import SNAPSHOT_INDEX, SNAPSHOT_TIME, Market
 from benchmarks.tables import Tables, WrongTableError
 from deployments.local.market.places import region_pages
-from deployments.local.prepare import open_client
-from deployments.local.processes import ChildError
+from deployments.local.processes import StackError
 from deployments.local.progress import fail
-from deployments.local.stack import StackError
 
 MOST_ROUNDS = 4
 LOOK_SECONDS, ROUND_SECONDS = 2.0, 2400.0
@@ -37,8 +33,8 @@ def main() -> int:
             find_program(name)
         with Topology(options.workers) as topology:
             result = measure(topology, options.regions, [*PLAN] * options.kills)
-    except (StackError, ChildError, WrongTableError, subprocess.CalledProcessError, *NO_ANSWER) as error:
-        return fail(f"{error} {getattr(error, 'stderr', '')}".rstrip())
+    except (StackError, WrongTableError, *NO_ANSWER) as error:
+        return fail(str(error))
     except KeyboardInterrupt:
         fail("stopped")
         return 130
@@ -53,7 +49,7 @@ def measure(topology: Topology, region_ids: list[int], plan: list[Kill]) -> Resu
     topology.start_all({Market(): region_ids})
     progress.begin("starting workers")
     topology.start_workers()
-    before, tables = take_figures(topology), Tables(topology.store.url)
+    before, tables = take_figures(topology), Tables(topology.store_url)
     kills, rounds, unfinished = list[str](), list[Counter[str]](), region_ids
     while unfinished or plan:
         if len(rounds) == MOST_ROUNDS:
@@ -90,9 +86,8 @@ def run_universe(
         return not topology.query(f"SELECT 1 FROM flow_run WHERE NOT ({ENDED}) LIMIT 1")  # noqa: S608 (ours)
 
     parameters = {"region_ids": region_ids, "table_name": TABLE_NAME, "shards": len(topology.workers)}
-    with open_client(topology.api_url) as client:
-        deployment = client.read_deployment_by_name(DEPLOYMENT)
-        client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+    deployment = topology.client.read_deployment_by_name(DEPLOYMENT)
+    topology.client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
     topology.wait_for("the universe", has_ended, ROUND_SECONDS, LOOK_SECONDS)
     return count_states(topology) - before
 

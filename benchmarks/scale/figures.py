@@ -3,7 +3,6 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,7 @@ from benchmarks.report import table
 from benchmarks.scale.topology import Topology
 from deployments.local.processes import TICKS
 
+# A line of an access log for a response of the API; those for web sockets and pages of the UI are others.
 REQUEST = re.compile(r'"(?:GET|POST|PUT|PATCH|DELETE|HEAD) /api/\S* HTTP/1\.1" \d{3}')
 PARTS = ("worker", "api", "services", "postgres", "redis", "store", "market", "others")  # in the table, by CPU
 
@@ -45,7 +45,7 @@ def take_figures(topology: Topology) -> Figures:
     return {
         "seconds": time.monotonic(),
         **{f"cpu {part}": seconds for part, seconds in cpu.items()},
-        "requests": sum(count_lines(log.read_text(errors="replace").splitlines()) for log in logs),
+        "requests": sum(len(REQUEST.findall(log.read_text(errors="replace"))) for log in logs),
         "database": query("SELECT pg_database_size(current_database())")[0][0],
         **rows,
         **{f"bytes {name}": size for name, size in relations},  # with indexes
@@ -61,11 +61,6 @@ def machine_seconds() -> float:
 def subtract(after: Figures, before: Figures) -> Figures:
     """Return the differences between figures; a figure that is new counts from 0."""
     return {name: value - before.get(name, 0) for name, value in after.items()}
-
-
-def count_lines(lines: Iterable[str]) -> int:
-    """Return how many lines of an access log are responses of the API; web sockets and pages of the UI do not count."""
-    return sum(bool(REQUEST.search(line)) for line in lines)
 
 
 def describe(result: Result) -> str:

@@ -30,7 +30,7 @@ def kill_due(topology: Topology, plan: list[Kill], share: float) -> str | None:
 def kill_worker(topology: Topology) -> str | None:
     """Kill the worker with the most flow runs in state Running, with these runs, and start a replacement."""
     running = list_running(topology)
-    trees = {name: running & set(find_tree(topology.children[name].process.pid)) for name in topology.workers}
+    trees = {name: running & set(find_tree(topology.children[name].pid)) for name in topology.workers}
     name = max(trees, key=lambda worker: len(trees[worker]))
     if not trees[name]:
         return None

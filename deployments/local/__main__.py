@@ -3,15 +3,8 @@
 import signal
 import sys
 
+handler = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during imports ends it silently: nothing is running yet
+from deployments.local.commands import main  # noqa: E402
 
-def run() -> int:
-    """Run the command line; Ctrl-C during imports ends it silently, since nothing is running yet."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from deployments.local.commands import main  # noqa: PLC0415 (takes half a second)
-
-    signal.signal(signal.SIGINT, handler)
-    return main()
-
-
-if __name__ == "__main__":
-    sys.exit(run())
+signal.signal(signal.SIGINT, handler)
+sys.exit(main())

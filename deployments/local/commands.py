@@ -17,10 +17,10 @@ import httpx
 
 from deployments.local import environment
 from deployments.local.environment import CHECKOUT, STATE, VENV, Options
-from deployments.local.processes import ChildError
+from deployments.local.processes import StackError
 from deployments.local.progress import WIDTH, fail
 from deployments.local.show import show_table
-from deployments.local.stack import Addresses, Stack, StackError, make_environment, read_addresses
+from deployments.local.stack import Addresses, Stack, make_environment, read_addresses
 from tasks.network import is_this_machine
 from tasks.table.errors import TableError
 
@@ -68,7 +68,7 @@ def main() -> int:
     name = parser.parse_args().command
     try:
         return commands[name](environment.read_options(os.environ, fills=name in {"run", "up", "shell"})) or 0
-    except (ChildError, StackError, TableError, ValueError) as error:
+    except (StackError, TableError, ValueError) as error:
         return fail(str(error))
     except httpx.HTTPError as error:
         return fail(f"the stack's Prefect server does not respond ({error}): see {STATE / 'logs' / 'server.log'}")
@@ -88,8 +88,7 @@ def run(options: Options) -> None:
         stack.progress.begin("showing the table")
         show(options, stack.addresses.store_url, rows=10)
         stack.progress.begin("stopping")
-    stack.progress.end()
-    stack.progress.say("done: " + ", ".join(f"{name} {time:.1f} s" for name, time in stack.progress.parts.items()))
+    stack.progress.say("done")
     print_commands(AFTER_RUN, given=options.given)
 
 
@@ -100,7 +99,6 @@ def up(options: Options) -> None:
         from deployments.local.prepare import start_schedule  # noqa: PLC0415 (imports Prefect)
 
         start_schedule(stack.client, options.deployment, {"region_id": options.region_id} | options.parameters)
-        stack.progress.end()
         print_commands(WHILE_UP, given=options.given, ui=stack.addresses.ui_url)
         exports = make_exports(stack.addresses)
         print("  Or, to use it from another shell in this folder:\n", *exports, "", sep="\n", flush=True)  # noqa: T201
@@ -117,7 +115,6 @@ def shell(options: Options) -> None:
         return
     with Stack(options) as stack:
         stack.start_all()
-        stack.progress.end()
         open_shell(options, stack.addresses)
 
 
@@ -210,7 +207,6 @@ def find_store(options: Options, *, with_server: bool = False) -> Iterator[Addre
         stack.start_store()
         if with_server:
             stack.wait_for_server()
-        stack.progress.end()
         yield stack.addresses
 
 

@@ -155,6 +155,18 @@ def aws_environment(store_url: str, environ: Mapping[str, str]) -> dict[str, str
     }
 
 
+def store_environment(port: int, folder: Path, *, is_kept: bool = False) -> dict[str, str]:
+    """Return the settings of a DynamoDB-compatible store, whose tables in `folder` may outlive it."""
+    return {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "SERVICES": "dynamodb",
+        "PERSIST_STATE": str(int(is_kept)),
+        "STATE_DIR": str(folder),
+        "IOT_MTLS_ENABLED": "0",
+    }
+
+
 def prefect_environment(api_url: str, home: Path = STATE / "prefect") -> dict[str, str]:
     """Return the settings of Prefect's server, worker and commands, which keep their files in `home`."""
     return tomllib.loads(PREFECT_SETTINGS.read_text(encoding="utf-8")) | {

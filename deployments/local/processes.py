@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -17,63 +17,55 @@ TICKS = os.sysconf("SC_CLK_TCK")  # a second
 _prctl = getattr(ctypes.CDLL(None), "prctl", lambda *_: None)
 
 
-class ChildError(Exception):
-    """A child process ended unexpectedly."""
+class StackError(Exception):
+    """The stack cannot do what it is asked to; the message says why."""
 
 
-class Child:
+class Child(subprocess.Popen[bytes]):
     """A running program; `environ` is its whole environment, and its output replaces what is in the file `log`."""
 
     def __init__(
         self, name: str, command: list[str], environ: Mapping[str, str], log: Path, *, is_task: bool = False
     ) -> None:
         self.name, self.log = name, log
-        self._is_task = is_task  # whether it is expected to end by itself
+        self.is_task = is_task  # whether it is expected to end by itself
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            self.process = subprocess.Popen(  # noqa: S603 (our own commands)
+            super().__init__(
                 command,
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches only this program, which stops its children in order
-                preexec_fn=die_with_parent,  # noqa: PLW1509 (the only other thread prints)
+                preexec_fn=die_with_parent,
             )
-
-    def is_running(self) -> bool:
-        """Return whether the child is running."""
-        return self.process.poll() is None
 
     def has_succeeded(self) -> bool:
         """Return whether the child has ended with exit code 0."""
-        return self.process.poll() == 0
+        return self.poll() == 0
 
     def check(self) -> None:
-        """Raise ChildError, with the end of the log, unless the child is running or is a task that has succeeded."""
-        if not self.is_running() and not (self._is_task and self.has_succeeded()):
+        """Raise StackError, with the end of the log, unless the child is running or is a task that has succeeded."""
+        if self.poll() is not None and not (self.is_task and self.has_succeeded()):
             lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            ended = f"{self.name} ended with exit code {self.process.returncode}; the end of {self.log}:"
-            raise ChildError("\n".join([ended, *lines]))
+            ended = f"{self.name} ended with exit code {self.returncode}; the end of {self.log}:"
+            raise StackError("\n".join([ended, *lines]))
 
-    def stop(self) -> None:
-        """Terminate the child, and kill it if it does not end in time."""
-        stop_all([self])
-
-    def kill(self) -> int:
+    def kill_tree(self) -> int:
         """Kill the child with all that it has started, as a machine that dies would; return how many processes."""
         stopped: list[int] = []
-        while new := [pid for pid in find_tree(self.process.pid) if pid not in stopped]:  # none starts meanwhile
+        while new := [pid for pid in find_tree(self.pid) if pid not in stopped]:  # none starts meanwhile
             signal_all(new, signal.SIGSTOP)
             stopped += new
         signal_all(stopped, signal.SIGKILL)
-        self.process.wait()
+        self.wait()
         return len(stopped)
 
     def used_seconds(self) -> float:
         """Return the CPU seconds of the child and all that it has started, including those that have ended (Linux)."""
         ticks = 0
-        for pid in find_tree(self.process.pid):
+        for pid in find_tree(self.pid):
             with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
                 ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:15]))
         return ticks / TICKS
@@ -82,13 +74,13 @@ class Child:
 def stop_all(children: Sequence[Child]) -> None:
     """Terminate children, all at once, and kill those that do not end in time."""
     for child in children:
-        child.process.terminate()
+        child.terminate()
     deadline = time.monotonic() + STOP_SECONDS
     for child in children:
         with suppress(subprocess.TimeoutExpired):
-            child.process.wait(max(0.0, deadline - time.monotonic()))
-        child.process.kill()  # does nothing if it has ended
-        child.process.wait()
+            child.wait(max(0.0, deadline - time.monotonic()))
+        child.kill()  # does nothing if it has ended
+        child.wait()
 
 
 def die_with_parent() -> None:
@@ -139,15 +131,13 @@ def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def claim_port(port: int) -> socket.socket | None:
-    """Claim a port among this project's processes until the socket is closed; None if another one has it (Linux)."""
-    claim = socket.socket(socket.AF_UNIX)
-    try:
-        claim.bind(f"\0market-data-{port}")
-    except OSError:
-        claim.close()
-        return None
-    return claim
+def claim_port(preferred: int, held: ExitStack) -> int:
+    """Return a free port: the preferred one, unless another stack has claimed it until its `held` is closed (Linux)."""
+    claim = held.enter_context(socket.socket(socket.AF_UNIX))
+    with suppress(OSError):
+        claim.bind(f"\0market-data-{preferred}")
+        return free_port(preferred)
+    return free_port()
 
 
 def free_port(preferred: int = 0) -> int:

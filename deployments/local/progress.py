@@ -3,9 +3,7 @@
 import re
 import sys
 import textwrap
-import threading
 import time
-from typing import Self
 
 SILENT_SECONDS = 2.0
 WIDTH = 80  # columns, however wide the terminal is, so that piped output looks the same
@@ -29,43 +27,23 @@ class Progress:
     """Prints lines with the seconds since the start, and a sign of life after two seconds of silence."""
 
     def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.parts: dict[str, float] = {}  # seconds by name
         self._part = ""
-        self._part_started = self._last = self.started
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._breathe, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self._started = self._last = time.monotonic()
 
     def say(self, text: str) -> None:
         """Print text after the seconds since the start."""
-        with self._lock:
-            self._last = time.monotonic()
-            print(wrap(text, f"{self._last - self.started:5.1f} s  "), flush=True)  # noqa: T201 (what it is for)
+        self._last = time.monotonic()
+        print(wrap(text, f"{self._last - self._started:5.1f} s  "), flush=True)  # noqa: T201 (what it is for)
 
     def begin(self, part: str) -> None:
-        """End the current part and start another."""
-        self.end()
+        """Print what begins."""
         self._part = part
         self.say(part)
 
-    def end(self) -> None:
-        """End the current part and record how long it took."""
-        now = time.monotonic()
-        if self._part:
-            self.parts[self._part] = now - self._part_started
-        self._part, self._part_started = "", now
-
-    def _breathe(self) -> None:
-        while not self._stop.wait(0.25):
-            if self._part and time.monotonic() - self._last >= SILENT_SECONDS:
-                self.say(f"… still {self._part}")
+    def breathe(self) -> None:
+        """Print that it goes on, after two seconds of silence; for loops that wait."""
+        if self._part and time.monotonic() - self._last >= SILENT_SECONDS:
+            self.say(f"… still {self._part}")
 
 
 def fail(message: str) -> int:

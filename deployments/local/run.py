@@ -5,15 +5,14 @@ from collections import defaultdict
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import ArtifactFilter
-from prefect.client.schemas.objects import Artifact, State
-from prefect.client.schemas.sorting import ArtifactSort
+from prefect.client.schemas import State, filters, objects, sorting
 from prefect.exceptions import ObjectNotFound
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from deployments.local.processes import StackError
 from deployments.local.progress import strip_prefix, wrap
-from deployments.local.stack import Stack, StackError
+from deployments.local.stack import Stack
 
 SUMMARY_SECONDS = 10.0
 POLL_SECONDS = 0.25
@@ -65,6 +64,7 @@ def watch(stack: Stack, run_id: UUID, *, verbose: bool) -> State:
             if state and state.is_final():
                 return state
             stack.check()
+            stack.progress.breathe()
             time.sleep(POLL_SECONDS)
 
 
@@ -75,10 +75,10 @@ def pick(line: str) -> str:
     return message if is_of_run and (" | WARNING | " in head or " ends after " in message) else ""
 
 
-def read_artifacts(client: SyncPrefectClient, run_id: UUID) -> list[Artifact]:
+def read_artifacts(client: SyncPrefectClient, run_id: UUID) -> list[objects.Artifact]:
     """Return a run's artifacts, oldest first; those of progress have a percentage, and counts in `description`."""
-    wanted = ArtifactFilter.model_validate({"flow_run_id": {"any_": [run_id]}})
-    return client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)[::-1]
+    wanted = filters.ArtifactFilter.model_validate({"flow_run_id": {"any_": [run_id]}})
+    return client.read_artifacts(artifact_filter=wanted, sort=sorting.ArtifactSort.CREATED_DESC)[::-1]
 
 
 def read_summary(client: SyncPrefectClient, run_id: UUID) -> str:

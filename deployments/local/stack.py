@@ -12,8 +12,8 @@ import msgspec
 
 from deployments.local import environment, servers
 from deployments.local.environment import STATE, Options
-from deployments.local.processes import claim_port, free_port
-from deployments.local.servers import Servers, Store, answers
+from deployments.local.processes import StackError, claim_port, free_port
+from deployments.local.servers import Servers
 
 FREE_BYTES = 200 * 2**20  # one region's database and logs of a day
 UI_PORT = 4200  # Prefect's default, if it is free
@@ -32,10 +32,6 @@ class Addresses(msgspec.Struct):
     def ui_url(self) -> str:
         """The Prefect UI's address."""
         return self.api_url.removesuffix("/api")
-
-
-class StackError(Exception):
-    """The stack cannot do what it is asked to; the message says why."""
 
 
 @contextmanager
@@ -89,14 +85,12 @@ class Stack(Servers):
     def __init__(self, options: Options) -> None:
         super().__init__(STATE / "logs", environment.base_environment(os.environ))
         self.options = options
-        self._store = Store(free_port(), options.store_folder, is_kept=True)
-        claim = claim_port(UI_PORT)  # until its server listens, another stack would find it free
-        self._api_port = free_port(UI_PORT if claim else 0)
-        if claim:
-            self.held.enter_context(claim)
+        self._store_port = free_port()
+        self._api_port = claim_port(UI_PORT, self.held)  # until its server listens, another stack would find it free
         self._api_url = f"http://127.0.0.1:{self._api_port}/api"
         self._prefect = environment.prefect_environment(self._api_url)
-        self.addresses = Addresses(os.getpid(), options.esi_url, self._store.url if options.store == "local" else "")
+        store_url = f"http://127.0.0.1:{self._store_port}" if options.store == "local" else ""
+        self.addresses = Addresses(os.getpid(), options.esi_url, store_url)
 
     def __enter__(self) -> Self:
         self.held.enter_context(lock_state())
@@ -116,15 +110,13 @@ class Stack(Servers):
 
         self.client = self.held.enter_context(prepare.open_client(self._api_url))
         self.start_store()
-        if not self.options.esi_url:
-            self.wait_for("market", lambda: answers(f"{self.addresses.esi_url}/_stats"))
         self.wait_for_server()
         self.progress.begin("deploying, and starting a worker")
         prepare.prepare_server(self.client)
         environ = make_environment(self.addresses)
         self.start("worker", servers.worker_command(), environ)
         names = [word for name in deployed for word in ("--name", name)] or ["--all"]
-        deploy = self.start("deploy", servers.deploy_command(*names), environ, is_task=True)
+        deploy = self.start("deploy", servers.prefect("--no-prompt", "deploy", *names), environ, is_task=True)
         automations.apply_automations(self.client, automations.read_automations())
         self.wait_for("worker", lambda: prepare.has_worker(self.client))
         self.wait_for("deploy", deploy.has_succeeded)
@@ -132,18 +124,19 @@ class Stack(Servers):
 
     def start_server(self) -> None:
         """Start Prefect's server."""
-        self.start("server", servers.server_command(self._api_port), self._prefect)
+        self.start("server", servers.server_command(self._api_port), self._prefect, url=f"{self._api_url}/health")
 
     def wait_for_server(self) -> None:
-        """Wait until Prefect's server answers."""
-        self.wait_for("server", lambda: answers(f"{self._api_url}/health"))
+        """Wait until Prefect's server answers, and whatever else was started."""
+        self.wait_until_up()
         self.addresses.api_url = self._api_url
 
     def start_store(self) -> None:
         """Start the DynamoDB-compatible server and wait until it answers; do nothing with `STORE=aws`."""
-        if self.addresses.store_url:
-            self.start("store", self._store.command(), self._store.environ())
-            self.wait_for("store", self._store.is_up)
+        if url := self.addresses.store_url:
+            environ = environment.store_environment(self._store_port, self.options.store_folder, is_kept=True)
+            self.start("store", servers.STORE_COMMAND, environ)
+            self.wait_for("store", lambda: servers.answers(f"{url}/_ministack/health"))
         self._publish()
 
     def _publish(self) -> None:

@@ -22,6 +22,7 @@ from benchmarks.runner import call, list_states, markets_of, read_run
 from benchmarks.tables import Items, Tables, WrongTableError, compare, to_records, true_items
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
+from deployments.local.prepare import open_client
 from deployments.local.processes import free_port
 from deployments.local.servers import Servers, answers
 from tests.support.api import Api
@@ -53,7 +54,8 @@ def test_end_of_a_floor_is_recorded(contestant: str, api: Api) -> None:
     """The flows without work run without a table, and Prefect's server records their end."""
     called_at = time.time()
     importlib.import_module(f"benchmarks.{contestant}").run([REGION_ID], "", 5)
-    ended = read_run(api.url, contestant.replace("_", "-"), called_at).end_time
+    with open_client(api.url) as client:
+        ended = read_run(client, contestant.replace("_", "-"), called_at).end_time
     assert ended
     assert called_at < ended.timestamp() < time.time()
 

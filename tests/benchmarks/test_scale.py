@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from benchmarks.scale.__main__ import PROGRAMS
-from benchmarks.scale.figures import Figures, Result, count_lines, describe, machine_seconds, subtract
+from benchmarks.scale.figures import REQUEST, Figures, Result, describe, machine_seconds, subtract
 from benchmarks.scale.kills import Kill, kill_due, pid_of
-from benchmarks.scale.services import count_messages, find_program
+from benchmarks.scale.topology import count_messages, find_program
 from benchmarks.tables import Tables, WrongTableError, compare, is_complete, to_records, true_items
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
-from deployments.local.processes import Child, find_tree
-from deployments.local.stack import StackError
+from deployments.local.processes import Child, StackError, find_tree
 from tests.support.servers import wait_for
 from tests.support.truth import truth
 from tests.support.worlds import VENAL
@@ -101,7 +100,7 @@ def test_requests_are_counted_by_the_access_log() -> None:
         'INFO:     127.0.0.1:1 - "GET /dashboard HTTP/1.1" 200 OK',
         "14:15:53.632 | ERROR   | prefect.server - GET /api/health",
     ]
-    assert count_lines(lines) == 2
+    assert len(REQUEST.findall("\n".join(lines))) == 2
 
 
 def test_unacknowledged_messages_are_counted() -> None:
@@ -162,9 +161,9 @@ def test_tree_is_counted_and_killed(tmp_path: Path) -> None:
     child = Child("tree", [sys.executable, "-c", code], os.environ, tmp_path / "log")
     wait_for(lambda: bool(child.log.read_bytes()), "the end of the first grandchild")
     assert 0.25 <= child.used_seconds() <= machine_seconds()  # the kernel counts in ticks
-    wait_for(lambda: len(find_tree(child.process.pid)) == 2, "the second grandchild")
-    pids = find_tree(child.process.pid)
-    assert child.kill() == len(pids) == 2
+    wait_for(lambda: len(find_tree(child.pid)) == 2, "the second grandchild")
+    pids = find_tree(child.pid)
+    assert child.kill_tree() == len(pids) == 2
     wait_for(lambda: not any(is_alive(pid) for pid in pids), "their end")
 
 

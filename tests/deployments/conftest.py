@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from deployments.local.environment import CHECKOUT, POOL
-from deployments.local.processes import Child
-from deployments.local.servers import deploy_command, worker_command
+from deployments.local.processes import Child, stop_all
+from deployments.local.servers import prefect, worker_command
 from tests.support.api import Api
 from tests.support.servers import PrefectServer
 
@@ -47,7 +47,8 @@ def deployed(own_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
     own_server.api.create_pool(POOL)
     file = tmp_path_factory.mktemp("deployed") / "prefect.yaml"
     file.write_text(Path(CHECKOUT, "prefect.yaml").read_text() + UNTAGGED)
-    command = deploy_command("--prefect-file", str(file), "--name", "venal", "--name", "untagged")
+    names = ("--name", "venal", "--name", "untagged")
+    command = prefect("--no-prompt", "deploy", "--prefect-file", str(file), *names)
     subprocess.run(command, cwd=CHECKOUT, env=os.environ | own_server.settings, check=True, capture_output=True)
 
 
@@ -63,8 +64,7 @@ def start_worker(deployed: None, own_api: Api, served: str, tmp_path: Path) -> I
         return workers[-1]
 
     yield start
-    for worker in workers:
-        worker.stop()
+    stop_all(workers)
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 import boto3
 import pytest
 
-from deployments.local.environment import CHECKOUT, base_environment
-from deployments.local.processes import Child, free_port
-from deployments.local.servers import Store
+from deployments.local.environment import CHECKOUT, base_environment, store_environment
+from deployments.local.processes import free_port
+from deployments.local.servers import STORE_COMMAND, Servers
 from tasks.table.client import Table
 from tasks.table.create import create
 from tasks.table.requests import Keys
@@ -35,13 +35,13 @@ GIVEN = {
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a stand-in for AWS that has all services of the template."""
     home = tmp_path_factory.mktemp("aws")
-    store = Store(free_port(), home)
+    servers, port = Servers(home, base_environment(os.environ) | {"TMPDIR": str(home)}), free_port()
     services = {"SERVICES": "cloudformation,dynamodb,iam,ecs,logs,cloudwatch,ec2,sts"}
-    environ = base_environment(os.environ) | {"TMPDIR": str(home)} | store.environ() | services
-    child = Child("aws", store.command(), environ, home / "log")
-    wait_for(store.is_up, "the stand-in for AWS")
-    yield store.url
-    child.stop()
+    url = f"http://127.0.0.1:{port}"
+    servers.start("aws", STORE_COMMAND, store_environment(port, home) | services, url=f"{url}/_ministack/health")
+    servers.wait_until_up()
+    yield url
+    servers.stop()
 
 
 def test_template_deploys(account: str) -> None:

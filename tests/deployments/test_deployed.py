@@ -17,15 +17,14 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from deployments.local.environment import CHECKOUT, POOL
-from deployments.local.market.market import Market
-from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
-from deployments.local.processes import Child
+from deployments.local.processes import Child, stop_all
 from deployments.local.servers import worker_command
 from flows.paged_api import paged_api
 from tasks.esi.shared_limit import LIMIT
 from tests.support.api import Api
 from tests.support.apis import API_CASES, find_declarations, find_key_code, serve_apis
 from tests.support.commands import Commands
+from tests.support.esi import REFRESH_TOKEN, TOKEN_ROUTE, EsiMarket
 from tests.support.pages import find_commands
 from tests.support.runs import ask
 from tests.support.servers import PrefectServer, finish_reports, wait_for
@@ -40,14 +39,14 @@ pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 
 
 @pytest.fixture(scope="module")
-def market() -> Market:
+def market() -> EsiMarket:
     """The market that all runs of the worker see."""
-    return Market(clock=Clock(time.time() // 300 * 300 + 60))
+    return EsiMarket(clock=Clock(time.time() // 300 * 300 + 60))
 
 
 @pytest.fixture(scope="module")
 def worker(
-    own_server: PrefectServer, commands: Commands, market: Market, tmp_path_factory: pytest.TempPathFactory
+    own_server: PrefectServer, commands: Commands, market: EsiMarket, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Child]:
     """A worker for the deployments."""
     own_server.api.create_pool(POOL)
@@ -58,7 +57,7 @@ def worker(
         child = Child("worker", worker_command(), environ, tmp_path_factory.mktemp("worker") / "worker.log")
         wait_for(lambda: own_server.api.has_worker(POOL), "the worker")
         yield child
-        child.stop()
+        stop_all([child])
 
 
 class User:
@@ -83,12 +82,12 @@ class User:
 def user(own_api: Api, worker: Child, commands: Commands) -> User:
     """A user of the server and its worker."""
     assert own_api.is_up()
-    assert worker.is_running()
+    assert worker.poll() is None
     return User(commands)
 
 
 def test_worker_runs_each_deployment(
-    own_api: Api, user: User, market: Market, dynamodb: DynamoDBClient, table_name: str
+    own_api: Api, user: User, market: EsiMarket, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
     """Regions run in shards, and one fails without the others; a structure and the player count are stored."""
     template = f"{table_name}-{{region_id}}"
@@ -157,7 +156,7 @@ FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 def test_manual_runs_do_not_cancel_each_other(
     own_api: Api,
     user: User,
-    market: Market,
+    market: EsiMarket,
     dynamodb: DynamoDBClient,
     table_name: str,
     monkeypatch: pytest.MonkeyPatch,

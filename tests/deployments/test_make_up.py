@@ -35,7 +35,7 @@ def database(clone: Path) -> None:
     """The database of Prefect's server is there already; in test_make_run.py the first stack creates it."""
     folder = clone / ".local" / "prefect"
     folder.mkdir(parents=True)
-    shutil.copy(find_migrated(prefect()), folder / "prefect.db")
+    shutil.copy(find_migrated(*prefect()), folder / "prefect.db")
 
 
 @pytest.mark.outage

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from deployments.local.market.book import make_orders
-from deployments.local.market.market import TOKENS, Market
-from deployments.local.market.places import HUB_SYSTEMS, MADE_UP, find_places
-from deployments.local.market.structures import SYSTEM_ID
+from deployments.local.market.market import TOKENS
+from deployments.local.market.places import HUB_SYSTEMS, MADE_UP, OPEN_SYSTEM, find_places
 from tasks.catalogue.names import HUBS, find_type, market_name, region_name, regions, type_name
+from tests.support.esi import EsiMarket
 from tests.support.worlds import serve
 
 VENAL, FORGE, PERIOD_BASIS = 10000015, 10000002, 10000063
@@ -31,13 +31,13 @@ RECORDED = (
 
 
 @pytest.fixture
-def market() -> Market:
+def market() -> EsiMarket:
     """A market whose clock is frozen."""
-    return Market(clock=lambda: NOW)
+    return EsiMarket(clock=lambda: NOW)
 
 
 @pytest.fixture
-def esi(market: Market) -> Iterator[httpx.Client]:
+def esi(market: EsiMarket) -> Iterator[httpx.Client]:
     """A client of that market."""
     with serve(market) as url, httpx.Client(base_url=url, headers=HEADERS, trust_env=False) as client:
         yield client
@@ -120,7 +120,7 @@ def test_unchanged_page_is_304(esi: httpx.Client, header: str, from_header: str)
     ],
 )
 def test_invalid_requests_get_esis_errors(
-    market: Market, path: str, headers: dict[str, str], status: int, error: str
+    market: EsiMarket, path: str, headers: dict[str, str], status: int, error: str
 ) -> None:
     """An invalid request is refused with a status and an `error`."""
     with serve(market) as url:
@@ -142,7 +142,7 @@ def test_order_type_has_an_effect_only_with_a_type(esi: httpx.Client, order_type
 
 def test_token_limit_is_enforced() -> None:
     """A 2xx costs two tokens, a 4xx five; with `enforce_limit`, 429 with `Retry-After` follows the last."""
-    market = Market(clock=lambda: NOW, enforce_limit=True)
+    market = EsiMarket(clock=lambda: NOW, enforce_limit=True)
     with serve(market) as url, httpx.Client(base_url=url, headers=HEADERS, trust_env=False) as esi:
         assert get(esi).headers["X-Ratelimit-Remaining"] == str(TOKENS - 2)
         assert get(esi, page=99).headers["X-Ratelimit-Remaining"] == str(TOKENS - 7)
@@ -153,7 +153,7 @@ def test_token_limit_is_enforced() -> None:
 
 def test_error_limit_is_enforced() -> None:
     """After a hundred errors within a minute, any request gets 420 with the seconds until the reset."""
-    market = Market(clock=lambda: NOW, enforce_limit=True)
+    market = EsiMarket(clock=lambda: NOW, enforce_limit=True)
     market.errors.add(NOW, 100)
     with serve(market) as url:
         refused = httpx.get(f"{url}/markets/10000015/orders?order_type=all", headers=HEADERS, trust_env=False)
@@ -161,7 +161,7 @@ def test_error_limit_is_enforced() -> None:
     assert 0 < int(refused.headers["X-Esi-Error-Limit-Reset"]) <= 60
 
 
-def test_requests_are_counted(market: Market, esi: httpx.Client) -> None:
+def test_requests_are_counted(market: EsiMarket, esi: httpx.Client) -> None:
     """Requests are counted by method, status and page, in the market and at `/_stats`."""
     get(esi, method="HEAD")
     get(esi, page=3)
@@ -247,7 +247,7 @@ def test_structure_has_only_its_own_orders() -> None:
     """All orders of a structure's market are in it, buy and sell orders."""
     orders = make_orders(1, STRUCTURE, 1000)
     assert set(orders.location_id) == {STRUCTURE}
-    assert set(orders.system_id) == {SYSTEM_ID}
+    assert set(orders.system_id) == {OPEN_SYSTEM}
     assert set(orders.is_buy_order) == {True, False}
 
 
@@ -269,7 +269,7 @@ def test_empty_region_has_an_empty_page(esi: httpx.Client) -> None:
 def test_snapshot_moves_on_with_the_clock() -> None:
     """When it is due, the next snapshot is served, with a new `Last-Modified` and new pages."""
     times = [NOW]
-    with serve(Market(clock=lambda: times[-1])) as url, httpx.Client(base_url=url, headers=HEADERS) as esi:
+    with serve(EsiMarket(clock=lambda: times[-1])) as url, httpx.Client(base_url=url, headers=HEADERS) as esi:
         first = get(esi)
         times.append(NOW + 300)
         second = get(esi)
@@ -285,8 +285,8 @@ def test_names_are_known() -> None:
 
 
 def test_pages_are_reproducible() -> None:
-    """A page's bytes, and so its `ETag`, are the same each time."""
-    first, second = (Market(clock=lambda: NOW).prepare(PERIOD_BASIS, 5).result() for _ in range(2))
+    """A page's bytes are the same each time."""
+    first, second = (EsiMarket(clock=lambda: NOW).prepare(PERIOD_BASIS, 5).result() for _ in range(2))
     assert first == second
     assert gzip.decompress(first.pages[0]) == b"[]"
 

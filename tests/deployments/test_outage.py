@@ -44,7 +44,7 @@ def test_retry_resumes_from_the_failed_state(
     tmp_path: Path,
 ) -> None:
     """A retry starts over with a new snapshot, or fetches only missing pages of the same; then no page is kept."""
-    assert worker.is_running()
+    assert worker.poll() is None
     market.plan = {"5": [refuse(403, "no"), refuse(403, "no")]}
     run_id = own_api.create_run(DEPLOYMENT, {"region_id": VENAL, "table_name": table_name})
     wait_for(lambda: own_api.read_state(run_id).type == "FAILED", "the failure")
@@ -73,7 +73,7 @@ def test_retry_resumes_from_the_failed_state(
 
 def retry(run_id: str) -> None:
     """Retry a run with Prefect's command."""
-    subprocess.run([prefect(), "flow-run", "retry", run_id], check=True, capture_output=True)
+    subprocess.run(prefect("flow-run", "retry", run_id), check=True, capture_output=True)
 
 
 def read_log(own_api: Api, run_id: str) -> list[str]:
@@ -111,8 +111,8 @@ def test_killed_run_is_crashed(
     while own_api.read_state(run_id).type != state:
         time.sleep(0.02)
     time.sleep(heartbeat_seconds)  # enough for the first heartbeat, if there is to be one
-    runs = running_below(worker.process.pid)
-    worker.process.kill()
+    runs = running_below(worker.pid)
+    worker.kill()
     for pid in runs:
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: own_api.read_state(run_id).type in FINAL, "the end")

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from deployments.local.environment import CHECKOUT
-from deployments.local.processes import Child, ChildError, claim_port, free_port, stop_all
+from deployments.local.processes import Child, StackError, claim_port, free_port, stop_all
 from tests.support.servers import wait_for
 
 
@@ -21,8 +22,8 @@ def log(tmp_path: Path) -> Path:
 def test_dead_child_is_reported_with_the_end_of_its_log(log: Path) -> None:
     """The error for a child that has ended has its name, its exit code and the end of its log."""
     child = Child("store", [sys.executable, "-c", "print('no disk'); raise SystemExit(3)"], os.environ, log)
-    child.process.wait()
-    with pytest.raises(ChildError, match=r"(?s)store ended with exit code 3; .*no disk"):
+    child.wait()
+    with pytest.raises(StackError, match=r"(?s)store ended with exit code 3; .*no disk"):
         child.check()
 
 
@@ -30,10 +31,10 @@ def test_task_may_end_with_success(log: Path) -> None:
     """A task may end with exit code 0, a server may not."""
     task = Child("deploy", [sys.executable, "-c", ""], os.environ, log, is_task=True)
     server = Child("server", [sys.executable, "-c", ""], os.environ, log)
-    task.process.wait()
-    server.process.wait()
+    task.wait()
+    server.wait()
     task.check()
-    with pytest.raises(ChildError, match="server ended with exit code 0"):
+    with pytest.raises(StackError, match="server ended with exit code 0"):
         server.check()
 
 
@@ -47,7 +48,7 @@ def test_children_stop_together(tmp_path: Path) -> None:
     ]
     wait_for(lambda: all(child.log.read_text() for child in children), "both children")
     stop_all(children)
-    assert [child.process.returncode for child in children] == [0, 0]
+    assert [child.returncode for child in children] == [0, 0]
 
 
 def test_children_die_with_their_parent(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ import os, sys
 from pathlib import Path
 from deployments.local.processes import Child
 child = Child("sleeper", ["sleep", "600"], os.environ, Path({str(tmp_path)!r}, "log"))
-print(child.process.pid, flush=True)
+print(child.pid, flush=True)
 sys.stdin.read()
 """
     with subprocess.Popen(
@@ -87,8 +88,8 @@ def test_port_in_use_is_not_returned(store_url: str) -> None:
 def test_port_is_claimed_once() -> None:
     """A port that one stack has claimed is refused to another until the first ends, even if nobody listens yet."""
     port = free_port()
-    with claim_port(port) as claim:  # type: ignore[union-attr]
-        assert claim
-        assert claim_port(port) is None
-    with claim_port(port) as again:  # type: ignore[union-attr]
-        assert again
+    with ExitStack() as one, ExitStack() as another:
+        assert claim_port(port, one) == port
+        assert claim_port(port, another) != port
+    with ExitStack() as again:
+        assert claim_port(port, again) == port

@@ -19,9 +19,10 @@ from deployments.local.environment import (
     DEFAULT_REGION,
     Options,
 )
+from deployments.local.processes import StackError
 from deployments.local.run import print_summary
 from deployments.local.show import show_table
-from deployments.local.stack import Addresses, StackError, check_disk
+from deployments.local.stack import Addresses, check_disk
 from deployments.status import ROUNDS, SNAPSHOTS
 from flows.market_data import market_data
 from tasks.catalogue.names import regions

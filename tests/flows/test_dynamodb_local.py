@@ -15,7 +15,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import Market
-from deployments.local.processes import Child, free_port
+from deployments.local.processes import Child, free_port, stop_all
 from flows.market_data import market_data
 from tasks.table.client import Table
 from tasks.table.errors import TableError
@@ -46,7 +46,7 @@ def emulator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     child = Child("DynamoDB Local", command, os.environ, tmp_path_factory.mktemp("emulator") / "log")
     wait_for(lambda: listens(port), "DynamoDB Local")
     yield f"http://127.0.0.1:{port}"
-    child.stop()
+    stop_all([child])
 
 
 @pytest.fixture

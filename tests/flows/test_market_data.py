@@ -8,7 +8,6 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
 from deployments.local.market.book import make_orders
-from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
 from tasks.esi.errors import RefusedError
 from tasks.table.errors import TableError
@@ -16,6 +15,7 @@ from tasks.table.guards import ShrinkError
 from tasks.table.requests import Item
 from tests.support.api import Api
 from tests.support.chaos.play import hurry
+from tests.support.esi import EsiMarket
 from tests.support.faults.issuer import serve_issuer
 from tests.support.runs import read_task_runs
 from tests.support.tables import expire, records, scan
@@ -35,7 +35,9 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 
 @pytest.mark.parametrize("region_id", [VENAL, DERELIK])
-def test_first_run_fills_the_table(dynamodb: DynamoDBClient, market: Market, table_name: str, region_id: int) -> None:
+def test_first_run_fills_the_table(
+    dynamodb: DynamoDBClient, market: EsiMarket, table_name: str, region_id: int
+) -> None:
     """The table is exactly what the orders say, and `#snapshot` names the snapshot and the parameters.
 
     Venal has one page per chunk, Derelik five.
@@ -53,7 +55,7 @@ def test_first_run_fills_the_table(dynamodb: DynamoDBClient, market: Market, tab
     assert summary.last_modified.timestamp() == market.index * market.every
 
 
-def test_first_run_sums_up(market: Market, table_name: str) -> None:
+def test_first_run_sums_up(market: EsiMarket, table_name: str) -> None:
     """The summary counts orders, records and write units."""
     summary = market_data(INSMOTHER, table_name)
     orders = make_orders(market.seed, INSMOTHER, market.index)
@@ -64,7 +66,7 @@ def test_first_run_sums_up(market: Market, table_name: str) -> None:
     assert summary.consumed_write_units == summary.records + 2
 
 
-def test_second_run_before_expiry_sends_no_request(market: Market, table_name: str) -> None:
+def test_second_run_before_expiry_sends_no_request(market: EsiMarket, table_name: str) -> None:
     """Before the stored snapshot's `Expires`, a run sends ESI no request, reads one item and writes nothing."""
     first = market_data(INSMOTHER, table_name)
     market.reset_counts()
@@ -75,7 +77,9 @@ def test_second_run_before_expiry_sends_no_request(market: Market, table_name: s
     assert (summary.last_modified, summary.records) == (first.last_modified, first.records)
 
 
-def test_second_run_after_expiry_sends_one_request(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
+def test_second_run_after_expiry_sends_one_request(
+    dynamodb: DynamoDBClient, market: EsiMarket, table_name: str
+) -> None:
     """A snapshot that outlives its `Expires` costs one HEAD: no page, no write."""
     market_data(INSMOTHER, table_name)
     expire(dynamodb, table_name)
@@ -86,7 +90,7 @@ def test_second_run_after_expiry_sends_one_request(dynamodb: DynamoDBClient, mar
     assert (summary.consumed_read_units, summary.consumed_write_units) == (1, 0)
 
 
-def test_forced_run_fetches_what_is_stored(market: Market, table_name: str) -> None:
+def test_forced_run_fetches_what_is_stored(market: EsiMarket, table_name: str) -> None:
     """With `force`, a stored snapshot is fetched and compared, and nothing needs writing."""
     market_data(INSMOTHER, table_name)
     market.reset_counts()
@@ -97,7 +101,7 @@ def test_forced_run_fetches_what_is_stored(market: Market, table_name: str) -> N
 
 
 def test_next_snapshot_writes_what_differs(
-    dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str
+    dynamodb: DynamoDBClient, market: EsiMarket, clock: Clock, table_name: str
 ) -> None:
     """After the next snapshot the table is exact again, and no unchanged record was written."""
     market_data(INSMOTHER, table_name)
@@ -113,7 +117,7 @@ def test_next_snapshot_writes_what_differs(
     assert summary.consumed_write_units == summary.written + summary.deleted + 2
 
 
-def test_other_parameters_rewrite_what_differs(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
+def test_other_parameters_rewrite_what_differs(dynamodb: DynamoDBClient, market: EsiMarket, table_name: str) -> None:
     """With other parameters than the stored ones, a run is never not modified, and makes the table exact for them.
 
     Fewer types have buys than sells, so the shrink guard needs `force`.
@@ -138,7 +142,7 @@ def test_empty_region_is_no_error(dynamodb: DynamoDBClient, table_name: str) -> 
 
 @pytest.mark.parametrize(("fetch_concurrency", "latency_seconds"), [(1, 0.01), (5, 0.3)])
 def test_requests_in_flight_are_bounded(
-    market: Market, table_name: str, fetch_concurrency: int, latency_seconds: float
+    market: EsiMarket, table_name: str, fetch_concurrency: int, latency_seconds: float
 ) -> None:
     """However many chunks there are, no more than `fetch_concurrency` requests are in flight at once."""
     market.latency_seconds = latency_seconds  # long enough for all requests to be in flight before the first response
@@ -185,7 +189,7 @@ def test_run_graph_shows_the_five_states(api: Api, table_name: str) -> None:
         pytest.param({"force": "maybe"}, "force: 'maybe' is refused: give true or false", id="force"),
     ],
 )
-def test_bad_parameters_are_refused(market: Market, parameters: dict[str, Any], message: str) -> None:
+def test_bad_parameters_are_refused(market: EsiMarket, parameters: dict[str, Any], message: str) -> None:
     """A bad value is refused before any request; the message has the value and what to give instead."""
     with pytest.raises(ParameterTypeError, match=message):
         market_data(**parameters)
@@ -205,7 +209,7 @@ def test_unknown_region_says_so(table_name: str) -> None:
         market_data(10999999, table_name)
 
 
-def test_table_of_another_region_is_refused(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
+def test_table_of_another_region_is_refused(dynamodb: DynamoDBClient, market: EsiMarket, table_name: str) -> None:
     """Another region's table is left alone, without a request; with `force` its records are replaced."""
     market_data(10000003, table_name)
     before = scan(dynamodb, table_name)
@@ -218,7 +222,7 @@ def test_table_of_another_region_is_refused(dynamodb: DynamoDBClient, market: Ma
     assert records(scan(dynamodb, table_name)) == truth(market, INSMOTHER)
 
 
-def test_table_without_snapshot_is_taken_over(dynamodb: DynamoDBClient, market: Market, table_name: str) -> None:
+def test_table_without_snapshot_is_taken_over(dynamodb: DynamoDBClient, market: EsiMarket, table_name: str) -> None:
     """Existing records are compared like any others; foreign items are not touched."""
     market_data(10000003, table_name)
     dynamodb.delete_item(TableName=table_name, Key={"pk": {"S": "#snapshot"}})
@@ -261,7 +265,7 @@ def test_market_without_its_sells_is_refused(
 
 @pytest.mark.parametrize("status", [429, 500])
 def test_late_credentials_do_not_end_a_run(
-    market: Market, dynamodb: DynamoDBClient, table_name: str, monkeypatch: pytest.MonkeyPatch, status: int
+    market: EsiMarket, dynamodb: DynamoDBClient, table_name: str, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """If a container's credential endpoint is busy at a run's start, it is retried, and the summary counts that."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):

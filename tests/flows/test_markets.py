@@ -12,7 +12,6 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.exceptions import ParameterTypeError
 
 from deployments.local.market.book import make_orders
-from deployments.local.market.market import Market
 from flows.market_data import Summary, market_data
 from flows.universe import universe
 from tasks.table import read_prices, read_records
@@ -23,6 +22,7 @@ from tasks.table.guards import ShrinkError
 from tasks.table.lease import Lease, LeaseLostError
 from tasks.table.read import UnreadableError
 from tasks.table.requests import Item
+from tests.support.esi import EsiMarket
 from tests.support.faults.plan import Plan
 from tests.support.faults.store import Capacity, serve_faulty_store
 from tests.support.tables import STORED, expire, scan_markets
@@ -35,12 +35,12 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 
 @pytest.fixture
-def places(market: Market) -> list[int]:
+def places(market: EsiMarket) -> list[int]:
     """The region itself, its busiest system, its two busiest stations."""
     return find_busiest(market, REGION)
 
 
-def find_busiest(market: Market, region_id: int) -> list[int]:
+def find_busiest(market: EsiMarket, region_id: int) -> list[int]:
     """Return a region, its busiest system, and its two busiest stations."""
     orders = make_orders(market.seed, region_id, market.index)
     stations = orders[orders.location_id < 10**12].location_id.value_counts().index.tolist()
@@ -71,7 +71,7 @@ def split(items: dict[tuple[str, str], Item]) -> dict[int, dict[str, Item]]:
 @pytest.mark.parametrize("parameters", [{}, {"order_type": "all", "price": "percentile_5", "detail": "full"}], ids=str)
 def test_all_kinds_at_once_are_exact(
     dynamodb: DynamoDBClient,
-    market: Market,
+    market: EsiMarket,
     clock: Clock,
     table_name: str,
     parameters: dict[str, str],
@@ -116,7 +116,7 @@ def test_same_order_counts_in_each_market(places: list[int], table_name: str) ->
 
 
 def test_markets_of_type_keys_have_tables_of_their_own(
-    dynamodb: DynamoDBClient, market: Market, places: list[int], table_name: str
+    dynamodb: DynamoDBClient, market: EsiMarket, places: list[int], table_name: str
 ) -> None:
     """With `{market_id}` in the table name, each market has its own table."""
     template = table_name + "-{market_id}"
@@ -138,7 +138,7 @@ def test_market_without_orders_is_empty_and_complete(table_name: str, places: li
 
 
 def test_market_whose_last_order_is_gone_is_emptied(
-    dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str, monkeypatch: pytest.MonkeyPatch
+    dynamodb: DynamoDBClient, market: EsiMarket, clock: Clock, table_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A station whose last few orders are gone has no records left."""
     few = rare_station(market)
@@ -157,7 +157,7 @@ def test_market_whose_last_order_is_gone_is_emptied(
     assert read_records(table_name, few)[0] == {}
 
 
-def rare_station(market: Market) -> int:
+def rare_station(market: EsiMarket) -> int:
     """Return a station of the region with sell orders of 1 to 20 types in this snapshot."""
     orders = make_orders(market.seed, REGION, market.index)
     sells = orders[~orders.is_buy_order & (orders.location_id < 10**12)]
@@ -169,7 +169,7 @@ def rare_station(market: Market) -> int:
 
 
 def test_shrunk_market_leaves_the_others_alone(
-    dynamodb: DynamoDBClient, market: Market, clock: Clock, places: list[int], table_name: str
+    dynamodb: DynamoDBClient, market: EsiMarket, clock: Clock, places: list[int], table_name: str
 ) -> None:
     """A market that would lose most of its records fails the run, but the run's other markets are stored."""
     keep(table_name, places)
@@ -197,7 +197,7 @@ def test_shrunk_market_leaves_the_others_alone(
 
 
 def test_only_what_is_behind_is_written(
-    dynamodb: DynamoDBClient, market: Market, places: list[int], table_name: str
+    dynamodb: DynamoDBClient, market: EsiMarket, places: list[int], table_name: str
 ) -> None:
     """A market added later is filled from the same snapshot; the others are left as they are."""
     keep(table_name, places[:2])
@@ -209,7 +209,7 @@ def test_only_what_is_behind_is_written(
     assert keep(table_name, places[2:]).not_modified
 
 
-def test_runs_on_overlapping_markets(market: Market, places: list[int], table_name: str) -> None:
+def test_runs_on_overlapping_markets(market: EsiMarket, places: list[int], table_name: str) -> None:
     """Two runs at once that share markets leave each market exact."""
     keep(table_name, [REGION])  # creates the table
     failures: list[BaseException] = []
@@ -250,7 +250,7 @@ def test_reader_of_one_market_while_another_is_written(
 
 
 def test_prices_of_some_types_at_some_markets(
-    market: Market, places: list[int], table_name: str, store_url: str, monkeypatch: pytest.MonkeyPatch
+    market: EsiMarket, places: list[int], table_name: str, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prices at several markets are one call of up to 100 keys; types without a record are absent."""
     keep(table_name, places)
@@ -292,7 +292,7 @@ def test_unprocessed_keys_are_read_again(places: list[int], table_name: str, mon
     assert calls["batch_get_item"] >= 6
 
 
-def test_index_by_price(dynamodb: DynamoDBClient, market: Market, places: list[int], table_name: str) -> None:
+def test_index_by_price(dynamodb: DynamoDBClient, market: EsiMarket, places: list[int], table_name: str) -> None:
     """A table with an index on the number `price` accepts records and `#snapshot`."""
     dynamodb.create_table(
         TableName=table_name,
@@ -333,7 +333,7 @@ def list_index(dynamodb: DynamoDBClient, table_name: str, place: int) -> list[st
     return [item["sk"]["S"] for page in pages for item in page["Items"]]
 
 
-def test_wrong_keys_are_named(market: Market, places: list[int], table_name: str) -> None:
+def test_wrong_keys_are_named(market: EsiMarket, places: list[int], table_name: str) -> None:
     """A table with the other key schema is refused before any request, and the message has both."""
     market_data(REGION, table_name)
     market.reset_counts()
@@ -356,7 +356,7 @@ def test_wrong_keys_are_named(market: Market, places: list[int], table_name: str
     ],
     ids=str,
 )
-def test_markets_that_do_not_go_together_are_refused(market: Market, given: dict[str, Any], message: str) -> None:
+def test_markets_that_do_not_go_together_are_refused(market: EsiMarket, given: dict[str, Any], message: str) -> None:
     """Markets that would share keys, are in another region or are given twice are refused before any request."""
     with pytest.raises(ValueError, match=message.replace("{", r"\{").replace("}", r"\}")):
         market_data(REGION, **given)
@@ -366,14 +366,14 @@ def test_markets_that_do_not_go_together_are_refused(market: Market, given: dict
 @pytest.mark.parametrize(
     "given", [{"markets": []}, {"markets": [7]}, {"markets": "Jita"}, {"region_id": 30000142}], ids=str
 )
-def test_what_is_no_market_is_refused(market: Market, given: dict[str, Any]) -> None:
+def test_what_is_no_market_is_refused(market: EsiMarket, given: dict[str, Any]) -> None:
     """An id that is not a market's, or not a region's where one is needed, is refused before any request."""
     with pytest.raises(ParameterTypeError, match="is refused: give "):
         market_data(**{"region_id": REGION} | given)
     assert not market.requests
 
 
-def test_universe_keeps_markets_of_regions(market: Market, places: list[int], table_name: str) -> None:
+def test_universe_keeps_markets_of_regions(market: EsiMarket, places: list[int], table_name: str) -> None:
     """The universe keeps markets of several regions in one table, each exact."""
     markets = {REGION: places[2:], 10000003: [10000003]}
     summary = universe(table_name=table_name, key="market_type", markets=markets)
@@ -404,7 +404,7 @@ def test_market_is_read_by_itself(table_name: str, places: list[int]) -> None:
         read_records(table_name)
 
 
-def test_market_in_two_regions_is_refused(market: Market) -> None:
+def test_market_in_two_regions_is_refused(market: EsiMarket) -> None:
     """The universe refuses a market in two regions, which would overwrite each other's records."""
     with pytest.raises(ValueError, match="markets has 60003760 in two regions"):
         universe(table_name="Hubs", key="market_type", markets={REGION: [60003760], 10000003: [60003760]})
@@ -412,7 +412,7 @@ def test_market_in_two_regions_is_refused(market: Market) -> None:
 
 
 def test_newer_market_holds_up_no_other(
-    dynamodb: DynamoDBClient, market: Market, clock: Clock, places: list[int], table_name: str
+    dynamodb: DynamoDBClient, market: EsiMarket, clock: Clock, places: list[int], table_name: str
 ) -> None:
     """A market that another run keeps writing fails the run, but the run's other markets become complete."""
     keep(table_name, places)

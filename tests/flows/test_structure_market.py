@@ -12,8 +12,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.blocks.system import Secret
 from prefect.exceptions import ParameterTypeError
 
-from deployments.local.market.market import Market, Reply, Request, refuse
-from deployments.local.market.structures import REFRESH_TOKEN, TOKEN_ROUTE
+from deployments.local.market.market import Reply, Request, refuse
 from flows.structure_market import structure_market
 from tasks.esi import credentials
 from tasks.esi.credentials import load_credentials
@@ -21,6 +20,7 @@ from tasks.esi.errors import RefusedError, TransientError
 from tasks.esi.sso import Credentials
 from tests.support.api import Api
 from tests.support.chaos.play import hurry
+from tests.support.esi import REFRESH_TOKEN, TOKEN_ROUTE, EsiMarket
 from tests.support.tables import expire, records, scan
 from tests.support.truth import truth
 from tests.support.worlds import Clock
@@ -65,7 +65,7 @@ def logged() -> Iterator[io.StringIO]:
     root.removeHandler(handler)
 
 
-def test_structure_s_table_is_exact(dynamodb: DynamoDBClient, market: Market, table_name: str, block: str) -> None:
+def test_structure_s_table_is_exact(dynamodb: DynamoDBClient, market: EsiMarket, table_name: str, block: str) -> None:
     """The table is exactly what the structure's orders say, and a second run before `Expires` sends no request."""
     summary = structure_market(STRUCTURE, table_name, credentials=block)
     items = scan(dynamodb, table_name)
@@ -78,7 +78,7 @@ def test_structure_s_table_is_exact(dynamodb: DynamoDBClient, market: Market, ta
 
 
 def test_token_that_ends_is_refreshed(
-    dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str, block: str
+    dynamodb: DynamoDBClient, market: EsiMarket, clock: Clock, table_name: str, block: str
 ) -> None:
     """If ESI no longer accepts a token, the page is fetched again with a new one, and the run does not fail."""
     give_page = market.find_region
@@ -98,7 +98,7 @@ def test_token_that_ends_is_refreshed(
     assert clock.now
 
 
-def test_short_token_is_refreshed_before_it_ends(market: Market, table_name: str, block: str) -> None:
+def test_short_token_is_refreshed_before_it_ends(market: EsiMarket, table_name: str, block: str) -> None:
     """A token with under a minute left is not used for a new request."""
     market.sso.access_seconds = 30
     structure_market(STRUCTURE, table_name, credentials=block)
@@ -106,7 +106,7 @@ def test_short_token_is_refreshed_before_it_ends(market: Market, table_name: str
     assert "GET 401" not in market.requests
 
 
-def test_new_refresh_token_is_kept(market: Market, table_name: str, block: str) -> None:
+def test_new_refresh_token_is_kept(market: EsiMarket, table_name: str, block: str) -> None:
     """If EVE SSO changes the refresh token, the new one is saved to the block before the run goes on."""
     answer = market.sso.answer
 
@@ -123,7 +123,7 @@ def test_new_refresh_token_is_kept(market: Market, table_name: str, block: str) 
 
 
 def test_new_refresh_token_is_kept_at_last(
-    market: Market, table_name: str, block: str, monkeypatch: pytest.MonkeyPatch
+    market: EsiMarket, table_name: str, block: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If Prefect's server does not save the new refresh token at once, it is saved before the run succeeds."""
     answer, keep = market.sso.answer, credentials.keep_credentials
@@ -148,7 +148,7 @@ def test_new_refresh_token_is_kept_at_last(
 
 
 def test_missing_docking_rights_are_explained(
-    dynamodb: DynamoDBClient, market: Market, table_name: str, block: str
+    dynamodb: DynamoDBClient, market: EsiMarket, table_name: str, block: str
 ) -> None:
     """A 403 also to a new token fails the run; the message says what the cause may be, and nothing is stored."""
     message = r"structure 1000000010001: ESI answered 403 .*either EVE SSO is in trouble.*, or .*allowed to dock there"
@@ -174,7 +174,7 @@ INVALID = "SSO responded with a 400: Invalid token"
 )
 def test_passing_denial_is_retried(
     dynamodb: DynamoDBClient,
-    market: Market,
+    market: EsiMarket,
     table_name: str,
     block: str,
     status: int,
@@ -200,7 +200,7 @@ def test_passing_denial_is_retried(
 
 
 @pytest.mark.parametrize("page", ["1", "2"])
-def test_lasting_denial_of_a_page_is_final(market: Market, table_name: str, block: str, page: str) -> None:
+def test_lasting_denial_of_a_page_is_final(market: EsiMarket, table_name: str, block: str, page: str) -> None:
     """A page that is denied twice fails the run, with ESI's message and the two possible causes."""
     find = market.find_region
 
@@ -232,7 +232,7 @@ def test_lasting_denial_of_a_page_is_final(market: Market, table_name: str, bloc
     ids=str,
 )
 def test_passing_refusal_of_the_sign_on_is_retried(
-    market: Market, table_name: str, block: str, answers: list[tuple[int, bytes]], times: int
+    market: EsiMarket, table_name: str, block: str, answers: list[tuple[int, bytes]], times: int
 ) -> None:
     """A refusal of the token endpoint is retried once, and more often if it says that it is in trouble."""
     answer, planned = market.sso.answer, answers * times
@@ -242,7 +242,7 @@ def test_passing_refusal_of_the_sign_on_is_retried(
     assert (summary.pages, summary.retries) == (1, len(answers) * times)
 
 
-def test_denial_and_refusal_of_the_sign_on_may_come_together(market: Market, table_name: str, block: str) -> None:
+def test_denial_and_refusal_of_the_sign_on_may_come_together(market: EsiMarket, table_name: str, block: str) -> None:
     """A 403 from ESI and then a 400 from EVE SSO, for the same request, are both retried."""
     find, answer = market.find_region, market.sso.answer
     seen: list[str] = []
@@ -286,7 +286,7 @@ def test_denial_and_refusal_of_the_sign_on_may_come_together(market: Market, tab
     ],
 )
 def test_lasting_refusal_of_the_sign_on_is_final(
-    market: Market, table_name: str, block: str, status: int, error: str, message: str
+    market: EsiMarket, table_name: str, block: str, status: int, error: str, message: str
 ) -> None:
     """Two refusals of the token endpoint fail the run, with the possible cause, and ESI gets no request."""
     calls: list[float] = []
@@ -313,7 +313,7 @@ def test_lasting_refusal_of_the_sign_on_is_final(
     ],
     ids=["no block", "half a block", "text", "refused"],
 )
-def test_bad_credentials_are_explained(market: Market, table_name: str, value: Any, message: str) -> None:
+def test_bad_credentials_are_explained(market: EsiMarket, table_name: str, value: Any, message: str) -> None:
     """Missing, incomplete or refused credentials fail the run, with what to do, before any request to ESI."""
     name = f"eve-sso-{random.getrandbits(40)}"
     if value is not None:
@@ -324,7 +324,7 @@ def test_bad_credentials_are_explained(market: Market, table_name: str, value: A
 
 
 def test_secrets_show_nowhere(
-    api: Api, market: Market, table_name: str, block: str, logged: io.StringIO, capfd: pytest.CaptureFixture[str]
+    api: Api, market: EsiMarket, table_name: str, block: str, logged: io.StringIO, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Neither tokens nor the application's secret are in logs, in output or in Prefect's data of a run."""
     state = structure_market(STRUCTURE, table_name, credentials=block, return_state=True)
@@ -347,7 +347,7 @@ def test_secrets_show_nowhere(
     ],
     ids=str,
 )
-def test_wrong_parameter_is_refused(market: Market, given: dict[str, Any]) -> None:
+def test_wrong_parameter_is_refused(market: EsiMarket, given: dict[str, Any]) -> None:
     """A wrong parameter is refused before any request, with what is allowed."""
     with pytest.raises(ParameterTypeError, match="is refused: give "):
         structure_market(**given)
@@ -355,7 +355,7 @@ def test_wrong_parameter_is_refused(market: Market, given: dict[str, Any]) -> No
 
 
 def test_next_snapshot_is_differential(
-    dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str, block: str
+    dynamodb: DynamoDBClient, market: EsiMarket, clock: Clock, table_name: str, block: str
 ) -> None:
     """For a structure's next snapshot only the differences are written, as for a region's."""
     structure_market(STRUCTURE, table_name, credentials=block)

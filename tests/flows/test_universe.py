@@ -13,7 +13,6 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 
-from deployments.local.market.market import Market
 from flows.command import run_flow
 from flows.universe import universe
 from tasks import get_page_count, run_shard
@@ -24,6 +23,7 @@ from tasks.reporting.universe_summary import RegionError
 from tasks.table.read import read_records
 from tasks.table.requests import Item
 from tests.support.api import Api
+from tests.support.esi import EsiMarket
 from tests.support.runs import find_runs, read_task_runs
 from tests.support.tables import expire, records, scan, scan_markets
 from tests.support.truth import truth
@@ -41,7 +41,7 @@ def template() -> str:
     return f"Universe-{random.getrandbits(64)}-{{region_id}}"
 
 
-def shared_truth(market: Market, region_ids: list[int]) -> dict[tuple[str, str], Item]:
+def shared_truth(market: EsiMarket, region_ids: list[int]) -> dict[tuple[str, str], Item]:
     """Return the exact contents of the table that regions share, by both keys, without `#snapshot`."""
     return {
         (str(region_id), pk): item | {"pk": {"S": str(region_id)}, "sk": {"S": pk}}
@@ -50,7 +50,7 @@ def shared_truth(market: Market, region_ids: list[int]) -> dict[tuple[str, str],
     }
 
 
-def test_each_region_has_its_table(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
+def test_each_region_has_its_table(dynamodb: DynamoDBClient, market: EsiMarket, template: str) -> None:
     """Each region's table is exact, and the summary has each result, the totals, the slowest region and the cost."""
     summary = universe(THREE, template)
     for region_id in THREE:
@@ -65,7 +65,7 @@ def test_each_region_has_its_table(dynamodb: DynamoDBClient, market: Market, tem
     assert summary.cost_usd == pytest.approx(summary.consumed_write_units * 0.625e-6, rel=0.01)
 
 
-def test_regions_share_a_table(dynamodb: DynamoDBClient, market: Market, clock: Clock, table_name: str) -> None:
+def test_regions_share_a_table(dynamodb: DynamoDBClient, market: EsiMarket, clock: Clock, table_name: str) -> None:
     """With the market as partition key, all share one table, exact over two snapshots, and each can be read alone."""
     for _ in range(2):
         assert universe(THREE, table_name, key="market_type").failed == 0
@@ -83,7 +83,7 @@ def test_regions_share_a_table(dynamodb: DynamoDBClient, market: Market, clock: 
     assert str(record.price) == items[str(INSMOTHER), str(type_id)]["price"]["N"]
 
 
-def test_one_region_fails_alone(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
+def test_one_region_fails_alone(dynamodb: DynamoDBClient, market: EsiMarket, template: str) -> None:
     """An unknown region fails and says why, and does not affect the others."""
     summary = universe([19999999, INSMOTHER], template)
     assert (summary.stored, summary.failed) == (1, 1)
@@ -99,7 +99,7 @@ def test_all_regions_fail(template: str) -> None:
         universe([19999998, 19999999], template)
 
 
-def test_not_modified_costs_one_request_at_most(dynamodb: DynamoDBClient, market: Market, template: str) -> None:
+def test_not_modified_costs_one_request_at_most(dynamodb: DynamoDBClient, market: EsiMarket, template: str) -> None:
     """Before `Expires`, no region sends ESI a request; after it, one HEAD each; nothing is written."""
     universe(THREE, template)
     market.reset_counts()
@@ -116,14 +116,14 @@ def test_not_modified_costs_one_request_at_most(dynamodb: DynamoDBClient, market
     [{"region_ids": []}, {"region_ids": [7]}, {"region_ids": "Jita"}, {"key": "both"}, {"concurrency": 0}],
     ids=str,
 )
-def test_wrong_parameter_is_refused(market: Market, given: dict[str, Any]) -> None:
+def test_wrong_parameter_is_refused(market: EsiMarket, given: dict[str, Any]) -> None:
     """A wrong parameter is refused before any request, with what is allowed."""
     with pytest.raises(ParameterTypeError, match="is refused: give "):
         universe(**given)
     assert not market.requests
 
 
-def test_regions_need_keys_that_tell_them_apart(market: Market) -> None:
+def test_regions_need_keys_that_tell_them_apart(market: EsiMarket) -> None:
     """Several regions in one table keyed by item type are refused, with both ways out."""
     with pytest.raises(ValueError, match=r'"MarketData-\{region_id\}", or key="market_type"'):
         universe(THREE, "MarketData")
@@ -179,7 +179,7 @@ def idle_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[UUID]:
 
 def test_share_that_no_worker_takes_is_kept_here(
     dynamodb: DynamoDBClient,
-    market: Market,
+    market: EsiMarket,
     template: str,
     monkeypatch: pytest.MonkeyPatch,
     idle_worker: UUID,

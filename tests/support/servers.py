@@ -15,9 +15,9 @@ from pathlib import Path
 
 import certifi
 
-from deployments.local.environment import aws_environment, base_environment, prefect_environment
+from deployments.local.environment import aws_environment, base_environment, prefect_environment, store_environment
 from deployments.local.processes import free_port
-from deployments.local.servers import Servers, Store, answers, server_command
+from deployments.local.servers import STORE_COMMAND, Servers, answers, server_command
 from tests.support.api import Api
 
 START_SECONDS = 120.0
@@ -56,10 +56,10 @@ def prepare_servers(held: ExitStack) -> dict[str, Callable[[], object]]:
     """
     home = Path(tempfile.mkdtemp(prefix="market-data-tests-"))
     held.callback(shutil.rmtree, home, ignore_errors=True)
-    store, api_port = Store(free_port(), home / "store"), free_port()
+    store_port, api_port = free_port(), free_port()
     base = base_environment(os.environ) | {"TMPDIR": str(home)}
     prefect_settings = prefect_server_environment(api_port, home / "prefect")
-    aws = aws_environment(store.url, {})
+    aws = aws_environment(f"http://127.0.0.1:{store_port}", {})
     for name in [name for name in os.environ if name.startswith(("AWS_", "PREFECT_", "ESI_"))]:
         del os.environ[name]
     os.environ.update(prefect_settings | aws | {"NO_PROXY": base["NO_PROXY"], "PREFECT_LOGGING_LEVEL": "WARNING"})
@@ -69,7 +69,7 @@ def prepare_servers(held: ExitStack) -> dict[str, Callable[[], object]]:
     servers = Servers(home, base)
     held.callback(servers.stop)
     return {
-        "store": partial(servers.start, "store", store.command(), store.environ()),
+        "store": partial(servers.start, "store", STORE_COMMAND, store_environment(store_port, home / "store")),
         "server": partial(
             servers.start, "server", start_command(api_port, home / "prefect"), prefect_settings | NO_SERVICES
         ),
@@ -120,7 +120,7 @@ class PrefectServer:
 
     def kill(self) -> None:
         """Kill it outright."""
-        self._child.kill()
+        self._child.kill_tree()
 
     def stop(self) -> None:
         """Stop it."""

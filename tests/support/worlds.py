@@ -6,6 +6,7 @@ from functools import partial
 
 from deployments.local.market.market import Generation, Market, Reply, Request
 from deployments.local.market.server import answer
+from tests.support.esi import EsiMarket
 from tests.support.faults.loop import serve_from_thread
 
 VENAL, INSMOTHER, PERIOD_BASIS, DERELIK = 10000015, 10000009, 10000063, 10000001  # 7 pages, 3, an empty one, 20
@@ -22,7 +23,7 @@ class Clock:
         return self.now
 
 
-class Faulty(Market):
+class Faulty(EsiMarket):
     """A market that gives planned replies to the first requests for a page, and then behaves."""
 
     def __init__(self, clock: Clock) -> None:

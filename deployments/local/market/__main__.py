@@ -16,12 +16,12 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=300, help="seconds between two snapshots (default %(default)s)")
     parser.add_argument("--at", type=float, metavar="UNIX_TIME", help="freeze the clock at this time")
     parser.add_argument("--latency-ms", type=float, default=0, help="added to each response (default %(default)s)")
-    parser.add_argument("--prepare", type=int, nargs="*", default=[], metavar="REGION", help="prepare pages at start")
+    parser.add_argument("--prepare", type=int, nargs="*", default=[], metavar="REGION", help="prepare pages first")
     options = parser.parse_args()
     clock = time.time if options.at is None else lambda: float(options.at)
     market = Market(every=options.every, clock=clock, latency_seconds=options.latency_ms / 1000)
     for region_id in options.prepare:
-        market.prepare(region_id, market.index)
+        market.prepare(region_id, market.index).result()
     try:
         asyncio.run(run(market, options.port))
     except OSError as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gzip
-import hashlib
 import math
 import re
 import threading
@@ -12,18 +11,16 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import formatdate
 
 import msgspec
 
-from deployments.local.market import structures
 from deployments.local.market.book import make_bodies, make_orders
 from deployments.local.market.places import region_pages
 
 ROUTE = re.compile(r"/markets/(\d+)/orders/?")
 TOKENS, WINDOW_SECONDS = 12_000, 900
 COSTS = {2: 2, 3: 1, 4: 5, 5: 0}  # tokens by the status's first digit
-ERROR_LIMIT, ERROR_SECONDS = 100, 60
 LEAD = 0.2  # share of the interval: so long before it is due, the next snapshot is prepared
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 
@@ -51,7 +48,6 @@ class Generation(msgspec.Struct, frozen=True):
 
     modified: int  # unix time
     pages: list[bytes]  # JSON, gzipped
-    etags: list[str]
 
 
 @dataclass
@@ -60,18 +56,14 @@ class Limit:
 
     window_seconds: int
     used: int = 0
-    _events: deque[tuple[float, int]] = field(default_factory=deque)  # time and amount
+    events: deque[tuple[float, int]] = field(default_factory=deque)  # time and amount, the oldest first
 
     def add(self, now: float, amount: int) -> None:
         """Add an amount, and drop amounts that have left the window."""
-        self._events.append((now, amount))
+        self.events.append((now, amount))
         self.used += amount
-        while self._events[0][0] <= now - self.window_seconds:
-            self.used -= self._events.popleft()[1]
-
-    def seconds_left(self, now: float) -> int:
-        """Return the whole seconds until the oldest amount leaves the window."""
-        return max(1, round(self._events[0][0] + self.window_seconds - now)) if self._events else 0
+        while self.events[0][0] <= now - self.window_seconds:
+            self.used -= self.events.popleft()[1]
 
 
 @dataclass(eq=False)
@@ -82,15 +74,12 @@ class Market:
     every: int = 300  # seconds between two snapshots
     clock: Callable[[], float] = time.time  # returns the unix time
     latency_seconds: float = 0.0  # added to each response
-    enforce_limit: bool = field(default=False, kw_only=True)  # respond with 420 and 429 beyond ESI's limits
 
     def __post_init__(self) -> None:
         self.requests: Counter[str] = Counter()  # by "GET 200"
         self.pages: Counter[str] = Counter()  # GETs by page
         self.in_flight = self.most_in_flight = 0
         self.tokens = Limit(WINDOW_SECONDS)
-        self.errors = Limit(ERROR_SECONDS)
-        self.sso = structures.Sso()
         self._generations: dict[tuple[int, int], Future[Generation]] = {}
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="prepare")
@@ -116,74 +105,47 @@ class Market:
                 for region_id in [region_id for region_id, index in self._generations if index == self.index]:
                     self.prepare(region_id, self.index + 1)
 
-    def reset_counts(self) -> None:
-        """Reset the counts of requests."""
-        self.requests.clear()
-        self.pages.clear()
-        self.most_in_flight = self.in_flight
-
     def close(self) -> None:
         """Stop preparing."""
         self._threads.shutdown(cancel_futures=True)
 
     def _make(self, region_id: int, index: int) -> Generation:
-        pages = list(make_bodies(make_orders(self.seed, region_id, index)))
-        return Generation(index * self.every, pages, [f'W/"{hashlib.sha256(page).hexdigest()[:32]}"' for page in pages])
+        return Generation(index * self.every, list(make_bodies(make_orders(self.seed, region_id, index))))
 
     def find_region(self, request: Request) -> int | Reply:
-        """Return the region or structure whose page is requested, or the response to any other request."""
-        structure = structures.ROUTE.fullmatch(request.path)
-        match = structure or ROUTE.fullmatch(request.path)
+        """Return the region whose page is requested, or the response to any other request."""
+        match = ROUTE.fullmatch(request.path)
         if not match:
             return self.answer_other(request)
-        if refusal := find_mistake(request, is_structure=structure is not None):
+        if refusal := find_mistake(request):
             return refusal
-        region_id, authorization = int(match[1]), request.headers.get("authorization", "")
-        if structure and (denial := self.sso.refuse(region_id, authorization, self.clock())):
-            return refuse(*denial)
-        if region_pages(region_id) is None:
-            return refuse(404, "Region not found!")
-        return self.ban() or region_id
-
-    def ban(self) -> Reply | None:
-        """Return the 420 or 429 response if a limit is exceeded, else None."""
-        if self.enforce_limit and self.errors.used >= ERROR_LIMIT:
-            return refuse(420, "This software has exceeded the error limit for ESI.")
-        if self.enforce_limit and self.tokens.used >= TOKENS:
-            return refuse(429, "Rate limit exceeded", {"Retry-After": str(self.tokens.seconds_left(self.clock()))})
-        return None
+        region_id = int(match[1])
+        return refuse(404, "Region not found!") if region_pages(region_id) is None else region_id
 
     def answer_other(self, request: Request) -> Reply:
         """Return the response to a request for anything but orders."""
-        if request.path == structures.TOKEN_ROUTE and request.method == "POST":
-            status, body = self.sso.answer(request.body, self.clock())
-            return Reply(status, JSON, body)
-        if request.path == "/_stats":
-            counts = {"requests": self.requests, "pages": self.pages, "most_in_flight": self.most_in_flight}
-            return Reply(200, JSON, msgspec.json.encode(counts))
-        if request.path.rstrip("/") == "/status":
-            return Reply(200, JSON, msgspec.json.encode(make_status(self.clock())))
-        if request.path.rstrip("/") == "/incursions":
-            return Reply(200, JSON, msgspec.json.encode(make_incursions(self.clock())))
-        return refuse(404, "Not found")
+        counts = {"requests": self.requests, "pages": self.pages, "most_in_flight": self.most_in_flight}
+        answers = {
+            "/_stats": counts,
+            "/status": make_status(self.clock()),
+            "/incursions": make_incursions(self.clock()),
+        }
+        answer = answers.get(request.path.rstrip("/"))
+        return Reply(200, JSON, msgspec.json.encode(answer)) if answer is not None else refuse(404, "Not found")
 
     def give_page(self, request: Request, generation: Generation) -> Reply:
         """Return a page of a snapshot, or an error response."""
         page, pages = int(request.query.get("page", "1")), generation.pages
-        if "type_id" in request.query:
-            pages = filter_type(pages, request.query["type_id"], request.query["order_type"])
         if page > len(pages):
             return refuse(404, "Requested page does not exist!")
         headers = JSON | {
             "Cache-Control": "public",
-            "ETag": generation.etags[page - 1],
+            "ETag": f'W/"{generation.modified}-{page}"',
             "Expires": formatdate(generation.modified + self.every, usegmt=True),
             "Last-Modified": formatdate(generation.modified, usegmt=True),
             "Vary": "Accept-Encoding",
             "X-Pages": str(len(pages)),
         }
-        if is_unchanged(request, generation.modified, generation.etags[page - 1]):
-            return Reply(304, headers)
         if "gzip" in request.headers.get("accept-encoding", ""):
             return Reply(200, headers | {"Content-Encoding": "gzip"}, pages[page - 1])
         return Reply(200, headers, gzip.decompress(pages[page - 1]))
@@ -198,11 +160,8 @@ class Market:
             self.pages[request.query.get("page", "1")] += 1
         if request.path.startswith("/markets/"):  # other routes have other token buckets
             self.tokens.add(now, COSTS.get(status // 100, 0))
-        self.errors.add(now, int(status >= 400))
         return {
             "Date": formatdate(now, usegmt=True),
-            "X-Esi-Error-Limit-Remain": str(max(0, ERROR_LIMIT - self.errors.used)),
-            "X-Esi-Error-Limit-Reset": str(int(ERROR_SECONDS - now % ERROR_SECONDS)),
             "X-Ratelimit-Group": "market-order",
             "X-Ratelimit-Limit": f"{TOKENS}/{WINDOW_SECONDS // 60}m",
             "X-Ratelimit-Remaining": str(max(0, TOKENS - self.tokens.used)),
@@ -235,14 +194,14 @@ def make_incursions(now: float) -> list[dict[str, int | str | bool | float | lis
     ]
 
 
-def find_mistake(request: Request, *, is_structure: bool) -> Reply | None:
+def find_mistake(request: Request) -> Reply | None:
     """Return the error response to an invalid request, None if it is valid."""
     page = request.query.get("page", "1")
     if request.method not in {"GET", "HEAD"}:
         return refuse(405, "Method not allowed")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", request.headers.get("x-compatibility-date", "")):
         return refuse(400, "X-Compatibility-Date is required, as YYYY-MM-DD")
-    if not is_structure and request.query.get("order_type") not in {"buy", "sell", "all"}:
+    if request.query.get("order_type") not in {"buy", "sell", "all"}:
         return refuse(400, "order_type is required: buy, sell or all")
     if not re.fullmatch(r"[1-9]\d{0,8}", page):
         return refuse(400, f"page {page!r} is no positive integer")
@@ -252,22 +211,3 @@ def find_mistake(request: Request, *, is_structure: bool) -> Reply | None:
 def refuse(status: int, error: str, headers: dict[str, str] | None = None) -> Reply:
     """Return an error response in ESI's format."""
     return Reply(status, JSON | (headers or {}), msgspec.json.encode({"error": error}))
-
-
-def is_unchanged(request: Request, modified: int, etag: str) -> bool:
-    """Return whether the client already has the page (RFC 9110, 13.1)."""
-    if known := request.headers.get("if-none-match"):
-        return known == "*" or etag.removeprefix("W/") in known
-    try:
-        since = parsedate_to_datetime(request.headers.get("if-modified-since", ""))
-    except ValueError:
-        return False
-    return since.timestamp() >= modified
-
-
-def filter_type(pages: list[bytes], type_id: str, order_type: str) -> list[bytes]:
-    """Return the orders of one item type as one page; `order_type` has an effect only here."""
-    orders = [order for page in pages for order in msgspec.json.decode(gzip.decompress(page))]
-    sides = {"buy": {True}, "sell": {False}}.get(order_type, {True, False})
-    chosen = [order for order in orders if str(order["type_id"]) == type_id and order["is_buy_order"] in sides]
-    return [gzip.compress(msgspec.json.encode(chosen))]

@@ -10,8 +10,6 @@ import msgspec
 
 from deployments.local.market.market import Market, Reply, Request
 
-MAX_BODY_BYTES = 65_536  # of a request
-
 
 async def run(market: Market, port: int) -> None:
     """Serve a market on a port of 127.0.0.1 until SIGINT or SIGTERM; raise OSError if the port is taken."""
@@ -31,8 +29,7 @@ async def answer(market: Market, reader: asyncio.StreamReader, writer: asyncio.S
     try:
         while True:
             request = parse_head(await reader.readuntil(b"\r\n\r\n"))
-            length = request.headers.get("content-length", "0")
-            if 0 < int(length if length.isdigit() else 0) <= MAX_BODY_BYTES:
+            if (length := request.headers.get("content-length", "")).isdigit():
                 request = msgspec.structs.replace(request, body=await reader.readexactly(int(length)))
             market.in_flight += 1
             market.most_in_flight = max(market.most_in_flight, market.in_flight)
@@ -69,9 +66,8 @@ def parse_head(head: bytes) -> Request:
 
 def format_reply(request: Request, reply: Reply, counts: dict[str, str]) -> bytes:
     """Return a response as bytes, without a body for HEAD and 304."""
-    has_length = reply.status != HTTPStatus.NOT_MODIFIED
-    headers = counts | reply.headers | ({"Content-Length": str(len(reply.body))} if has_length else {})
+    headers = counts | reply.headers | {"Content-Length": str(len(reply.body))}
     phrase = HTTPStatus(reply.status).phrase if reply.status in set(HTTPStatus) else "Unknown"
     lines = [f"HTTP/1.1 {reply.status} {phrase}", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-    has_body = has_length and request.method != "HEAD"
+    has_body = request.method != "HEAD" and reply.status != HTTPStatus.NOT_MODIFIED
     return "\r\n".join(lines).encode("latin-1") + (reply.body if has_body else b"")

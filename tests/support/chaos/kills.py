@@ -13,8 +13,8 @@ import boto3
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from deployments.local.environment import POOL
-from deployments.local.processes import Child
-from deployments.local.servers import prefect
+from deployments.local.processes import Child, stop_all
+from deployments.local.servers import prefect, worker_command
 from flows.market_data import market_data
 from tests.support.api import Api
 from tests.support.chaos.check import Truth, WrongTableError, check_table, differences
@@ -66,7 +66,7 @@ def kill_often(kills: int, seed: int, api: Api) -> int:
                 if number % 10 == 9:
                     say(f"{number + 1} kills: {dict(found)}")
         finally:
-            worker.stop()
+            stop_all([worker])
     say(f"{kills} runs of {life_seconds:.1f} s killed: {dict(found)}")
     say(f"wrong tables: {wrong}")
     return int(wrong > 0)
@@ -75,12 +75,10 @@ def kill_often(kills: int, seed: int, api: Api) -> int:
 def start_worker(api: Api, logs: Path) -> Child:
     """Deploys, and starts a worker."""
     api.create_pool(POOL)
-    deploy = Child(
-        "deploy", [prefect(), "--no-prompt", "deploy", "--all"], os.environ, logs / "deploy.log", is_task=True
-    )
+    command = prefect("--no-prompt", "deploy", "--all")
+    deploy = Child("deploy", command, os.environ, logs / "deploy.log", is_task=True)
     wait_for(deploy.has_succeeded, "the deployment")
-    command = [prefect(), "worker", "start", "--pool", POOL, "--type", "process"]
-    worker = Child("worker", command, os.environ, logs / "worker.log")
+    worker = Child("worker", worker_command(), os.environ, logs / "worker.log")
     wait_for(lambda: api.has_worker(POOL), "the worker")
     return worker
 
@@ -105,7 +103,7 @@ def kill_one(api: Api, worker: Child, table_name: str, after_seconds: float) -> 
     run_id = api.create_run(DEPLOYMENT, {"region_id": REGION, "table_name": table_name})
     wait_for(lambda: api.read_state(run_id).type in {"RUNNING", *FINAL}, "the run")
     time.sleep(after_seconds)
-    children = running_below(worker.process.pid)
+    children = running_below(worker.pid)
     if not children:
         return TOO_LATE
     for pid in children:

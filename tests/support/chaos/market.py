@@ -1,17 +1,17 @@
 """Markets small enough for a thousand runs, with the truth about each of their snapshots."""
 
 import gzip
-import hashlib
 import random
 from collections.abc import Callable
 
 import msgspec
 
-from deployments.local.market.market import Generation, Market, Reply, Request
-from deployments.local.market.places import find_hub
+from deployments.local.market.market import Generation, Reply, Request
+from deployments.local.market.places import HUB_IDS
 from tasks.catalogue.names import regions
 from tasks.table.requests import Item
 from tests.support import reference
+from tests.support.esi import EsiMarket
 from tests.support.truth import to_item
 
 TYPES, PAGE_ORDERS = 40, 25
@@ -19,7 +19,7 @@ REGION, STATION, SYSTEM = 10000015, 60000001, 30000001
 REST = [(60000002, SYSTEM), (60000003, SYSTEM + 1)]  # stations of fewer orders, and their systems
 
 
-class SmallMarket(Market):
+class SmallMarket(EsiMarket):
     """A few pages of a few orders; a third of the types change from one snapshot to the next."""
 
     def __init__(
@@ -77,7 +77,7 @@ class SmallMarket(Market):
         ]
         size = self._page_orders - index // 2 % 3 * 10  # so that the number of pages changes
         pages = [gzip.compress(msgspec.json.encode(rows[n : n + size]), 1) for n in range(0, max(1, len(rows)), size)]
-        return Generation(index * self.every, pages, [hashlib.sha256(page).hexdigest() for page in pages])
+        return Generation(index * self.every, pages)
 
     def give_page(self, request: Request, generation: Generation) -> Reply:
         """Return a page that has expired already, so that each run asks for the next."""
@@ -97,7 +97,7 @@ class SmallUniverse(SmallMarket):
                 types=0 if region.is_empty else TYPES,
                 page_orders=70,
                 region_id=region_id,
-                station_id=find_hub(region_id) or STATION,
+                station_id=HUB_IDS.get(region_id, STATION),
             )
             for region_id, region in regions().items()
         }

@@ -15,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 
 from deployments.local.environment import CHECKOUT
-from deployments.local.market.market import TOKENS, Market
+from deployments.local.market.market import TOKENS
 from flows.market_data import market_data
 from tasks.esi import shared_limit, token_bucket
 from tasks.esi.client import Esi
@@ -25,6 +25,7 @@ from tasks.esi.pause import find_pause
 from tasks.esi.shared_limit import create_limit, retry_seconds
 from tasks.esi.token_bucket import Allowance, TokenBucket
 from tests.support.api import Api
+from tests.support.esi import EsiMarket
 from tests.support.faults.server import serve_changed
 from tests.support.runs import ask
 from tests.support.worlds import Clock, serve
@@ -90,7 +91,7 @@ def test_wrong_number_of_tokens_is_refused(monkeypatch: pytest.MonkeyPatch, give
 
 
 @pytest.mark.usefixtures("served", "store_url", "limit")
-def test_run_takes_what_it_spends_in_few_batches(market: Market, table_name: str, asked: list[int]) -> None:
+def test_run_takes_what_it_spends_in_few_batches(market: EsiMarket, table_name: str, asked: list[int]) -> None:
     """A run takes two tokens per request, in one or two batches, not page by page."""
     market_data(VENAL, table_name)
     assert sum(asked) == 2 * sum(market.requests.values()) == 16
@@ -99,7 +100,7 @@ def test_run_takes_what_it_spends_in_few_batches(market: Market, table_name: str
 
 
 @pytest.mark.usefixtures("served", "store_url", "limit")
-def test_pages_of_a_chunk_are_one_batch(market: Market, asked: list[int]) -> None:
+def test_pages_of_a_chunk_are_one_batch(market: EsiMarket, asked: list[int]) -> None:
     """Sixty announced pages are one batch."""
     with TokenBucket() as tokens, Esi.from_environment(10, tokens) as esi:
         esi.expect(60)
@@ -120,7 +121,7 @@ def test_tokens_are_reserved_before_they_run_out(asked: list[int]) -> None:
 
 
 @pytest.mark.usefixtures("served", "api")
-def test_without_the_limit_nothing_is_counted(market: Market) -> None:
+def test_without_the_limit_nothing_is_counted(market: EsiMarket) -> None:
     """Without the limit, the server is asked once per run, and nothing waits."""
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
         esi.head(find_market(REGION_ID).endpoint)
@@ -130,7 +131,7 @@ def test_without_the_limit_nothing_is_counted(market: Market) -> None:
 
 
 @pytest.mark.usefixtures("served", "limit")
-def test_full_limit_waits_for_slots(market: Market) -> None:
+def test_full_limit_waits_for_slots(market: EsiMarket) -> None:
     """If all slots are taken, a request waits until one is free, and the wait is counted."""
     set_taken(12_030)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
@@ -140,7 +141,7 @@ def test_full_limit_waits_for_slots(market: Market) -> None:
 
 
 @pytest.mark.usefixtures("served", "limit")
-def test_limit_follows_what_esi_says(market: Market, clock: Clock) -> None:
+def test_limit_follows_what_esi_says(market: EsiMarket, clock: Clock) -> None:
     """If another program has used most tokens, the shared limit is set to what ESI says is left."""
     market.tokens.add(clock.now, 10_500)
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
@@ -151,7 +152,7 @@ def test_limit_follows_what_esi_says(market: Market, clock: Clock) -> None:
 
 
 @pytest.mark.usefixtures("served", "limit")
-def test_limit_becomes_esi_s_if_that_is_smaller(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_becomes_esi_s_if_that_is_smaller(market: EsiMarket, monkeypatch: pytest.MonkeyPatch) -> None:
     """If ESI gives fewer tokens, or another window, the limit and the batches follow."""
     monkeypatch.setattr("deployments.local.market.market.TOKENS", 1200)
     monkeypatch.setattr("deployments.local.market.market.WINDOW_SECONDS", 120)
@@ -166,7 +167,7 @@ def test_limit_becomes_esi_s_if_that_is_smaller(market: Market, monkeypatch: pyt
 
 
 @pytest.mark.usefixtures("served", "limit")
-def test_ban_of_one_worker_pauses_the_others(market: Market) -> None:
+def test_ban_of_one_worker_pauses_the_others(market: EsiMarket) -> None:
     """A ban of one worker pauses another, which still has tokens, until the ban is over."""
     with TokenBucket() as one, TokenBucket() as other, Esi.from_environment(1, other) as second:
         second.expect(60)
@@ -181,7 +182,7 @@ def test_ban_of_one_worker_pauses_the_others(market: Market) -> None:
 
 
 @pytest.mark.usefixtures("served", "limit")
-def test_ban_pauses_all(market: Market, clock: Clock) -> None:
+def test_ban_pauses_all(market: EsiMarket, clock: Clock) -> None:
     """A worker that gets a 429 pauses the others for as long as ESI says."""
     market.enforce_limit = True
     market.tokens.add(clock.now - 890, TOKENS)
@@ -266,7 +267,7 @@ def test_small_limit_gives_what_it_has(slots: int, requests: int) -> None:
 
 @pytest.mark.usefixtures("served", "limit")
 @pytest.mark.parametrize("slots", [0, 1])
-def test_limit_below_one_request_is_refused(market: Market, slots: int) -> None:
+def test_limit_below_one_request_is_refused(market: EsiMarket, slots: int) -> None:
     """A limit too small for one request fails the run at once, with what to do."""
     change_limit(limit=slots)
     allowed = f"has {slots} slots, a request takes 2: give it 1,600 to 12,000, or deactivate it"
@@ -362,7 +363,7 @@ def test_four_workers_never_overdraw(own_api: Api) -> None:
     fifteen minutes others have used two thirds of the tokens, at an even rate.
     """
     started = time.time()
-    market = Market(clock=lambda: started + (time.time() - started) * SPEED, enforce_limit=True, every=10**9)
+    market = EsiMarket(clock=lambda: started + (time.time() - started) * SPEED, enforce_limit=True, every=10**9)
     for age_seconds in range(899, 0, -15):
         market.tokens.add(started - age_seconds, 133)
     httpx.delete(f"{own_api.url}/v2/concurrency_limits/{shared_limit.LIMIT}", trust_env=False)  # another test's
