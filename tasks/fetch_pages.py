@@ -66,7 +66,7 @@ def fetch_page(page: int, snapshot: Snapshot, run: Run[Any]) -> Columns:
         RefusedError: the response is invalid, and a retry would be too.
         TransientError: a retry may succeed.
     """
-    what = run.endpoint.name_page(page)
+    what = run.endpoint.page(page).name
     try:
         answer = run.esi.get(run.endpoint, page)
     except NotFoundError as error:

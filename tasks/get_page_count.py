@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 
 from tasks.esi.answers import Answer
-from tasks.esi.errors import NotFoundError, RefusedError, TransientError
+from tasks.esi.errors import TransientError
 from tasks.imports import load
 from tasks.retries import NOT_KEPT, RETRIED, forget_pages, kept_snapshots
 from tasks.run import Run
@@ -58,7 +58,7 @@ def find_snapshot(
         first = min(usable.values(), key=lambda found: found.expires)
         run.log.info("not modified: there is no newer snapshot than %s before %s", first.last_modified, first.expires)
         return as_stored(stored, first.expires)
-    answer = ask(run)
+    answer = run.esi.head(run.endpoint)
     pending = list_behind(answer, usable, run)
     if pending and (
         wait_seconds := seconds_to_wait(answer, run.esi.fetch_concurrency, run.endpoint.requests_per_second)
@@ -67,7 +67,7 @@ def find_snapshot(
             "the snapshot of %s expires too soon: waiting %.0f s for the next one", answer.last_modified, wait_seconds
         )
         (wait or run.esi.waits.sleep)(wait_seconds)
-        answer = ask(run)
+        answer = run.esi.head(run.endpoint)
         pending = list_behind(answer, usable, run)
     if not pending:
         run.log.info("not modified: the table has the snapshot of %s", answer.last_modified)
@@ -111,24 +111,8 @@ def read_item(table: Table, known: Mapping[int, Item | None]) -> Item | None:
         raise name_keys(table, error) from error
 
 
-def ask(run: Run[Any]) -> Answer:
-    """Ask ESI for the latest snapshot.
-
-    Raises:
-        RefusedError: there is no such market, or ESI refused.
-    """
-    try:
-        return run.esi.head(run.endpoint)
-    except NotFoundError as error:
-        raise RefusedError(f"{error}; {run.endpoint.hint}") from error
-
-
 def check_not_older(answer: Answer, stored: Marker, name: str, most_ahead: timedelta) -> None:
-    """Raise if the snapshot on offer is older than the one that the table has, or is being updated to.
-
-    Raises:
-        TransientError: it is: a cache has not caught up.
-    """
+    """Raise a TransientError if the table has, or is being updated to, a newer snapshot: a cache has not caught up."""
     if is_newer(stored, answer, most_ahead):
         raise TransientError(
             f"{name}: the snapshot on offer is of {answer.last_modified}, older than the table's of "

@@ -4,8 +4,8 @@ Some servers report the slots that are taken now, others those at the last chang
 subtracts what has decayed since it first saw that change: a refusal makes Prefect forget the decay.
 """
 
-import math
 import os
+import re
 import time
 from contextlib import ExitStack, suppress
 from functools import cached_property
@@ -85,11 +85,9 @@ class SharedLimit(ExitStack):
 
 def retry_seconds(response: httpx.Response) -> float:
     """Return a refusal's `Retry-After` (s), within bounds; the minimum if it has none."""
-    try:
-        seconds = float(response.headers.get("Retry-After", ""))
-    except ValueError:
-        seconds = math.nan
-    return min(max(MIN_RETRY_SECONDS, seconds), MAX_RETRY_SECONDS) if math.isfinite(seconds) else MIN_RETRY_SECONDS
+    given = response.headers.get("Retry-After", "")
+    seconds = float(given) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", given) else 0.0
+    return min(max(MIN_RETRY_SECONDS, seconds), MAX_RETRY_SECONDS)
 
 
 def create_limit() -> int:
