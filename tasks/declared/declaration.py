@@ -1,6 +1,8 @@
 """What a declaration may say: pydantic models, which Prefect's UI shows as a form."""
 
 import re
+from itertools import combinations
+from operator import eq
 from typing import Annotated, Any, Literal, Self
 
 import httpx
@@ -142,13 +144,9 @@ class Source(Declared):
                 raise ValueError(f"the value of {name} in headers does not fit a header: give printable ASCII")
         if not self.pages.single and self.pages.parameter in httpx.URL(self.url).params:
             raise ValueError(f"url has a page's number, {self.pages.parameter}=…: leave it out")
-        paths: dict[tuple[str, ...], str] = {}
-        for name in self.fields:
-            path = self.path_of(name)
-            for other, its_name in paths.items():
-                if path[: len(other)] == other or other[: len(path)] == path:
-                    raise ValueError(f"fields has {its_name} and {name} at one path, or one within the other")
-            paths[path] = name
+        for one, other in combinations(self.fields, 2):
+            if all(map(eq, self.path_of(one), self.path_of(other))):  # as far as the shorter one goes
+                raise ValueError(f"fields has {one} and {other} at one path, or one within the other")
         return self
 
     def path_of(self, name: str) -> tuple[str, ...]:
@@ -158,8 +156,7 @@ class Source(Declared):
     @property
     def base_url(self) -> str:
         """The URL without path and query: rate limits are a host's."""
-        url = httpx.URL(self.url)
-        return str(url.copy_with(path="/", query=None)).rstrip("/")
+        return str(httpx.URL(self.url).join("/")).rstrip("/")
 
 
 class Records(Declared):

@@ -42,28 +42,21 @@ Reader: TypeAlias = Callable[[httpx.Response, Endpoint], R]
 class Pool:
     """Connections to an API, and the threads that use them, for one run or several.
 
-    Args:
-        url: of the API.
-        user_agent: names the operator to the API.
-        fetch_concurrency: requests in flight at once, never exceeded.
-        limit: on requests, such as ESI's tokens.
-        auth: authorises each request, for endpoints that are not public.
-        headers: of each request.
-
     Raises:
-        ValueError: `url` is not an http(s) URL, or plain http to another machine; `user_agent` does not fit a header.
+        ValueError: `url` is not an http(s) URL, or plain http to another machine; `ESI_USER_AGENT` does not fit a
+            header.
     """
 
     def __init__(
         self,
         url: str,
-        user_agent: str,
-        fetch_concurrency: int,
-        limit: Limit = UNLIMITED,
-        auth: httpx.Auth | None = None,
-        headers: Mapping[str, str] = ESI_HEADERS,
+        fetch_concurrency: int,  # requests in flight at once, never exceeded
+        limit: Limit = UNLIMITED,  # on requests, such as ESI's tokens
+        auth: httpx.Auth | None = None,  # for endpoints that are not public
+        headers: Mapping[str, str] = ESI_HEADERS,  # of each request
     ) -> None:
         self.url = check_url(url, "ESI_URL", DEFAULT_URL)
+        user_agent = os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT  # names the operator to the API
         if not fits_header(user_agent):
             raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
         self.fetch_concurrency = fetch_concurrency
@@ -124,9 +117,8 @@ class Esi:
 
     @classmethod
     def from_environment(cls, fetch_concurrency: int, limit: Limit = UNLIMITED, auth: httpx.Auth | None = None) -> Self:
-        """Open a client for `ESI_URL` with `ESI_USER_AGENT`."""
-        url = os.environ.get("ESI_URL") or DEFAULT_URL
-        return cls(Pool(url, read_user_agent(), fetch_concurrency, limit, auth))
+        """Open a client for `ESI_URL`."""
+        return cls(Pool(os.environ.get("ESI_URL") or DEFAULT_URL, fetch_concurrency, limit, auth))
 
     def share(self) -> "Esi":
         """Return a client for another run: the same connections, its own counts."""
@@ -230,8 +222,3 @@ class Esi:
             if not seconds:
                 return
             self.waits.sleep(seconds)
-
-
-def read_user_agent() -> str:
-    """Return the environment's `ESI_USER_AGENT`, or the default."""
-    return os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT
