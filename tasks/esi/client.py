@@ -15,9 +15,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import ParamSpec, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import httpx
 import msgspec
@@ -35,7 +35,6 @@ DEFAULT_USER_AGENT = "market-data/0.1.0 (set ESI_USER_AGENT to name your contact
 HEADS = 2  # failures in a row before a run sends GET instead
 RUN_SECONDS = 1200.0  # for all requests of a run; ESI's longest limit is 900 s
 
-P = ParamSpec("P")
 Reader: TypeAlias = Callable[[httpx.Response, Endpoint], R]
 
 
@@ -106,6 +105,7 @@ class Esi:
         self.url = pool.url
         self.fetch_concurrency = pool.fetch_concurrency
         self.expect = pool.limit.expect  # announces requests
+        self.submit = pool.threads.submit  # calls a function, which may make one request at a time, on a thread
         self.failures: Counter[str] = Counter()  # failed requests that may be retried, by cause
         self.failed_pages: set[int] = set()  # pages that failed at least once
         self.waits = Waits()
@@ -129,10 +129,6 @@ class Esi:
 
     def __exit__(self, *_: object) -> None:
         self._pool.close()
-
-    def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Run `function` on one of `fetch_concurrency` threads; it may make one request at a time."""
-        return self._pool.threads.submit(function, *args, **kwargs)
 
     def head(self, endpoint: Endpoint) -> Answer:
         """Return the headers for an endpoint's latest snapshot, without its items; see the module for the errors.
