@@ -19,7 +19,7 @@ Scalar = bool | int | float | str
 EXAMPLE = "https://esi.evetech.net/markets/prices"
 OWN_HEADERS = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
 SECRET_HEADERS = re.compile(r"authorization|cookie|token|secret|password|api-?key", re.IGNORECASE)
-TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "number": (int, float), "str": (str,), "bool": (bool,)}
+TYPES: dict[str, set[type]] = {"int": {int}, "number": {int, float}, "str": {str}, "bool": {bool}}
 FITS: dict[str, set[str]] = {  # the operations for fields of each type
     "int": {"min", "max", "sum"},
     "number": {"min", "max", "sum"},
@@ -191,8 +191,7 @@ def check_declaration(source: Source, records: Records) -> None:
     for name, values in records.where.items():
         kind = check_field(source, name, f"records.where.{name}").type
         for value in values if isinstance(values, list) else [values]:
-            # A bool is an int to Python, and not to JSON.
-            if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+            if type(value) not in TYPES[kind]:
                 raise ValueError(f"records.where.{name} is {value!r}: the field's type is {kind}, give such a value")
     for name, what in records.values.items():
         if isinstance(what, dict):

@@ -12,11 +12,10 @@ from tasks.esi.errors import RefusedError, TransientError
 from tasks.esi.sso import DEFAULT_URL, Credentials, SsoAuth
 from tasks.network import fits_header
 
-BLOCK = "eve-sso"
 WHAT_TO_STORE = "store client_id, refresh_token and, if the application has one, client_secret there, as JSON"
 
 
-def sign_in(block: str = BLOCK) -> SsoAuth:
+def sign_in(block: str) -> SsoAuth:
     """Return the authorisation for ESI from a Secret block, which is updated when EVE SSO changes the refresh token.
 
     Raises:
