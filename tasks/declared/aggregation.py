@@ -17,7 +17,7 @@ MOST_KEY_BYTES = 1024  # DynamoDB's limit for a sort key; a partition key may ha
 MOST_TEXT_BYTES = 390_000  # DynamoDB's limit for an item is 400 KB, with keys, names and numbers
 MOST_DIGITS = 38  # of a number in DynamoDB
 EXPONENTS = range(-130, 126)  # of its first digit
-EXACT = decimal.Context(prec=400)  # the sum of any numbers that DynamoDB can store
+EXACT = decimal.Context(prec=400)  # for the sum of any numbers that DynamoDB can store
 
 Key = tuple[Value, ...]  # of an item: the values of the fields in `records.key`
 
@@ -52,7 +52,8 @@ def make_book(chunks: list[Columns], fields: Mapping[str, ItemField], records: R
     keys = zip(*(map(columns[name].__getitem__, rows) for name in records.key_fields), strict=True)
     for row, key in zip(rows, keys, strict=True):
         groups[key].append(row)
-    return Book([make_record(key, group, columns, records) for key, group in groups.items()], count)
+    with decimal.localcontext(EXACT):
+        return Book([make_record(key, group, columns, records) for key, group in groups.items()], count)
 
 
 def make_record(key: Key, rows: list[int], columns: Columns, records: Records) -> ItemRecord:
@@ -81,14 +82,15 @@ def compute(value: str, what: What, key: Key, rows: list[int], columns: Columns)
     if what == "count":
         return len(rows)
     [(operation, field)] = what.items()
-    present = [found for found in map(columns[field].__getitem__, rows) if found is not None]
+    column = columns[field]
+    present = [found for row in rows if (found := column[row]) is not None]
     if not present:
         return None
     if operation != "sum":
         return min(present) if operation == "min" else max(present)
-    with decimal.localcontext(EXACT):  # floats as the shortest decimals that they stand for
-        total = sum(present) if isinstance(present[0], int) else sum(Decimal(repr(each)) for each in present)
-        exact = Decimal(total).normalize()
+    # Floats are added as the shortest decimals that they stand for.
+    total = sum(present) if isinstance(present[0], int) else sum(Decimal(repr(each)) for each in present)
+    exact = Decimal(total).normalize()
     if exact and (len(exact.as_tuple().digits) > MOST_DIGITS or exact.adjusted() not in EXPONENTS):
         raise RefusedError(
             f"the sum {value} of {', '.join(map(str, key))} has more than {MOST_DIGITS} digits, or is not within "

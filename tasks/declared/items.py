@@ -3,12 +3,13 @@
 import re
 from array import array
 from collections import UserDict
-from collections.abc import MutableSequence
+from collections.abc import Callable, MutableSequence
 from contextlib import suppress
 from decimal import Decimal
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import httpx
+import msgspec
 
 from tasks.declared.declaration import FieldType, ItemField, Source, split_pointer
 from tasks.esi.body import decode
@@ -30,76 +31,86 @@ class Columns(UserDict[str, Column]):
     """The values of items by field; no dict, in which Prefect would look at each value."""
 
 
-class ItemDecoder:
-    """Decodes pages of a source."""
+def make_decoder(source: Source) -> Callable[[bytes, str], Columns]:
+    """Return a function that decodes and validates a page's JSON; its second argument names the page in messages.
 
-    def __init__(self, source: Source) -> None:
-        self._fields = source.fields
-        self._paths = {name: source.path_of(name) for name in source.fields}
-        self._pointer = split_pointer(source.items)
-        self._api = httpx.URL(source.url).host
-        self._fast = self._make_type(TYPES)
-        self._exact = self._make_type(TYPES | {"number": Any})
+    Raises:
+        TransientError: the body is not JSON.
+        RefusedError: the items are not an array there, or a field is missing, of the wrong type or out of range.
+    """
+    fast, exact = make_type(source, TYPES), make_type(source, TYPES | {"number": Any})
+    pointer, api = split_pointer(source.items), httpx.URL(source.url).host
 
-    def decode(self, body: bytes, what: str) -> Columns:
-        """Decode and validate a page's JSON; `what` names it in messages.
-
-        Raises:
-            TransientError: the body is not JSON.
-            RefusedError: the items are not an array there, or a field is missing, of the wrong type or out of range.
-        """
+    def decode_page(body: bytes, what: str) -> Columns:
         # A body without long runs of digits, or exponents of three, has no number that a float64 would round.
         is_exact = LONG in body.translate(DIGITS) or ((b"e-" in body or b"E-" in body) and bool(TINY.search(body)))
-        kind, float_hook = (self._exact, Decimal) if is_exact else (self._fast, None)
-        items = decode(body, kind, what, float_hook, self._api)
-        for part in self._pointer:
-            items = items[part]
-        return Columns({name: self._make_column(name, items, what) for name in self._fields})
+        kind, float_hook = (exact, Decimal) if is_exact else (fast, None)
+        items = decode(body, kind, what, float_hook, api)
+        for part in pointer:
+            items = getattr(items, identify(part))
+        return Columns({name: make_column(source, name, items, f"{what}: {name}") for name in source.fields})
 
-    def _make_type(self, types: dict[FieldType, Any]) -> Any:  # noqa: ANN401 (a type)
-        """Return the type that msgspec decodes a body to."""
-        tree: dict[str, Any] = {}
-        for name, path in self._paths.items():
-            node = tree
-            for part in path[:-1]:
-                node = node.setdefault(part, {})
-            node[path[-1]] = self._fields[name]
-        kind: Any = list[make_type(tree, types)]  # type: ignore[misc] # made here
-        for part in reversed(self._pointer):
-            kind = TypedDict("Body", {part: kind})  # type: ignore[misc]
-        return kind
-
-    def _make_column(self, name: str, items: list[Any], what: str) -> Column:
-        field, where, values = self._fields[name], f"{what}: {name}", items
-        for part in self._paths[name]:
-            values = [None if value is None else value.get(part) for value in values]
-        if field.type == "number":
-            values = [  # + 0.0 makes 0.0 of -0.0
-                value + 0.0 if isinstance(value, float) else to_float(value, where, is_optional=field.optional)
-                for value in values
-            ]
-            if any(value and not SMALLEST <= abs(value) <= LARGEST for value in values):
-                raise RefusedError(f"{where} has a number that DynamoDB cannot store, expected 1e-130 to 9.9e125")
-        if field.type in ARRAYS and not field.optional:
-            with suppress(OverflowError):  # of longer integers
-                return array(ARRAYS[field.type], values)
-        if field.type == "int" and (long := [value for value in values if abs(value or 0) >= MOST_INTEGER]):
-            raise RefusedError(f"{where} is {long[0]}, expected at most 38 digits")
-        return values
+    return decode_page
 
 
-def make_type(node: dict[str, Any] | ItemField, types: dict[FieldType, Any]) -> Any:  # noqa: ANN401 (a type)
+def make_type(source: Source, types: dict[FieldType, Any]) -> Any:  # noqa: ANN401 (a type)
+    """Return the type that msgspec decodes a body to."""
+    tree: dict[str, Any] = {}
+    for name, field in source.fields.items():
+        node = tree
+        *parents, last = source.path_of(name)
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = field
+    kind: Any = list[make_item_type(tree, types)]  # type: ignore[misc] # made here
+    for part in reversed(split_pointer(source.items)):
+        kind = msgspec.defstruct("Body", [(identify(part), kind, msgspec.field(name=part))])
+    return kind
+
+
+def make_item_type(node: dict[str, Any] | ItemField, types: dict[FieldType, Any]) -> Any:  # noqa: ANN401 (a type)
     """Return the type of a field, or of an object with a tree of them."""
     if isinstance(node, ItemField):
         return types[node.type]
-    kinds = {name: make_type(inner, types) for name, inner in node.items()}
-    members = {name: NotRequired[kind | None] if is_optional(node[name]) else kind for name, kind in kinds.items()}
-    return TypedDict("Item", members)  # type: ignore[misc]
+    members = []
+    for name, inner in node.items():
+        kind = make_item_type(inner, types)
+        if is_optional(inner):
+            members.append((identify(name), kind | None, msgspec.field(name=name, default=None)))
+        else:
+            members.append((identify(name), kind, msgspec.field(name=name)))
+    return msgspec.defstruct("Item", members, gc=False, kw_only=True)
+
+
+def identify(member: str) -> str:
+    """Return the attribute for a JSON object's member, whose name may be any text."""
+    return f"m{member.encode().hex()}"
 
 
 def is_optional(node: dict[str, Any] | ItemField) -> bool:
     """Return whether a member may be missing: it is an optional field, or has only such."""
     return node.optional if isinstance(node, ItemField) else all(map(is_optional, node.values()))
+
+
+def make_column(source: Source, name: str, items: list[Any], what: str) -> Column:
+    """Return the values of a field; `what` names it in messages."""
+    field, values = source.fields[name], items
+    for part in source.path_of(name):
+        attribute = identify(part)
+        values = [getattr(value, attribute, None) for value in values]
+    if field.type == "number":
+        values = [  # + 0.0 makes 0.0 of -0.0
+            value + 0.0 if isinstance(value, float) else to_float(value, what, is_optional=field.optional)
+            for value in values
+        ]
+        if any(value and not SMALLEST <= abs(value) <= LARGEST for value in values):
+            raise RefusedError(f"{what} has a number that DynamoDB cannot store, expected 1e-130 to 9.9e125")
+    if field.type in ARRAYS and not field.optional:
+        with suppress(OverflowError):  # of longer integers
+            return array(ARRAYS[field.type], values)
+    if field.type == "int" and (long := [value for value in values if abs(value or 0) >= MOST_INTEGER]):
+        raise RefusedError(f"{what} is {long[0]}, expected at most 38 digits")
+    return values
 
 
 def to_float(value: object, what: str, *, is_optional: bool) -> float | None:

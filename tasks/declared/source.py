@@ -9,7 +9,7 @@ import httpx
 
 from tasks.declared.aggregation import make_book
 from tasks.declared.declaration import Records, Source
-from tasks.declared.items import Columns, ItemDecoder, join
+from tasks.declared.items import Columns, join, make_decoder
 from tasks.esi.endpoint import Endpoint
 from tasks.orders.records import Book
 
@@ -27,7 +27,7 @@ class DeclaredSource:
         made_with["records"] = records.model_dump(mode="json")
         self.description = json.dumps(made_with, sort_keys=True, separators=(",", ":"))
         self.form = digest(self.description)  # names the columns that pages are decoded to
-        self.decode = ItemDecoder(source).decode
+        self.decode = make_decoder(source)
         url, pages = httpx.URL(source.url), source.pages
         self.endpoint = Endpoint(
             name=source.url.partition("?")[0],
