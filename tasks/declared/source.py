@@ -26,7 +26,7 @@ class DeclaredSource:
         made_with["headers"] = digest(json.dumps(source.headers, sort_keys=True))  # readers need not see them
         made_with["records"] = records.model_dump(mode="json")
         self.description = json.dumps(made_with, sort_keys=True, separators=(",", ":"))
-        self.form = digest(self.description)  # names the columns that pages are decoded to
+        self.form = digest(f"2 {self.description}")  # names the columns that pages are decoded to, and their format
         self.decode = make_decoder(source)
         url, pages = httpx.URL(source.url), source.pages
         self.endpoint = Endpoint(

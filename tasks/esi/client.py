@@ -203,14 +203,14 @@ class Esi:
         """Wait until a request may be sent: not in a pause, not over the limit, not too late, not after a refusal."""
         while True:
             # The pause first: a token must be spent when its request is sent, not before the pause.
-            if seconds := self._pool.pause.seconds:
-                why = f"{endpoint.api} requires a pause of {seconds:.0f} s more"
-            else:
-                seconds = self._pool.limit.spend()
-                why = f"{endpoint.api}'s tokens are used up" if seconds else "time is up"
+            pause_seconds = self._pool.pause.seconds
+            seconds = pause_seconds or self._pool.limit.spend()
             if self._refused:
                 raise self._refused
             if time.monotonic() + seconds > self._deadline:
+                why = f"{endpoint.api}'s tokens are used up" if seconds else "time is up"
+                if pause_seconds:
+                    why = f"{endpoint.api} requires a pause of {pause_seconds:.0f} s more"
                 raise RefusedError(
                     f"{endpoint.name}: {why}, and a run sends no requests after {RUN_SECONDS:.0f} s; nothing was "
                     "stored, the next run tries again"
