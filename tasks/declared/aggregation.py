@@ -3,8 +3,9 @@
 import decimal
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ MOST_TEXT_BYTES = 390_000  # DynamoDB's limit for an item is 400 KB, with keys, 
 MOST_DIGITS = 38  # of a number in DynamoDB
 EXPONENTS = range(-130, 126)  # of its first digit
 EXACT = decimal.Context(prec=400)  # for the sum of any numbers that DynamoDB can store
+EXTREMES: dict[str, Callable[[list[Any]], Value]] = {"min": min, "max": max}
 
 Key = tuple[Value, ...]  # of an item: the values of the fields in `records.key`
 
@@ -86,8 +88,8 @@ def compute(value: str, what: What, key: Key, rows: list[int], columns: Columns)
     present = [found for row in rows if (found := column[row]) is not None]
     if not present:
         return None
-    if operation != "sum":
-        return min(present) if operation == "min" else max(present)
+    if operation in EXTREMES:
+        return EXTREMES[operation](present)
     # Floats are added as the shortest decimals that they stand for.
     total = sum(present) if isinstance(present[0], int) else sum(Decimal(repr(each)) for each in present)
     exact = Decimal(total).normalize()
