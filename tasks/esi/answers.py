@@ -71,8 +71,6 @@ def raise_for_status(response: httpx.Response, endpoint: Endpoint) -> None:
     if kind is RateLimitedError:
         seconds = limit_seconds(response.headers)
         raise RateLimitedError(f"{message}; pausing all requests for {seconds:.0f} s", cause, seconds)
-    if kind is TransientError:
-        raise TransientError(message, cause)
     if kind is DeniedError:
         raise DeniedError(
             message,
@@ -83,7 +81,7 @@ def raise_for_status(response: httpx.Response, endpoint: Endpoint) -> None:
     if response.has_redirect_location:
         advice = "set ESI_URL to ESI's own" if endpoint.is_esi else "give that as url"
         message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, {advice}"
-    raise NotFoundError(message) if kind is NotFoundError else RefusedError(f"{message}; not retried")
+    raise kind(f"{message}; not retried" if kind is RefusedError else message, cause)
 
 
 def quote_error(response: httpx.Response) -> str:
