@@ -7,8 +7,8 @@ from flows.market_data import keep_table
 from flows.next_run import KEEPS_TABLE, as_deployed
 from tasks.declared.declaration import Records, Source, check_declaration
 from tasks.declared.source import DeclaredSource
-from tasks.esi.client import Esi, Pool, read_user_agent
-from tasks.esi.credentials import BlockAuth
+from tasks.esi.client import Esi, Pool
+from tasks.esi.credentials import load_headers
 from tasks.esi.pause import Rate
 from tasks.reporting.outcome import complete
 from tasks.reporting.summary import SourceSummary
@@ -40,13 +40,13 @@ def paged_api(
     """
     check_declaration(source, records)
     declared = DeclaredSource(source, records)
-    auth = BlockAuth(source.authorization_block) if source.authorization_block else None
+    secret = load_headers(source.authorization_block) if source.authorization_block else {}
     rate = Rate(declared.endpoint.requests_per_second)
     table = Table(table_name, store_concurrency, ItemKeys(is_pair=len(records.key_fields) == 2))
     blank = SourceSnapshot(source=source.url, parameters=declared.description, snapshot_header=source.snapshot_header)
     targets = [Target(0, declared.endpoint.name, blank, Lease(table))]
     with (
-        Esi(Pool(source.base_url, read_user_agent(), fetch_concurrency, rate, auth, source.headers)) as esi,
+        Esi(Pool(source.base_url, fetch_concurrency, rate, headers=source.headers | secret)) as esi,
         open_run(declared, targets, esi, SourceSummary, force=force) as run,
     ):
         return complete(keep_table(run))

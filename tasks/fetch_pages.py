@@ -1,6 +1,7 @@
 """Fetch Pages: downloads a chunk's pages concurrently, and decodes them straight into columns."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 from prefect import task
@@ -35,23 +36,11 @@ def fetch_pages(chunk: Chunk, snapshot: Snapshot, run: Run[Any]) -> Columns:
 
 
 def fetch_chunk(chunk: Chunk, snapshot: Snapshot, run: Run[Any]) -> Columns:
-    """Return a chunk's items; keep fetched pages for a retry.
-
-    Raises:
-        SnapshotMovedOn: a page belongs to a newer snapshot.
-        RefusedError: a page was refused.
-        TransientError: a page failed, and may succeed on a retry.
-    """
-
-    def fetch(page: int) -> Columns:
-        items = fetch_page(page, snapshot, run)
-        run.report.count(1)
-        return items
-
+    """Return a chunk's items; keep fetched pages for a retry. See `fetch_page` for the errors."""
     if chunk.has_failed:
         run.esi.expect(len(chunk.left))
     try:
-        pages = chunk.do(fetch, run.esi.submit, run.esi.waits)
+        pages = chunk.do(partial(fetch_page, snapshot=snapshot, run=run), run.esi.submit, run.esi.waits)
     except RefusedError as error:
         run.esi.give_up(error)
         raise
@@ -66,7 +55,7 @@ def fetch_page(page: int, snapshot: Snapshot, run: Run[Any]) -> Columns:
         RefusedError: the response is invalid, and a retry would be too.
         TransientError: a retry may succeed.
     """
-    what = run.endpoint.name_page(page)
+    what = run.endpoint.page(page).name
     try:
         answer = run.esi.get(run.endpoint, page)
     except NotFoundError as error:
@@ -77,10 +66,12 @@ def fetch_page(page: int, snapshot: Snapshot, run: Run[Any]) -> Columns:
         ) from error
     try:
         check_same_snapshot(answer, snapshot, what)
-        return run.source.decode(answer.body, what)
+        items = run.source.decode(answer.body, what)
     except TransientError as error:
         run.esi.count_failure(page, error.cause)
         raise
+    run.report.count(1)
+    return items
 
 
 def check_same_snapshot(answer: Answer, snapshot: Snapshot, what: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import task
 
 from tasks.esi.answers import Answer
-from tasks.esi.errors import NotFoundError, RefusedError, TransientError
+from tasks.esi.errors import TransientError
 from tasks.imports import load
 from tasks.retries import NOT_KEPT, RETRIED, forget_pages, kept_snapshots
 from tasks.run import Run
@@ -59,7 +59,7 @@ def find_snapshot(
         first = min(usable.values(), key=lambda found: found.expires)
         run.log.info("not modified: there is no newer snapshot than %s before %s", first.last_modified, first.expires)
         return as_stored(stored, first.expires)
-    answer = ask(run)
+    answer = run.esi.head(run.endpoint)
     pending = list_behind(answer, usable, run)
     if pending and (
         wait_seconds := seconds_to_wait(answer, run.esi.fetch_concurrency, run.endpoint.requests_per_second)
@@ -68,12 +68,12 @@ def find_snapshot(
             "the snapshot of %s expires too soon: waiting %.0f s for the next one", answer.last_modified, wait_seconds
         )
         (wait or run.esi.waits.sleep)(wait_seconds)
-        answer = ask(run)
+        answer = run.esi.head(run.endpoint)
         pending = list_behind(answer, usable, run)
     if not pending:
         run.log.info("not modified: the table has the snapshot of %s", answer.last_modified)
         return as_stored(stored, valid_until(answer))
-    snapshot = offered(answer, stored, pending)
+    snapshot = make_snapshot(answer, valid_until(answer), stored, pending)
     for target in run.list_pending(snapshot):
         if target.id in stored and not run.force:
             check_not_older(answer, stored[target.id], target.name, most_ahead)
@@ -96,9 +96,7 @@ def read_item(table: Table, known: Mapping[Table, Item | None]) -> Item | None:
     """Return the item `#snapshot`, None if the table has none; create a missing table on this machine.
 
     Raises:
-        MissingTableError: there is no such table, and the store is not on this machine.
-        TransientTableError: it is being created.
-        KeySchemaError: the table's key schema does not match the parameter `key`.
+        TableError: see `create_missing`, and `name_keys` for a table with other keys than the parameter `key` says.
     """
     if table in known:
         return known[table]
@@ -111,24 +109,8 @@ def read_item(table: Table, known: Mapping[Table, Item | None]) -> Item | None:
         raise name_keys(table, error) from error
 
 
-def ask(run: Run[Any]) -> Answer:
-    """Ask ESI for the latest snapshot.
-
-    Raises:
-        RefusedError: there is no such market, or ESI refused.
-    """
-    try:
-        return run.esi.head(run.endpoint)
-    except NotFoundError as error:
-        raise RefusedError(f"{error}; {run.endpoint.hint}") from error
-
-
 def check_not_older(answer: Answer, stored: Marker, name: str, most_ahead: timedelta) -> None:
-    """Raise if the snapshot on offer is older than the one that the table has, or is being updated to.
-
-    Raises:
-        TransientError: it is: a cache has not caught up.
-    """
+    """Raise a TransientError if the table has, or is being updated to, a newer snapshot: a cache has not caught up."""
     if is_newer(stored, answer, most_ahead):
         raise TransientError(
             f"{name}: the snapshot on offer is of {answer.last_modified}, older than the table's of "
@@ -146,11 +128,6 @@ def seconds_to_wait(answer: Answer, fetch_concurrency: int, requests_per_second:
     return wait_seconds if 0 < answer.fresh_seconds < fetch_seconds and wait_seconds <= MAX_WAIT_SECONDS else 0.0
 
 
-def offered(answer: Answer, stored: dict[int, Marker], pending: list[int]) -> Snapshot:
-    """Return the snapshot in a response."""
-    return make_snapshot(answer, valid_until(answer), answer.answered, stored, pending)
-
-
 def valid_until(answer: Answer) -> datetime:
     """Return when a response expires, by this machine's clock; `UNKNOWN` if it does not say."""
     return datetime.now(UTC) + timedelta(seconds=answer.fresh_seconds) if answer.fresh_seconds > 0 else UNKNOWN
@@ -159,11 +136,10 @@ def valid_until(answer: Answer) -> datetime:
 def as_stored(stored: dict[int, Marker], expires: datetime) -> Snapshot:
     """Return the snapshot that the table already has; the newest, if markets have different ones."""
     newest = max(stored.values(), key=lambda found: found.last_modified)
-    return make_snapshot(newest, expires, datetime.now(UTC), stored, [])
+    return make_snapshot(newest, expires, stored, [])
 
 
-def make_snapshot(
-    of: Answer | Marker, expires: datetime, answered: datetime, stored: dict[int, Marker], pending: list[int]
-) -> Snapshot:
+def make_snapshot(of: Answer | Marker, expires: datetime, stored: dict[int, Marker], pending: list[int]) -> Snapshot:
     """Return the snapshot that a response or `#snapshot` names."""
+    answered = of.answered if isinstance(of, Answer) else datetime.now(UTC)
     return Snapshot(of.last_modified, expires, of.etag, of.pages, stored, pending, answered, of.name)

@@ -1,6 +1,8 @@
 """What a declaration may say: pydantic models, which Prefect's UI shows as a form."""
 
 import re
+from itertools import combinations
+from operator import eq
 from typing import Annotated, Any, Literal, Self
 
 import httpx
@@ -17,7 +19,7 @@ Scalar = bool | int | float | str
 EXAMPLE = "https://esi.evetech.net/markets/prices"
 OWN_HEADERS = {"accept-encoding", "connection", "content-length", "host", "transfer-encoding"}
 SECRET_HEADERS = re.compile(r"authorization|cookie|token|secret|password|api-?key", re.IGNORECASE)
-TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "number": (int, float), "str": (str,), "bool": (bool,)}
+TYPES: dict[str, set[type]] = {"int": {int}, "number": {int, float}, "str": {str}, "bool": {bool}}
 FITS: dict[str, set[str]] = {  # the operations for fields of each type
     "int": {"min", "max", "sum"},
     "number": {"min", "max", "sum"},
@@ -142,13 +144,9 @@ class Source(Declared):
                 raise ValueError(f"the value of {name} in headers does not fit a header: give printable ASCII")
         if not self.pages.single and self.pages.parameter in httpx.URL(self.url).params:
             raise ValueError(f"url has a page's number, {self.pages.parameter}=…: leave it out")
-        paths: dict[tuple[str, ...], str] = {}
-        for name in self.fields:
-            path = self.path_of(name)
-            for other, its_name in paths.items():
-                if path[: len(other)] == other or other[: len(path)] == path:
-                    raise ValueError(f"fields has {its_name} and {name} at one path, or one within the other")
-            paths[path] = name
+        for one, other in combinations(self.fields, 2):
+            if all(map(eq, self.path_of(one), self.path_of(other))):  # as far as the shorter one goes
+                raise ValueError(f"fields has {one} and {other} at one path, or one within the other")
         return self
 
     def path_of(self, name: str) -> tuple[str, ...]:
@@ -158,8 +156,7 @@ class Source(Declared):
     @property
     def base_url(self) -> str:
         """The URL without path and query: rate limits are a host's."""
-        url = httpx.URL(self.url)
-        return str(url.copy_with(path="/", query=None)).rstrip("/")
+        return str(httpx.URL(self.url).join("/")).rstrip("/")
 
 
 class Records(Declared):
@@ -194,8 +191,7 @@ def check_declaration(source: Source, records: Records) -> None:
     for name, values in records.where.items():
         kind = check_field(source, name, f"records.where.{name}").type
         for value in values if isinstance(values, list) else [values]:
-            # A bool is an int to Python, and not to JSON.
-            if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+            if type(value) not in TYPES[kind]:
                 raise ValueError(f"records.where.{name} is {value!r}: the field's type is {kind}, give such a value")
     for name, what in records.values.items():
         if isinstance(what, dict):

@@ -4,24 +4,20 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 import httpx
 
+from tasks.declared.aggregation import make_book
 from tasks.declared.declaration import Records, Source
+from tasks.declared.items import Columns, join, make_decoder
 from tasks.esi.endpoint import Endpoint
-from tasks.imports import load, load_early
 from tasks.orders.records import Book
-
-if TYPE_CHECKING:
-    from tasks.declared.items import Columns, ItemDecoder
-
-# numpy and pandas take half a second to import, and most runs have nothing to aggregate: see `prepare`.
 
 
 class DeclaredSource:
     """The items of an endpoint, and the records that a declaration makes of them."""
+
+    join = staticmethod(join)
 
     def __init__(self, source: Source, records: Records) -> None:
         self.declared = source
@@ -30,6 +26,8 @@ class DeclaredSource:
         made_with["headers"] = digest(json.dumps(source.headers, sort_keys=True))  # readers need not see them
         made_with["records"] = records.model_dump(mode="json")
         self.description = json.dumps(made_with, sort_keys=True, separators=(",", ":"))
+        self.form = digest(f"2 {self.description}")  # names the columns that pages are decoded to, and their format
+        self.decode = make_decoder(source)
         url, pages = httpx.URL(source.url), source.pages
         self.endpoint = Endpoint(
             name=source.url.partition("?")[0],
@@ -49,32 +47,12 @@ class DeclaredSource:
             most_ahead=timedelta(seconds=source.max_fresh_seconds),
         )
 
-    @property
-    def form(self) -> str:
-        """A name for the columns that pages are decoded to."""
-        return digest(self.description)
-
     def prepare(self) -> None:
-        """Import what the other methods need, while pages are in flight."""
-        load_early("tasks.declared.items", "tasks.declared.aggregation")
+        """Do nothing: what the other methods need is imported."""
 
-    def decode(self, body: bytes, what: str) -> "Columns":
-        """Decode a page; see `ItemDecoder.decode`."""
-        return self._decoder.decode(body, what)
-
-    def join(self, pages: "list[Columns]") -> "Columns":
-        """Return the items of several pages, in order."""
-        join = load("tasks.declared.items").join
-        return {name: join([page[name] for page in pages]) for name in pages[0]}
-
-    def make_books(self, chunks: "list[Columns]", _target_ids: Sequence[int]) -> list[Book]:
+    def make_books(self, chunks: list[Columns], _target_ids: Sequence[int]) -> list[Book]:
         """Return the records of all items; the chunks are emptied."""
-        return [load("tasks.declared.aggregation").make_book(chunks, self.records)]
-
-    @cached_property
-    def _decoder(self) -> "ItemDecoder":
-        decoder: ItemDecoder = load("tasks.declared.items").ItemDecoder(self.declared)
-        return decoder
+        return [make_book(chunks, self.declared.fields, self.records)]
 
 
 def digest(text: str) -> str:

@@ -60,18 +60,17 @@ def find_class(response: httpx.Response, *, is_esi: bool = True) -> type[EsiErro
     return RefusedError if is_final or (request.method == "HEAD" and status in NO_METHOD) else kind
 
 
-def raise_for_status(response: httpx.Response, what: str, endpoint: Endpoint) -> None:
+def raise_for_status(response: httpx.Response, endpoint: Endpoint) -> None:
     """Raise the error for a response's status, unless it is a 200."""
     kind = find_class(response, is_esi=endpoint.is_esi)
     if kind is None:
         return
     cause = f"{endpoint.api} {response.status_code}"
-    message = f"{what}: {endpoint.api} answered {response.status_code} {response.reason_phrase}{quote_error(response)}"
+    said = f"{response.status_code} {response.reason_phrase}{quote_error(response)}"
+    message = f"{endpoint.name}: {endpoint.api} answered {said}"
     if kind is RateLimitedError:
         seconds = limit_seconds(response.headers)
         raise RateLimitedError(f"{message}; pausing all requests for {seconds:.0f} s", cause, seconds)
-    if kind is TransientError:
-        raise TransientError(message, cause)
     if kind is DeniedError:
         raise DeniedError(
             message,
@@ -82,7 +81,7 @@ def raise_for_status(response: httpx.Response, what: str, endpoint: Endpoint) ->
     if response.has_redirect_location:
         advice = "set ESI_URL to ESI's own" if endpoint.is_esi else "give that as url"
         message += f", to {response.headers['Location'][:200]!r}: redirects are not followed, {advice}"
-    raise NotFoundError(message) if kind is NotFoundError else RefusedError(f"{message}; not retried")
+    raise kind(f"{message}; not retried" if kind is RefusedError else message, cause)
 
 
 def quote_error(response: httpx.Response) -> str:
@@ -106,13 +105,12 @@ def limit_seconds(headers: httpx.Headers) -> float:
     return LIMIT_SECONDS
 
 
-def read_page(response: httpx.Response, what: str, endpoint: Endpoint) -> Answer:
+def read_page(response: httpx.Response, endpoint: Endpoint) -> Answer:
     """Read the headers and the body of a 200; see `read_headers` and `read_body` for the errors."""
-    answer = read_headers(response, what, endpoint, needs_count=endpoint.needs_count)
-    return msgspec.structs.replace(answer, body=read_body(response, what))
+    return msgspec.structs.replace(read_headers(response, endpoint), body=read_body(response, endpoint.name))
 
 
-def read_headers(response: httpx.Response, what: str, endpoint: Endpoint, *, needs_count: bool) -> Answer:
+def read_headers(response: httpx.Response, endpoint: Endpoint) -> Answer:
     """Read the headers of a 200.
 
     Raises:
@@ -126,15 +124,15 @@ def read_headers(response: httpx.Response, what: str, endpoint: Endpoint, *, nee
         kind = headers.get("Content-Type", "")[:40]
         quoted = quote_error(response) if response.request.method == "GET" else ""
         raise TransientError(
-            f"{what}: the 200 is not from {endpoint.api}, or not of this endpoint: it has no "
+            f"{endpoint.name}: the 200 is not from {endpoint.api}, or not of this endpoint: it has no "
             f"{' and no '.join(expected)}, Content-Type {kind!r}{quoted}"
         )
-    last_modified, name = read_snapshot(headers, what, endpoint, answered)
+    last_modified, name = read_snapshot(headers, endpoint, answered)
     expires, date = parse_date(headers.get(endpoint.expires_header or "-", "")), parse_date(headers.get("Date", ""))
     fresh_seconds = (expires - date).total_seconds() if expires and date else 0.0
     return Answer(
         last_modified=last_modified,
-        pages=read_pages(headers.get(counts, ""), what, counts, is_optional=not needs_count) if counts else 1,
+        pages=read_pages(headers.get(counts, ""), endpoint) if counts else 1,
         etag=headers.get("ETag", ""),
         fresh_seconds=fresh_seconds if fresh_seconds <= endpoint.most_ahead.total_seconds() else 0.0,
         answered=answered,
@@ -142,9 +140,7 @@ def read_headers(response: httpx.Response, what: str, endpoint: Endpoint, *, nee
     )
 
 
-def read_snapshot(
-    headers: httpx.Headers, what: str, endpoint: Endpoint, answered: datetime
-) -> tuple[datetime, str | None]:
+def read_snapshot(headers: httpx.Headers, endpoint: Endpoint, answered: datetime) -> tuple[datetime, str | None]:
     """Return a snapshot's date and an empty name; if no date names it, the response's date, and the name or None.
 
     Raises:
@@ -157,15 +153,15 @@ def read_snapshot(
     date = parse_date(name)
     if not name or (date is None and header.lower() == "last-modified"):
         raise TransientError(
-            f"{what}: {header} is {headers.get(header)!r}, expected an HTTP date", "unreadable headers"
+            f"{endpoint.name}: {header} is {headers.get(header)!r}, expected an HTTP date", "unreadable headers"
         )
     if date is None:
         return answered, name
     if date > answered + endpoint.most_ahead:
         minutes = endpoint.most_ahead.total_seconds() / 60
         raise TransientError(
-            f"{what}: {header} is {date}, expected at most {minutes:g} minutes after {answered}, the time of the "
-            "response; retrying",
+            f"{endpoint.name}: {header} is {date}, expected at most {minutes:g} minutes after {answered}, the time of "
+            "the response; retrying",
             f"{header} ahead",
         )
     return date, ""
@@ -176,13 +172,15 @@ def time_of(response: httpx.Response) -> datetime:
     return parse_date(response.headers.get("Date", "")) or datetime.now(UTC)
 
 
-def read_pages(value: str, what: str, header: str, *, is_optional: bool) -> int:
+def read_pages(value: str, endpoint: Endpoint) -> int:
     """Read the number of pages, where 0 means 1: an empty region has one. Raise a TransientError if it is invalid."""
-    if is_optional and not value:
+    if not (value or endpoint.needs_count):
         return 0
     if not (re.fullmatch(r"[0-9]{1,6}", value) and int(value) <= MAX_PAGES):
         raise TransientError(
-            f"{what}: {header} is {value[:40]!r}, expected 1 to {MAX_PAGES:,}; nothing was stored", "unreadable headers"
+            f"{endpoint.name}: {endpoint.count_header} is {value[:40]!r}, expected 1 to {MAX_PAGES:,}; nothing was "
+            "stored",
+            "unreadable headers",
         )
     return max(1, int(value))
 

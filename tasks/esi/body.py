@@ -81,5 +81,4 @@ def find_error(body: bytes, names: Sequence[str] = ("error",)) -> str:
         found = msgspec.json.decode(body, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
-    texts = [text for name in names if isinstance(text := found.get(name), str)]
-    return texts[0][:500] if texts else ""
+    return next((text[:500] for name in names if isinstance(text := found.get(name), str)), "")

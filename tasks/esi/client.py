@@ -15,18 +15,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from functools import partial
-from typing import ParamSpec, Self
+from typing import Self, TypeAlias
 
 import httpx
 import msgspec
 
 from tasks.esi.answers import Answer, raise_for_status, read_headers, read_page, time_of
 from tasks.esi.body import R, decode, read_body
-from tasks.esi.endpoint import Endpoint, Params
-from tasks.esi.errors import DeniedError, RateLimitedError, RefusedError, TransientError
+from tasks.esi.endpoint import Endpoint
+from tasks.esi.errors import DeniedError, NotFoundError, RateLimitedError, RefusedError, TransientError
 from tasks.esi.pause import UNLIMITED, Limit, find_pause
 from tasks.network import TIMEOUT, Waits, check_url, fits_header, trusted
 
@@ -36,34 +35,27 @@ DEFAULT_USER_AGENT = "market-data/0.1.0 (set ESI_USER_AGENT to name your contact
 HEADS = 2  # failures in a row before a run sends GET instead
 RUN_SECONDS = 1200.0  # for all requests of a run; ESI's longest limit is 900 s
 
-P = ParamSpec("P")
+Reader: TypeAlias = Callable[[httpx.Response, Endpoint], R]
 
 
 class Pool:
     """Connections to an API, and the threads that use them, for one run or several.
 
-    Args:
-        url: of the API.
-        user_agent: names the operator to the API.
-        fetch_concurrency: requests in flight at once, never exceeded.
-        limit: on requests, such as ESI's tokens.
-        auth: authorises each request, for endpoints that are not public.
-        headers: of each request.
-
     Raises:
-        ValueError: `url` is not an http(s) URL, or plain http to another machine; `user_agent` does not fit a header.
+        ValueError: `url` is not an http(s) URL, or plain http to another machine; `ESI_USER_AGENT` does not fit a
+            header.
     """
 
     def __init__(
         self,
         url: str,
-        user_agent: str,
-        fetch_concurrency: int,
-        limit: Limit = UNLIMITED,
-        auth: httpx.Auth | None = None,
-        headers: Mapping[str, str] = ESI_HEADERS,
+        fetch_concurrency: int,  # requests in flight at once, never exceeded
+        limit: Limit = UNLIMITED,  # on requests, such as ESI's tokens
+        auth: httpx.Auth | None = None,  # for endpoints that are not public
+        headers: Mapping[str, str] = ESI_HEADERS,  # of each request
     ) -> None:
         self.url = check_url(url, "ESI_URL", DEFAULT_URL)
+        user_agent = os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT  # names the operator to the API
         if not fits_header(user_agent):
             raise ValueError(f"ESI_USER_AGENT is {user_agent!r}: give printable ASCII")
         self.fetch_concurrency = fetch_concurrency
@@ -86,15 +78,13 @@ class Pool:
         self.threads.shutdown(cancel_futures=True)
         self._http.close()
 
-    def send(
-        self, method: str, endpoint: Endpoint, params: Params, what: str, read: Callable[[httpx.Response, str], R]
-    ) -> R:
+    def send(self, method: str, endpoint: Endpoint, read: Reader[R]) -> R:
         """Send a request, and return what `read` makes of the answer or raise an EsiError; a 420 or 429 pauses all."""
         try:
-            with self._http.stream(method, endpoint.path, params=params) as response:
+            with self._http.stream(method, endpoint.path, params=endpoint.params) as response:
                 self.limit.note_answer(response.headers)
-                raise_for_status(response, what, endpoint)
-                return read(response, what)
+                raise_for_status(response, endpoint)
+                return read(response, endpoint)
         except RateLimitedError as error:
             self.pause.extend(error.pause_seconds)
             try:
@@ -104,7 +94,7 @@ class Pool:
             raise
         except httpx.HTTPError as error:
             cause = type(error).__name__
-            raise TransientError(f"{what}: {cause} from {self.url}: {error}", cause) from error
+            raise TransientError(f"{endpoint.name}: {cause} from {self.url}: {error}", cause) from error
 
 
 class Esi:
@@ -115,6 +105,7 @@ class Esi:
         self.url = pool.url
         self.fetch_concurrency = pool.fetch_concurrency
         self.expect = pool.limit.expect  # announces requests
+        self.submit = pool.threads.submit  # calls a function, which may make one request at a time, on a thread
         self.failures: Counter[str] = Counter()  # failed requests that may be retried, by cause
         self.failed_pages: set[int] = set()  # pages that failed at least once
         self.waits = Waits()
@@ -126,9 +117,8 @@ class Esi:
 
     @classmethod
     def from_environment(cls, fetch_concurrency: int, limit: Limit = UNLIMITED, auth: httpx.Auth | None = None) -> Self:
-        """Open a client for `ESI_URL` with `ESI_USER_AGENT`."""
-        url = os.environ.get("ESI_URL") or DEFAULT_URL
-        return cls(Pool(url, read_user_agent(), fetch_concurrency, limit, auth))
+        """Open a client for `ESI_URL`."""
+        return cls(Pool(os.environ.get("ESI_URL") or DEFAULT_URL, fetch_concurrency, limit, auth))
 
     def share(self) -> "Esi":
         """Return a client for another run: the same connections, its own counts."""
@@ -140,19 +130,15 @@ class Esi:
     def __exit__(self, *_: object) -> None:
         self._pool.close()
 
-    def submit(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Run `function` on one of `fetch_concurrency` threads; it may make one request at a time."""
-        return self._pool.threads.submit(function, *args, **kwargs)
-
     def head(self, endpoint: Endpoint) -> Answer:
         """Return the headers for an endpoint's latest snapshot, without its items; see the module for the errors.
 
         After a refusal, or `HEADS` failures in a row, send GET for the first page instead.
         """
-        read = partial(read_headers, endpoint=endpoint, needs_count=True)
+        offer = msgspec.structs.replace(endpoint, needs_count=True)
         if self._failed_heads < HEADS:
             try:
-                answer = self._request("HEAD", endpoint, read)
+                answer = self._request("HEAD", offer, read_headers)
             except (RateLimitedError, DeniedError):
                 raise
             except TransientError:
@@ -163,12 +149,15 @@ class Esi:
             else:
                 self._failed_heads = 0
                 return answer
-        first = msgspec.structs.replace(endpoint, params=endpoint.params_of(endpoint.first_page))
-        return self._request("GET", first, read)
+        first = endpoint.page(endpoint.first_page).params
+        try:
+            return self._request("GET", msgspec.structs.replace(offer, params=first), read_headers)
+        except NotFoundError as error:
+            raise RefusedError(f"{error}; {endpoint.hint}") from error
 
     def get(self, endpoint: Endpoint, page: int) -> Answer:
         """Download one page, numbered as the API does; see the module for the errors."""
-        return self._request("GET", endpoint, partial(read_page, endpoint=endpoint), page)
+        return self._request("GET", endpoint.page(page), read_page, page)
 
     def get_json(self, path: str, kind: type[R]) -> tuple[R, datetime]:
         """Return the response of an endpoint without pages, such as `/status`, and its time by ESI's clock, UTC.
@@ -177,8 +166,8 @@ class Esi:
         RefusedError. See the module for the other errors.
         """
 
-        def read(response: httpx.Response, what: str) -> tuple[R, datetime]:
-            return decode(read_body(response, what), kind, what), time_of(response)
+        def read(response: httpx.Response, endpoint: Endpoint) -> tuple[R, datetime]:
+            return decode(read_body(response, endpoint.name), kind, endpoint.name), time_of(response)
 
         return self._request("GET", Endpoint(name=path, path=path), read)
 
@@ -193,16 +182,12 @@ class Esi:
             if page is not None:
                 self.failed_pages.add(page)
 
-    def _request(
-        self, method: str, endpoint: Endpoint, read: Callable[[httpx.Response, str], R], page: int | None = None
-    ) -> R:
-        what = endpoint.name if page is None else endpoint.name_page(page)
-        params = endpoint.params if page is None else endpoint.params_of(page)
-        self._wait(what, endpoint.api)
+    def _request(self, method: str, endpoint: Endpoint, read: Reader[R], page: int | None = None) -> R:
+        self._wait(endpoint)
         try:
-            answer = self._pool.send(method, endpoint, params, what, read)
+            answer = self._pool.send(method, endpoint, read)
         except DeniedError as error:
-            causes = self._denied.setdefault(what, set())
+            causes = self._denied.setdefault(endpoint.name, set())
             if error.cause in causes:
                 raise
             causes.add(error.cause)
@@ -211,30 +196,25 @@ class Esi:
         except TransientError as error:
             self.count_failure(page, error.cause)
             raise
-        self._denied.pop(what, None)
+        self._denied.pop(endpoint.name, None)
         return answer
 
-    def _wait(self, what: str, api: str) -> None:
+    def _wait(self, endpoint: Endpoint) -> None:
         """Wait until a request may be sent: not in a pause, not over the limit, not too late, not after a refusal."""
         while True:
             # The pause first: a token must be spent when its request is sent, not before the pause.
-            if seconds := self._pool.pause.seconds:
-                why = f"{api} requires a pause of {seconds:.0f} s more"
-            else:
-                seconds = self._pool.limit.spend()
-                why = f"{api}'s tokens are used up" if seconds else "time is up"
+            pause_seconds = self._pool.pause.seconds
+            seconds = pause_seconds or self._pool.limit.spend()
             if self._refused:
                 raise self._refused
             if time.monotonic() + seconds > self._deadline:
+                why = f"{endpoint.api}'s tokens are used up" if seconds else "time is up"
+                if pause_seconds:
+                    why = f"{endpoint.api} requires a pause of {pause_seconds:.0f} s more"
                 raise RefusedError(
-                    f"{what}: {why}, and a run sends no requests after {RUN_SECONDS:.0f} s; nothing was stored, the "
-                    "next run tries again"
+                    f"{endpoint.name}: {why}, and a run sends no requests after {RUN_SECONDS:.0f} s; nothing was "
+                    "stored, the next run tries again"
                 )
             if not seconds:
                 return
             self.waits.sleep(seconds)
-
-
-def read_user_agent() -> str:
-    """Return the environment's `ESI_USER_AGENT`, or the default."""
-    return os.environ.get("ESI_USER_AGENT") or DEFAULT_USER_AGENT

@@ -1,7 +1,6 @@
 """Credentials for EVE SSO, kept in a Prefect Secret block."""
 
 import os
-from collections.abc import Generator
 from typing import Any, cast
 
 import httpx
@@ -13,11 +12,10 @@ from tasks.esi.errors import RefusedError, TransientError
 from tasks.esi.sso import DEFAULT_URL, Credentials, SsoAuth
 from tasks.network import fits_header
 
-BLOCK = "eve-sso"
 WHAT_TO_STORE = "store client_id, refresh_token and, if the application has one, client_secret there, as JSON"
 
 
-def sign_in(block: str = BLOCK) -> SsoAuth:
+def sign_in(block: str) -> SsoAuth:
     """Return the authorisation for ESI from a Secret block, which is updated when EVE SSO changes the refresh token.
 
     Raises:
@@ -28,34 +26,27 @@ def sign_in(block: str = BLOCK) -> SsoAuth:
     return SsoAuth(load_credentials(block), url, lambda credentials: keep_credentials(credentials, block))
 
 
-class BlockAuth(httpx.Auth):
-    """Sends the value of a Secret block as the header `Authorization`, or the headers that are stored there as JSON.
+def load_headers(block: str) -> dict[str, str]:
+    """Return the headers in a Secret block, which has them by name, or only the value of `Authorization`.
 
     Raises:
         RefusedError: there is no such block, or its value cannot be sent.
         TransientError: Prefect's server was unreachable.
     """
-
-    def __init__(self, block: str) -> None:
-        try:
-            stored = load_secret(block, "store the header Authorization there")
-        except (httpx.HTTPError, PrefectException) as error:
-            raise TransientError(f"Secret block {block!r} could not be read: {type(error).__name__}") from error
-        self._headers = {"Authorization": str(stored)} if not isinstance(stored, dict) else stored
-        for value in self._headers.values():
-            if not (isinstance(value, str) and value and fits_header(value)):
-                raise RefusedError(f"Secret block {block!r}: its value does not fit a header: store printable ASCII")
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Add the headers."""
-        request.headers.update(self._headers)
-        yield request
+    stored = load_secret(block, "store the header Authorization there")
+    headers = stored if isinstance(stored, dict) else {"Authorization": str(stored)}
+    for value in headers.values():
+        if not (isinstance(value, str) and value and fits_header(value)):
+            raise RefusedError(f"Secret block {block!r}: its value does not fit a header: store printable ASCII")
+    return headers
 
 
 def load_secret(block: str, advice: str) -> Any:  # noqa: ANN401 (whatever was stored)
     """Return the value of a Secret block; raise a RefusedError that ends with `advice` if there is no such block."""
     try:
         return cast("Secret[Any]", Secret.load(block)).get()
+    except (httpx.HTTPError, PrefectException) as error:
+        raise TransientError(f"Secret block {block!r} could not be read: {type(error).__name__}") from error
     except ValueError as error:
         if "Unable to find" not in str(error):
             raise

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import msgspec
 
@@ -28,10 +28,9 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_second: float = float("inf")  # at most
     most_ahead: timedelta = timedelta(minutes=15)  # later dates are wrong: clocks differ a bit
 
-    def params_of(self, page: int) -> Params:
-        """Return the query for a page."""
-        return {**self.params, **({self.page_parameter: str(page)} if self.page_parameter else {})}
-
-    def name_page(self, page: int) -> str:
-        """Return a page's name for messages: `page 3 of region 10000002`."""
-        return f"page {page} of {self.name}" if self.page_parameter else self.name
+    def page(self, number: int) -> Self:
+        """Return the endpoint of one page, named `page 3 of region 10000002`; itself if it has no pages."""
+        if not self.page_parameter:
+            return self
+        params = {**self.params, self.page_parameter: str(number)}
+        return msgspec.structs.replace(self, name=f"page {number} of {self.name}", params=params)

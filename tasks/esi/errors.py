@@ -7,6 +7,10 @@ class EsiError(Exception):
     tried = "It was requested once."  # before the run failed
     advice = "See the message."  # what to do
 
+    def __init__(self, message: str, cause: str = "unreadable answer") -> None:
+        super().__init__(message)
+        self.cause = cause  # a word or two, for the counts
+
 
 class TransientError(EsiError):
     """A timeout, a broken connection, an undecodable body or a transient status: may pass."""
@@ -16,10 +20,6 @@ class TransientError(EsiError):
         "See the message. Nothing if the API is down, as ESI is each day at 11:00 UTC: the next run catches up. If it "
         "lasts, check that this machine can reach it."
     )
-
-    def __init__(self, message: str, cause: str = "unreadable answer") -> None:
-        super().__init__(message)
-        self.cause = cause  # a word or two, for the counts
 
 
 class RateLimitedError(TransientError):
@@ -50,6 +50,5 @@ class DeniedError(RefusedError):
     tried = "It was retried once, with a new access token."
 
     def __init__(self, denial: str, advice: str = "", cause: str = "denied") -> None:
-        super().__init__(f"{denial}; {advice}")
+        super().__init__(f"{denial}; {advice}", cause)
         self.denial = denial
-        self.cause = cause  # a word or two, for the counts

@@ -6,12 +6,11 @@ from tasks.esi.endpoint import Endpoint
 
 FIRST_STRUCTURE_ID = 1_000_000_000_000
 MILLION = 1_000_000
-# The first and the last id of each kind.
-RANGES = {
-    "region": (10 * MILLION, 20 * MILLION - 1),
-    "system": (30 * MILLION, 40 * MILLION - 1),
-    "station": (60 * MILLION, 70 * MILLION - 1),
-    "structure": (FIRST_STRUCTURE_ID, 2**63 - 1),
+IDS = {  # of each kind
+    "region": range(10 * MILLION, 20 * MILLION),
+    "system": range(30 * MILLION, 40 * MILLION),
+    "station": range(60 * MILLION, 70 * MILLION),
+    "structure": range(FIRST_STRUCTURE_ID, 2**63),
 }
 # The field of an order that has the id.
 PLACES = {"system": "system_id", "station": "location_id", "structure": "location_id"}
@@ -44,13 +43,12 @@ class Market(msgspec.Struct, frozen=True):
 
 def find_market(market_id: int) -> Market:
     """Return the market with an id; a region if the id is in no range."""
-    kinds = [kind for kind, (first, last) in RANGES.items() if first <= market_id <= last]
-    return Market(market_id, kinds[0] if kinds else "region")
+    return Market(market_id, next((kind for kind, ids in IDS.items() if market_id in ids), "region"))
 
 
 def is_market(market_id: int) -> bool:
     """Return whether an id is in a market's range."""
-    return any(first <= market_id <= last for first, last in RANGES.values())
+    return any(market_id in ids for ids in IDS.values())
 
 
 def name_market(market_id: int) -> str:

@@ -4,89 +4,53 @@ Some servers report the slots that are taken now, others those at the last chang
 subtracts what has decayed since it first saw that change: a refusal makes Prefect forget the decay.
 """
 
-import contextvars
-import math
 import os
+import re
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from typing import ParamSpec
+from contextlib import ExitStack, suppress
+from functools import cached_property
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.settings import PREFECT_API_URL
-
-from tasks.esi.errors import TransientError
+from prefect.exceptions import ObjectAlreadyExists
 
 LIMIT = "esi-market-order"
 TOKENS, WINDOW_SECONDS = 12_000, 900.0
 LEAST_TOKENS = 1_600  # twice the margin of the token bucket
-MIN_WAIT_SECONDS = 0.2
 RECENT_SECONDS = 0.5  # what was read is used again for so long, if there is room
-MAX_RETRY_SECONDS = 60.0  # a longer `Retry-After` is cut to this
-
-P = ParamSpec("P")
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.2, 60.0  # bounds of a refusal's `Retry-After`
 
 
-class SharedLimit:
-    """One run's view of the limit on Prefect's server. Not thread-safe: use it on its own thread, by `start`.
+class InactiveError(Exception):
+    """The limit is deactivated, or its slots never decay."""
 
-    Without a server, or a limit on it, tokens are not counted.
+
+class SharedLimit(ExitStack):
+    """One run's view of the limit on Prefect's server. Not thread-safe.
+
+    Each call raises Prefect's ObjectNotFound if there is no limit, and an httpx.HTTPError if the server is unreachable.
     """
 
     def __init__(self) -> None:
-        self._client: SyncPrefectClient | None = None
-        self.counts = bool(PREFECT_API_URL.value())
+        super().__init__()
         self._seen: tuple[object, ...] = ()  # the limit's last change …
         self._seen_at = 0.0  # … and when it was first seen, monotonic time
         self.read_at = 0.0  # monotonic time of the last read that succeeded …
         self._last: GlobalConcurrencyLimitResponse | None = None  # … and what it said
-        self._context = contextvars.copy_context()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokens")
 
-    def start(self, function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> "Future[None]":
-        """Run a function on the limit's own thread, in the context of the run.
+    @cached_property
+    def _client(self) -> SyncPrefectClient:
+        return self.enter_context(get_client(sync_client=True))
 
-        The future raises a TransientError if Prefect's server was unreachable: then Prefect retries the state.
-        """
-
-        def call() -> None:
-            try:
-                self._context.run(function, *args, **kwargs)
-            except httpx.HTTPError as error:
-                raise TransientError(
-                    f"ESI's tokens, {LIMIT} on Prefect's server, could not be counted: {type(error).__name__}: {error}",
-                    "Prefect's server",
-                ) from error
-
-        return self._thread.submit(call)
-
-    def close(self) -> None:
-        """Stop counting tokens after the calls that were started, without waiting for them."""
-        self.start(self.stop)
-        self._thread.shutdown(wait=False)
-
-    def read(self) -> GlobalConcurrencyLimitResponse | None:
-        """Return the limit with the slots that are taken now; None if there is none."""
-        self._last = None
-        if not self.counts:
-            return None
+    def read(self) -> GlobalConcurrencyLimitResponse:
+        """Return the limit with the slots that are taken now; raise an InactiveError if it is not in use."""
         asked_at = time.monotonic()
-        if not self._client:
-            self._client = get_client(sync_client=True)
-            self._client.__enter__()
-        try:
-            limit = self._client.read_global_concurrency_limit_by_name(LIMIT)
-        except ObjectNotFound:
-            self.stop()
-            return None
-        self.read_at = asked_at
+        limit = self._client.read_global_concurrency_limit_by_name(LIMIT)
         if not limit.active or limit.slot_decay_per_second <= 0:
-            return None
+            raise InactiveError
+        self.read_at = asked_at
         seen = (limit.updated, limit.active_slots, limit.limit, limit.slot_decay_per_second)
         if seen != self._seen:
             self._seen, self._seen_at = seen, time.monotonic()
@@ -103,8 +67,6 @@ class SharedLimit:
 
     def reserve(self, tokens: int) -> float:
         """Take slots of a limit that was just read and return 0; if refused, return the seconds to wait."""
-        if not self._client:  # it was deleted a moment ago
-            return 0.0
         try:
             self._client.increment_concurrency_slots([LIMIT], tokens, "rate_limit").raise_for_status()
         except httpx.HTTPStatusError as error:
@@ -118,27 +80,14 @@ class SharedLimit:
     def update(self, **values: float) -> None:
         """Set fields of a limit that was just read."""
         self._last = None
-        if self._client:  # otherwise it was deleted a moment ago
-            try:
-                self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
-            except ObjectNotFound:
-                self.stop()
-
-    def stop(self) -> None:
-        """Stop counting tokens."""
-        self.counts = False
-        if self._client:
-            self._client.__exit__(None, None, None)
-            self._client = None
+        self._client.update_global_concurrency_limit(LIMIT, GlobalConcurrencyLimitUpdate.model_validate(values))
 
 
 def retry_seconds(response: httpx.Response) -> float:
     """Return a refusal's `Retry-After` (s), within bounds; the minimum if it has none."""
-    try:
-        seconds = float(response.headers.get("Retry-After", ""))
-    except ValueError:
-        seconds = math.nan
-    return min(max(MIN_WAIT_SECONDS, seconds), MAX_RETRY_SECONDS) if math.isfinite(seconds) else MIN_WAIT_SECONDS
+    given = response.headers.get("Retry-After", "")
+    seconds = float(given) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", given) else 0.0
+    return min(max(MIN_RETRY_SECONDS, seconds), MAX_RETRY_SECONDS)
 
 
 def create_limit() -> int:
@@ -149,18 +98,10 @@ def create_limit() -> int:
     tokens = int(given or TOKENS)
     decay = tokens / WINDOW_SECONDS
     with get_client(sync_client=True) as client:
-        try:
-            present = client.read_global_concurrency_limit_by_name(LIMIT)
-        except ObjectNotFound:
-            with suppress(ObjectAlreadyExists):  # another run came first
-                client.create_global_concurrency_limit(
-                    GlobalConcurrencyLimitCreate(name=LIMIT, limit=tokens, slot_decay_per_second=decay)
-                )
-            return tokens
-        if not given:
-            return present.limit
-        if present.limit != tokens:
-            client.update_global_concurrency_limit(
-                LIMIT, GlobalConcurrencyLimitUpdate(limit=tokens, slot_decay_per_second=decay)
+        with suppress(ObjectAlreadyExists):
+            client.create_global_concurrency_limit(
+                GlobalConcurrencyLimitCreate(name=LIMIT, limit=tokens, slot_decay_per_second=decay)
             )
-    return tokens
+        if given:
+            client.upsert_global_concurrency_limit_by_name(LIMIT, tokens, decay)
+        return client.read_global_concurrency_limit_by_name(LIMIT).limit

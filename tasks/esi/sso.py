@@ -54,7 +54,7 @@ class SsoAuth(httpx.Auth):
         self._keep = keep
         self._lock = threading.Lock()
         self._token, self._ends = "", 0.0  # monotonic time
-        self._is_kept = True  # whether the next run will find the present refresh token
+        self._kept = credentials  # which the next run will find
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send a request with a token, and again with a new one after a 401. Drop a token after a 401 or 403.
@@ -78,12 +78,11 @@ class SsoAuth(httpx.Auth):
                 started = time.monotonic()
                 grant = self._refresh()
                 self._token, self._ends = grant.access_token, started + grant.expires_in
-                if grant.refresh_token not in {"", self._credentials.refresh_token}:
-                    self._credentials = msgspec.structs.replace(self._credentials, refresh_token=grant.refresh_token)
-                    self._is_kept = False
-            if not self._is_kept:
+                refresh_token = grant.refresh_token or self._credentials.refresh_token
+                self._credentials = msgspec.structs.replace(self._credentials, refresh_token=refresh_token)
+            if self._credentials != self._kept:
                 self._keep(self._credentials)
-                self._is_kept = True
+                self._kept = self._credentials
             return self._token
 
     def _refresh(self) -> Grant:

@@ -48,7 +48,7 @@ def measure(phase_seconds: float, *, follows: bool) -> Freshness:
     attempts: Counter[float] = Counter()  # runs that were to follow, by `Expires`
     free_at = fresh_until = follower = 0.0
     runs = 0
-    with serve(Market(clock=lambda: clock[0])) as url, Esi(Pool(url, "benchmark", 1)) as esi:
+    with serve(Market(clock=lambda: clock[0])) as url, Esi(Pool(url, 1)) as esi:
         while (time := heappop(due)) < started + DAY_SECONDS - EVERY_SECONDS:
             if max(time - AHEAD_SECONDS, created.get(time, 0.0)) < free_at:
                 continue  # a worker has taken it while another went on: it was cancelled

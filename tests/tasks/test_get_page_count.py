@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tasks.esi.answers import Answer
-from tasks.get_page_count import as_stored, offered, seconds_to_wait
+from tasks.get_page_count import as_stored, make_snapshot, seconds_to_wait, valid_until
 from tasks.table.snapshot import UNKNOWN, is_newer
 from tests.support.tables import NOON, STORED
 
@@ -39,15 +39,13 @@ def test_wait_for_the_next_snapshot(
 def test_offer_expires_by_this_clock() -> None:
     """`Expires` is converted to this machine's clock, however wrong ESI's is."""
     before = datetime.now(UTC)
-    snapshot = offered(answer(433, 240), {}, [10000002])
-    assert timedelta(seconds=239) < snapshot.expires - before < timedelta(seconds=241)
-    assert not snapshot.is_stored
+    assert timedelta(seconds=239) < valid_until(answer(433, 240)) - before < timedelta(seconds=241)
 
 
 @pytest.mark.parametrize("fresh_seconds", [0, -1, -300])
 def test_offer_that_cannot_be_says_nothing(fresh_seconds: float) -> None:
     """An `Expires` that is missing or past is ignored: the next run asks ESI."""
-    assert offered(answer(433, fresh_seconds), {}, [10000002]).expires == UNKNOWN
+    assert valid_until(answer(433, fresh_seconds)) == UNKNOWN
 
 
 def test_stored_snapshot_is_returned_as_it_is() -> None:
@@ -64,4 +62,5 @@ def test_stored_snapshot_is_newer_within_reason(ahead: int, expected: bool) -> N
     offer = msgspec.structs.replace(answer(433, 300), answered=NOON)
     stored = msgspec.structs.replace(STORED, last_modified=NOON + timedelta(minutes=ahead))
     assert is_newer(stored, offer) is expected
-    assert is_newer(stored, offered(offer, {10000002: stored}, [10000002])) is expected
+    snapshot = make_snapshot(offer, UNKNOWN, {10000002: stored}, [10000002])
+    assert (is_newer(stored, snapshot), snapshot.is_stored) == (expected, False)

@@ -159,6 +159,6 @@ def test_url_is_requested_as_it_is_declared() -> None:
     url = "https://gitlab.example/api/v4/projects/group%2Fproject/issues/?labels=a&labels=b&state=all"
     source = {"url": url, "pages": {"count_header": "X-Total-Pages"}, "fields": {"id": "int"}}
     declared = DeclaredSource(Source.model_validate(source), Records(key="id"))
-    endpoint = declared.endpoint
+    endpoint = declared.endpoint.page(2)
     with httpx.Client(base_url=declared.declared.base_url) as client:
-        assert str(client.build_request("GET", endpoint.path, params=endpoint.params_of(2)).url) == f"{url}&page=2"
+        assert str(client.build_request("GET", endpoint.path, params=endpoint.params).url) == f"{url}&page=2"

@@ -167,10 +167,16 @@ def url() -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name the operator."""
+    monkeypatch.setenv("ESI_USER_AGENT", "tests")
+
+
 @pytest.fixture
 def esi(url: str) -> Iterator[Esi]:
     """A client of the server."""
-    with Esi(Pool(url, "tests", 2)) as opened:
+    with Esi(Pool(url, 2)) as opened:
         yield opened
 
 
@@ -187,7 +193,7 @@ def test_response_has_its_error(esi: Esi, name: str) -> None:
 def test_refused_connection_is_transient() -> None:
     """A refused connection is a transient error."""
     with (
-        Esi(Pool("http://127.0.0.1:9", "tests", 1)) as esi,
+        Esi(Pool("http://127.0.0.1:9", 1)) as esi,
         pytest.raises(TransientError, match="ConnectError from http://127"),
     ):
         esi.head(find_market(FINE).endpoint)
@@ -256,7 +262,7 @@ def test_limit_pauses_all_requests(url: str) -> None:
     until = time.monotonic() + 0.4
     find_pause(url).extend(0.4)  # as after a 429
     local = url.replace("127.0.0.1", "localhost")
-    with Esi(Pool(url, "tests", 1)) as held, Esi(Pool(local, "tests", 1)) as other:
+    with Esi(Pool(url, 1)) as held, Esi(Pool(local, 1)) as other:
         other.head(find_market(FINE).endpoint)
         assert time.monotonic() < until
         held.head(find_market(FINE).endpoint)
@@ -285,10 +291,11 @@ def test_settings_come_from_the_environment(url: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("user_agent", ["José <a@b>", "me\r\nCookie: a=b"])
-def test_sender_that_fits_in_no_header_is_refused(url: str, user_agent: str) -> None:
+def test_sender_that_fits_in_no_header_is_refused(url: str, user_agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An `ESI_USER_AGENT` that does not fit into a header is refused at once, and the message has its value."""
+    monkeypatch.setenv("ESI_USER_AGENT", user_agent)
     with pytest.raises(ValueError, match="ESI_USER_AGENT is '.*': give printable ASCII"):
-        Pool(url, user_agent, 1)
+        Pool(url, 1)
 
 
 def test_threads_bound_the_requests(url: str) -> None:
@@ -305,7 +312,7 @@ def test_threads_bound_the_requests(url: str) -> None:
         with lock:
             running -= 1
 
-    with Esi(Pool(url, "tests", 3)) as esi:
+    with Esi(Pool(url, 3)) as esi:
         for future in [esi.submit(work) for _ in range(9)]:
             future.result()
     assert most == 3

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 
 from deployments.local.environment import CHECKOUT
 from deployments.local.market.market import TOKENS
@@ -62,9 +63,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     batches: list[int] = []
     take = TokenBucket._reserve  # noqa: SLF001 (counts what Prefect is asked for)
 
-    def note(self: TokenBucket, tokens: int) -> float:
+    def note(self: TokenBucket, tokens: int, limit: GlobalConcurrencyLimitResponse) -> float:
         batches.append(tokens)
-        return take(self, tokens)
+        return take(self, tokens, limit)
 
     monkeypatch.setattr(TokenBucket, "_reserve", note)
     return batches
@@ -125,7 +126,7 @@ def test_without_the_limit_nothing_is_counted(market: EsiMarket) -> None:
     """Without the limit, the server is asked once per run, and nothing waits."""
     with TokenBucket() as tokens, Esi.from_environment(1, tokens) as esi:
         esi.head(find_market(REGION_ID).endpoint)
-        assert not tokens._limit.counts  # noqa: SLF001
+        assert not tokens._counts  # noqa: SLF001
         esi.head(find_market(REGION_ID).endpoint)
     assert market.requests == {"HEAD 200": 2}
 
