@@ -1,5 +1,6 @@
 """The flow `paged-api`: any API with pages, by declaration."""
 
+from httpx import Headers
 from prefect import flow
 
 from flows import parameters
@@ -40,13 +41,15 @@ def paged_api(
     """
     check_declaration(source, records)
     declared = DeclaredSource(source, records)
-    secret = load_headers(source.authorization_block) if source.authorization_block else {}
+    headers = Headers(source.headers)  # in whatever case their names are
+    if source.authorization_block:
+        headers.update(load_headers(source.authorization_block))
     rate = Rate(declared.endpoint.requests_per_second)
     table = Table(table_name, store_concurrency, ItemKeys(is_pair=len(records.key_fields) == 2))
     blank = SourceSnapshot(source=source.url, parameters=declared.description, snapshot_header=source.snapshot_header)
     targets = [Target(0, declared.endpoint.name, blank, Lease(table))]
     with (
-        Esi(Pool(source.base_url, fetch_concurrency, rate, headers=source.headers | secret)) as esi,
+        Esi(Pool(source.base_url, fetch_concurrency, rate, headers=headers)) as esi,
         open_run(declared, targets, esi, SourceSummary, force=force) as run,
     ):
         return complete(keep_table(run))

@@ -63,7 +63,7 @@ class Pool:
         self.limit = limit
         self.threads = ThreadPoolExecutor(fetch_concurrency, thread_name_prefix="esi")
         sent = httpx.Headers({"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": user_agent})
-        sent.update(headers)  # in whatever case their names are
+        sent.update(headers)
         self._http = httpx.Client(
             base_url=self.url,
             headers=sent,
