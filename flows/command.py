@@ -7,18 +7,17 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
-import rich.progress
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tasks.reporting.failure import REASON, is_ours
-from tasks.reporting.progress import Progress, watcher
+from tasks.reporting.progress import bars
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,21 +47,21 @@ def run_flow(
     """
     parameters = vars(make_parser(flow, program).parse_args(arguments))
     console = Console()
-    with say_reason_once(flow):
-        try:
-            given = flow.validate_parameters(parameters)
-            check(**{name: given[name] for name in inspect.signature(check).parameters})
-        except (ParameterTypeError, ValueError) as error:
-            print(f"{program}: {describe_refusal(error)}", file=sys.stderr)  # noqa: T201 (a command's output)
-            return 2
-        try:
-            with show_bars(console) if console.is_terminal else nullcontext():
-                summary = flow(**parameters)
-        except Exception as error:
-            if not is_ours(error):
-                raise
-            print(f"{flow.name} failed: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-            return 1
+    show_run(console)
+    try:
+        given = flow.validate_parameters(parameters)
+        check(**{name: given[name] for name in inspect.signature(check).parameters})
+    except (ParameterTypeError, ValueError) as error:
+        print(f"{program}: {describe_refusal(error)}", file=sys.stderr)  # noqa: T201 (a command's output)
+        return 2
+    try:
+        with bars.get() or nullcontext():
+            summary = flow(**parameters)
+    except Exception as error:
+        if not is_ours(error):
+            raise
+        print(f"{flow.name} failed: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        return 1
     console.print(getattr(summary, "line", summary), highlight=False, soft_wrap=True)
     return 0
 
@@ -126,45 +125,17 @@ def name_kind(schema: dict[str, Any]) -> str:
     return "{" + ",".join(schema["enum"]) + "}" if "enum" in schema else str(schema["type"]).upper()
 
 
-@contextmanager
-def say_reason_once(flow: Flow[..., Any]) -> Iterator[None]:
-    """Hide the log lines that say why the flow failed: the command's last line says it."""
-
-    def is_shown(record: logging.LogRecord) -> bool:
-        says_why = record.getMessage().startswith(REASON) and getattr(record, "flow_name", "") == flow.name
-        return not says_why and record.name != "prefect.flows"  # which logs refused parameters on many lines
-
-    handlers = find_consoles()
-    for handler in handlers:
-        handler.addFilter(is_shown)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(is_shown)
+def show_run(console: Console) -> None:
+    """Show a run's states as bars, below warnings, or outside a terminal its log."""
+    if console.is_terminal:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        bars.set(Progress(*columns, console=console))
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.addFilter(is_shown)
+            handler.setLevel(logging.WARNING if console.is_terminal else handler.level)
 
 
-def find_consoles() -> list[logging.Handler]:
-    """Return the handlers that write Prefect's log to the console."""
-    return [handler for handler in logging.getLogger().handlers if isinstance(handler, PrefectConsoleHandler)]
-
-
-@contextmanager
-def show_bars(console: Console) -> Iterator[None]:
-    """Show each state's progress as a bar, below what is printed meanwhile, and only warnings of the log."""
-    for handler in find_consoles():
-        handler.setLevel(logging.WARNING)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with rich.progress.Progress(*columns, console=console) as bars:
-        shown: dict[Progress, TaskID] = {}
-
-        def show(progress: Progress) -> None:
-            if progress not in shown:
-                shown[progress] = bars.add_task(f"{progress.name}, {progress.unit}", total=progress.total)
-            bars.update(shown[progress], completed=progress.done)
-
-        token = watcher.set(show)
-        try:
-            yield
-        finally:
-            watcher.reset(token)
+def is_shown(record: logging.LogRecord) -> bool:
+    """Return whether the console shows a log line: not why the flow failed, which the command's last line says."""
+    return not record.getMessage().startswith(REASON) and record.name != "prefect.flows"  # which logs refusals

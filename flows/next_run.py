@@ -27,7 +27,7 @@ from prefect.utilities.hashing import hash_objects
 
 from tasks.reporting.failure import explain_failure
 from tasks.reporting.outcome import keep_summary, read_outcome, report_outcome
-from tasks.reporting.reporter import report_afterwards
+from tasks.reporting.reporter import report_in_background
 from tasks.reporting.summary import RunSummary, Summary
 from tasks.reporting.universe_summary import UniverseSummary
 
@@ -76,7 +76,7 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
             return body(*args, **kwargs)
         get_run_logger().info("the deployment has changed since this run was created: using its present parameters")
         context.parameters = flow_run.parameters = parameters  # for the hooks too
-        report_afterwards(SyncPrefectClient.update_flow_run, flow_run.id, parameters=parameters)
+        report_in_background(SyncPrefectClient.update_flow_run, flow_run.id, parameters=parameters)
         context.parameters = get_call_parameters(body, (), flow.validate_parameters(parameters))  # with defaults
         return body(**context.parameters)  # type: ignore[call-arg] # ParamSpec knows no names
 

@@ -18,7 +18,7 @@ from tasks.keep_region import Region, keep_regions
 from tasks.orders.choices import Parameters
 from tasks.reporting import telemetry, universe_summary
 from tasks.reporting.outcome import keep_summary, note_round
-from tasks.reporting.reporter import Reporter, report_afterwards
+from tasks.reporting.reporter import Reporter, report_in_background
 from tasks.reporting.universe_summary import RegionResult, UniverseSummary
 from tasks.run_shard import SHARD_TAG, deal_out, hand_over, has_worker, run_shards
 from tasks.table.connection import open_connection
@@ -56,7 +56,6 @@ def universe(
     started = time.monotonic()
     names = parameters.check_tables(region_ids, markets, table_name, key)
     with Reporter() as report:
-        report.rename()
 
         def keep(region_ids: list[int]) -> list[RegionResult]:
             with (
@@ -90,7 +89,7 @@ def finish(summary: UniverseSummary) -> UniverseSummary:
     if SHARD_TAG in flow_run.tags:
         hand_over(summary)
     note_round(summary)
-    report_afterwards(universe_summary.write_universe_summary, summary)
+    report_in_background(universe_summary.write_universe_summary, summary)
     if summary.failed == len(summary.regions):
         raise universe_summary.RegionError(f"all of {summary.line}; the first: {summary.regions[0].failure}")
     return cast("UniverseSummary", Completed(message=summary.line, data=summary))  # which Prefect unwraps

@@ -154,5 +154,4 @@ def open_run(source: Source, targets: Sequence[Target], esi: Esi, summary: type[
     """Open a flow run's reporter and leases, until the block ends."""
     forget_old_pages()
     with Reporter() as report, open_targets(targets):
-        report.rename()
         yield Run(source, targets, esi, report, summary, time.monotonic(), force)

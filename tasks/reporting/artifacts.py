@@ -5,10 +5,8 @@ import json
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.runtime import flow_run
 
 from tasks.catalogue.names import region_name, type_name
@@ -132,19 +130,16 @@ def create_artifact(
     data: Any,  # noqa: ANN401 (JSON)
     description: str,
     key: str | None = None,
-) -> UUID:
+) -> str:
     """Create an artifact of this flow run and return its id.
 
     Prefect's own functions also emit an event, which fails in a process that is about to exit.
     """
-    artifact = ArtifactCreate(
-        type=kind, data=data, description=description, key=key, flow_run_id=UUID(str(flow_run.id))
-    )
-    answer = client.request("POST", "/artifacts/", json=artifact.model_dump(mode="json", exclude_unset=True))
-    return UUID(answer.json()["id"])
+    artifact = {"type": kind, "data": data, "description": description, "key": key, "flow_run_id": flow_run.id}
+    return str(client.request("POST", "/artifacts/", json=artifact).json()["id"])
 
 
-def update_artifact(client: SyncPrefectClient, artifact_id: UUID, data: float, description: str) -> None:
+def update_artifact(client: SyncPrefectClient, artifact_id: str, data: float, description: str) -> None:
     """Update an artifact."""
-    body = ArtifactUpdate(data=data, description=description).model_dump(mode="json", exclude_unset=True)
+    body = {"data": data, "description": description}
     client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact_id}, json=body)

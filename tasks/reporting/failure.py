@@ -12,7 +12,7 @@ from prefect.exceptions import ParameterTypeError
 
 from tasks.esi.errors import EsiError
 from tasks.reporting.artifacts import create_artifact
-from tasks.reporting.reporter import attempt, name_run, report_afterwards, send_event
+from tasks.reporting.reporter import attempt, name_run, report_in_background, send_event
 from tasks.reporting.subject import Subject, find_subject
 from tasks.table.errors import TableError
 from tasks.table.guards import ShrinkError
@@ -65,7 +65,7 @@ def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     if isinstance(error, ShrinkError):
         attempt(send_event, "refused", subject, {"reason": str(error)})
     if not isinstance(error, ParameterTypeError):
-        report_afterwards(write_failure, state, subject)
+        report_in_background(write_failure, state, subject)
 
 
 def write_failure(client: SyncPrefectClient, state: State[Any], subject: Subject) -> None:

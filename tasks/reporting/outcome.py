@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed
 
 from tasks.reporting.artifacts import write_movers, write_summary
-from tasks.reporting.reporter import attempt, report_afterwards, send_event
+from tasks.reporting.reporter import attempt, report_in_background, send_event
 from tasks.reporting.summary import RunSummary, Summary
 from tasks.reporting.universe_summary import UniverseSummary
 from tasks.table.records import Changes
@@ -78,7 +78,7 @@ def report_outcome(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -
     """Create the artifacts of a run that stored something."""
     outcome = read_outcome()
     if outcome.changes:
-        report_afterwards(report_changes, outcome.summary, outcome.changes)
+        report_in_background(report_changes, outcome.summary, outcome.changes)
 
 
 def report_changes(client: SyncPrefectClient, summary: RunSummary, changes: list[Changes]) -> None:

@@ -2,20 +2,18 @@
 
 import threading
 import time
-from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import datetime
-from uuid import UUID
 
+import rich.progress
 from prefect.client.orchestration import SyncPrefectClient
 
 from tasks.reporting.artifacts import create_artifact, update_artifact
 
 UPDATE_SECONDS = 0.75  # between two updates of a progress artifact
 
-
-# Called with the progress of a state in this context each time that it grows, by one thread at a time: draws a bar.
-watcher: ContextVar[Callable[["Progress"], None] | None] = ContextVar("watcher", default=None)
+# Shows a bar for each state of this context whose work can be counted; thread-safe.
+bars: ContextVar[rich.progress.Progress | None] = ContextVar("bars", default=None)
 
 
 class Progress:
@@ -26,9 +24,10 @@ class Progress:
         self.total = total
         self.unit = unit
         self.done = 0
-        self._watch = watcher.get()
+        self.ended = threading.Event()
         self._lock = threading.Lock()
-        self._ended = threading.Event()
+        self._bars = bars.get() if total else None
+        self._bar = self._bars.add_task(f"{name}, {unit}", total=total) if self._bars else None
 
     def __str__(self) -> str:
         return f"{self.done:,} of {self.total:,} {self.unit}"
@@ -37,17 +36,14 @@ class Progress:
         """Add to the work done."""
         with self._lock:
             self.done += number
-            if self._watch and self.total:
-                self._watch(self)
+        if self._bars and self._bar is not None:
+            self._bars.advance(self._bar, number)
 
     def end(self, *, well: bool) -> None:
         """End the progress; if all went well, work that was not counted came from an earlier attempt."""
-        self.count(self.total - self.done if well else 0)
-        self._ended.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait up to so many seconds for the end; return whether it has come."""
-        return self._ended.wait(seconds)
+        if well:
+            self.count(self.total - self.done)
+        self.ended.set()
 
 
 class Timing:
@@ -67,7 +63,6 @@ class Timing:
             self.end()
             self._progress, self._started = Progress(state, total, unit), time.monotonic()
             self.show_begin(self._progress)
-            self._progress.count(0)  # shows the bar
 
     def count(self, number: int) -> None:
         """Add to the current state's work done."""
@@ -95,19 +90,17 @@ class Timing:
 
 def show_progress(client: SyncPrefectClient, progress: Progress) -> None:
     """Keep a progress artifact up to date until the work ends; the next update makes up for a failed one."""
-    artifact_id: UUID | None = None
-    shown = -1
-    is_last = False
+    artifact_id, shown, is_last = "", -1, False
     while not is_last:
-        is_last = progress.wait(UPDATE_SECONDS)
+        is_last = progress.ended.wait(UPDATE_SECONDS)
         done, text = progress.done, f"{progress.name}: {progress}"
         if done == shown:
             continue
         try:
-            if artifact_id is None:
-                artifact_id = create_artifact(client, "progress", 100.0 * done / progress.total, text)
-            else:
+            if artifact_id:
                 update_artifact(client, artifact_id, 100.0 * done / progress.total, text)
+            else:
+                artifact_id = create_artifact(client, "progress", 100.0 * done / progress.total, text)
             shown = done
         except Exception:
             if is_last:

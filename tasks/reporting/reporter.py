@@ -7,11 +7,8 @@ and failed calls are logged as warnings.
 import contextvars
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import datetime
-from functools import cached_property
-from types import TracebackType
+from queue import SimpleQueue
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
@@ -34,32 +31,27 @@ R = TypeVar("R")
 
 
 class Reporter(Timing):
-    """Reports on one flow run. Use it as a context manager in the flow; calls queued at its end are made later."""
+    """Names a flow run and reports on it. Use it as a context manager in the flow; queued calls are made later."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._logger = get_run_logger()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reporter")
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.end(well=error is None)
-        self._thread.submit(self._stack.close)
-        self._thread.shutdown(wait=False)
-
-    def rename(self) -> None:
-        """Name the flow run, its log lines and its span; with `flow_run_name`, flows would wait for the API first."""
-        name = name_run()
+        self._calls: SimpleQueue[Callable[[SyncPrefectClient], object] | None] = SimpleQueue()  # None is the last
+        name = name_run()  # with `flow_run_name`, flows would wait for the API first
         if (context := FlowRunContext.get()) and context.flow_run:
             context.flow_run.name = name
-            self._logger = get_run_logger()
+        self._logger = get_run_logger()
         span = trace.get_current_span()
         span.update_name(name)
         span.set_attribute("prefect.run.name", name)
         self.later(SyncPrefectClient.update_flow_run, UUID(flow_run.id), name=name)
+
+    def __enter__(self) -> Self:
+        report_in_background(self._make_calls)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end(well=kind is None)
+        self._calls.put(None)
 
     def show_begin(self, progress: Progress) -> None:
         """Log that a state begins, and show its work as a progress artifact."""
@@ -83,19 +75,15 @@ class Reporter(Timing):
     def later(
         self, function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Queue a call in this run's context; an error becomes a warning."""
+        """Queue a call; an error becomes a warning."""
+        self._calls.put(lambda client: attempt(function, client, *args, **kwargs))
 
-        def call() -> None:
-            attempt(function, self._client, *args, **kwargs)
-
-        self._thread.submit(contextvars.copy_context().run, call)
-
-    @cached_property
-    def _client(self) -> SyncPrefectClient:
-        return self._stack.enter_context(open_client())
+    def _make_calls(self, client: SyncPrefectClient) -> None:
+        for call in iter(self._calls.get, None):
+            call(client)
 
 
-def report_afterwards(
+def report_in_background(
     function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
 ) -> None:
     """Call a function in this run's context on a thread that outlives the run; an error becomes a warning."""
