@@ -15,7 +15,6 @@ from deployments.local.show import describe_market
 from deployments.status import make_parser
 from tasks.catalogue.names import type_name
 from tasks.reporting.artifacts import to_data_uri
-from tasks.reporting.costs import cost_of_run
 from tasks.reporting.history import read_history
 from tasks.reporting.pictures import RUNS, draw_pictures
 from tasks.reporting.reporter import open_client
@@ -84,7 +83,6 @@ def render(
     files = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     return environment.get_template(TEMPLATE).render(
-        cost_of_run=cost_of_run,
         counted=counted,
         table_name=table_name,
         market=describe_market(snapshot.market_id),

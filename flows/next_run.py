@@ -26,10 +26,11 @@ from prefect.utilities.callables import get_call_parameters
 from prefect.utilities.hashing import hash_objects
 
 from tasks.reporting.failure import explain_failure
-from tasks.reporting.outcome import keep_summary, read_outcome, report_outcome
+from tasks.reporting.outcome import keep_summary, outcome, report_outcome
 from tasks.reporting.reporter import report_in_background
-from tasks.reporting.summary import RunSummary, Summary
+from tasks.reporting.summary import AnySummary, Summary
 from tasks.reporting.universe_summary import UniverseSummary
+from tasks.table.snapshot import UNKNOWN
 
 TAG = "follows-esi"
 AT_EXPIRES = "at-expires"  # tag of a universe deployment whose rounds follow ESI's `Expires`
@@ -127,9 +128,9 @@ def is_on(deployment: DeploymentResponse | None, schedule: DeploymentSchedule | 
 
 def schedule_next(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
     """Create the follower of a completed run; of a round of `universe` only if it has the tag `at-expires`."""
-    outcome = read_outcome()
-    if AT_EXPIRES in flow_run.tags or not isinstance(outcome.result, UniverseSummary):
-        follow_esi(flow_run, outcome.summary)
+    result, summaries, _changes = outcome.get()
+    if AT_EXPIRES in flow_run.tags or not isinstance(result, UniverseSummary):
+        follow_esi(flow_run, summaries)
 
 
 # Options of the flows that keep one table.
@@ -140,15 +141,20 @@ KEEPS_TABLE: dict[str, Any] = {
 }
 
 
-def follow_esi(flow_run: FlowRun, summary: RunSummary) -> None:
-    """Create a run's follower for shortly after ESI's `Expires`, unless one exists.
+def follow_esi(flow_run: FlowRun, summaries: Sequence[AnySummary]) -> None:
+    """Create a run's follower for shortly after ESI's next `Expires`, unless one exists.
 
     Manual runs, and deployments without an active schedule, are not followed. A failure is logged and sent as the event
     `market.follow.failed`; the deployment then next runs on its schedule.
     """
+    now = datetime.now(UTC)
+    ahead = [each for each in summaries if each.expires and each.expires > now - MOMENT]
+    if not ahead or not is_scheduled(flow_run):
+        return
+    summary = min(ahead, key=lambda each: each.expires or UNKNOWN)
     most_ahead = MAX_AHEAD if isinstance(summary, Summary) else timedelta.max  # a source says itself how far
-    when = next_start(summary.expires, datetime.now(UTC), most_ahead)
-    if when is None or not is_scheduled(flow_run):
+    when = next_start(summary.expires, now, most_ahead)
+    if when is None:
         return
     try:
         create_follower(flow_run, summary, when)
@@ -162,7 +168,7 @@ def follow_esi(flow_run: FlowRun, summary: RunSummary) -> None:
         )
 
 
-def create_follower(flow_run: FlowRun, summary: RunSummary, when: datetime) -> None:
+def create_follower(flow_run: FlowRun, summary: AnySummary, when: datetime) -> None:
     """Create a run's follower, unless one exists.
 
     Any follower with the present parameters will do, so chains of runs merge. The idempotency key gives two runs that

@@ -17,14 +17,12 @@ from tasks.imports import relieve_collector
 from tasks.keep_region import Region, keep_regions
 from tasks.orders.choices import Parameters
 from tasks.reporting import telemetry, universe_summary
-from tasks.reporting.outcome import keep_summary, note_round
+from tasks.reporting.artifacts import create_artifact
+from tasks.reporting.outcome import Outcome, keep_summary, outcome
 from tasks.reporting.reporter import Reporter, report_in_background
-from tasks.reporting.universe_summary import RegionResult, UniverseSummary
+from tasks.reporting.universe_summary import RegionResult, UniverseSummary, summarize_universe
 from tasks.run_shard import SHARD_TAG, deal_out, hand_over, has_worker, run_shards
 from tasks.table.connection import open_connection
-
-__all__ = ["UniverseSummary", "universe"]
-
 
 telemetry.set_up()
 relieve_collector()
@@ -75,7 +73,7 @@ def universe(
         else:
             report.begin("Keep Region", len(names), "regions")
             results = keep(list(names))
-    return finish(universe_summary.summarize_universe(results, time.monotonic() - started))
+    return finish(summarize_universe(results, time.monotonic() - started))
 
 
 def finish(summary: UniverseSummary) -> UniverseSummary:
@@ -88,8 +86,9 @@ def finish(summary: UniverseSummary) -> UniverseSummary:
         get_run_logger().warning(failure)
     if SHARD_TAG in flow_run.tags:
         hand_over(summary)
-    note_round(summary)
-    report_in_background(universe_summary.write_universe_summary, summary)
+    outcome.set(Outcome(summary, summary.summaries, []))
+    artifact = "markdown", universe_summary.describe_universe(summary), summary.line, "summary-universe"
+    report_in_background(create_artifact, *artifact)
     if summary.failed == len(summary.regions):
         raise universe_summary.RegionError(f"all of {summary.line}; the first: {summary.regions[0].failure}")
     return cast("UniverseSummary", Completed(message=summary.line, data=summary))  # which Prefect unwraps

@@ -1,7 +1,7 @@
 """A market's orders as the source of a run."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,6 +28,11 @@ class OrderSource(msgspec.Struct, frozen=True):
     def endpoint(self) -> Endpoint:
         """The endpoint with the pages."""
         return self.market.endpoint
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a run's summary has of it."""
+        return {"region_id": self.market.id, **msgspec.structs.asdict(self.parameters)}
 
     @property
     def has_places(self) -> bool:

@@ -11,15 +11,16 @@ from prefect.runtime import flow_run
 
 from tasks.catalogue.names import region_name, type_name
 from tasks.orders.records import Record
-from tasks.reporting.costs import cost_of_run, cost_of_state_machine, describe_cost
-from tasks.reporting.summary import RunSummary, Summary, counted, percent
+from tasks.reporting.costs import cost_of_state_machine
+from tasks.reporting.summary import AnySummary, Summary, counted, list_replaced, percent
 from tasks.table.records import Changes
 from tasks.table.requests import Item
 
 MOVERS = 20
+MONTH_SECONDS = 30 * 86_400
 
 
-def write_summary(client: SyncPrefectClient, summary: RunSummary, pictures: dict[str, bytes]) -> None:
+def write_summary(client: SyncPrefectClient, summary: AnySummary, pictures: dict[str, bytes]) -> None:
     """Create the artifact `summary-REGION` or `summary-SOURCE`, with PNG files by title. Versions are the history."""
     shown = [f"![{title}]({to_data_uri(png)})" for title, png in pictures.items()]
     create_artifact(
@@ -47,9 +48,8 @@ def write_movers(client: SyncPrefectClient, summary: Summary, changes: list[Chan
         )
 
 
-def describe_run(summary: RunSummary) -> str:
+def describe_run(summary: AnySummary) -> str:
     """Return a run's summary as markdown."""
-    units = (summary.consumed_write_units, summary.consumed_read_units)
     size = f"{counted(summary.pages, 'page')} and {counted(summary.records, 'record')}"
     earlier = summary.compared_with
     causes = ", ".join(f"{count:,} {cause}" for cause, count in summary.retry_causes.items())
@@ -64,9 +64,9 @@ def describe_run(summary: RunSummary) -> str:
         "waits": f"{summary.waiting_seconds:,.1f} s for limits, before retries, for other runs and the next snapshot",
         "seconds": f"{summary.seconds:,.2f} s",
         **{f"… {state}": f"{seconds:,.2f} s" for state, seconds in summary.state_seconds.items()},
-        "write units": f"{units[0]:,.1f}",
-        "read units": f"{units[1]:,.1f}",
-        "cost": describe_cost(cost_of_run(*units), summary),
+        "write units": f"{summary.consumed_write_units:,.1f}",
+        "read units": f"{summary.consumed_read_units:,.1f}",
+        "cost": describe_cost(summary.cost_usd, summary),
         "cost by a state machine": describe_cost(cost_of_state_machine(summary.pages, summary.records), summary),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -76,6 +76,18 @@ def describe_run(summary: RunSummary) -> str:
         f"make a transition for each of {size}, and write every record. The cost of a month is given only for a run "
         "with an earlier snapshot to compare with: a first fill says nothing about it."
     )
+
+
+def describe_cost(cost: Decimal, summary: AnySummary) -> str:
+    """Return the cost of a run, and of a month of such runs at the interval of its two snapshots.
+
+    Without an earlier snapshot, as in a first fill, leave out the month.
+    """
+    if summary.compared_with is None:
+        return f"${cost:.6f} for this run"
+    seconds = (summary.last_modified - summary.compared_with).total_seconds()
+    month = cost * Decimal(MONTH_SECONDS / seconds)
+    return f"${cost:.6f} a run, ${month:,.2f} a month of runs like this, one every {round(seconds / 60, 1):g} minutes"
 
 
 def to_data_uri(png: bytes) -> str:
@@ -88,7 +100,7 @@ def find_movers(changes: Sequence[Changes]) -> list[dict[str, Any]]:
 
     Types whose changes both round to 0.0 % are left out, however much ISK that is.
     """
-    known = [(new, old) for each in changes for new in each.puts if (old := each.replaced.get(str(new.type_id)))]
+    known = list_replaced(changes)
     numbers = [(new, old) for new, old in known if all("N" in old.get(name, {}) for name in ("price", "volume"))]
     moved = [(new, old) for new, old in numbers if any(percents_moved(new, old))]
     return [describe_mover(new, old) for new, old in sorted(moved, key=lambda pair: -isk_moved(*pair))[:MOVERS]]

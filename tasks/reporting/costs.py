@@ -3,26 +3,11 @@
 import os
 from decimal import Decimal, InvalidOperation
 
-from tasks.reporting.summary import RunSummary
-
 # USD per million units on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
 WRITE_UNITS_USD, READ_UNITS_USD = "0.625", "0.125"
 # USD per million transitions of a standard workflow there: https://aws.amazon.com/step-functions/pricing/
 TRANSITIONS_USD = 25
 MILLION = 1_000_000
-MONTH_SECONDS = 30 * 86_400
-
-
-def describe_cost(cost: Decimal, summary: RunSummary) -> str:
-    """Return the cost of a run, and of a month of such runs at the interval of its two snapshots.
-
-    Without an earlier snapshot, as in a first fill, leave out the month.
-    """
-    if summary.compared_with is None:
-        return f"${cost:.6f} for this run"
-    seconds = (summary.last_modified - summary.compared_with).total_seconds()
-    month = cost * Decimal(MONTH_SECONDS / seconds)
-    return f"${cost:.6f} a run, ${month:,.2f} a month of runs like this, one every {round(seconds / 60, 1):g} minutes"
 
 
 def cost_of_run(write_units: float, read_units: float) -> Decimal:

@@ -3,19 +3,21 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any, Self
+from decimal import Decimal
+from typing import Any
 
 import httpx
-import msgspec
 from pydantic import BaseModel, ConfigDict
 
 from tasks.catalogue.names import market_name, name_region
 from tasks.esi.markets import name_market
 from tasks.network import is_this_machine
 from tasks.orders.choices import Detail, OrderType, Price
-from tasks.orders.records import Book
-from tasks.reporting.subject import Subject, about_region, about_source
+from tasks.orders.records import Book, Record
+from tasks.reporting.costs import cost_of_run
+from tasks.reporting.subject import Subject, find_subject
 from tasks.table.records import Changes
+from tasks.table.requests import Item
 from tasks.table.snapshot import Marker, Snapshot, made_alike
 
 MOST_PERCENT = 25  # larger changes are counted as this
@@ -50,6 +52,11 @@ class Totals(Counts):
     retries: int  # of requests to the API and calls to DynamoDB
     seconds: float
 
+    @property
+    def cost_usd(self) -> Decimal:
+        """The cost of the units."""
+        return cost_of_run(self.consumed_write_units, self.consumed_read_units)
+
 
 class RunSummary(Totals):
     """What a run did, and where the table stands after it, whatever its records are of."""
@@ -67,25 +74,15 @@ class RunSummary(Totals):
     age_seconds: float  # of the snapshot when the run ended, by this machine's clock
     state_seconds: dict[str, float]  # by state
 
-    @classmethod
-    def of(cls, source: Any, changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401 (see `Run.finish`)
-        """Return the summary of a run, from its source, what it wrote, and the other figures."""
-        raise NotImplementedError
+    @property
+    def subject(self) -> Subject:
+        """What the run was about."""
+        return find_subject(vars(self))
 
     @property
     def names(self) -> str:
         """The names of what the table has."""
         return self.subject.name
-
-    @property
-    def subject(self) -> Subject:
-        """What the run was about."""
-        raise NotImplementedError
-
-    @property
-    def rows(self) -> dict[str, str]:
-        """What is shown of it beside what all runs have, by name."""
-        raise NotImplementedError
 
     @property
     def line(self) -> str:
@@ -108,21 +105,10 @@ class Summary(RunSummary):
     markets: list[MarketSummary] = []  # the counts above are their sums; empty in an earlier version's
     price_changes: dict[int, int] = {}  # item types whose price changed, by the change in percent
 
-    @classmethod
-    def of(cls, source: Any, changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401 (see `Run.finish`)
-        """Return the summary of a run for an OrderSource."""
-        made_with = msgspec.structs.asdict(source.parameters)
-        return cls(region_id=source.market.id, price_changes=count_price_changes(changes), **made_with, **figures)
-
     @property
     def names(self) -> str:
         """The markets' names: `region 10000002`, or `region 10000002, station 60003760`."""
         return ", ".join(name_market(market.market_id) for market in self.markets) or name_market(self.region_id)
-
-    @property
-    def subject(self) -> Subject:
-        """The region or structure."""
-        return about_region(self.region_id)
 
     @property
     def is_made_up(self) -> bool:
@@ -170,20 +156,13 @@ class SourceSummary(RunSummary):
     source: str  # its URL
     items: int  # of the snapshot, each counted once
 
-    @classmethod
-    def of(cls, source: Any, changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401, ARG003 (see `Run.finish`)
-        """Return the summary of a run for a DeclaredSource."""
-        return cls(source=source.declared.url, items=figures["orders"], **figures)
-
-    @property
-    def subject(self) -> Subject:
-        """The source."""
-        return about_source(self.source)
-
     @property
     def rows(self) -> dict[str, str]:
         """The source and its items."""
         return {"source": self.source, "items": f"{self.items:,}"}
+
+
+AnySummary = Summary | SourceSummary
 
 
 def add_up(summaries: Iterable[Counts], names: Iterable[str]) -> dict[str, Any]:
@@ -196,15 +175,12 @@ def summarize_market(
 ) -> MarketSummary:
     """Return a market's summary; without a result, the table already had the snapshot."""
     orders, records = (stored.count, stored.records) if stored else (0, 0)
-    changes = Changes([], {}, [], unchanged=records, foreign=0)
-    if result:
-        book, changes = result
-        orders = book.orders
+    book, changes = result or (Book([], orders), Changes([], {}, [], unchanged=records, foreign=0))
     return MarketSummary(
         market_id=market_id,
         table_name=table_name,
         not_modified=result is None,
-        orders=orders,
+        orders=book.orders,
         records=changes.wanted,
         written=len(changes.puts),
         deleted=len(changes.deletes),
@@ -221,13 +197,17 @@ def find_earlier(snapshot: Snapshot, made_with: object) -> datetime | None:
 
 def count_price_changes(changes: Sequence[Changes]) -> dict[int, int]:
     """Count the item types whose price changed, by whole percent, at most `MOST_PERCENT` up or down."""
-    counts: Counter[int] = Counter()
-    for each in changes:
-        for record in each.puts:
-            old, new = each.replaced.get(str(record.type_id), {}).get("price"), record.price
-            if old and "N" in old and (was := float(old["N"])) != new:
-                counts[max(-MOST_PERCENT, min(round(percent(was, new)), MOST_PERCENT))] += 1
-    return dict(sorted(counts.items()))
+    prices = [
+        (float(old["price"]["N"]), new.price) for new, old in list_replaced(changes) if "N" in old.get("price", {})
+    ]
+    percents = [round(percent(old, new)) for old, new in prices if old != new]
+    return dict(sorted(Counter(max(-MOST_PERCENT, min(each, MOST_PERCENT)) for each in percents).items()))
+
+
+def list_replaced(changes: Sequence[Changes]) -> list[tuple[Record, Item]]:
+    """Return the new records of item types that the table had, each with its old item."""
+    puts = [(new, each.replaced.get(new.name)) for each in changes for new in each.puts if isinstance(new, Record)]
+    return [(new, old) for new, old in puts if old]
 
 
 def counted(number: int, thing: str) -> str:

@@ -101,9 +101,9 @@ def test_run_is_followed_once(api: Api) -> None:
     deployment_id = deploy(api, {"region_id": OTHER}, schedule())
     expires = soon()
     (run,) = scheduled_runs(api, deployment_id)
-    follow_esi(run, summary(expires))
+    follow_esi(run, [summary(expires)])
     other = make_run(api, deployment_id, [TAG])
-    follow_esi(other, summary(expires + timedelta(microseconds=3)))
+    follow_esi(other, [summary(expires + timedelta(microseconds=3))])
     (found,) = [found for found in followers(api, deployment_id) if found.id != other.id]
     assert found.expected_start_time
     assert JITTER_SECONDS[0] <= found.expected_start_time.timestamp() - expires.timestamp() <= JITTER_SECONDS[1]
@@ -115,11 +115,11 @@ def test_cancelled_follower_is_replaced(api: Api) -> None:
     deployment_id = deploy(api, {}, schedule())
     (run,) = scheduled_runs(api, deployment_id)
     expires = soon()
-    follow_esi(run, summary(expires))
+    follow_esi(run, [summary(expires)])
     (first,) = followers(api, deployment_id)
     cancel(api, first)
-    follow_esi(run, summary(expires))
-    follow_esi(run, summary(expires))
+    follow_esi(run, [summary(expires)])
+    follow_esi(run, [summary(expires)])
     (second,) = followers(api, deployment_id)
     assert second.id != first.id
 
@@ -133,7 +133,7 @@ def test_run_is_not_followed(api: Api, schedules: list[dict[str, Any]], tags: li
     """Manual runs, and runs whose schedule has been switched off, are not followed."""
     deployment_id = deploy(api, {}, *schedules)
     run = make_run(api, deployment_id, tags)
-    follow_esi(run, summary(soon()))
+    follow_esi(run, [summary(soon())])
     assert [found for found in followers(api, deployment_id) if found.id != run.id] == []
 
 
