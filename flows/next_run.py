@@ -7,6 +7,7 @@ deployment's parameters as of their start; custom parameters of a manual run app
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
@@ -30,7 +31,6 @@ from tasks.reporting.outcome import keep_summary, outcome, report_outcome
 from tasks.reporting.reporter import report_in_background
 from tasks.reporting.summary import AnySummary, Summary
 from tasks.reporting.universe_summary import UniverseSummary
-from tasks.table.snapshot import UNKNOWN
 
 TAG = "follows-esi"
 AT_EXPIRES = "at-expires"  # tag of a universe deployment whose rounds follow ESI's `Expires`
@@ -54,25 +54,12 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
     @wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         context = FlowRunContext.get()
-        if context is None or context.flow_run is None or not is_scheduled(context.flow_run):
+        flow_run = context and context.flow_run
+        if not context or not flow_run or not is_scheduled(flow_run):
             return body(*args, **kwargs)
-        flow_run = context.flow_run
-        try:
-            deployment = read_deployment(flow_run)
-        except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-            get_run_logger().warning(
-                "the deployment could not be read, so this run keeps its parameters: %s: %s",
-                type(error).__name__,
-                error,
-            )
-            return body(*args, **kwargs)
-        schedule = find_schedule(flow_run, deployment.schedules) if deployment else None
-        if TAG in flow_run.tags and flow_run.run_count <= 1 and not is_on(deployment, schedule):
+        parameters = read_parameters(flow_run)
+        if parameters is None:
             return cast("R", Cancelled(message="The deployment was deleted or paused, or its schedule deactivated."))
-        if deployment is None:
-            get_run_logger().warning("the deployment of this run was deleted: keeping its parameters")
-            return body(*args, **kwargs)
-        parameters = deployment.parameters | (schedule.parameters if schedule else {})
         if parameters == flow_run.parameters:
             return body(*args, **kwargs)
         get_run_logger().info("the deployment has changed since this run was created: using its present parameters")
@@ -85,24 +72,41 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
     return flow
 
 
+def read_parameters(flow_run: FlowRun) -> dict[str, Any] | None:
+    """Return what a scheduled run's deployment has now, the run's own if that is unknown; None to cancel it."""
+    log = get_run_logger()
+    try:
+        deployment, schedule = read_deployment(flow_run)
+    except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        log.warning("the deployment could not be read, so this run keeps its parameters: %s", reason)
+        return flow_run.parameters
+    is_on = deployment and not deployment.paused and schedule and schedule.active
+    if TAG in flow_run.tags and flow_run.run_count <= 1 and not is_on:
+        return None
+    if deployment is None:
+        log.warning("the deployment of this run was deleted: keeping its parameters")
+        return flow_run.parameters
+    return deployment.parameters | (schedule.parameters if schedule else {})
+
+
 def is_scheduled(flow_run: FlowRun) -> bool:
     """Return whether a run was created by a schedule, or follows one that was."""
     return bool(flow_run.deployment_id) and (flow_run.auto_scheduled or TAG in flow_run.tags)
 
 
-def read_deployment(flow_run: FlowRun) -> DeploymentResponse | None:
-    """Return a run's present deployment, None if it was deleted.
+def read_deployment(flow_run: FlowRun) -> tuple[DeploymentResponse | None, DeploymentSchedule | None]:
+    """Return a run's present deployment, and the schedule behind the run; None for what was deleted.
 
     Raises:
         PrefectHTTPStatusError: the server refused.
         httpx.HTTPError: the server could not be reached.
     """
     assert flow_run.deployment_id
-    with get_client(sync_client=True) as client:
-        try:
-            return client.read_deployment(flow_run.deployment_id)
-        except ObjectNotFound:
-            return None
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        deployment = client.read_deployment(flow_run.deployment_id)
+        return deployment, find_schedule(flow_run, deployment.schedules)
+    return None, None
 
 
 def find_schedule(flow_run: FlowRun, schedules: Sequence[DeploymentSchedule]) -> DeploymentSchedule | None:
@@ -119,11 +123,6 @@ def find_schedule(flow_run: FlowRun, schedules: Sequence[DeploymentSchedule]) ->
     fitting.sort(key=lambda schedule: (-len(schedule.parameters), not schedule.active))
     found = same_id or same_slug or fitting or (schedules if len(schedules) == 1 else [])
     return found[0] if found else None
-
-
-def is_on(deployment: DeploymentResponse | None, schedule: DeploymentSchedule | None) -> bool:
-    """Return whether a deployment's schedule creates runs."""
-    return deployment is not None and not deployment.paused and schedule is not None and schedule.active
 
 
 def schedule_next(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
@@ -148,10 +147,10 @@ def follow_esi(flow_run: FlowRun, summaries: Sequence[AnySummary]) -> None:
     `market.follow.failed`; the deployment then next runs on its schedule.
     """
     now = datetime.now(UTC)
-    ahead = [each for each in summaries if each.expires and each.expires > now - MOMENT]
+    ahead = {each.expires: each for each in summaries if each.expires and each.expires > now - MOMENT}
     if not ahead or not is_scheduled(flow_run):
         return
-    summary = min(ahead, key=lambda each: each.expires or UNKNOWN)
+    summary = ahead[min(ahead)]
     most_ahead = MAX_AHEAD if isinstance(summary, Summary) else timedelta.max  # a source says itself how far
     when = next_start(summary.expires, now, most_ahead)
     if when is None:
@@ -161,11 +160,8 @@ def follow_esi(flow_run: FlowRun, summaries: Sequence[AnySummary]) -> None:
     except Exception as error:  # noqa: BLE001 (it must not fail a completed run)
         reason = f"no run could be scheduled for {when:%Y-%m-%d %H:%M:%S} UTC: {type(error).__name__}: {error}"
         get_run_logger().error("%s; the next run is the deployment's next scheduled one", reason)
-        emit_event(
-            "market.follow.failed",
-            summary.subject.resource,
-            payload={"reason": reason, "table_name": summary.table_name},
-        )
+        payload = {"reason": reason, "table_name": summary.table_name}
+        emit_event("market.follow.failed", summary.subject.resource, payload=payload)
 
 
 def create_follower(flow_run: FlowRun, summary: AnySummary, when: datetime) -> None:
@@ -174,9 +170,8 @@ def create_follower(flow_run: FlowRun, summary: AnySummary, when: datetime) -> N
     Any follower with the present parameters will do, so chains of runs merge. The idempotency key gives two runs that
     create one at the same time the same follower.
     """
-    deployment = read_deployment(flow_run)
-    schedule = find_schedule(flow_run, deployment.schedules) if deployment else None
-    if deployment is None or schedule is None or not is_on(deployment, schedule):
+    deployment, schedule = read_deployment(flow_run)
+    if deployment is None or deployment.paused or schedule is None or not schedule.active:
         return
     parameters = deployment.parameters | schedule.parameters
     key = f"{deployment.id} {hash_objects(parameters)} after {summary.last_modified}"

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from typing import Annotated, Any, get_args
 
+from annotated_types import Predicate
 from pydantic import AfterValidator, Field
 
 from tasks.allowed import OrGive, or_give
@@ -19,9 +20,7 @@ def fill_in(table_name: str, **ids: int) -> str:
     Raises:
         ValueError: DynamoDB does not accept it.
     """
-    for place, value in ids.items():
-        table_name = table_name.replace(f"{{{place}}}", str(value))
-    return check_table_name(table_name)
+    return check_table_name(table_name.format(**ids))
 
 
 def choose(choices: Any, meaning: str) -> OrGive:  # noqa: ANN401 (a Literal)
@@ -82,19 +81,8 @@ def check_tables(
     return kept
 
 
-def check_market(market_id: int) -> int:
-    """Return a market's id, unchanged.
-
-    Raises:
-        ValueError: it is not a market's.
-    """
-    if not is_market(market_id):
-        raise ValueError(f"{market_id} is not the id of a market")
-    return market_id
-
-
 ID = Annotated[int, Field(ge=10_000_000, le=19_999_999)]
-MarketId = Annotated[int, AfterValidator(check_market)]
+MarketId = Annotated[int, Predicate(is_market)]
 MARKETS = "ids of markets in the region: itself, systems, stations such as 60003760 for Jita 4-4, or structures"
 NAME = "3 to 255 letters, digits and _ . -"
 
