@@ -88,7 +88,9 @@ def make_parser(flow: Flow[..., Any], program: str) -> Parser:
             objects += describe_members(name, kind)
             shape = {"metavar": "JSON", "type": read_json}
         else:
-            shape = {"metavar": name_kind(kind.get("items", kind)), "nargs": "+" if "items" in kind else None}
+            value = kind.get("items", kind)
+            metavar = f"{{{','.join(value['enum'])}}}" if "enum" in value else value["type"].upper()
+            shape = {"metavar": metavar, "nargs": "+" if "items" in kind else None}
         meaning = schema.get("description") or kind.get("description", "")
         text = f"{meaning} {'(required)' if is_required else f'(default: {default})'}".replace("%", "%%")
         parser.add_argument(name_option(name), help=text, required=is_required, default=default, **shape)
@@ -104,11 +106,7 @@ def describe_members(parameter: str, schema: dict[str, Any]) -> Iterator[str]:
 
 
 def read_json(text: str) -> Any:  # noqa: ANN401 (whatever it is, the flow validates it)
-    """Return the value of an option in JSON.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
+    """Return the value of an option in JSON; raise an ArgumentTypeError, which argparse reports, if it is none."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -118,11 +116,6 @@ def read_json(text: str) -> Any:  # noqa: ANN401 (whatever it is, the flow valid
 def name_option(parameter: str) -> str:
     """Return a parameter's option."""
     return f"--{parameter.replace('_', '-')}"
-
-
-def name_kind(schema: dict[str, Any]) -> str:
-    """Return the placeholder for an option's value: its choices or its type."""
-    return "{" + ",".join(schema["enum"]) + "}" if "enum" in schema else str(schema["type"]).upper()
 
 
 def show_run(console: Console) -> None:

@@ -49,5 +49,4 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
 
 def list_records(records: pd.DataFrame) -> list[Record]:
     """Return the rows of a frame, as `aggregate_orders` returns it, as records."""
-    columns = [records.index.tolist(), *(records[name].tolist() for name in records.columns)]
-    return list(map(Record._make, zip(*columns, *[[None] * len(records)] * (5 - len(columns)), strict=True)))
+    return [Record(*row) for row in records.itertuples(name=None)]
