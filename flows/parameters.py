@@ -84,6 +84,7 @@ def check_tables(
 ID = Annotated[int, Field(ge=10_000_000, le=19_999_999)]
 MarketId = Annotated[int, Predicate(is_market)]
 MARKETS = "ids of markets in the region: itself, systems, stations such as 60003760 for Jita 4-4, or structures"
+IN_FLIGHT = "in flight at once, in each shard of a universe"
 NAME = "3 to 255 letters, digits and _ . -"
 
 RegionId = Annotated[ID, or_give("a region's id, such as 10000002 for The Forge")]
@@ -141,14 +142,8 @@ DetailChoice = Annotated[
 KeyChoice = Annotated[
     Key, choose(Key, "type: pk is the item type; market_type: pk is the market and sk the type, for many markets.")
 ]
-FetchConcurrency = Annotated[
-    int, Field(ge=1, le=500), or_give("1 to 500, the pages in flight at once, in each shard of a universe")
-]
-StoreConcurrency = Annotated[
-    int,
-    Field(ge=1, le=100),
-    or_give("1 to 100, the BatchWriteItem calls in flight at once, in each shard of a universe"),
-]
+FetchConcurrency = Annotated[int, Field(ge=1, le=500), or_give(f"1 to 500, the pages {IN_FLIGHT}")]
+StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give(f"1 to 100, the BatchWriteItem calls {IN_FLIGHT}")]
 Concurrency = Annotated[int, Field(ge=1, le=113), or_give("1 to 113, the regions in progress at once in each shard")]
 Shards = Annotated[
     int,

@@ -14,7 +14,6 @@ from tasks.orders.records import Record
 from tasks.reporting.costs import cost_of_state_machine
 from tasks.reporting.summary import AnySummary, Summary, counted, list_replaced, percent
 from tasks.table.records import Changes
-from tasks.table.requests import Item
 
 MOVERS = 20
 MONTH_SECONDS = 30 * 86_400
@@ -100,48 +99,40 @@ def find_movers(changes: Sequence[Changes]) -> list[dict[str, Any]]:
 
     Types whose changes both round to 0.0 % are left out, however much ISK that is.
     """
-    known = list_replaced(changes)
-    numbers = [(new, old) for new, old in known if all("N" in old.get(name, {}) for name in ("price", "volume"))]
-    moved = [(new, old) for new, old in numbers if any(percents_moved(new, old))]
-    return [describe_mover(new, old) for new, old in sorted(moved, key=lambda pair: -isk_moved(*pair))[:MOVERS]]
+    moved = [each for each in list_replaced(changes) if any(percents_moved(*each))]
+    return [describe_mover(*each) for each in sorted(moved, key=lambda each: -isk_moved(*each))[:MOVERS]]
 
 
-def percents_moved(new: Record, old: Item) -> list[float]:
+def percents_moved(new: Record, price: float, volume: Decimal) -> list[float]:
     """Return the percent change of a type's price and volume, to one decimal; 0.0, never -0.0."""
-    pairs = ((old["price"]["N"], new.price), (old["volume"]["N"], new.volume))
-    return [round(percent(float(was), now), 1) + 0.0 for was, now in pairs]
+    pairs = ((price, new.price), (float(volume), new.volume))
+    return [round(percent(was, now), 1) + 0.0 for was, now in pairs]
 
 
-def isk_moved(new: Record, old: Item) -> float:
+def isk_moved(new: Record, price: float, volume: Decimal) -> float:
     """Return the ISK value of the change in a type's price or in its volume, whichever is larger."""
-    was_price, was_volume = (float(old[name]["N"]) for name in ("price", "volume"))
-    return float(max(abs(new.price - was_price) * new.volume, abs(new.volume - was_volume) * new.price))
+    return max(abs(new.price - price) * new.volume, abs(new.volume - float(volume)) * new.price)
 
 
-def describe_mover(new: Record, old: Item) -> dict[str, Any]:
+def describe_mover(new: Record, price: float, volume: Decimal) -> dict[str, Any]:
     """Return a row of the movers' table, the columns for narrow windows first."""
-    was_price, was_volume = (Decimal(old[name]["N"]) for name in ("price", "volume"))
-    price_percent, volume_percent = percents_moved(new, old)
+    price_percent, volume_percent = percents_moved(new, price, volume)
     return {
         "type": type_name(new.type_id),
-        "old price": f"{was_price:,.2f}",
+        "old price": f"{price:,.2f}",
         "new price": f"{new.price:,.2f}",
         "price %": f"{price_percent:+.1f}",
         "volume %": f"{volume_percent:+.1f}",
-        "ISK moved": f"{isk_moved(new, old):,.0f}",
+        "ISK moved": f"{isk_moved(new, price, volume):,.0f}",
         "ISK on offer": f"{new.price * new.volume:,.0f}",
-        "old volume": f"{was_volume:,}",
+        "old volume": f"{volume:,}",
         "new volume": f"{new.volume:,}",
         "id": new.type_id,
     }
 
 
 def create_artifact(
-    client: SyncPrefectClient,
-    kind: str,
-    data: Any,  # noqa: ANN401 (JSON)
-    description: str,
-    key: str | None = None,
+    client: SyncPrefectClient, kind: str, data: object, description: str, key: str | None = None
 ) -> str:
     """Create an artifact of this flow run and return its id.
 

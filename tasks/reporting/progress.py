@@ -89,19 +89,13 @@ class Timing:
 
 
 def show_progress(client: SyncPrefectClient, progress: Progress) -> None:
-    """Keep a progress artifact up to date until the work ends; the next update makes up for a failed one."""
+    """Keep a progress artifact up to date until the work ends."""
     artifact_id, shown, is_last = "", -1, False
     while not is_last:
         is_last = progress.ended.wait(UPDATE_SECONDS)
         done, text = progress.done, f"{progress.name}: {progress}"
-        if done == shown:
-            continue
-        try:
-            if artifact_id:
-                update_artifact(client, artifact_id, 100.0 * done / progress.total, text)
-            else:
-                artifact_id = create_artifact(client, "progress", 100.0 * done / progress.total, text)
-            shown = done
-        except Exception:
-            if is_last:
-                raise
+        if artifact_id and done != shown:
+            update_artifact(client, artifact_id, 100.0 * done / progress.total, text)
+        elif done != shown:
+            artifact_id = create_artifact(client, "progress", 100.0 * done / progress.total, text)
+        shown = done

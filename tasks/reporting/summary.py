@@ -17,7 +17,6 @@ from tasks.orders.records import Book, Record
 from tasks.reporting.costs import cost_of_run
 from tasks.reporting.subject import Subject, find_subject
 from tasks.table.records import Changes
-from tasks.table.requests import Item
 from tasks.table.snapshot import Marker, Snapshot, made_alike
 
 MOST_PERCENT = 25  # larger changes are counted as this
@@ -197,17 +196,17 @@ def find_earlier(snapshot: Snapshot, made_with: object) -> datetime | None:
 
 def count_price_changes(changes: Sequence[Changes]) -> dict[int, int]:
     """Count the item types whose price changed, by whole percent, at most `MOST_PERCENT` up or down."""
-    prices = [
-        (float(old["price"]["N"]), new.price) for new, old in list_replaced(changes) if "N" in old.get("price", {})
+    percents = [
+        round(percent(price, new.price)) for new, price, _volume in list_replaced(changes) if price != new.price
     ]
-    percents = [round(percent(old, new)) for old, new in prices if old != new]
     return dict(sorted(Counter(max(-MOST_PERCENT, min(each, MOST_PERCENT)) for each in percents).items()))
 
 
-def list_replaced(changes: Sequence[Changes]) -> list[tuple[Record, Item]]:
-    """Return the new records of item types that the table had, each with its old item."""
-    puts = [(new, each.replaced.get(new.name)) for each in changes for new in each.puts if isinstance(new, Record)]
-    return [(new, old) for new, old in puts if old]
+def list_replaced(changes: Sequence[Changes]) -> list[tuple[Record, float, Decimal]]:
+    """Return the new records of item types that the table had, each with the old price (ISK) and volume (units)."""
+    puts = [(new, each.replaced.get(new.name, {})) for each in changes for new in each.puts if isinstance(new, Record)]
+    known = [(new, old["price"], old["volume"]) for new, old in puts if old.keys() >= {"price", "volume"}]
+    return [(new, float(p["N"]), Decimal(v["N"])) for new, p, v in known if "N" in p and "N" in v]
 
 
 def counted(number: int, thing: str) -> str:
