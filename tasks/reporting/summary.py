@@ -196,17 +196,16 @@ def find_earlier(snapshot: Snapshot, made_with: object) -> datetime | None:
 
 def count_price_changes(changes: Sequence[Changes]) -> dict[int, int]:
     """Count the item types whose price changed, by whole percent, at most `MOST_PERCENT` up or down."""
-    percents = [
-        round(percent(price, new.price)) for new, price, _volume in list_replaced(changes) if price != new.price
-    ]
+    prices = [(price, new.price) for new, price, _volume in list_replaced(changes)]
+    percents = [round(percent(old, new)) for old, new in prices if old != new]
     return dict(sorted(Counter(max(-MOST_PERCENT, min(each, MOST_PERCENT)) for each in percents).items()))
 
 
 def list_replaced(changes: Sequence[Changes]) -> list[tuple[Record, float, Decimal]]:
     """Return the new records of item types that the table had, each with the old price (ISK) and volume (units)."""
     puts = [(new, each.replaced.get(new.name, {})) for each in changes for new in each.puts if isinstance(new, Record)]
-    known = [(new, old["price"], old["volume"]) for new, old in puts if old.keys() >= {"price", "volume"}]
-    return [(new, float(p["N"]), Decimal(v["N"])) for new, p, v in known if "N" in p and "N" in v]
+    old = [(new, item.get("price", {}).get("N"), item.get("volume", {}).get("N")) for new, item in puts]
+    return [(new, float(price), Decimal(volume)) for new, price, volume in old if price and volume]
 
 
 def counted(number: int, thing: str) -> str:
