@@ -65,9 +65,8 @@ def write_report(table_name: str, count: int, file: Path, *, market_id: int | No
             history = read_history(client, snapshot.region_id, table_name, count)
         runs = [run for run in history if market_id in {None, *(each.market_id for each in run.markets)}]
     stored_by = next((run for run in runs if run.last_modified == snapshot.last_modified), None)
-    if made_up or stored_by:
-        is_made_up = made_up or bool(stored_by and stored_by.is_made_up)
-        runs = [run for run in runs if run.is_made_up == is_made_up]
+    is_made_up = made_up or (stored_by.is_made_up if stored_by else None)
+    runs = [run for run in runs if is_made_up in {None, run.is_made_up}]
     source = MADE_UP if made_up else stored_by.source if stored_by else UNKNOWN
     unfinished = file.with_name(f"{file.name}.part")
     unfinished.write_text(render(table_name, records, snapshot, runs, source), encoding="utf-8")

@@ -34,16 +34,12 @@ def run_flow(
     arguments: Sequence[str] | None = None,
     check: Callable[..., object] = lambda: None,
 ) -> int:
-    """Run a flow with options from the command line, and return the exit code.
+    """Run a flow that returns a summary with a `line`, or a line, with options from the command line.
 
-    Args:
-        flow: returns a summary with a `line`, or a line.
-        program: the command, for messages.
-        arguments: the process's own by default.
-        check: raises a ValueError if valid parameters contradict each other; called with those that it names.
+    `check` raises a ValueError if valid parameters contradict each other; it is called with those that it names.
 
     Returns:
-        1 if the flow failed; 2 if its parameters were refused, before any run.
+        The exit code: 1 if the flow failed; 2 if its parameters were refused, before any run.
     """
     parameters = vars(make_parser(flow, program).parse_args(arguments))
     console = Console()

@@ -126,29 +126,16 @@ def find_schedule(flow_run: FlowRun, schedules: Sequence[DeploymentSchedule]) ->
 
 
 def schedule_next(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Create the follower of a completed run; of a round of `universe` only if it has the tag `at-expires`."""
-    result, summaries, _changes = outcome.get()
-    if AT_EXPIRES in flow_run.tags or not isinstance(result, UniverseSummary):
-        follow_esi(flow_run, summaries)
+    """Create the follower of a completed scheduled run, for shortly after ESI's next `Expires`, unless one exists.
 
-
-# Options of the flows that keep one table.
-KEEPS_TABLE: dict[str, Any] = {
-    "persist_result": False,
-    "on_completion": [keep_summary, schedule_next, report_outcome],
-    "on_failure": [explain_failure],
-}
-
-
-def follow_esi(flow_run: FlowRun, summaries: Sequence[AnySummary]) -> None:
-    """Create a run's follower for shortly after ESI's next `Expires`, unless one exists.
-
-    Manual runs, and deployments without an active schedule, are not followed. A failure is logged and sent as the event
-    `market.follow.failed`; the deployment then next runs on its schedule.
+    Rounds of `universe` without the tag `at-expires`, and deployments without an active schedule, are not followed. A
+    failure is logged and sent as the event `market.follow.failed`; the deployment then next runs on its schedule.
     """
+    result, summaries, _changes = outcome.get()
     now = datetime.now(UTC)
     ahead = {each.expires: each for each in summaries if each.expires and each.expires > now - MOMENT}
-    if not ahead or not is_scheduled(flow_run):
+    is_followed = AT_EXPIRES in flow_run.tags or not isinstance(result, UniverseSummary)
+    if not (ahead and is_followed and is_scheduled(flow_run)):
         return
     summary = ahead[min(ahead)]
     most_ahead = MAX_AHEAD if isinstance(summary, Summary) else timedelta.max  # a source says itself how far
@@ -162,6 +149,14 @@ def follow_esi(flow_run: FlowRun, summaries: Sequence[AnySummary]) -> None:
         get_run_logger().error("%s; the next run is the deployment's next scheduled one", reason)
         payload = {"reason": reason, "table_name": summary.table_name}
         emit_event("market.follow.failed", summary.subject.resource, payload=payload)
+
+
+# Options of the flows that keep one table.
+KEEPS_TABLE: dict[str, Any] = {
+    "persist_result": False,
+    "on_completion": [keep_summary, schedule_next, report_outcome],
+    "on_failure": [explain_failure],
+}
 
 
 def create_follower(flow_run: FlowRun, summary: AnySummary, when: datetime) -> None:
