@@ -10,7 +10,6 @@ from tasks.declared.source import DeclaredSource
 from tasks.esi.client import Esi, Pool, read_user_agent
 from tasks.esi.credentials import BlockAuth
 from tasks.esi.pause import Rate
-from tasks.reporting.outcome import complete
 from tasks.reporting.summary import SourceSummary
 from tasks.run import Target, open_run
 from tasks.table.client import Table
@@ -49,7 +48,7 @@ def paged_api(
         Esi(Pool(source.base_url, read_user_agent(), fetch_concurrency, rate, auth, source.headers)) as esi,
         open_run(declared, targets, esi, SourceSummary, force=force) as run,
     ):
-        return complete(keep_table(run))
+        return keep_table(run)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from tasks.get_page_count import find_snapshot
 from tasks.orders.choices import Key, Parameters
 from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
-from tasks.reporting.outcome import complete
 from tasks.reporting.progress import Timing
 from tasks.reporting.reporter import Reporter
 from tasks.reporting.summary import Summary
@@ -132,7 +131,7 @@ class Region:
 @task(name="Keep Region", task_run_name="Keep Region {region}", **RETRIED, **NOT_KEPT)
 def keep_region(region: Region, connection: Connection, turns: threading.Semaphore) -> Summary:
     """Update one region's tables to its latest snapshot."""
-    return complete(region.keep(connection, turns))
+    return region.keep(connection, turns)
 
 
 def keep_regions(

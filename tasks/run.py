@@ -16,7 +16,7 @@ from tasks.esi.endpoint import Endpoint
 from tasks.esi.markets import Market
 from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
-from tasks.reporting.outcome import S, note_outcome
+from tasks.reporting.outcome import S, end_run
 from tasks.reporting.progress import Timing
 from tasks.reporting.reporter import Reporter
 from tasks.reporting.summary import Counts, add_up, count_price_changes, find_earlier, summarize_market
@@ -83,7 +83,7 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         return target.blank.parse(item, target.table.name, force=self.force)
 
     def finish(self, snapshot: Snapshot, results: Mapping[int, tuple[Book, Changes]] = MappingProxyType({})) -> S:
-        """End the run with the snapshot that the table has now, and return its summary.
+        """End the run with the snapshot that the table has now, and return its summary; see `end_run`.
 
         `results` are those of the targets that were written, by id.
         """
@@ -121,9 +121,7 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
             "seconds": round(time.monotonic() - self.started, 3),
             "state_seconds": {name: round(seconds, 3) for name, seconds in self.report.seconds.items()},
         }
-        summary = self.summary(**figures)
-        note_outcome(summary, changes, self.kept_by)
-        return summary
+        return end_run(self.summary(**figures), changes, self.kept_by)
 
 
 def list_targets(source: OrderSource, tables: Mapping[Market, Table]) -> list[Target]:

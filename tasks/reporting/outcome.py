@@ -29,19 +29,14 @@ class Outcome(NamedTuple):
 outcome: ContextVar[Outcome] = ContextVar("outcome")  # of the flow run: Prefect calls hooks in the same context
 
 
-def note_outcome(summary: AnySummary, changes: list[Changes], kept_by: str) -> None:
-    """Save what the run did for its flow's hooks, and send it as an event; see `send_event`."""
-    outcome.set(Outcome(summary, [summary], changes))
-    event = "not-modified" if summary.not_modified else "stored"
-    attempt(send_event, event, summary.subject, summary.model_dump(mode="json"), kept_by)
+def end_run(summary: S, changes: list[Changes], kept_by: str) -> S:
+    """Save what the run did for its flow's hooks, send it as an event, and return a final state for a flow or task run.
 
-
-def complete(summary: S) -> S:
-    """Return a final state for a flow or task run, with the summary's line as its message.
-
-    Prefect unwraps the state: callers get the summary.
+    The state's message is the summary's line. Prefect unwraps the state: callers get the summary.
     """
-    name = "NotModified" if summary.not_modified else "Completed"
+    outcome.set(Outcome(summary, [summary], changes))
+    event, name = ("not-modified", "NotModified") if summary.not_modified else ("stored", "Completed")
+    attempt(send_event, event, summary.subject, summary.model_dump(mode="json"), kept_by)
     return cast("S", Completed(name=name, message=summary.line, data=summary))
 
 

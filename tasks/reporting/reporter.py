@@ -113,9 +113,8 @@ def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
 def name_run() -> str:
     """Return a flow run's name, by its scheduled time: `10000002 The Forge · 2026-11-24 03:05`, `113 regions · …`."""
     given = flow_run.parameters
-    what = find_subject(given).title
-    if "region_ids" in given:
-        what = counted(len(given["region_ids"] or given.get("markets") or regions()), "region")
+    listed = given.get("region_ids") or given.get("markets") or regions()
+    what = counted(len(listed), "region") if "region_ids" in given else find_subject(given).title
     return f"{what} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 
