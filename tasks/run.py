@@ -88,7 +88,7 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         `results` are those of the targets that were written, by id.
         """
         self.report.end()
-        tables = [target.table for target in self.targets]
+        tables: list[Table] = [target.table for target in self.targets]
         changes = [changes for _book, changes in results.values()]
         markets = [
             summarize_market(each.id, each.table.name, snapshot.stored.get(each.id), results.get(each.id))
