@@ -15,11 +15,7 @@ from tasks.table.requests import check_table_name
 
 
 def fill_in(table_name: str, **ids: int) -> str:
-    """Return the name of a table, from a template with `{region_id}`, `{market_id}` or `{structure_id}`.
-
-    Raises:
-        ValueError: DynamoDB does not accept it.
-    """
+    """Return a template with its ids filled in; raise a ValueError if DynamoDB does not accept the name."""
     return check_table_name(table_name.format(**ids))
 
 

@@ -77,11 +77,7 @@ def universe(
 
 
 def finish(summary: UniverseSummary) -> UniverseSummary:
-    """Report a round, and return its final state, with the summary's line as the message.
-
-    Raises:
-        RegionError: all regions failed.
-    """
+    """Report a round, and return its final state; raise a RegionError if all regions failed."""
     for failure in [result.failure for result in summary.regions if result.failure]:
         get_run_logger().warning(failure)
     if SHARD_TAG in flow_run.tags:

@@ -78,10 +78,7 @@ def describe_run(summary: AnySummary) -> str:
 
 
 def describe_cost(cost: Decimal, summary: AnySummary) -> str:
-    """Return the cost of a run, and of a month of such runs at the interval of its two snapshots.
-
-    Without an earlier snapshot, as in a first fill, leave out the month.
-    """
+    """Return the cost of a run and, unless it is a first fill, of a month of them at the interval of its snapshots."""
     if summary.compared_with is None:
         return f"${cost:.6f} for this run"
     seconds = (summary.last_modified - summary.compared_with).total_seconds()

@@ -1,6 +1,7 @@
 """The costs of a run, and of a state machine that does the same."""
 
 import os
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 
 # USD per million units on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
@@ -11,25 +12,18 @@ MILLION = 1_000_000
 
 
 def cost_of_run(write_units: float, read_units: float) -> Decimal:
-    """Return the cost of units (USD), by the environment's `WRITE_UNITS_USD` and `READ_UNITS_USD` per million.
-
-    Raises:
-        ValueError: one of them is not a valid cost.
-    """
+    """Return the cost of units (USD), by the environment's `WRITE_UNITS_USD` and `READ_UNITS_USD` per million."""
     write_usd, read_usd = (read_cost("WRITE_UNITS_USD", WRITE_UNITS_USD), read_cost("READ_UNITS_USD", READ_UNITS_USD))
     return (Decimal(write_units) * write_usd + Decimal(read_units) * read_usd) / MILLION
 
 
 def read_cost(name: str, default: str) -> Decimal:
-    """Return a cost (USD) from the environment."""
+    """Return a cost (USD) from the environment; raise a ValueError if it is none."""
     given = os.environ.get(name) or default
-    try:
-        cost = Decimal(given)
-    except InvalidOperation:
-        cost = Decimal("nan")
-    if not (cost.is_finite() and cost >= 0):
-        raise ValueError(f"{name} is {given!r}: give USD per million units, such as {default}")
-    return cost
+    with suppress(InvalidOperation):
+        if (cost := Decimal(given)).is_finite() and cost >= 0:
+            return cost
+    raise ValueError(f"{name} is {given!r}: give USD per million units, such as {default}")
 
 
 def cost_of_state_machine(pages: int, records: int) -> Decimal:
