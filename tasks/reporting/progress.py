@@ -3,6 +3,7 @@
 import threading
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import rich.progress
@@ -16,34 +17,19 @@ UPDATE_SECONDS = 0.75  # between two updates of a progress artifact
 bars: ContextVar[rich.progress.Progress | None] = ContextVar("bars", default=None)
 
 
+@dataclass
 class Progress:
-    """How much of a state's work is done. Thread-safe."""
+    """How much of a state's work is done."""
 
-    def __init__(self, name: str, total: int = 0, unit: str = "") -> None:
-        self.name = name
-        self.total = total
-        self.unit = unit
-        self.done = 0
-        self.ended = threading.Event()
-        self._lock = threading.Lock()
-        self._bars = bars.get() if total else None
-        self._bar = self._bars.add_task(f"{name}, {unit}", total=total) if self._bars else None
+    name: str
+    total: int  # 0 if it cannot be counted
+    unit: str
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def __str__(self) -> str:
         return f"{self.done:,} of {self.total:,} {self.unit}"
-
-    def count(self, number: int) -> None:
-        """Add to the work done."""
-        with self._lock:
-            self.done += number
-        if self._bars and self._bar is not None:
-            self._bars.advance(self._bar, number)
-
-    def end(self, *, well: bool) -> None:
-        """End the progress; if all went well, work that was not counted came from an earlier attempt."""
-        if well:
-            self.count(self.total - self.done)
-        self.ended.set()
 
 
 class Timing:
@@ -53,7 +39,8 @@ class Timing:
         self.seconds: dict[str, float] = {}  # by state
         self._lock = threading.RLock()
         self._progress: Progress | None = None  # of the current state
-        self._started = 0.0  # monotonic time
+        self._bars = bars.get()
+        self._bar: rich.progress.TaskID | None = None
 
     def begin(self, state: str, total: int = 0, unit: str = "") -> None:
         """Begin a state of so much work, if that can be counted, and end the one before; go on with the current one."""
@@ -61,20 +48,27 @@ class Timing:
             if self._progress and self._progress.name == state:
                 return
             self.end()
-            self._progress, self._started = Progress(state, total, unit), time.monotonic()
+            self._progress = Progress(state, total, unit)
+            self._bar = self._bars.add_task(f"{state}, {unit}", total=total) if self._bars and total else None
             self.show_begin(self._progress)
 
     def count(self, number: int) -> None:
         """Add to the current state's work done."""
-        if progress := self._progress:
-            progress.count(number)
+        with self._lock:
+            if self._progress:
+                self._progress.done += number
+            if self._bars and self._bar is not None:
+                self._bars.advance(self._bar, number)
 
     def end(self, *, well: bool = True) -> None:
-        """End the current state."""
+        """End the current state; if all went well, work that was not counted came from an earlier attempt."""
         with self._lock:
             if progress := self._progress:
-                self._progress, seconds = None, time.monotonic() - self._started
-                progress.end(well=well)
+                seconds = time.monotonic() - progress.started
+                if well:
+                    self.count(progress.total - progress.done)
+                self._progress = self._bar = None
+                progress.ended.set()
                 self.seconds[progress.name] = self.seconds.get(progress.name, 0.0) + seconds
                 self.show_end(progress, seconds)
 
