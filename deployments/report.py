@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
@@ -17,7 +18,6 @@ from tasks.catalogue.names import type_name
 from tasks.reporting.artifacts import to_data_uri
 from tasks.reporting.history import read_history
 from tasks.reporting.pictures import RUNS, draw_pictures
-from tasks.reporting.reporter import open_client
 from tasks.reporting.summary import Summary, counted
 from tasks.table.errors import TableError
 from tasks.table.read import Record, read_records
@@ -61,7 +61,7 @@ def write_report(table_name: str, count: int, file: Path, *, market_id: int | No
     records, snapshot = read_records(table_name, market_id)
     runs: list[Summary] = []
     if PREFECT_API_URL.value():
-        with open_client() as client:
+        with get_client(sync_client=True) as client:
             history = read_history(client, snapshot.region_id, table_name, count)
         runs = [run for run in history if market_id in {None, *(each.market_id for each in run.markets)}]
     stored_by = next((run for run in runs if run.last_modified == snapshot.last_modified), None)

@@ -12,7 +12,7 @@ from prefect.exceptions import ParameterTypeError
 from tasks.esi.errors import EsiError
 from tasks.reporting.artifacts import create_artifact
 from tasks.reporting.reporter import attempt, name_run, report_in_background, send_event
-from tasks.reporting.subject import find_subject
+from tasks.reporting.summary import find_subject
 from tasks.table.errors import TableError
 from tasks.table.guards import ShrinkError
 

@@ -19,10 +19,9 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks.catalogue.names import regions
+from tasks.catalogue.names import name_region, regions
 from tasks.reporting.progress import Progress, Timing, show_progress
-from tasks.reporting.subject import Subject, find_subject
-from tasks.reporting.summary import counted
+from tasks.reporting.summary import Subject, counted, find_subject
 
 FRESH_SECONDS = 900.0  # older data are stale: three snapshots
 
@@ -89,15 +88,10 @@ def report_in_background(
     """Call a function in this run's context on a thread that outlives the run; an error becomes a warning."""
 
     def call() -> None:
-        with open_client() as client:
+        with get_client(httpx_settings={}, sync_client=True) as client:  # a new one: the run closes its own
             attempt(function, client, *args, **kwargs)
 
     threading.Thread(target=contextvars.copy_context().run, args=[call], name="reporter").start()
-
-
-def open_client() -> SyncPrefectClient:
-    """Return a new client of Prefect's API that stays open after the run's own is closed."""
-    return get_client(httpx_settings={}, sync_client=True)
 
 
 def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -105,16 +99,19 @@ def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
     try:
         return function(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 (reporting must not fail a run)
-        name = getattr(function, "__name__", "it")
-        get_run_logger().warning("not reported to Prefect: %s: %s: %s", name, type(error).__name__, error)
+        why = f"{function.__name__}: {type(error).__name__}: {error}"
+        get_run_logger().warning("not reported to Prefect: %s", why)
         return None
 
 
 def name_run() -> str:
     """Return a flow run's name, by its scheduled time: `10000002 The Forge · 2026-11-24 03:05`, `113 regions · …`."""
     given = flow_run.parameters
-    listed = given.get("region_ids") or given.get("markets") or regions()
-    what = counted(len(listed), "region") if "region_ids" in given else find_subject(given).title
+    kind, market_id, what = find_subject(given)
+    if "region_ids" in given:
+        what = counted(len(given["region_ids"] or given.get("markets") or regions()), "region")
+    elif kind == "region":
+        what = name_region(int(market_id))
     return f"{what} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 

@@ -1,25 +1,38 @@
-"""The summary of a run."""
+"""The summary of a run, and what a run is about."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from tasks.catalogue.names import market_name, name_region
+from tasks.catalogue.names import market_name, name_region, region_name
 from tasks.esi.markets import name_market
 from tasks.network import is_this_machine
 from tasks.orders.choices import Detail, OrderType, Price
 from tasks.orders.records import Book, Record
 from tasks.reporting.costs import cost_of_run
-from tasks.reporting.subject import Subject, find_subject
 from tasks.table.records import Changes
 from tasks.table.snapshot import Marker, Snapshot, made_alike
 
 MOST_PERCENT = 25  # larger changes are counted as this
+
+
+class Subject(NamedTuple):
+    """What a run is about, a region or structure, or another source: how its events, tags and artifacts name it."""
+
+    kind: str  # region or source
+    id: str  # lowercase letters, digits and -
+    name: str
+
+    @property
+    def resource(self) -> dict[str, str]:
+        """The resource of its events."""
+        return {"prefect.resource.id": f"market.{self.kind}.{self.id}", "prefect.resource.name": self.name}
 
 
 class Counts(BaseModel):
@@ -162,6 +175,18 @@ class SourceSummary(RunSummary):
 
 
 AnySummary = Summary | SourceSummary
+
+
+def find_subject(given: Mapping[str, Any]) -> Subject:
+    """Return the subject in a flow run's parameters, which may be invalid, or in the fields of its summary."""
+    if "source" in given:
+        source = given["source"]
+        url = source.get("url") if isinstance(source, Mapping) else getattr(source, "url", source)
+        name = re.sub(r"^https?://", "", str(url)).rstrip("/")
+        return Subject("source", re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:200], name)
+    market_id = str(given.get("region_id", given.get("structure_id")))
+    known = market_id if market_id.isascii() and market_id.isdigit() else "0"
+    return Subject("region", known, region_name(int(known)))
 
 
 def add_up(summaries: Iterable[Counts], names: Iterable[str]) -> dict[str, Any]:
