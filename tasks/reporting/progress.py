@@ -50,7 +50,7 @@ class Timing:
             self.end()
             self._progress = Progress(state, total, unit)
             self._bar = self._bars.add_task(f"{state}, {unit}", total=total) if self._bars and total else None
-            self.show_begin(self._progress)
+            self.show(self._progress, f"begins: {total:,} {unit}" if total else "begins")
 
     def count(self, number: int) -> None:
         """Add to the current state's work done."""
@@ -70,13 +70,11 @@ class Timing:
                 self._progress = self._bar = None
                 progress.ended.set()
                 self.seconds[progress.name] = self.seconds.get(progress.name, 0.0) + seconds
-                self.show_end(progress, seconds)
+                took = f"ends after {seconds:.2f} s"
+                self.show(progress, f"{took}: {progress}" if progress.total else took)
 
-    def show_begin(self, progress: Progress) -> None:
-        """Show that a state begins; does nothing here."""
-
-    def show_end(self, progress: Progress, seconds: float) -> None:
-        """Show that a state ends; does nothing here."""
+    def show(self, progress: Progress, news: str) -> None:
+        """Show that a state begins or ends; does nothing here."""
 
     def tag(self, last_modified: datetime) -> None:
         """Show which snapshot the run is of; does nothing here."""

@@ -52,17 +52,11 @@ class Reporter(Timing):
         self.end(well=kind is None)
         self._calls.put(None)
 
-    def show_begin(self, progress: Progress) -> None:
-        """Log that a state begins, and show its work as a progress artifact."""
-        of = f": {progress.total:,} {progress.unit}" if progress.total else ""
-        self._logger.info("%s begins%s", progress.name, of)
-        if progress.total:
+    def show(self, progress: Progress, news: str) -> None:
+        """Log that a state begins or ends, and show its work as a progress artifact."""
+        self._logger.info("%s %s", progress.name, news)
+        if progress.total and not progress.ended.is_set():
             self.later(show_progress, progress)
-
-    def show_end(self, progress: Progress, seconds: float) -> None:
-        """Log that a state ends."""
-        of = f": {progress}" if progress.total else ""
-        self._logger.info("%s ends after %.2f s%s", progress.name, seconds, of)
 
     def tag(self, last_modified: datetime) -> None:
         """Tag the flow run with its region or source, and its snapshot."""
