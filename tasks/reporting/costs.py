@@ -4,16 +4,15 @@ import os
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 
-# USD per million units on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
-WRITE_UNITS_USD, READ_UNITS_USD = "0.625", "0.125"
-# USD per million transitions of a standard workflow there: https://aws.amazon.com/step-functions/pricing/
+# USD per million transitions of a standard workflow in us-east-1, as of November 2026: https://aws.amazon.com/step-functions/pricing/
 TRANSITIONS_USD = 25
 MILLION = 1_000_000
 
 
 def cost_of_run(write_units: float, read_units: float) -> Decimal:
     """Return the cost of units (USD), by the environment's `WRITE_UNITS_USD` and `READ_UNITS_USD` per million."""
-    write_usd, read_usd = (read_cost("WRITE_UNITS_USD", WRITE_UNITS_USD), read_cost("READ_UNITS_USD", READ_UNITS_USD))
+    # By default on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
+    write_usd, read_usd = read_cost("WRITE_UNITS_USD", "0.625"), read_cost("READ_UNITS_USD", "0.125")
     return (Decimal(write_units) * write_usd + Decimal(read_units) * read_usd) / MILLION
 
 
