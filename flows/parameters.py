@@ -37,12 +37,11 @@ def check_markets(region_id: int, markets: list[int] | None, table_name: str, ke
         ValueError: there is another region, a duplicate, or several whose keys would collide in one table.
     """
     ids = markets or [region_id]
-    for market_id in ids:
-        if find_market(market_id).kind == "region" and market_id != region_id:
-            raise ValueError(
-                f"markets has {market_id}, which is not in region {region_id}: give the region itself, or systems, "
-                "stations or structures in it"
-            )
+    if others := [each for each in ids if find_market(each).kind == "region" and each != region_id]:
+        raise ValueError(
+            f"markets has {others[0]}, which is not in region {region_id}: give the region itself, or systems, "
+            "stations or structures in it"
+        )
     if len(set(ids)) < len(ids):
         raise ValueError(f"markets is {ids}: give each market once")
     if len(ids) > 1 and key == "type" and "{market_id}" not in table_name:
