@@ -23,7 +23,6 @@ from tasks.table.errors import TableError
 from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 
-TEMPLATE = "report.html.jinja"
 MADE_UP = "this project's market stand-in: they are made up"
 UNKNOWN = "an unknown market: Prefect has no run for this snapshot"
 
@@ -81,7 +80,7 @@ def render(
     """Return the report as HTML; runs come newest first, `source` says in words where the orders come from."""
     files = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template(TEMPLATE).render(
+    return environment.get_template("report.html.jinja").render(
         counted=counted,
         table_name=table_name,
         market=describe_market(snapshot.market_id),

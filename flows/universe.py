@@ -67,9 +67,8 @@ def universe(
 
         if shards > 1 and has_worker():
             create_limit()
-            given = {name: value for name, value in flow_run.parameters.items() if name not in {"region_ids", "shards"}}
             report.begin("Run Shard", len(names), "regions")
-            results = run_shards(deal_out(list(names), shards), given, report, keep)
+            results = run_shards(deal_out(list(names), shards), flow_run.parameters, report, keep)
         else:
             report.begin("Keep Region", len(names), "regions")
             results = keep(list(names))

@@ -54,7 +54,8 @@ class OrderSource(msgspec.Struct, frozen=True):
 
     def join(self, pages: "list[Orders]") -> "Orders":
         """Return the orders of several pages, in order."""
-        return cast("Orders", load("tasks.orders.columns").join_pages(pages))
+        join = load("tasks.orders.columns").concatenate
+        return {name: join([page[name] for page in pages]) for name in pages[0]}
 
     def make_books(self, chunks: "list[Orders]", market_ids: Sequence[int]) -> list[Book]:
         """Return some markets' records, one per item type, and their numbers of orders; empty the chunks."""
