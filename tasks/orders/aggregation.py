@@ -36,8 +36,7 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
     """
     chosen = select_side(orders, order_type)
     volumes = sum_exactly(chosen.volume_remain, chosen.type_id)
-    prices = PRICES[price](chosen, order_type)
-    records = pd.DataFrame({"price": prices, "volume": pd.Series(volumes.tolist(), volumes.index, "object")})
+    records = pd.DataFrame({"price": PRICES[price](chosen, order_type), "volume": volumes})
     if detail == "compact":
         return records
     describe, empty = SIDES[detail]
