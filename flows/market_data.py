@@ -56,8 +56,7 @@ def market_data(
         Esi.from_environment(fetch_concurrency, tokens) as esi,
         open_connection(store_concurrency, len(names)) as connection,
     ):
-        tables = {market: Table(name, connection, market.id, key) for market, name in names.items()}
-        targets = list_targets(source, tables)
+        targets = list_targets(source, {each: Table(name, connection, each.id, key) for each, name in names.items()})
         with open_run(source, targets, esi, Summary, force=force) as run:
             return keep_table(run)
 

@@ -21,30 +21,21 @@ MONTH_SECONDS = 30 * 86_400
 
 def write_summary(client: SyncPrefectClient, summary: AnySummary, pictures: dict[str, bytes]) -> None:
     """Create the artifact `summary-REGION` or `summary-SOURCE`, with PNG files by title. Versions are the history."""
-    shown = [f"![{title}]({to_data_uri(png)})" for title, png in pictures.items()]
-    create_artifact(
-        client,
-        "markdown",
-        "\n\n".join([describe_run(summary), *shown]),
-        f"{summary.subject.name}: {summary.written:,} written, {summary.deleted:,} deleted, "
-        f"{summary.unchanged:,} unchanged; {summary.age_seconds:,.0f} s old when stored",
-        key=f"summary-{summary.subject.id}",
-    )
+    shown = [describe_run(summary), *(f"![{title}]({to_data_uri(png)})" for title, png in pictures.items())]
+    about = f"{summary.subject.name}: {summary.done}; {summary.age_seconds:,.0f} s old when stored"
+    create_artifact(client, "markdown", "\n\n".join(shown), about, f"summary-{summary.subject.id}")
 
 
 def write_movers(client: SyncPrefectClient, summary: Summary, changes: list[Changes]) -> None:
     """Create the artifact `movers-REGION`: the types whose records changed most."""
     changed = sum(len(each.replaced) for each in changes)
     if movers := find_movers(changes):
-        create_artifact(
-            client,
-            "table",
-            json.dumps(movers),
+        about = (
             f"{region_name(summary.region_id)}: {counted(changed, 'record')} changed until "
             f"{summary.last_modified:%Y-%m-%d %H:%M} UTC. These moved most, by the ISK value of the change in price or "
-            "in volume. Types whose price and volume changed by less than 0.05 % are left out.",
-            key=f"movers-{summary.region_id}",
+            "in volume. Types whose price and volume changed by less than 0.05 % are left out."
         )
+        create_artifact(client, "table", json.dumps(movers), about, f"movers-{summary.region_id}")
 
 
 def describe_run(summary: AnySummary) -> str:

@@ -45,6 +45,11 @@ class Counts(BaseModel):
     deleted: int
     unchanged: int  # records - written
 
+    @property
+    def done(self) -> str:
+        """What was done, in words."""
+        return f"{self.written:,} written, {self.deleted:,} deleted, {self.unchanged:,} unchanged"
+
 
 class MarketSummary(Counts):
     """What a run did for one of its markets."""
@@ -102,8 +107,7 @@ class RunSummary(Totals):
         stand = f"{self.table_name} has {self.names} of {self.last_modified:%Y-%m-%d %H:%M:%S} UTC"
         if self.not_modified:
             return f"not modified: {stand}"
-        did = f"{self.written:,} written, {self.deleted:,} deleted, {self.unchanged:,} unchanged"
-        return f"{stand}: {counted(self.records, 'record')} ({did})"
+        return f"{stand}: {counted(self.records, 'record')} ({self.done})"
 
 
 class Summary(RunSummary):
@@ -153,8 +157,7 @@ class Summary(RunSummary):
             return {}
         return {
             f"… {market_name(market.market_id)}": (
-                f"{counted(market.records, 'record')} of {market.orders:,} orders: {market.written:,} written, "
-                f"{market.deleted:,} deleted, {market.unchanged:,} unchanged"
+                f"{counted(market.records, 'record')} of {market.orders:,} orders: {market.done}"
                 if market.orders
                 else "no orders of the region are there"
             )
