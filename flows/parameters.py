@@ -78,18 +78,15 @@ def check_tables(
 
 ID = Annotated[int, Field(ge=10_000_000, le=19_999_999)]
 MarketId = Annotated[int, Predicate(is_market)]
+REGIONS = (
+    "a list of regions' ids, such as [10000002, 10000043], or none for those in markets, or all that have a market"
+)
 MARKETS = "ids of markets in the region: itself, systems, stations such as 60003760 for Jita 4-4, or structures"
 IN_FLIGHT = "in flight at once, in each shard of a universe"
 NAME = "3 to 255 letters, digits and _ . -"
 
 RegionId = Annotated[ID, or_give("a region's id, such as 10000002 for The Forge")]
-RegionIds = Annotated[
-    list[ID] | None,
-    Field(min_length=1),
-    or_give(
-        "a list of regions' ids, such as [10000002, 10000043], or none for those in markets, or all that have a market"
-    ),
-]
+RegionIds = Annotated[list[ID] | None, Field(min_length=1), or_give(REGIONS)]
 StructureId = Annotated[
     int, Field(ge=FIRST_STRUCTURE_ID, le=2**63 - 1), or_give("a player structure's id, such as 1035466617946")
 ]

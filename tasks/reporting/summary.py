@@ -59,6 +59,12 @@ class MarketSummary(Counts):
     not_modified: bool
     orders: int
 
+    @property
+    def line(self) -> str:
+        """What was done with it, in one line."""
+        did = f"{counted(self.records, 'record')} of {self.orders:,} orders: {self.done}"
+        return did if self.orders else "no orders of the region are there"
+
 
 class Totals(Counts):
     """What runs did, and what it cost."""
@@ -139,29 +145,16 @@ class Summary(RunSummary):
 
     @property
     def rows(self) -> dict[str, str]:
-        """The parameters, the region and its markets."""
+        """The parameters, the region, and its markets unless it is the only one."""
+        listed = [] if [market.market_id for market in self.markets] == [self.region_id] else self.markets
         return {
             "orders from": self.source,
             "region": name_region(self.region_id),
-            **self.market_rows,
+            **{f"… {market_name(market.market_id)}": market.line for market in listed},
             "order_type": str(self.order_type),
             "price": str(self.price),
             "detail": str(self.detail),
             "orders": f"{self.orders:,}",
-        }
-
-    @property
-    def market_rows(self) -> dict[str, str]:
-        """A row for each market, none if the region is the only one."""
-        if [market.market_id for market in self.markets] in ([], [self.region_id]):
-            return {}
-        return {
-            f"… {market_name(market.market_id)}": (
-                f"{counted(market.records, 'record')} of {market.orders:,} orders: {market.done}"
-                if market.orders
-                else "no orders of the region are there"
-            )
-            for market in self.markets
         }
 
 
