@@ -86,7 +86,7 @@ IN_FLIGHT = "in flight at once, in each shard of a universe"
 NAME = "3 to 255 letters, digits and _ . -"
 
 RegionId = Annotated[ID, or_give("a region's id, such as 10000002 for The Forge")]
-RegionIds = Annotated[list[ID] | None, Field(min_length=1), or_give(REGIONS)]
+RegionIds = Annotated[list[ID] | None, Field(min_length=1), or_give(f"a list of {REGIONS}")]
 StructureId = Annotated[
     int, Field(ge=FIRST_STRUCTURE_ID, le=2**63 - 1), or_give("a player structure's id, such as 1035466617946")
 ]
