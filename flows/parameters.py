@@ -78,9 +78,7 @@ def check_tables(
 
 ID = Annotated[int, Field(ge=10_000_000, le=19_999_999)]
 MarketId = Annotated[int, Predicate(is_market)]
-REGIONS = (
-    "a list of regions' ids, such as [10000002, 10000043], or none for those in markets, or all that have a market"
-)
+REGIONS = "regions' ids, such as [10000002, 10000043], or none for those in markets, or all that have a market"
 MARKETS = "ids of markets in the region: itself, systems, stations such as 60003760 for Jita 4-4, or structures"
 IN_FLIGHT = "in flight at once, in each shard of a universe"
 NAME = "3 to 255 letters, digits and _ . -"
