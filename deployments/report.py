@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
@@ -15,16 +16,13 @@ from deployments.local.show import describe_market
 from deployments.status import make_parser
 from tasks.catalogue.names import type_name
 from tasks.reporting.artifacts import to_data_uri
-from tasks.reporting.costs import cost_of_run
 from tasks.reporting.history import read_history
 from tasks.reporting.pictures import RUNS, draw_pictures
-from tasks.reporting.reporter import open_client
 from tasks.reporting.summary import Summary, counted
 from tasks.table.errors import TableError
 from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 
-TEMPLATE = "report.html.jinja"
 MADE_UP = "this project's market stand-in: they are made up"
 UNKNOWN = "an unknown market: Prefect has no run for this snapshot"
 
@@ -62,13 +60,12 @@ def write_report(table_name: str, count: int, file: Path, *, market_id: int | No
     records, snapshot = read_records(table_name, market_id)
     runs: list[Summary] = []
     if PREFECT_API_URL.value():
-        with open_client() as client:
+        with get_client(sync_client=True) as client:
             history = read_history(client, snapshot.region_id, table_name, count)
         runs = [run for run in history if market_id in {None, *(each.market_id for each in run.markets)}]
     stored_by = next((run for run in runs if run.last_modified == snapshot.last_modified), None)
-    if made_up or stored_by:
-        is_made_up = made_up or bool(stored_by and stored_by.is_made_up)
-        runs = [run for run in runs if run.is_made_up == is_made_up]
+    is_made_up = made_up or (stored_by.is_made_up if stored_by else None)
+    runs = [run for run in runs if is_made_up in {None, run.is_made_up}]
     source = MADE_UP if made_up else stored_by.source if stored_by else UNKNOWN
     unfinished = file.with_name(f"{file.name}.part")
     unfinished.write_text(render(table_name, records, snapshot, runs, source), encoding="utf-8")
@@ -83,8 +80,7 @@ def render(
     """Return the report as HTML; runs come newest first, `source` says in words where the orders come from."""
     files = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template(TEMPLATE).render(
-        cost_of_run=cost_of_run,
+    return environment.get_template("report.html.jinja").render(
         counted=counted,
         table_name=table_name,
         market=describe_market(snapshot.market_id),

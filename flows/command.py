@@ -7,18 +7,17 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
-import rich.progress
 from prefect import Flow
 from prefect.exceptions import ParameterTypeError
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tasks.reporting.failure import REASON, is_ours
-from tasks.reporting.progress import Progress, watcher
+from tasks.reporting.progress import bars
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,34 +34,30 @@ def run_flow(
     arguments: Sequence[str] | None = None,
     check: Callable[..., object] = lambda: None,
 ) -> int:
-    """Run a flow with options from the command line, and return the exit code.
+    """Run a flow that returns a summary with a `line`, or a line, with options from the command line.
 
-    Args:
-        flow: returns a summary with a `line`, or a line.
-        program: the command, for messages.
-        arguments: the process's own by default.
-        check: raises a ValueError if valid parameters contradict each other; called with those that it names.
+    `check` raises a ValueError if valid parameters contradict each other; it is called with those that it names.
 
     Returns:
-        1 if the flow failed; 2 if its parameters were refused, before any run.
+        The exit code: 1 if the flow failed; 2 if its parameters were refused, before any run.
     """
     parameters = vars(make_parser(flow, program).parse_args(arguments))
     console = Console()
-    with say_reason_once(flow):
-        try:
-            given = flow.validate_parameters(parameters)
-            check(**{name: given[name] for name in inspect.signature(check).parameters})
-        except (ParameterTypeError, ValueError) as error:
-            print(f"{program}: {describe_refusal(error)}", file=sys.stderr)  # noqa: T201 (a command's output)
-            return 2
-        try:
-            with show_bars(console) if console.is_terminal else nullcontext():
-                summary = flow(**parameters)
-        except Exception as error:
-            if not is_ours(error):
-                raise
-            print(f"{flow.name} failed: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-            return 1
+    show_run(console)
+    try:
+        given = flow.validate_parameters(parameters)
+        check(**{name: given[name] for name in inspect.signature(check).parameters})
+    except (ParameterTypeError, ValueError) as error:
+        print(f"{program}: {describe_refusal(error)}", file=sys.stderr)  # noqa: T201 (a command's output)
+        return 2
+    try:
+        with bars.get() or nullcontext():
+            summary = flow(**parameters)
+    except Exception as error:
+        if not is_ours(error):
+            raise
+        print(f"{flow.name} failed: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        return 1
     console.print(getattr(summary, "line", summary), highlight=False, soft_wrap=True)
     return 0
 
@@ -89,7 +84,9 @@ def make_parser(flow: Flow[..., Any], program: str) -> Parser:
             objects += describe_members(name, kind)
             shape = {"metavar": "JSON", "type": read_json}
         else:
-            shape = {"metavar": name_kind(kind.get("items", kind)), "nargs": "+" if "items" in kind else None}
+            value = kind.get("items", kind)
+            metavar = f"{{{','.join(value['enum'])}}}" if "enum" in value else value["type"].upper()
+            shape = {"metavar": metavar, "nargs": "+" if "items" in kind else None}
         meaning = schema.get("description") or kind.get("description", "")
         text = f"{meaning} {'(required)' if is_required else f'(default: {default})'}".replace("%", "%%")
         parser.add_argument(name_option(name), help=text, required=is_required, default=default, **shape)
@@ -105,11 +102,7 @@ def describe_members(parameter: str, schema: dict[str, Any]) -> Iterator[str]:
 
 
 def read_json(text: str) -> Any:  # noqa: ANN401 (whatever it is, the flow validates it)
-    """Return the value of an option in JSON.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
+    """Return the value of an option in JSON; raise an ArgumentTypeError, which argparse reports, if it is none."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -121,50 +114,17 @@ def name_option(parameter: str) -> str:
     return f"--{parameter.replace('_', '-')}"
 
 
-def name_kind(schema: dict[str, Any]) -> str:
-    """Return the placeholder for an option's value: its choices or its type."""
-    return "{" + ",".join(schema["enum"]) + "}" if "enum" in schema else str(schema["type"]).upper()
+def show_run(console: Console) -> None:
+    """Show a run's states as bars, below warnings, or outside a terminal its log."""
+    if console.is_terminal:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        bars.set(Progress(*columns, console=console))
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.addFilter(is_shown)
+            handler.setLevel(logging.WARNING if console.is_terminal else handler.level)
 
 
-@contextmanager
-def say_reason_once(flow: Flow[..., Any]) -> Iterator[None]:
-    """Hide the log lines that say why the flow failed: the command's last line says it."""
-
-    def is_shown(record: logging.LogRecord) -> bool:
-        says_why = record.getMessage().startswith(REASON) and getattr(record, "flow_name", "") == flow.name
-        return not says_why and record.name != "prefect.flows"  # which logs refused parameters on many lines
-
-    handlers = find_consoles()
-    for handler in handlers:
-        handler.addFilter(is_shown)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(is_shown)
-
-
-def find_consoles() -> list[logging.Handler]:
-    """Return the handlers that write Prefect's log to the console."""
-    return [handler for handler in logging.getLogger().handlers if isinstance(handler, PrefectConsoleHandler)]
-
-
-@contextmanager
-def show_bars(console: Console) -> Iterator[None]:
-    """Show each state's progress as a bar, below what is printed meanwhile, and only warnings of the log."""
-    for handler in find_consoles():
-        handler.setLevel(logging.WARNING)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with rich.progress.Progress(*columns, console=console) as bars:
-        shown: dict[Progress, TaskID] = {}
-
-        def show(progress: Progress) -> None:
-            if progress not in shown:
-                shown[progress] = bars.add_task(f"{progress.name}, {progress.unit}", total=progress.total)
-            bars.update(shown[progress], completed=progress.done)
-
-        token = watcher.set(show)
-        try:
-            yield
-        finally:
-            watcher.reset(token)
+def is_shown(record: logging.LogRecord) -> bool:
+    """Return whether the console shows a log line: not why the flow failed, which the command's last line says."""
+    return not record.getMessage().startswith(REASON) and record.name != "prefect.flows"  # which logs refusals

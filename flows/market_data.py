@@ -15,7 +15,7 @@ from tasks.imports import relieve_collector
 from tasks.orders.choices import Parameters
 from tasks.orders.source import OrderSource
 from tasks.reporting import telemetry
-from tasks.reporting.outcome import S, complete
+from tasks.reporting.outcome import S
 from tasks.reporting.summary import Summary
 from tasks.run import Run, list_targets, open_run
 from tasks.store_records import compare_records, complete_table, split_writes, store_records
@@ -57,7 +57,7 @@ def market_data(
     ):
         targets = list_targets(source, names, connection, key)
         with open_run(source, targets, esi, Summary, force=force) as run:
-            return complete(keep_table(run))
+            return keep_table(run)
 
 
 def keep_table(run: Run[S]) -> S:

@@ -7,6 +7,7 @@ deployment's parameters as of their start; custom parameters of a manual run app
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
@@ -26,9 +27,9 @@ from prefect.utilities.callables import get_call_parameters
 from prefect.utilities.hashing import hash_objects
 
 from tasks.reporting.failure import explain_failure
-from tasks.reporting.outcome import keep_summary, read_outcome, report_outcome
-from tasks.reporting.reporter import report_afterwards
-from tasks.reporting.summary import RunSummary, Summary
+from tasks.reporting.outcome import keep_summary, outcome, report_outcome
+from tasks.reporting.reporter import report_in_background
+from tasks.reporting.summary import AnySummary, Summary
 from tasks.reporting.universe_summary import UniverseSummary
 
 TAG = "follows-esi"
@@ -53,30 +54,17 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
     @wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         context = FlowRunContext.get()
-        if context is None or context.flow_run is None or not is_scheduled(context.flow_run):
+        flow_run = context and context.flow_run
+        if not context or not flow_run or not is_scheduled(flow_run):
             return body(*args, **kwargs)
-        flow_run = context.flow_run
-        try:
-            deployment = read_deployment(flow_run)
-        except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-            get_run_logger().warning(
-                "the deployment could not be read, so this run keeps its parameters: %s: %s",
-                type(error).__name__,
-                error,
-            )
-            return body(*args, **kwargs)
-        schedule = find_schedule(flow_run, deployment.schedules) if deployment else None
-        if TAG in flow_run.tags and flow_run.run_count <= 1 and not is_on(deployment, schedule):
+        parameters = read_parameters(flow_run)
+        if parameters is None:
             return cast("R", Cancelled(message="The deployment was deleted or paused, or its schedule deactivated."))
-        if deployment is None:
-            get_run_logger().warning("the deployment of this run was deleted: keeping its parameters")
-            return body(*args, **kwargs)
-        parameters = deployment.parameters | (schedule.parameters if schedule else {})
         if parameters == flow_run.parameters:
             return body(*args, **kwargs)
         get_run_logger().info("the deployment has changed since this run was created: using its present parameters")
         context.parameters = flow_run.parameters = parameters  # for the hooks too
-        report_afterwards(SyncPrefectClient.update_flow_run, flow_run.id, parameters=parameters)
+        report_in_background(SyncPrefectClient.update_flow_run, flow_run.id, parameters=parameters)
         context.parameters = get_call_parameters(body, (), flow.validate_parameters(parameters))  # with defaults
         return body(**context.parameters)  # type: ignore[call-arg] # ParamSpec knows no names
 
@@ -84,24 +72,41 @@ def as_deployed(flow: Flow[P, R]) -> Flow[P, R]:
     return flow
 
 
+def read_parameters(flow_run: FlowRun) -> dict[str, Any] | None:
+    """Return what a scheduled run's deployment has now, the run's own if that is unknown; None to cancel it."""
+    log = get_run_logger()
+    try:
+        deployment, schedule = read_deployment(flow_run)
+    except (PrefectHTTPStatusError, httpx.HTTPError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        log.warning("the deployment could not be read, so this run keeps its parameters: %s", reason)
+        return flow_run.parameters
+    is_on = deployment and not deployment.paused and schedule and schedule.active
+    if TAG in flow_run.tags and flow_run.run_count <= 1 and not is_on:
+        return None
+    if deployment is None:
+        log.warning("the deployment of this run was deleted: keeping its parameters")
+        return flow_run.parameters
+    return deployment.parameters | (schedule.parameters if schedule else {})
+
+
 def is_scheduled(flow_run: FlowRun) -> bool:
     """Return whether a run was created by a schedule, or follows one that was."""
     return bool(flow_run.deployment_id) and (flow_run.auto_scheduled or TAG in flow_run.tags)
 
 
-def read_deployment(flow_run: FlowRun) -> DeploymentResponse | None:
-    """Return a run's present deployment, None if it was deleted.
+def read_deployment(flow_run: FlowRun) -> tuple[DeploymentResponse | None, DeploymentSchedule | None]:
+    """Return a run's present deployment, and the schedule behind the run; None for what was deleted.
 
     Raises:
         PrefectHTTPStatusError: the server refused.
         httpx.HTTPError: the server could not be reached.
     """
     assert flow_run.deployment_id
-    with get_client(sync_client=True) as client:
-        try:
-            return client.read_deployment(flow_run.deployment_id)
-        except ObjectNotFound:
-            return None
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        deployment = client.read_deployment(flow_run.deployment_id)
+        return deployment, find_schedule(flow_run, deployment.schedules)
+    return None, None
 
 
 def find_schedule(flow_run: FlowRun, schedules: Sequence[DeploymentSchedule]) -> DeploymentSchedule | None:
@@ -120,16 +125,30 @@ def find_schedule(flow_run: FlowRun, schedules: Sequence[DeploymentSchedule]) ->
     return found[0] if found else None
 
 
-def is_on(deployment: DeploymentResponse | None, schedule: DeploymentSchedule | None) -> bool:
-    """Return whether a deployment's schedule creates runs."""
-    return deployment is not None and not deployment.paused and schedule is not None and schedule.active
-
-
 def schedule_next(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
-    """Create the follower of a completed run; of a round of `universe` only if it has the tag `at-expires`."""
-    outcome = read_outcome()
-    if AT_EXPIRES in flow_run.tags or not isinstance(outcome.result, UniverseSummary):
-        follow_esi(flow_run, outcome.summary)
+    """Create the follower of a completed scheduled run, for shortly after ESI's next `Expires`, unless one exists.
+
+    Rounds of `universe` without the tag `at-expires`, and deployments without an active schedule, are not followed. A
+    failure is logged and sent as the event `market.follow.failed`; the deployment then next runs on its schedule.
+    """
+    result, summaries, _changes = outcome.get()
+    now = datetime.now(UTC)
+    ahead = {each.expires: each for each in summaries if each.expires and each.expires > now - MOMENT}
+    is_followed = AT_EXPIRES in flow_run.tags or not isinstance(result, UniverseSummary)
+    if not (ahead and is_followed and is_scheduled(flow_run)):
+        return
+    summary = ahead[min(ahead)]
+    most_ahead = MAX_AHEAD if isinstance(summary, Summary) else timedelta.max  # a source says itself how far
+    when = next_start(summary.expires, now, most_ahead)
+    if when is None:
+        return
+    try:
+        create_follower(flow_run, summary, when)
+    except Exception as error:  # noqa: BLE001 (it must not fail a completed run)
+        reason = f"no run could be scheduled for {when:%Y-%m-%d %H:%M:%S} UTC: {type(error).__name__}: {error}"
+        get_run_logger().error("%s; the next run is the deployment's next scheduled one", reason)
+        payload = {"reason": reason, "table_name": summary.table_name}
+        emit_event("market.follow.failed", summary.subject.resource, payload=payload)
 
 
 # Options of the flows that keep one table.
@@ -140,37 +159,14 @@ KEEPS_TABLE: dict[str, Any] = {
 }
 
 
-def follow_esi(flow_run: FlowRun, summary: RunSummary) -> None:
-    """Create a run's follower for shortly after ESI's `Expires`, unless one exists.
-
-    Manual runs, and deployments without an active schedule, are not followed. A failure is logged and sent as the event
-    `market.follow.failed`; the deployment then next runs on its schedule.
-    """
-    most_ahead = MAX_AHEAD if isinstance(summary, Summary) else timedelta.max  # a source says itself how far
-    when = next_start(summary.expires, datetime.now(UTC), most_ahead)
-    if when is None or not is_scheduled(flow_run):
-        return
-    try:
-        create_follower(flow_run, summary, when)
-    except Exception as error:  # noqa: BLE001 (it must not fail a completed run)
-        reason = f"no run could be scheduled for {when:%Y-%m-%d %H:%M:%S} UTC: {type(error).__name__}: {error}"
-        get_run_logger().error("%s; the next run is the deployment's next scheduled one", reason)
-        emit_event(
-            "market.follow.failed",
-            summary.subject.resource,
-            payload={"reason": reason, "table_name": summary.table_name},
-        )
-
-
-def create_follower(flow_run: FlowRun, summary: RunSummary, when: datetime) -> None:
+def create_follower(flow_run: FlowRun, summary: AnySummary, when: datetime) -> None:
     """Create a run's follower, unless one exists.
 
     Any follower with the present parameters will do, so chains of runs merge. The idempotency key gives two runs that
     create one at the same time the same follower.
     """
-    deployment = read_deployment(flow_run)
-    schedule = find_schedule(flow_run, deployment.schedules) if deployment else None
-    if deployment is None or schedule is None or not is_on(deployment, schedule):
+    deployment, schedule = read_deployment(flow_run)
+    if deployment is None or deployment.paused or schedule is None or not schedule.active:
         return
     parameters = deployment.parameters | schedule.parameters
     key = f"{deployment.id} {hash_objects(parameters)} after {summary.last_modified}"

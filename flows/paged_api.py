@@ -11,7 +11,6 @@ from tasks.declared.source import DeclaredSource
 from tasks.esi.client import Esi, Pool
 from tasks.esi.credentials import load_headers
 from tasks.esi.pause import Rate
-from tasks.reporting.outcome import complete
 from tasks.reporting.summary import SourceSummary
 from tasks.run import Target, open_run
 from tasks.table.client import Table
@@ -52,7 +51,7 @@ def paged_api(
         Esi(Pool(source.base_url, fetch_concurrency, rate, headers=headers)) as esi,
         open_run(declared, targets, esi, SourceSummary, force=force) as run,
     ):
-        return complete(keep_table(run))
+        return keep_table(run)
 
 
 if __name__ == "__main__":

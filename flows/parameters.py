@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from typing import Annotated, Any, get_args
 
+from annotated_types import Predicate
 from pydantic import AfterValidator, Field
 
 from tasks.allowed import OrGive, or_give
@@ -14,14 +15,8 @@ from tasks.table.requests import check_table_name
 
 
 def fill_in(table_name: str, **ids: int) -> str:
-    """Return the name of a table, from a template with `{region_id}`, `{market_id}` or `{structure_id}`.
-
-    Raises:
-        ValueError: DynamoDB does not accept it.
-    """
-    for place, value in ids.items():
-        table_name = table_name.replace(f"{{{place}}}", str(value))
-    return check_table_name(table_name)
+    """Return a template with its ids filled in; raise a ValueError if DynamoDB does not accept the name."""
+    return check_table_name(table_name.format(**ids))
 
 
 def choose(choices: Any, meaning: str) -> OrGive:  # noqa: ANN401 (a Literal)
@@ -42,12 +37,11 @@ def check_markets(region_id: int, markets: list[int] | None, table_name: str, ke
         ValueError: there is another region, a duplicate, or several whose keys would collide in one table.
     """
     ids = markets or [region_id]
-    for market_id in ids:
-        if find_market(market_id).kind == "region" and market_id != region_id:
-            raise ValueError(
-                f"markets has {market_id}, which is not in region {region_id}: give the region itself, or systems, "
-                "stations or structures in it"
-            )
+    if others := [each for each in ids if find_market(each).kind == "region" and each != region_id]:
+        raise ValueError(
+            f"markets has {others[0]}, which is not in region {region_id}: give the region itself, or systems, "
+            "stations or structures in it"
+        )
     if len(set(ids)) < len(ids):
         raise ValueError(f"markets is {ids}: give each market once")
     if len(ids) > 1 and key == "type" and "{market_id}" not in table_name:
@@ -82,30 +76,15 @@ def check_tables(
     return kept
 
 
-def check_market(market_id: int) -> int:
-    """Return a market's id, unchanged.
-
-    Raises:
-        ValueError: it is not a market's.
-    """
-    if not is_market(market_id):
-        raise ValueError(f"{market_id} is not the id of a market")
-    return market_id
-
-
 ID = Annotated[int, Field(ge=10_000_000, le=19_999_999)]
-MarketId = Annotated[int, AfterValidator(check_market)]
+MarketId = Annotated[int, Predicate(is_market)]
+REGIONS = "regions' ids, such as [10000002, 10000043], or none for those in markets, or all that have a market"
 MARKETS = "ids of markets in the region: itself, systems, stations such as 60003760 for Jita 4-4, or structures"
+IN_FLIGHT = "in flight at once, in each shard of a universe"
 NAME = "3 to 255 letters, digits and _ . -"
 
 RegionId = Annotated[ID, or_give("a region's id, such as 10000002 for The Forge")]
-RegionIds = Annotated[
-    list[ID] | None,
-    Field(min_length=1),
-    or_give(
-        "a list of regions' ids, such as [10000002, 10000043], or none for those in markets, or all that have a market"
-    ),
-]
+RegionIds = Annotated[list[ID] | None, Field(min_length=1), or_give(f"a list of {REGIONS}")]
 StructureId = Annotated[
     int, Field(ge=FIRST_STRUCTURE_ID, le=2**63 - 1), or_give("a player structure's id, such as 1035466617946")
 ]
@@ -153,14 +132,8 @@ DetailChoice = Annotated[
 KeyChoice = Annotated[
     Key, choose(Key, "type: pk is the item type; market_type: pk is the market and sk the type, for many markets.")
 ]
-FetchConcurrency = Annotated[
-    int, Field(ge=1, le=500), or_give("1 to 500, the pages in flight at once, in each shard of a universe")
-]
-StoreConcurrency = Annotated[
-    int,
-    Field(ge=1, le=100),
-    or_give("1 to 100, the BatchWriteItem calls in flight at once, in each shard of a universe"),
-]
+FetchConcurrency = Annotated[int, Field(ge=1, le=500), or_give(f"1 to 500, the pages {IN_FLIGHT}")]
+StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give(f"1 to 100, the BatchWriteItem calls {IN_FLIGHT}")]
 Concurrency = Annotated[int, Field(ge=1, le=113), or_give("1 to 113, the regions in progress at once in each shard")]
 Shards = Annotated[
     int,

@@ -10,7 +10,6 @@ from tasks.esi.credentials import sign_in
 from tasks.esi.markets import find_market
 from tasks.orders.choices import Parameters
 from tasks.orders.source import OrderSource
-from tasks.reporting.outcome import complete
 from tasks.reporting.summary import Summary
 from tasks.run import list_targets, open_run
 
@@ -44,7 +43,7 @@ def structure_market(
         Esi.from_environment(fetch_concurrency, auth=sign_in(credentials)) as esi,
         open_run(source, targets, esi, Summary, force=force) as run,
     ):
-        return complete(keep_table(run))
+        return keep_table(run)
 
 
 if __name__ == "__main__":

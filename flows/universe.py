@@ -19,15 +19,13 @@ from tasks.keep_region import keep_regions
 from tasks.orders.choices import Parameters
 from tasks.orders.source import OrderSource
 from tasks.reporting import telemetry, universe_summary
-from tasks.reporting.outcome import keep_summary, note_round
-from tasks.reporting.reporter import Reporter, report_afterwards
-from tasks.reporting.universe_summary import RegionResult, UniverseSummary
+from tasks.reporting.artifacts import create_artifact
+from tasks.reporting.outcome import Outcome, keep_summary, outcome
+from tasks.reporting.reporter import Reporter, report_in_background
+from tasks.reporting.universe_summary import RegionResult, UniverseSummary, summarize_universe
 from tasks.run import list_targets
 from tasks.run_shard import SHARD_TAG, deal_out, hand_over, has_worker, run_shards
 from tasks.table.connection import open_connection
-
-__all__ = ["UniverseSummary", "universe"]
-
 
 telemetry.set_up()
 relieve_collector()
@@ -59,7 +57,6 @@ def universe(
     started = time.monotonic()
     names = parameters.check_tables(region_ids, markets, table_name, key)
     with Reporter() as report:
-        report.rename()
 
         def keep(region_ids: list[int]) -> list[RegionResult]:
             with (
@@ -74,27 +71,23 @@ def universe(
 
         if shards > 1 and has_worker():
             create_limit()
-            given = {name: value for name, value in flow_run.parameters.items() if name not in {"region_ids", "shards"}}
             report.begin("Run Shard", len(names), "regions")
-            results = run_shards(deal_out(list(names), shards), given, report, keep)
+            results = run_shards(deal_out(list(names), shards), flow_run.parameters, report, keep)
         else:
             report.begin("Keep Region", len(names), "regions")
             results = keep(list(names))
-    return finish(universe_summary.summarize_universe(results, time.monotonic() - started))
+    return finish(summarize_universe(results, time.monotonic() - started))
 
 
 def finish(summary: UniverseSummary) -> UniverseSummary:
-    """Report a round, and return its final state, with the summary's line as the message.
-
-    Raises:
-        RegionError: all regions failed.
-    """
+    """Report a round, and return its final state; raise a RegionError if all regions failed."""
     for failure in [result.failure for result in summary.regions if result.failure]:
         get_run_logger().warning(failure)
     if SHARD_TAG in flow_run.tags:
         hand_over(summary)
-    note_round(summary)
-    report_afterwards(universe_summary.write_universe_summary, summary)
+    outcome.set(Outcome(summary, summary.summaries, []))
+    artifact = "markdown", universe_summary.describe_universe(summary), summary.line, "summary-universe"
+    report_in_background(create_artifact, *artifact)
     if summary.failed == len(summary.regions):
         raise universe_summary.RegionError(f"all of {summary.line}; the first: {summary.regions[0].failure}")
     return cast("UniverseSummary", Completed(message=summary.line, data=summary))  # which Prefect unwraps

@@ -13,7 +13,6 @@ from tasks.fetch_pages import MAX_SNAPSHOTS, SnapshotMovedOn, fetch_chunk, moved
 from tasks.get_page_count import find_snapshot
 from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
-from tasks.reporting.outcome import complete
 from tasks.reporting.progress import Timing
 from tasks.reporting.reporter import Reporter
 from tasks.reporting.summary import Summary
@@ -100,7 +99,7 @@ class Region:
 @task(name="Keep Region", task_run_name="Keep Region {region}", **RETRIED, **NOT_KEPT)
 def keep_region(region: Region) -> Summary:
     """Update one region's tables to its latest snapshot."""
-    return complete(region.keep())
+    return region.keep()
 
 
 def keep_regions(

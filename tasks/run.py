@@ -16,10 +16,10 @@ from tasks.esi.markets import Market
 from tasks.orders.choices import Key
 from tasks.orders.records import Book
 from tasks.orders.source import OrderSource
-from tasks.reporting.outcome import S, note_outcome
+from tasks.reporting.outcome import S, end_run
 from tasks.reporting.progress import Timing
 from tasks.reporting.reporter import Reporter
-from tasks.reporting.summary import Counts, add_up, find_earlier, summarize_market
+from tasks.reporting.summary import Counts, add_up, count_price_changes, find_earlier, summarize_market
 from tasks.retries import forget_old_pages
 from tasks.table.client import Table
 from tasks.table.connection import Connection
@@ -84,9 +84,9 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         return [target for target in self.targets if target.id in snapshot.pending]
 
     def finish(self, snapshot: Snapshot, updates: Sequence[Update] = ()) -> S:
-        """End the run with the snapshot that the table has now, and return its summary."""
+        """End the run with the snapshot that the table has now, and return its summary; see `end_run`."""
         self.report.end()
-        tables = [target.table for target in self.targets]
+        tables: list[Table] = [target.table for target in self.targets]
         changes = [changes for _target, _book, changes in updates]
         results = {target.id: (book, changes) for target, book, changes in updates}
         markets = [
@@ -95,32 +95,32 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         ]
         causes = sum((table.failures for table in tables), self.esi.failures)
         waits = [self.esi.waits, *(table.waits for table in tables)]
-        summary = self.summary.of(
-            self.source,
-            changes,
-            markets=markets,
-            orders=sum(market.orders for market in markets),
-            table_name=", ".join(dict.fromkeys(table.name for table in tables)),
-            esi_url=self.esi.url,
-            last_modified=snapshot.last_modified,
-            expires=snapshot.expires,
-            compared_with=find_earlier(snapshot, self.targets[0].blank.parameters),
-            not_modified=snapshot.is_stored,
-            pages=snapshot.pages,
+        figures: dict[str, Any] = {
+            **self.source.facts,
+            "markets": markets,
+            "orders": sum(market.orders for market in markets),
+            "items": sum(market.orders for market in markets),
+            "price_changes": count_price_changes(changes),
+            "table_name": ", ".join(dict.fromkeys(table.name for table in tables)),
+            "esi_url": self.esi.url,
+            "last_modified": snapshot.last_modified,
+            "expires": snapshot.expires,
+            "compared_with": find_earlier(snapshot, self.targets[0].blank.parameters),
+            "not_modified": snapshot.is_stored,
+            "pages": snapshot.pages,
             **add_up(markets, Counts.model_fields),
-            consumed_write_units=sum(table.write_units for table in tables),
-            consumed_read_units=sum(table.read_units for table in tables),
-            foreign=sum(each.foreign for each in changes),
-            retries=causes.total(),
-            retry_causes=dict(causes),
-            pages_retried=len(self.esi.failed_pages),
-            waiting_seconds=round(sum(each.seconds for each in waits), 3),
-            age_seconds=round((datetime.now(UTC) - snapshot.last_modified).total_seconds(), 3),
-            seconds=round(time.monotonic() - self.started, 3),
-            state_seconds={name: round(seconds, 3) for name, seconds in self.report.seconds.items()},
-        )
-        note_outcome(summary, changes, self.kept_by)
-        return summary
+            "consumed_write_units": sum(table.write_units for table in tables),
+            "consumed_read_units": sum(table.read_units for table in tables),
+            "foreign": sum(each.foreign for each in changes),
+            "retries": causes.total(),
+            "retry_causes": dict(causes),
+            "pages_retried": len(self.esi.failed_pages),
+            "waiting_seconds": round(sum(each.seconds for each in waits), 3),
+            "age_seconds": round((datetime.now(UTC) - snapshot.last_modified).total_seconds(), 3),
+            "seconds": round(time.monotonic() - self.started, 3),
+            "state_seconds": {name: round(seconds, 3) for name, seconds in self.report.seconds.items()},
+        }
+        return end_run(self.summary(**figures), changes, self.kept_by)
 
 
 def list_targets(
@@ -150,5 +150,4 @@ def open_run(source: Source, targets: Sequence[Target], esi: Esi, summary: type[
     """Open a flow run's reporter and leases, until the block ends."""
     forget_old_pages()
     with Reporter() as report, open_targets(targets):
-        report.rename()
         yield Run(source, targets, esi, report, summary, time.monotonic(), force)

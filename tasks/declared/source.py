@@ -22,6 +22,7 @@ class DeclaredSource:
     def __init__(self, source: Source, records: Records) -> None:
         self.declared = source
         self.records = records
+        self.facts = {"source": source.url}  # what a run's summary has of it
         made_with = source.model_dump(mode="json", include={"url", "pages", "items", "fields"})
         made_with["headers"] = digest(json.dumps(source.headers, sort_keys=True))  # readers need not see them
         made_with["records"] = records.model_dump(mode="json")

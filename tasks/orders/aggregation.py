@@ -36,8 +36,7 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
     """
     chosen = select_side(orders, order_type)
     volumes = sum_exactly(chosen.volume_remain, chosen.type_id)
-    prices = PRICES[price](chosen, order_type)
-    records = pd.DataFrame({"price": prices, "volume": pd.Series(volumes.tolist(), volumes.index, "object")})
+    records = pd.DataFrame({"price": PRICES[price](chosen, order_type), "volume": volumes})
     if detail == "compact":
         return records
     describe, empty = SIDES[detail]
@@ -49,5 +48,4 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
 
 def list_records(records: pd.DataFrame) -> list[Record]:
     """Return the rows of a frame, as `aggregate_orders` returns it, as records."""
-    columns = [records.index.tolist(), *(records[name].tolist() for name in records.columns)]
-    return list(map(Record._make, zip(*columns, *[[None] * len(records)] * (5 - len(columns)), strict=True)))
+    return [Record(*row) for row in records.itertuples(name=None)]

@@ -59,11 +59,6 @@ def decode_orders(body: bytes, what: str, *, has_places: bool = False) -> Orders
     return {name: concatenate([column[is_left]]) for name, column in columns.items()}
 
 
-def join_pages(pages: list[Orders]) -> Orders:
-    """Return the orders of several pages, in order."""
-    return {name: concatenate([page[name] for page in pages]) for name in pages[0]}
-
-
 def concatenate(arrays: list[np.ndarray]) -> np.ndarray:
     """Join arrays of one dtype in mapped memory, which the system gets back: glibc would keep freed memory."""
     count, dtype = sum(map(len, arrays)), arrays[0].dtype

@@ -14,16 +14,11 @@ Place = tuple[str, int]  # a column of `PLACES`, and its value
 def merge_pages(
     chunks: list[Orders], side: OrderType = "all", places: Sequence[Place | None] = (None,)
 ) -> tuple[pd.DataFrame, list[int]]:
-    """Merge chunks; of an order on two pages keep the first.
-
-    Args:
-        chunks: in the order of the pages. Their columns are removed, to save memory.
-        side: the orders to return.
-        places: where to count orders; None for everywhere.
+    """Merge chunks, in the order of the pages, and empty them, to save memory; of an order on two pages keep the first.
 
     Returns:
         The side's orders, one row each, with the chunks' columns except `order_id`; and the number of orders on both
-        sides at each place.
+        sides at each place, None for everywhere.
     """
     is_wanted = mark_first([chunk.pop("order_id") for chunk in chunks])
     columns = {name: concatenate([chunk[name] for chunk in chunks]) for name, _ in filter(None, places)}

@@ -1,7 +1,7 @@
 """A market's orders as the source of a run."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -30,6 +30,11 @@ class OrderSource(msgspec.Struct, frozen=True):
         return self.market.endpoint
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What a run's summary has of it."""
+        return {"region_id": self.market.id, **msgspec.structs.asdict(self.parameters)}
+
+    @property
     def has_places(self) -> bool:
         """Whether orders need `PLACES`: some market is not the source itself."""
         return any(market != self.market for market in self.markets)
@@ -45,17 +50,15 @@ class OrderSource(msgspec.Struct, frozen=True):
 
     def decode(self, body: bytes, what: str) -> "Orders":
         """Decode a page; see `decode_orders`."""
-        orders: Orders = load("tasks.orders.columns").decode_orders(body, what, has_places=self.has_places)
-        return orders
+        return cast("Orders", load("tasks.orders.columns").decode_orders(body, what, has_places=self.has_places))
 
     def join(self, pages: "list[Orders]") -> "Orders":
         """Return the orders of several pages, in order."""
-        orders: Orders = load("tasks.orders.columns").join_pages(pages)
-        return orders
+        join = load("tasks.orders.columns").concatenate
+        return {name: join([page[name] for page in pages]) for name in pages[0]}
 
     def make_books(self, chunks: "list[Orders]", market_ids: Sequence[int]) -> list[Book]:
         """Return some markets' records, one per item type, and their numbers of orders; empty the chunks."""
         wanted = [find_market(market_id) for market_id in market_ids]
         places = [None if market == self.market else (PLACES[market.kind], market.id) for market in wanted]
-        books: list[Book] = load("tasks.orders.aggregation").make_books(chunks, places, self.parameters)
-        return books
+        return cast("list[Book]", load("tasks.orders.aggregation").make_books(chunks, places, self.parameters))

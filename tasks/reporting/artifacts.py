@@ -5,53 +5,41 @@ import json
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.runtime import flow_run
 
 from tasks.catalogue.names import region_name, type_name
 from tasks.orders.records import Record
-from tasks.reporting.costs import cost_of_run, cost_of_state_machine, describe_cost
-from tasks.reporting.summary import RunSummary, Summary, counted, percent
+from tasks.reporting.costs import cost_of_state_machine
+from tasks.reporting.summary import AnySummary, Summary, counted, list_replaced, percent
 from tasks.table.records import Changes
-from tasks.table.requests import Item
 
 MOVERS = 20
+MONTH_SECONDS = 30 * 86_400
 
 
-def write_summary(client: SyncPrefectClient, summary: RunSummary, pictures: dict[str, bytes]) -> None:
+def write_summary(client: SyncPrefectClient, summary: AnySummary, pictures: dict[str, bytes]) -> None:
     """Create the artifact `summary-REGION` or `summary-SOURCE`, with PNG files by title. Versions are the history."""
-    shown = [f"![{title}]({to_data_uri(png)})" for title, png in pictures.items()]
-    create_artifact(
-        client,
-        "markdown",
-        "\n\n".join([describe_run(summary), *shown]),
-        f"{summary.subject.name}: {summary.written:,} written, {summary.deleted:,} deleted, "
-        f"{summary.unchanged:,} unchanged; {summary.age_seconds:,.0f} s old when stored",
-        key=f"summary-{summary.subject.id}",
-    )
+    shown = [describe_run(summary), *(f"![{title}]({to_data_uri(png)})" for title, png in pictures.items())]
+    about = f"{summary.subject.name}: {summary.done}; {summary.age_seconds:,.0f} s old when stored"
+    create_artifact(client, "markdown", "\n\n".join(shown), about, f"summary-{summary.subject.id}")
 
 
 def write_movers(client: SyncPrefectClient, summary: Summary, changes: list[Changes]) -> None:
     """Create the artifact `movers-REGION`: the types whose records changed most."""
     changed = sum(len(each.replaced) for each in changes)
     if movers := find_movers(changes):
-        create_artifact(
-            client,
-            "table",
-            json.dumps(movers),
+        about = (
             f"{region_name(summary.region_id)}: {counted(changed, 'record')} changed until "
             f"{summary.last_modified:%Y-%m-%d %H:%M} UTC. These moved most, by the ISK value of the change in price or "
-            "in volume. Types whose price and volume changed by less than 0.05 % are left out.",
-            key=f"movers-{summary.region_id}",
+            "in volume. Types whose price and volume changed by less than 0.05 % are left out."
         )
+        create_artifact(client, "table", json.dumps(movers), about, f"movers-{summary.region_id}")
 
 
-def describe_run(summary: RunSummary) -> str:
+def describe_run(summary: AnySummary) -> str:
     """Return a run's summary as markdown."""
-    units = (summary.consumed_write_units, summary.consumed_read_units)
     size = f"{counted(summary.pages, 'page')} and {counted(summary.records, 'record')}"
     earlier = summary.compared_with
     causes = ", ".join(f"{count:,} {cause}" for cause, count in summary.retry_causes.items())
@@ -66,9 +54,9 @@ def describe_run(summary: RunSummary) -> str:
         "waits": f"{summary.waiting_seconds:,.1f} s for limits, before retries, for other runs and the next snapshot",
         "seconds": f"{summary.seconds:,.2f} s",
         **{f"… {state}": f"{seconds:,.2f} s" for state, seconds in summary.state_seconds.items()},
-        "write units": f"{units[0]:,.1f}",
-        "read units": f"{units[1]:,.1f}",
-        "cost": describe_cost(cost_of_run(*units), summary),
+        "write units": f"{summary.consumed_write_units:,.1f}",
+        "read units": f"{summary.consumed_read_units:,.1f}",
+        "cost": describe_cost(summary.cost_usd, summary),
         "cost by a state machine": describe_cost(cost_of_state_machine(summary.pages, summary.records), summary),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
@@ -78,6 +66,15 @@ def describe_run(summary: RunSummary) -> str:
         f"make a transition for each of {size}, and write every record. The cost of a month is given only for a run "
         "with an earlier snapshot to compare with: a first fill says nothing about it."
     )
+
+
+def describe_cost(cost: Decimal, summary: AnySummary) -> str:
+    """Return the cost of a run and, unless it is a first fill, of a month of them at the interval of its snapshots."""
+    if summary.compared_with is None:
+        return f"${cost:.6f} for this run"
+    seconds = (summary.last_modified - summary.compared_with).total_seconds()
+    month = cost * Decimal(MONTH_SECONDS / seconds)
+    return f"${cost:.6f} a run, ${month:,.2f} a month of runs like this, one every {round(seconds / 60, 1):g} minutes"
 
 
 def to_data_uri(png: bytes) -> str:
@@ -90,61 +87,50 @@ def find_movers(changes: Sequence[Changes]) -> list[dict[str, Any]]:
 
     Types whose changes both round to 0.0 % are left out, however much ISK that is.
     """
-    known = [(new, old) for each in changes for new in each.puts if (old := each.replaced.get(str(new.type_id)))]
-    numbers = [(new, old) for new, old in known if all("N" in old.get(name, {}) for name in ("price", "volume"))]
-    moved = [(new, old) for new, old in numbers if any(percents_moved(new, old))]
-    return [describe_mover(new, old) for new, old in sorted(moved, key=lambda pair: -isk_moved(*pair))[:MOVERS]]
+    moved = [each for each in list_replaced(changes) if any(percents_moved(*each))]
+    return [describe_mover(*each) for each in sorted(moved, key=lambda each: -isk_moved(*each))[:MOVERS]]
 
 
-def percents_moved(new: Record, old: Item) -> list[float]:
+def percents_moved(new: Record, price: float, volume: Decimal) -> list[float]:
     """Return the percent change of a type's price and volume, to one decimal; 0.0, never -0.0."""
-    pairs = ((old["price"]["N"], new.price), (old["volume"]["N"], new.volume))
-    return [round(percent(float(was), now), 1) + 0.0 for was, now in pairs]
+    pairs = ((price, new.price), (float(volume), new.volume))
+    return [round(percent(was, now), 1) + 0.0 for was, now in pairs]
 
 
-def isk_moved(new: Record, old: Item) -> float:
+def isk_moved(new: Record, price: float, volume: Decimal) -> float:
     """Return the ISK value of the change in a type's price or in its volume, whichever is larger."""
-    was_price, was_volume = (float(old[name]["N"]) for name in ("price", "volume"))
-    return float(max(abs(new.price - was_price) * new.volume, abs(new.volume - was_volume) * new.price))
+    return max(abs(new.price - price) * new.volume, abs(new.volume - float(volume)) * new.price)
 
 
-def describe_mover(new: Record, old: Item) -> dict[str, Any]:
+def describe_mover(new: Record, price: float, volume: Decimal) -> dict[str, Any]:
     """Return a row of the movers' table, the columns for narrow windows first."""
-    was_price, was_volume = (Decimal(old[name]["N"]) for name in ("price", "volume"))
-    price_percent, volume_percent = percents_moved(new, old)
+    price_percent, volume_percent = percents_moved(new, price, volume)
     return {
         "type": type_name(new.type_id),
-        "old price": f"{was_price:,.2f}",
+        "old price": f"{price:,.2f}",
         "new price": f"{new.price:,.2f}",
         "price %": f"{price_percent:+.1f}",
         "volume %": f"{volume_percent:+.1f}",
-        "ISK moved": f"{isk_moved(new, old):,.0f}",
+        "ISK moved": f"{isk_moved(new, price, volume):,.0f}",
         "ISK on offer": f"{new.price * new.volume:,.0f}",
-        "old volume": f"{was_volume:,}",
+        "old volume": f"{volume:,}",
         "new volume": f"{new.volume:,}",
         "id": new.type_id,
     }
 
 
 def create_artifact(
-    client: SyncPrefectClient,
-    kind: str,
-    data: Any,  # noqa: ANN401 (JSON)
-    description: str,
-    key: str | None = None,
-) -> UUID:
+    client: SyncPrefectClient, kind: str, data: object, description: str, key: str | None = None
+) -> str:
     """Create an artifact of this flow run and return its id.
 
     Prefect's own functions also emit an event, which fails in a process that is about to exit.
     """
-    artifact = ArtifactCreate(
-        type=kind, data=data, description=description, key=key, flow_run_id=UUID(str(flow_run.id))
-    )
-    answer = client.request("POST", "/artifacts/", json=artifact.model_dump(mode="json", exclude_unset=True))
-    return UUID(answer.json()["id"])
+    artifact = {"type": kind, "data": data, "description": description, "key": key, "flow_run_id": flow_run.id}
+    return str(client.request("POST", "/artifacts/", json=artifact).json()["id"])
 
 
-def update_artifact(client: SyncPrefectClient, artifact_id: UUID, data: float, description: str) -> None:
+def update_artifact(client: SyncPrefectClient, artifact_id: str, data: float, description: str) -> None:
     """Update an artifact."""
-    body = ArtifactUpdate(data=data, description=description).model_dump(mode="json", exclude_unset=True)
+    body = {"data": data, "description": description}
     client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact_id}, json=body)

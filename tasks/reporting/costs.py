@@ -1,50 +1,28 @@
 """The costs of a run, and of a state machine that does the same."""
 
 import os
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 
-from tasks.reporting.summary import RunSummary
-
-# USD per million units on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
-WRITE_UNITS_USD, READ_UNITS_USD = "0.625", "0.125"
-# USD per million transitions of a standard workflow there: https://aws.amazon.com/step-functions/pricing/
+# USD per million transitions of a standard workflow in us-east-1, as of November 2026: https://aws.amazon.com/step-functions/pricing/
 TRANSITIONS_USD = 25
 MILLION = 1_000_000
-MONTH_SECONDS = 30 * 86_400
-
-
-def describe_cost(cost: Decimal, summary: RunSummary) -> str:
-    """Return the cost of a run, and of a month of such runs at the interval of its two snapshots.
-
-    Without an earlier snapshot, as in a first fill, leave out the month.
-    """
-    if summary.compared_with is None:
-        return f"${cost:.6f} for this run"
-    seconds = (summary.last_modified - summary.compared_with).total_seconds()
-    month = cost * Decimal(MONTH_SECONDS / seconds)
-    return f"${cost:.6f} a run, ${month:,.2f} a month of runs like this, one every {round(seconds / 60, 1):g} minutes"
 
 
 def cost_of_run(write_units: float, read_units: float) -> Decimal:
-    """Return the cost of units (USD), by the environment's `WRITE_UNITS_USD` and `READ_UNITS_USD` per million.
-
-    Raises:
-        ValueError: one of them is not a valid cost.
-    """
-    write_usd, read_usd = (read_cost("WRITE_UNITS_USD", WRITE_UNITS_USD), read_cost("READ_UNITS_USD", READ_UNITS_USD))
+    """Return the cost of units (USD), by the environment's `WRITE_UNITS_USD` and `READ_UNITS_USD` per million."""
+    # By default on demand in us-east-1, as of November 2026: https://aws.amazon.com/dynamodb/pricing/on-demand/
+    write_usd, read_usd = read_cost("WRITE_UNITS_USD", "0.625"), read_cost("READ_UNITS_USD", "0.125")
     return (Decimal(write_units) * write_usd + Decimal(read_units) * read_usd) / MILLION
 
 
 def read_cost(name: str, default: str) -> Decimal:
-    """Return a cost (USD) from the environment."""
+    """Return a cost (USD) from the environment; raise a ValueError if it is none."""
     given = os.environ.get(name) or default
-    try:
-        cost = Decimal(given)
-    except InvalidOperation:
-        cost = Decimal("nan")
-    if not (cost.is_finite() and cost >= 0):
-        raise ValueError(f"{name} is {given!r}: give USD per million units, such as {default}")
-    return cost
+    with suppress(InvalidOperation):
+        if (cost := Decimal(given)).is_finite() and cost >= 0:
+            return cost
+    raise ValueError(f"{name} is {given!r}: give USD per million units, such as {default}")
 
 
 def cost_of_state_machine(pages: int, records: int) -> Decimal:

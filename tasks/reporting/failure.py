@@ -6,14 +6,13 @@ import traceback
 from typing import Any
 
 from prefect import Flow, State
-from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ParameterTypeError
 
 from tasks.esi.errors import EsiError
 from tasks.reporting.artifacts import create_artifact
-from tasks.reporting.reporter import attempt, name_run, report_afterwards, send_event
-from tasks.reporting.subject import Subject, find_subject
+from tasks.reporting.reporter import attempt, name_run, report_in_background, send_event
+from tasks.reporting.summary import find_subject
 from tasks.table.errors import TableError
 from tasks.table.guards import ShrinkError
 
@@ -65,12 +64,8 @@ def explain_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) 
     if isinstance(error, ShrinkError):
         attempt(send_event, "refused", subject, {"reason": str(error)})
     if not isinstance(error, ParameterTypeError):
-        report_afterwards(write_failure, state, subject)
-
-
-def write_failure(client: SyncPrefectClient, state: State[Any], subject: Subject) -> None:
-    """Create the artifact `failure-REGION`, or `failure-SOURCE`."""
-    create_artifact(client, "markdown", describe_failure(state), f"{name_run()} failed", key=f"failure-{subject.id}")
+        title = f"{name_run()} failed"
+        report_in_background(create_artifact, "markdown", describe_failure(state), title, f"failure-{subject.id}")
 
 
 def find_error(state: State[Any]) -> BaseException | None:

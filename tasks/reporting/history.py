@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
+from prefect.events.filters import EventFilter
 from pydantic import ValidationError
 
 from tasks.reporting.pictures import RUNS, draw_pictures
@@ -22,12 +22,9 @@ def read_history(client: SyncPrefectClient, region_id: int, table_name: str, lim
 
     Summaries of other versions that do not parse are left out.
     """
-    stored = EventFilter(
-        event=EventNameFilter(name=["market.snapshot.stored"]),
-        resource=EventResourceFilter(id=[f"market.region.{region_id}"]),
-    )
+    stored = {"event": {"name": ["market.snapshot.stored"]}, "resource": {"id": [f"market.region.{region_id}"]}}
     summaries: list[Summary] = []
-    for event in client.read_events(stored, limit=limit).events:
+    for event in client.read_events(EventFilter.model_validate(stored), limit=limit).events:
         with suppress(ValidationError):
             summaries.append(Summary.model_validate(event.payload))
     return [summary for summary in summaries if summary.table_name == table_name]

@@ -1,7 +1,7 @@
 """The end of a run: its final state, and the reports after it."""
 
+from collections.abc import Sequence
 from contextvars import ContextVar
-from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar, cast
 
 from prefect import Flow
@@ -10,59 +10,34 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Completed
 
 from tasks.reporting.artifacts import write_movers, write_summary
-from tasks.reporting.reporter import attempt, report_afterwards, send_event
-from tasks.reporting.summary import RunSummary, Summary
+from tasks.reporting.reporter import attempt, report_in_background, send_event
+from tasks.reporting.summary import AnySummary, SourceSummary, Summary
 from tasks.reporting.universe_summary import UniverseSummary
 from tasks.table.records import Changes
-from tasks.table.snapshot import UNKNOWN
 
-S = TypeVar("S", bound=RunSummary)
+S = TypeVar("S", Summary, SourceSummary)
 
 
 class Outcome(NamedTuple):
     """What a flow run did."""
 
-    result: RunSummary | UniverseSummary  # what the flow returns
-    summary: RunSummary  # of a round: the one of the region whose snapshot expires first
+    result: AnySummary | UniverseSummary  # what the flow returns
+    summaries: Sequence[AnySummary]  # one; of a round those of the regions that did not fail
     changes: list[Changes]  # of the written markets; empty if the table already had the snapshot
 
 
-_outcome: ContextVar[Outcome] = ContextVar("outcome")  # of the flow run: Prefect calls hooks in the same context
+outcome: ContextVar[Outcome] = ContextVar("outcome")  # of the flow run: Prefect calls hooks in the same context
 
 
-def note_outcome(summary: RunSummary, changes: list[Changes], kept_by: str) -> None:
-    """Save what the run did for its flow's hooks, and send it as an event; see `send_event`."""
-    _outcome.set(Outcome(summary, summary, changes))
-    event = "not-modified" if summary.not_modified else "stored"
+def end_run(summary: S, changes: list[Changes], kept_by: str) -> S:
+    """Save what the run did for its flow's hooks, send it as an event, and return a final state for a flow or task run.
+
+    The state's message is the summary's line. Prefect unwraps the state: callers get the summary.
+    """
+    outcome.set(Outcome(summary, [summary], changes))
+    event, name = ("not-modified", "NotModified") if summary.not_modified else ("stored", "Completed")
     attempt(send_event, event, summary.subject, summary.model_dump(mode="json"), kept_by)
-
-
-def note_round(result: UniverseSummary) -> None:
-    """Save what a round did for its hooks, unless all its regions failed."""
-    summaries = [region.summary for region in result.regions if region.summary]
-    ahead = datetime.now(UTC) - timedelta(seconds=15)  # what has long expired says nothing of the next snapshot
-    dated = [summary for summary in summaries if summary.expires and summary.expires > ahead]
-    if summaries:
-        first = min(dated or summaries, key=lambda summary: summary.expires or UNKNOWN)
-        _outcome.set(Outcome(result, first, []))
-
-
-def complete(summary: S) -> S:
-    """Return a final state for a flow or task run, with the summary's line as its message.
-
-    Prefect unwraps the state: callers get the summary.
-    """
-    name = "NotModified" if summary.not_modified else "Completed"
     return cast("S", Completed(name=name, message=summary.line, data=summary))
-
-
-def read_outcome() -> Outcome:
-    """Return what the flow run of this context did.
-
-    Raises:
-        LookupError: nothing was saved.
-    """
-    return _outcome.get()
 
 
 def keep_summary(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's names)
@@ -71,17 +46,17 @@ def keep_summary(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     Prefect then sends the state again, and gets the recorded one back without data.
     """
     if state.data is None:
-        state.data = read_outcome().result
+        state.data = outcome.get().result
 
 
 def report_outcome(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 (Prefect's)
     """Create the artifacts of a run that stored something."""
-    outcome = read_outcome()
-    if outcome.changes:
-        report_afterwards(report_changes, outcome.summary, outcome.changes)
+    _result, summaries, changes = outcome.get()
+    if changes:
+        report_in_background(report_changes, summaries[0], changes)
 
 
-def report_changes(client: SyncPrefectClient, summary: RunSummary, changes: list[Changes]) -> None:
+def report_changes(client: SyncPrefectClient, summary: AnySummary, changes: list[Changes]) -> None:
     """Create the artifacts: the summary; of a market with its pictures, and the types that moved most."""
     from tasks.reporting.history import draw_history  # noqa: PLC0415 (Pillow: only after the run's end)
 

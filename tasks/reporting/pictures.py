@@ -46,38 +46,36 @@ class Chart:
     def __init__(self, x: tuple[float, float], y: tuple[float, float], height: int = HEIGHT) -> None:
         self.image = Image.new("RGB", (WIDTH, height), PAPER)
         self._draw = ImageDraw.Draw(self.image)
-        self._font, self._title_font = ImageFont.load_default(12), ImageFont.load_default(15)
+        self._draw.font, self._title_font = ImageFont.load_default(12), ImageFont.load_default(15)
         self._x, self._y = ((begin, end if end != begin else begin + 1) for begin, end in (x, y))
-        self._box = (LEFT, TOP, WIDTH - RIGHT, height - BOTTOM)
+        self._right, self._bottom = WIDTH - RIGHT, height - BOTTOM
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Return a point in pixels."""
-        left, top, right, bottom = self._box
         (x0, x1), (y0, y1) = self._x, self._y
-        return left + (x - x0) / (x1 - x0) * (right - left), bottom - (y - y0) / (y1 - y0) * (bottom - top)
+        right, up = (x - x0) / (x1 - x0) * (self._right - LEFT), (y - y0) / (y1 - y0) * (self._bottom - TOP)
+        return LEFT + right, self._bottom - up
 
     def mark_x(self, ticks: dict[float, str], title: str, *, grid: bool = False) -> None:
         """Label the x axis; skip labels that would overlap."""
-        _left, top, right, bottom = self._box
         free = 0.0
         for value, label in ticks.items():
-            x, width = self.place(value, 0)[0], self._font.getlength(label)
+            x, width = self.place(value, 0)[0], self._draw.textlength(label)
             if grid:
-                self._draw.line((x, top, x, bottom), fill=GRID)
+                self._draw.line((x, TOP, x, self._bottom), fill=GRID)
             if x - width / 2 >= free:
-                self._draw.text((x, bottom + 6), label, INK, self._font, anchor="ma")
+                self._draw.text((x, self._bottom + 6), label, INK, anchor="ma")
                 free = x + width / 2 + 8
-        self._draw.text((right, bottom + 24), title, INK, self._font, anchor="ra")
+        self._draw.text((self._right, self._bottom + 24), title, INK, anchor="ra")
 
     def mark_y(self, ticks: dict[float, str], title: str, *, grid: bool = True) -> None:
         """Label the y axis, with its title above."""
-        left, top, right, _bottom = self._box
         for value, label in ticks.items():
             y = self.place(0, value)[1]
             if grid:
-                self._draw.line((left, y, right, y), fill=GRID)
-            self._draw.text((left - 8, y), label, INK, self._font, anchor="rm")
-        self._draw.text((8, top - 8), title, INK, self._font, anchor="lb")
+                self._draw.line((LEFT, y, self._right, y), fill=GRID)
+            self._draw.text((LEFT - 8, y), label, INK, anchor="rm")
+        self._draw.text((8, TOP - 8), title, INK, anchor="lb")
 
     def fill(self, x0: float, x1: float, y0: float, y1: float, colour: str = BLUE) -> None:
         """Fill a rectangle, less a gap of a pixel, but never hide one that is not empty."""
@@ -97,8 +95,8 @@ class Chart:
         x, y = float(LEFT), TOP - 22
         for name, colour in colours.items():
             self._draw.rectangle((x, y, x + 10, y + 10), fill=colour)
-            self._draw.text((x + 15, y + 5), name, INK, self._font, anchor="lm")
-            x += 15 + self._font.getlength(name) + 18
+            self._draw.text((x + 15, y + 5), name, INK, anchor="lm")
+            x += 15 + self._draw.textlength(name) + 18
 
     def to_png(self, title: str) -> bytes:
         """Return the picture with its title."""

@@ -7,11 +7,8 @@ and failed calls are logged as warnings.
 import contextvars
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from datetime import datetime
-from functools import cached_property
-from types import TracebackType
+from queue import SimpleQueue
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
@@ -22,10 +19,9 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from tasks.catalogue.names import regions
+from tasks.catalogue.names import name_region, regions
 from tasks.reporting.progress import Progress, Timing, show_progress
-from tasks.reporting.subject import Subject, find_subject
-from tasks.reporting.summary import counted
+from tasks.reporting.summary import Subject, counted, find_subject
 
 FRESH_SECONDS = 900.0  # older data are stale: three snapshots
 
@@ -34,44 +30,33 @@ R = TypeVar("R")
 
 
 class Reporter(Timing):
-    """Reports on one flow run. Use it as a context manager in the flow; calls queued at its end are made later."""
+    """Names a flow run and reports on it. Use it as a context manager in the flow; queued calls are made later."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._logger = get_run_logger()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reporter")
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.end(well=error is None)
-        self._thread.submit(self._stack.close)
-        self._thread.shutdown(wait=False)
-
-    def rename(self) -> None:
-        """Name the flow run, its log lines and its span; with `flow_run_name`, flows would wait for the API first."""
-        name = name_run()
+        self._calls: SimpleQueue[Callable[[SyncPrefectClient], object] | None] = SimpleQueue()  # None is the last
+        name = name_run()  # with `flow_run_name`, flows would wait for the API first
         if (context := FlowRunContext.get()) and context.flow_run:
             context.flow_run.name = name
-            self._logger = get_run_logger()
+        self._logger = get_run_logger()
         span = trace.get_current_span()
         span.update_name(name)
         span.set_attribute("prefect.run.name", name)
         self.later(SyncPrefectClient.update_flow_run, UUID(flow_run.id), name=name)
 
-    def show_begin(self, progress: Progress) -> None:
-        """Log that a state begins, and show its work as a progress artifact."""
-        of = f": {progress.total:,} {progress.unit}" if progress.total else ""
-        self._logger.info("%s begins%s", progress.name, of)
-        if progress.total:
-            self.later(show_progress, progress)
+    def __enter__(self) -> Self:
+        report_in_background(self._make_calls)
+        return self
 
-    def show_end(self, progress: Progress, seconds: float) -> None:
-        """Log that a state ends."""
-        of = f": {progress}" if progress.total else ""
-        self._logger.info("%s ends after %.2f s%s", progress.name, seconds, of)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end(well=kind is None)
+        self._calls.put(None)
+
+    def show(self, progress: Progress, news: str) -> None:
+        """Log that a state begins or ends, and show its work as a progress artifact."""
+        self._logger.info("%s %s", progress.name, news)
+        if progress.total and not progress.ended.is_set():
+            self.later(show_progress, progress)
 
     def tag(self, last_modified: datetime) -> None:
         """Tag the flow run with its region or source, and its snapshot."""
@@ -83,33 +68,24 @@ class Reporter(Timing):
     def later(
         self, function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
     ) -> None:
-        """Queue a call in this run's context; an error becomes a warning."""
+        """Queue a call; an error becomes a warning."""
+        self._calls.put(lambda client: attempt(function, client, *args, **kwargs))
 
-        def call() -> None:
-            attempt(function, self._client, *args, **kwargs)
-
-        self._thread.submit(contextvars.copy_context().run, call)
-
-    @cached_property
-    def _client(self) -> SyncPrefectClient:
-        return self._stack.enter_context(open_client())
+    def _make_calls(self, client: SyncPrefectClient) -> None:
+        for call in iter(self._calls.get, None):
+            call(client)
 
 
-def report_afterwards(
+def report_in_background(
     function: Callable[Concatenate[SyncPrefectClient, P], object], *args: P.args, **kwargs: P.kwargs
 ) -> None:
     """Call a function in this run's context on a thread that outlives the run; an error becomes a warning."""
 
     def call() -> None:
-        with open_client() as client:
+        with get_client(httpx_settings={}, sync_client=True) as client:  # a new one: the run closes its own
             attempt(function, client, *args, **kwargs)
 
     threading.Thread(target=contextvars.copy_context().run, args=[call], name="reporter").start()
-
-
-def open_client() -> SyncPrefectClient:
-    """Return a new client of Prefect's API that stays open after the run's own is closed."""
-    return get_client(httpx_settings={}, sync_client=True)
 
 
 def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -117,17 +93,19 @@ def attempt(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | 
     try:
         return function(*args, **kwargs)
     except Exception as error:  # noqa: BLE001 (reporting must not fail a run)
-        name = getattr(function, "__name__", "it")
-        get_run_logger().warning("not reported to Prefect: %s: %s: %s", name, type(error).__name__, error)
+        why = f"{function.__name__}: {type(error).__name__}: {error}"
+        get_run_logger().warning("not reported to Prefect: %s", why)
         return None
 
 
 def name_run() -> str:
     """Return a flow run's name, by its scheduled time: `10000002 The Forge · 2026-11-24 03:05`, `113 regions · …`."""
     given = flow_run.parameters
-    what = find_subject(given).title
+    kind, market_id, what = find_subject(given)
     if "region_ids" in given:
         what = counted(len(given["region_ids"] or given.get("markets") or regions()), "region")
+    elif kind == "region":
+        what = name_region(int(market_id))
     return f"{what} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 

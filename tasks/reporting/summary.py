@@ -1,24 +1,38 @@
-"""The summary of a run."""
+"""The summary of a run, and what a run is about."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Self
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import httpx
-import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from tasks.catalogue.names import market_name, name_region
+from tasks.catalogue.names import market_name, name_region, region_name
 from tasks.esi.markets import name_market
 from tasks.network import is_this_machine
 from tasks.orders.choices import Detail, OrderType, Price
-from tasks.orders.records import Book
-from tasks.reporting.subject import Subject, about_region, about_source
+from tasks.orders.records import Book, Record
+from tasks.reporting.costs import cost_of_run
 from tasks.table.records import Changes
 from tasks.table.snapshot import Marker, Snapshot, made_alike
 
 MOST_PERCENT = 25  # larger changes are counted as this
+
+
+class Subject(NamedTuple):
+    """What a run is about, a region or structure, or another source: how its events, tags and artifacts name it."""
+
+    kind: str  # region or source
+    id: str  # lowercase letters, digits and -
+    name: str
+
+    @property
+    def resource(self) -> dict[str, str]:
+        """The resource of its events."""
+        return {"prefect.resource.id": f"market.{self.kind}.{self.id}", "prefect.resource.name": self.name}
 
 
 class Counts(BaseModel):
@@ -31,6 +45,11 @@ class Counts(BaseModel):
     deleted: int
     unchanged: int  # records - written
 
+    @property
+    def done(self) -> str:
+        """What was done, in words."""
+        return f"{self.written:,} written, {self.deleted:,} deleted, {self.unchanged:,} unchanged"
+
 
 class MarketSummary(Counts):
     """What a run did for one of its markets."""
@@ -39,6 +58,12 @@ class MarketSummary(Counts):
     table_name: str  # filled in
     not_modified: bool
     orders: int
+
+    @property
+    def line(self) -> str:
+        """What was done with it, in one line."""
+        did = f"{counted(self.records, 'record')} of {self.orders:,} orders: {self.done}"
+        return did if self.orders else "no orders of the region are there"
 
 
 class Totals(Counts):
@@ -49,6 +74,11 @@ class Totals(Counts):
     consumed_read_units: float
     retries: int  # of requests to the API and calls to DynamoDB
     seconds: float
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """The cost of the units."""
+        return cost_of_run(self.consumed_write_units, self.consumed_read_units)
 
 
 class RunSummary(Totals):
@@ -67,10 +97,10 @@ class RunSummary(Totals):
     age_seconds: float  # of the snapshot when the run ended, by this machine's clock
     state_seconds: dict[str, float]  # by state
 
-    @classmethod
-    def of(cls, source: Any, changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401 (see `Run.finish`)
-        """Return the summary of a run, from its source, what it wrote, and the other figures."""
-        raise NotImplementedError
+    @property
+    def subject(self) -> Subject:
+        """What the run was about."""
+        return find_subject(vars(self))
 
     @property
     def names(self) -> str:
@@ -78,23 +108,12 @@ class RunSummary(Totals):
         return self.subject.name
 
     @property
-    def subject(self) -> Subject:
-        """What the run was about."""
-        raise NotImplementedError
-
-    @property
-    def rows(self) -> dict[str, str]:
-        """What is shown of it beside what all runs have, by name."""
-        raise NotImplementedError
-
-    @property
     def line(self) -> str:
         """The summary in one line."""
         stand = f"{self.table_name} has {self.names} of {self.last_modified:%Y-%m-%d %H:%M:%S} UTC"
         if self.not_modified:
             return f"not modified: {stand}"
-        did = f"{self.written:,} written, {self.deleted:,} deleted, {self.unchanged:,} unchanged"
-        return f"{stand}: {counted(self.records, 'record')} ({did})"
+        return f"{stand}: {counted(self.records, 'record')} ({self.done})"
 
 
 class Summary(RunSummary):
@@ -108,21 +127,10 @@ class Summary(RunSummary):
     markets: list[MarketSummary] = []  # the counts above are their sums; empty in an earlier version's
     price_changes: dict[int, int] = {}  # item types whose price changed, by the change in percent
 
-    @classmethod
-    def of(cls, source: Any, changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401 (see `Run.finish`)
-        """Return the summary of a run for an OrderSource."""
-        made_with = msgspec.structs.asdict(source.parameters)
-        return cls(region_id=source.market.id, price_changes=count_price_changes(changes), **made_with, **figures)
-
     @property
     def names(self) -> str:
         """The markets' names: `region 10000002`, or `region 10000002, station 60003760`."""
         return ", ".join(name_market(market.market_id) for market in self.markets) or name_market(self.region_id)
-
-    @property
-    def subject(self) -> Subject:
-        """The region or structure."""
-        return about_region(self.region_id)
 
     @property
     def is_made_up(self) -> bool:
@@ -137,30 +145,16 @@ class Summary(RunSummary):
 
     @property
     def rows(self) -> dict[str, str]:
-        """The parameters, the region and its markets."""
+        """The parameters, the region, and its markets unless it is the only one."""
+        listed = [] if [market.market_id for market in self.markets] == [self.region_id] else self.markets
         return {
             "orders from": self.source,
             "region": name_region(self.region_id),
-            **self.market_rows,
+            **{f"… {market_name(market.market_id)}": market.line for market in listed},
             "order_type": str(self.order_type),
             "price": str(self.price),
             "detail": str(self.detail),
             "orders": f"{self.orders:,}",
-        }
-
-    @property
-    def market_rows(self) -> dict[str, str]:
-        """A row for each market, none if the region is the only one."""
-        if [market.market_id for market in self.markets] in ([], [self.region_id]):
-            return {}
-        return {
-            f"… {market_name(market.market_id)}": (
-                f"{counted(market.records, 'record')} of {market.orders:,} orders: {market.written:,} written, "
-                f"{market.deleted:,} deleted, {market.unchanged:,} unchanged"
-                if market.orders
-                else "no orders of the region are there"
-            )
-            for market in self.markets
         }
 
 
@@ -170,20 +164,25 @@ class SourceSummary(RunSummary):
     source: str  # its URL
     items: int  # of the snapshot, each counted once
 
-    @classmethod
-    def of(cls, source: Any, changes: list[Changes], **figures: Any) -> Self:  # noqa: ANN401, ARG003 (see `Run.finish`)
-        """Return the summary of a run for a DeclaredSource."""
-        return cls(source=source.declared.url, items=figures["orders"], **figures)
-
-    @property
-    def subject(self) -> Subject:
-        """The source."""
-        return about_source(self.source)
-
     @property
     def rows(self) -> dict[str, str]:
         """The source and its items."""
         return {"source": self.source, "items": f"{self.items:,}"}
+
+
+AnySummary = Summary | SourceSummary
+
+
+def find_subject(given: Mapping[str, Any]) -> Subject:
+    """Return the subject in a flow run's parameters, which may be invalid, or in the fields of its summary."""
+    if "source" in given:
+        source = given["source"]
+        url = source.get("url") if isinstance(source, Mapping) else getattr(source, "url", source)
+        name = re.sub(r"^https?://", "", str(url)).rstrip("/")
+        return Subject("source", re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:200], name)
+    market_id = str(given.get("region_id", given.get("structure_id")))
+    known = market_id if market_id.isascii() and market_id.isdigit() else "0"
+    return Subject("region", known, region_name(int(known)))
 
 
 def add_up(summaries: Iterable[Counts], names: Iterable[str]) -> dict[str, Any]:
@@ -196,15 +195,12 @@ def summarize_market(
 ) -> MarketSummary:
     """Return a market's summary; without a result, the table already had the snapshot."""
     orders, records = (stored.orders, stored.records) if stored else (0, 0)
-    changes = Changes([], {}, [], unchanged=records, foreign=0)
-    if result:
-        book, changes = result
-        orders = book.orders
+    book, changes = result or (Book([], orders), Changes([], {}, [], unchanged=records, foreign=0))
     return MarketSummary(
         market_id=market_id,
         table_name=table_name,
         not_modified=result is None,
-        orders=orders,
+        orders=book.orders,
         records=changes.wanted,
         written=len(changes.puts),
         deleted=len(changes.deletes),
@@ -221,13 +217,16 @@ def find_earlier(snapshot: Snapshot, made_with: object) -> datetime | None:
 
 def count_price_changes(changes: Sequence[Changes]) -> dict[int, int]:
     """Count the item types whose price changed, by whole percent, at most `MOST_PERCENT` up or down."""
-    counts: Counter[int] = Counter()
-    for each in changes:
-        for record in each.puts:
-            old, new = each.replaced.get(str(record.type_id), {}).get("price"), record.price
-            if old and "N" in old and (was := float(old["N"])) != new:
-                counts[max(-MOST_PERCENT, min(round(percent(was, new)), MOST_PERCENT))] += 1
-    return dict(sorted(counts.items()))
+    prices = [(price, new.price) for new, price, _volume in list_replaced(changes)]
+    percents = [round(percent(old, new)) for old, new in prices if old != new]
+    return dict(sorted(Counter(max(-MOST_PERCENT, min(each, MOST_PERCENT)) for each in percents).items()))
+
+
+def list_replaced(changes: Sequence[Changes]) -> list[tuple[Record, float, Decimal]]:
+    """Return the new records of item types that the table had, each with the old price (ISK) and volume (units)."""
+    puts = [(new, each.replaced.get(new.name, {})) for each in changes for new in each.puts if isinstance(new, Record)]
+    old = [(new, item.get("price", {}).get("N"), item.get("volume", {}).get("N")) for new, item in puts]
+    return [(new, float(price), Decimal(volume)) for new, price, volume in old if price and volume]
 
 
 def counted(number: int, thing: str) -> str:

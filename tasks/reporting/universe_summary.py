@@ -3,12 +3,9 @@
 from collections import Counter
 from typing import Literal
 
-from prefect.client.orchestration import SyncPrefectClient
 from pydantic import BaseModel
 
 from tasks.catalogue.names import region_name
-from tasks.reporting.artifacts import create_artifact
-from tasks.reporting.costs import cost_of_run
 from tasks.reporting.summary import Counts, Summary, Totals, add_up, counted
 
 
@@ -33,9 +30,16 @@ class UniverseSummary(Totals):
     not_modified: int
     failed: int
     orders: int  # of all regions
-    cost_usd: float  # of the units
-    slowest_region_id: int | None  # None if all failed
-    slowest_seconds: float
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """Those of the regions that did not fail."""
+        return [region.summary for region in self.regions if region.summary]
+
+    @property
+    def slowest(self) -> Summary | None:
+        """That of the region that took longest; None if all failed."""
+        return max(self.summaries, key=lambda each: each.seconds, default=None)
 
     @property
     def line(self) -> str:
@@ -66,34 +70,24 @@ def summarize_universe(regions: list[RegionResult], seconds: float) -> UniverseS
     """Return the summary of a round."""
     summaries = [region.summary for region in regions if region.summary]
     states = Counter(region.state for region in regions)
-    units = add_up(summaries, ["consumed_write_units", "consumed_read_units"])
-    slowest = max(summaries, key=lambda summary: summary.seconds, default=None)
     return UniverseSummary(
         regions=regions,
         stored=states["stored"],
         not_modified=states["not modified"],
         failed=states["failed"],
         pages=sum(summary.pages for summary in summaries if not summary.not_modified),
-        **add_up(summaries, ["orders", "retries", *Counts.model_fields]),
-        **units,
-        cost_usd=float(cost_of_run(*units.values())),
-        slowest_region_id=slowest.region_id if slowest else None,
-        slowest_seconds=slowest.seconds if slowest else 0.0,
+        **add_up(summaries, ["orders", "retries", "consumed_write_units", "consumed_read_units", *Counts.model_fields]),
         seconds=round(seconds, 3),
     )
 
 
-def write_universe_summary(client: SyncPrefectClient, summary: UniverseSummary) -> None:
-    """Create the artifact `summary-universe`, whose versions are the history."""
-    create_artifact(client, "markdown", describe_universe(summary), summary.line, key="summary-universe")
-
-
 def describe_universe(summary: UniverseSummary) -> str:
     """Return the summary as markdown: the totals, the failures, then a row per region."""
-    slowest = region_name(summary.slowest_region_id) if summary.slowest_region_id else "none"
+    slowest = summary.slowest
+    slow = f"{region_name(slowest.region_id)}, {slowest.seconds:.1f} s" if slowest else "none"
     failed = [region for region in summary.regions if region.failure]
     lines = [
-        f"{summary.line}. The slowest was {slowest}, {summary.slowest_seconds:.1f} s.\n",
+        f"{summary.line}. The slowest was {slow}.\n",
         *(f"- **{region_name(region.region_id)}**: {region.failure}" for region in failed),
         "\n| region | id | result | pages | records | written | deleted | retries | seconds | cost (USD) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -107,6 +101,5 @@ def describe_row(region: RegionResult) -> str:
     cells = [region_name(region.region_id), str(region.region_id), region.state]
     if did := region.summary:
         counts = (did.pages, did.records, did.written, did.deleted, did.retries)
-        cost = cost_of_run(did.consumed_write_units, did.consumed_read_units)
-        cells += [*(f"{count:,}" for count in counts), f"{did.seconds:.1f}", f"{cost:.6f}"]
+        cells += [*(f"{count:,}" for count in counts), f"{did.seconds:.1f}", f"{did.cost_usd:.6f}"]
     return f"| {' | '.join(cells)} |"

@@ -15,12 +15,14 @@ from prefect import Flow, State
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Completed
 
 from deployments.local.market.market import Market
 from flows.market_data import market_data
-from flows.next_run import JITTER_SECONDS, MAX_AHEAD, MOMENT, TAG, follow_esi, next_start
+from flows.next_run import JITTER_SECONDS, MAX_AHEAD, MOMENT, TAG, next_start, schedule_next
 from flows.player_count import player_count
 from flows.universe import universe
+from tasks.reporting.outcome import Outcome, outcome
 from tasks.reporting.summary import Summary
 from tests.support.api import Api
 from tests.support.faults.server import serve_changed
@@ -91,6 +93,12 @@ def summary(expires: datetime, last_modified: datetime = NOW) -> Summary:
     )
 
 
+def follow(run: FlowRun, summary: Summary) -> None:
+    """Call the hook of a run that has completed with a summary."""
+    outcome.set(Outcome(summary, [summary], []))
+    schedule_next(market_data, run, Completed())
+
+
 def soon() -> datetime:
     """Return a plausible time for a snapshot to expire."""
     return datetime.now(UTC) + timedelta(seconds=200)
@@ -101,9 +109,9 @@ def test_run_is_followed_once(api: Api) -> None:
     deployment_id = deploy(api, {"region_id": OTHER}, schedule())
     expires = soon()
     (run,) = scheduled_runs(api, deployment_id)
-    follow_esi(run, summary(expires))
+    follow(run, summary(expires))
     other = make_run(api, deployment_id, [TAG])
-    follow_esi(other, summary(expires + timedelta(microseconds=3)))
+    follow(other, summary(expires + timedelta(microseconds=3)))
     (found,) = [found for found in followers(api, deployment_id) if found.id != other.id]
     assert found.expected_start_time
     assert JITTER_SECONDS[0] <= found.expected_start_time.timestamp() - expires.timestamp() <= JITTER_SECONDS[1]
@@ -115,11 +123,11 @@ def test_cancelled_follower_is_replaced(api: Api) -> None:
     deployment_id = deploy(api, {}, schedule())
     (run,) = scheduled_runs(api, deployment_id)
     expires = soon()
-    follow_esi(run, summary(expires))
+    follow(run, summary(expires))
     (first,) = followers(api, deployment_id)
     cancel(api, first)
-    follow_esi(run, summary(expires))
-    follow_esi(run, summary(expires))
+    follow(run, summary(expires))
+    follow(run, summary(expires))
     (second,) = followers(api, deployment_id)
     assert second.id != first.id
 
@@ -133,7 +141,7 @@ def test_run_is_not_followed(api: Api, schedules: list[dict[str, Any]], tags: li
     """Manual runs, and runs whose schedule has been switched off, are not followed."""
     deployment_id = deploy(api, {}, *schedules)
     run = make_run(api, deployment_id, tags)
-    follow_esi(run, summary(soon()))
+    follow(run, summary(soon()))
     assert [found for found in followers(api, deployment_id) if found.id != run.id] == []
 
 
