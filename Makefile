@@ -69,10 +69,11 @@ report: runnable ## write the table and its last runs to a single HTML file: REG
 	@$(STACK) report
 
 # First, so that no worker begins with one of these when the others are nearly done.
-LONGEST := tests/benchmarks/test_scale.py $(patsubst %,tests/deployments/test_%.py,schedule server_outage outage)
+LONGEST := tests/benchmarks/test_scale.py $(patsubst %,tests/deployments/test_%.py,schedule server_outage outage) \
+	tests/tasks/esi/test_token_bucket.py
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
-test: setup ## run all tests except those of `make outages`
-	@$(PYTEST) -m "not outage" -n $$(($$(nproc) + 1))
+test: setup ## run all tests except those of `make outages`; ALL=1: those too
+	@$(PYTEST) $(if $(ALL),-n 5 $(LONGEST) tests,-n $$(($$(nproc) + 1)) -m "not outage")
 
 outages: setup ## run the tests that start whole stacks, or kill the worker or Prefect's server: side by side, as most of them wait
 	@$(PYTEST) -m outage -n 4 $(LONGEST) $$(grep -rl --include='test_*.py' 'mark\.outage' tests)

@@ -1,6 +1,7 @@
 """One DynamoDB-compatible store and one Prefect server for all tests, started by pytest's first process if needed."""
 
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ STARTS = pytest.StashKey[dict[str, Callable[[], object]]]()
 def pytest_configure(config: pytest.Config) -> None:
     """Set the environment that all of pytest's processes get, and have the servers stopped in the end."""
     if not hasattr(config, "workerinput"):
+        # Programs that tests stop by Ctrl-C would ignore it if a shell has started pytest in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         servers = ExitStack()
         config.add_cleanup(servers.close)
         config.stash[STARTS] = prepare_servers(servers)

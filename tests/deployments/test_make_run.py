@@ -46,7 +46,7 @@ def test_make_run_of_a_hub_in_a_terminal(clone: Path, monkeypatch: pytest.Monkey
 
     In a terminal, it shows the progress of the states as bars.
     """
-    hub, region = "60005686", "10000042"
+    hub, region = "60004588", "10000030"
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("MARKETS", f"{hub} {region}")
     monkeypatch.chdir(clone)
@@ -59,15 +59,15 @@ def test_make_run_of_a_hub_in_a_terminal(clone: Path, monkeypatch: pytest.Monkey
     code = pty.spawn(["make", "--no-print-directory", "run"], read, lambda _: b"")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(output).decode())
     assert os.waitstatus_to_exitcode(code) == 0, shown
-    assert re.findall(r"━+ [\d:]+ Fetch Pages: 127 of 127 pages", shown)
+    assert re.findall(r"━+ [\d:]+ Fetch Pages: 76 of 76 pages", shown)
     assert re.findall(r"━+ [\d:]+ Store Records: ([\d,]+) of \1 writes", shown)
-    assert f"Markets-{region}: Hek ({hub})" in shown
+    assert f"Markets-{region}: Rens ({hub})" in shown
     assert "Tritanium" in shown
     assert f"REGION={region} MARKETS='{hub} {region}' make table" in shown
     lines = [line for line in re.split(r"[\r\n]+", shown) if "━" not in line]
     assert not [line for line in lines if len(line) > 80 and len(line.split()) > 1]
     whole = run_make(clone, "table", MARKET=region, TYPE="Tritanium")
-    assert f"Markets-{region}: Metropolis ({region})" in whole.stdout
+    assert f"Markets-{region}: Heimatar ({region})" in whole.stdout
     assert not processes_of(clone)
 
 
