@@ -40,10 +40,12 @@ def make_book(chunks: list[Columns], fields: Mapping[str, ItemField], records: R
     columns = join(chunks)
     rows: Sequence[int] = range(len(columns[records.key_fields[0]]))
     if records.once_by is not None:
-        first: dict[Value, int] = {}
-        for row, value in enumerate(columns[records.once_by]):
-            first.setdefault(value, row)
-        rows = list(first.values())
+        column = columns[records.once_by]
+        if len(set(column)) < len(rows):  # rare
+            first: dict[Value, int] = {}
+            for row, value in enumerate(column):
+                first.setdefault(value, row)
+            rows = list(first.values())
     count = len(rows)
     for name, allowed in records.where.items():
         wanted = set(allowed if isinstance(allowed, list) else [allowed])
