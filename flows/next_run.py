@@ -29,7 +29,7 @@ from prefect.utilities.hashing import hash_objects
 from tasks.reporting.failure import explain_failure
 from tasks.reporting.outcome import keep_summary, outcome, report_outcome
 from tasks.reporting.reporter import report_in_background
-from tasks.reporting.summary import AnySummary, Summary
+from tasks.reporting.summary import AnySummary, SourceSummary
 from tasks.reporting.universe_summary import UniverseSummary
 
 TAG = "follows-esi"
@@ -132,16 +132,14 @@ def schedule_next(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) ->
     failure is logged and sent as the event `market.follow.failed`; the deployment then next runs on its schedule.
     """
     result, summaries, _changes = outcome.get()
-    now = datetime.now(UTC)
-    ahead = {each.expires: each for each in summaries if each.expires and each.expires > now - MOMENT}
     is_followed = AT_EXPIRES in flow_run.tags or not isinstance(result, UniverseSummary)
-    if not (ahead and is_followed and is_scheduled(flow_run)):
+    now = datetime.now(UTC)
+    most_ahead = timedelta.max if isinstance(result, SourceSummary) else MAX_AHEAD  # a source says itself how far
+    starts = {when: each for each in summaries if (when := next_start(each.expires, now, most_ahead))}
+    if not (starts and is_followed and is_scheduled(flow_run)):
         return
-    summary = ahead[min(ahead)]
-    most_ahead = MAX_AHEAD if isinstance(summary, Summary) else timedelta.max  # a source says itself how far
-    when = next_start(summary.expires, now, most_ahead)
-    if when is None:
-        return
+    when = min(starts)
+    summary = starts[when]
     try:
         create_follower(flow_run, summary, when)
     except Exception as error:  # noqa: BLE001 (it must not fail a completed run)
