@@ -40,10 +40,10 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
     records = pd.DataFrame({"price": PRICES[price](chosen, order_type), "volume": volumes})
     if detail == "compact":
         return records
-    describe, empty = SIDES[detail]
     for side in ("buy", "sell"):
-        figures = describe(select_side(orders, side), side)
-        records[side] = pd.Series([figures.get(type_id, empty) for type_id in records.index], records.index, "object")
+        figures = SIDES[detail].describe(select_side(orders, side), side)
+        each = [figures.get(type_id, SIDES[detail].empty) for type_id in records.index]
+        records[side] = pd.Series(each, records.index, "object")
     return records
 
 

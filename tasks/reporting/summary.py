@@ -35,6 +35,14 @@ class Subject(NamedTuple):
         return {"prefect.resource.id": f"market.{self.kind}.{self.id}", "prefect.resource.name": self.name}
 
 
+class Replacement(NamedTuple):
+    """A record that replaces an earlier one of its item type."""
+
+    record: Record
+    old_price: float  # ISK
+    old_volume: Decimal  # units
+
+
 class Counts(BaseModel):
     """What was done with records."""
 
@@ -217,16 +225,16 @@ def find_earlier(snapshot: Snapshot, made_with: object) -> datetime | None:
 
 def count_price_changes(changes: Sequence[Changes]) -> dict[int, int]:
     """Count the item types whose price changed, by whole percent, at most `MOST_PERCENT` up or down."""
-    prices = [(price, new.price) for new, price, _volume in list_replaced(changes)]
-    percents = [round(percent(old, new)) for old, new in prices if old != new]
+    changed = [each for each in list_replaced(changes) if each.old_price != each.record.price]
+    percents = [round(percent(each.old_price, each.record.price)) for each in changed]
     return dict(sorted(Counter(max(-MOST_PERCENT, min(each, MOST_PERCENT)) for each in percents).items()))
 
 
-def list_replaced(changes: Sequence[Changes]) -> list[tuple[Record, float, Decimal]]:
-    """Return the new records of item types that the table had, each with the old price (ISK) and volume (units)."""
+def list_replaced(changes: Sequence[Changes]) -> list[Replacement]:
+    """Return the records of item types that the table had."""
     puts = [(new, each.replaced.get(new.name, {})) for each in changes for new in each.puts if isinstance(new, Record)]
     old = [(new, item.get("price", {}).get("N"), item.get("volume", {}).get("N")) for new, item in puts]
-    return [(new, float(price), Decimal(volume)) for new, price, volume in old if price and volume]
+    return [Replacement(new, float(price), Decimal(volume)) for new, price, volume in old if price and volume]
 
 
 def counted(number: int, thing: str) -> str:
