@@ -19,7 +19,7 @@ from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 from tests.support.browser import CHROMIUM, HEIGHT, WIDTH, open_page
 from tests.support.programs import needs
-from tests.support.summaries import BEGUN, make_summary
+from tests.support.summaries import STARTED, make_summary
 from tests.support.truth import truth
 from tests.support.worlds import VENAL
 
@@ -89,7 +89,7 @@ SNAPSHOT = TableSnapshot(
     market_id=VENAL,
     region_id=VENAL,
     parameters=Parameters("sell", "min", "compact"),
-    last_modified=BEGUN,
+    last_modified=STARTED,
     pages=1,
     orders=1,
     records=1,

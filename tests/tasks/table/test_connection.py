@@ -194,7 +194,7 @@ def test_role_is_assumed(table: Table, keyless: Path, monkeypatch: pytest.Monkey
 
 
 def test_unreadable_role_may_pass(keyless: Path, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
-    """If STS does not respond in XML, its credentials are late: a retry asks again."""
+    """If STS does not respond in XML, its credentials are late, so the call is retried."""
     keyless.write_text(ROLE)
     with serve_issuer([(200, b"{}")] * 9) as issuer:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", issuer.url)
