@@ -58,7 +58,7 @@ def test_markets_example_runs(commands: Commands, dynamodb: DynamoDBClient, mark
 
 @pytest.fixture(scope="module")
 def hubs_table(store_url: str, dynamodb: DynamoDBClient) -> str:
-    """A table as `universe/hubs` makes it of the stand-in's snapshot of 26 November 2026, 04:55 UTC."""
+    """Return a table as `universe/hubs` makes it of the stand-in's snapshot of 26 November 2026, 04:55 UTC."""
     assert store_url
     table_name = f"Hubs-{uuid.uuid4()}"
     stored_at = datetime(2026, 11, 26, 4, 55, tzinfo=UTC)

@@ -34,7 +34,7 @@ START = datetime(2026, 11, 25, tzinfo=UTC)
 
 @pytest.fixture
 def truth(market: Market) -> Items:
-    """The true records of the served snapshot."""
+    """Return the true records of the served snapshot."""
     return true_items(REGION_ID, market.index)
 
 

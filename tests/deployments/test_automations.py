@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url")
 
 @pytest.fixture
 def automations(own_api: Api) -> Iterator[dict[str, str]]:
-    """The automations that alert, as quick as Prefect allows; their names by what they alert to."""
+    """Yield the automations that alert, as quick as Prefect allows; their names by what they alert to."""
     named: dict[str, str] = {}
     for automation in read_automations():
         if automation["actions"] == [{"type": "do-nothing"}]:

@@ -29,7 +29,7 @@ in_a_browser = needs(CHROMIUM, "there is no chromium: apt-get install chromium")
 
 @pytest.fixture
 def report(table_name: str, tmp_path: Path) -> Path:
-    """A report on a table and three runs."""
+    """Return a report on a table and three runs."""
     market_data(VENAL, table_name)
     runs = [make_summary(number, written=100 * number + 7, price_changes={1: 2}) for number in (3, 2, 1)]
     file = tmp_path / "report.html"

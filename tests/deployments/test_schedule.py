@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 
 @pytest.fixture
 def environ(served: str, tmp_path: Path) -> dict[str, str]:
-    """The environment of a user's shell: of Prefect's settings, only the server's port and folder."""
+    """Return the environment of a user's shell: of Prefect's settings, only the server's port and folder."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     home = {"HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
     return bare | home | {"PREFECT_SERVER_API_PORT": str(free_port()), "ESI_URL": served}

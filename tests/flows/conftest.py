@@ -15,7 +15,7 @@ from tests.support.worlds import Clock
 
 @pytest.fixture
 def world(table_name: str, dynamodb: DynamoDBClient) -> Iterator[World]:
-    """A small market of three pages, and a table that does not exist yet.
+    """Yield a small market of three pages, and a table that does not exist yet.
 
     A lease is given up after eight seconds without its renewal: a busy machine is no failure.
     """
@@ -27,7 +27,7 @@ def world(table_name: str, dynamodb: DynamoDBClient) -> Iterator[World]:
 
 @pytest.fixture
 def response_times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic times of the market's responses, negative for those that are not a 200."""
+    """Return the monotonic times of the market's responses, negative for those that are not a 200."""
     times: list[float] = []
     count = SmallMarket.count
 

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 @pytest.fixture
 def places(market: EsiMarket) -> list[int]:
-    """The region itself, its busiest system, its two busiest stations."""
+    """Return the region itself, its busiest system, its two busiest stations."""
     return find_busiest(market, REGION)
 
 

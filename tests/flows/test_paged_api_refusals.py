@@ -24,13 +24,13 @@ FIELDS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def endpoint() -> Endpoint:
-    """An API that is never asked."""
+    """Return an API that is never asked."""
     return make_prices(10)
 
 
 @pytest.fixture(scope="module")
 def url(endpoint: Endpoint) -> Iterator[str]:
-    """Its URL; it has seen no request in the end."""
+    """Yield its URL; it has seen no request in the end."""
     with serve_apis(endpoint) as address:
         yield f"{address}{endpoint.path}?page_size=200"
     assert not endpoint.seen

@@ -44,7 +44,7 @@ def store(name: str, value: Any) -> None:
 
 @pytest.fixture
 def block() -> Iterator[str]:
-    """A Secret block with good credentials, for one test."""
+    """Yield a Secret block with good credentials, for one test."""
     name = f"eve-sso-{random.getrandbits(40)}"
     store(name, {"client_id": "app", "client_secret": "s3cret-of-app", "refresh_token": REFRESH_TOKEN})
     yield name
@@ -53,7 +53,7 @@ def block() -> Iterator[str]:
 
 @pytest.fixture
 def logged() -> Iterator[io.StringIO]:
-    """Everything that is logged, down to debug messages."""
+    """Yield everything that is logged, down to debug messages."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     root = logging.getLogger()

@@ -26,7 +26,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def other_table(table: Table) -> Iterator[Table]:
-    """The same table, opened by another run."""
+    """Yield the same table, opened by another run."""
     with Table(table.name, 1) as opened:
         yield opened
 

@@ -23,7 +23,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def name(store_url: str, table_name: str, dynamodb: DynamoDBClient) -> str:
-    """A table with two records, and items of other programs."""
+    """Return a table with two records, and items of other programs."""
     assert store_url
     with Table(table_name, 1) as table:
         create(table)
