@@ -39,7 +39,7 @@ RUN_BY = {
     "prefect flow-run (ls|inspect|logs)": "tests/deployments/test_schedule.py",
     "prefect flow-run retry": "tests/deployments/test_outage.py",
     "python -m deployments.automations": "tests/deployments/test_automations.py",
-    "export (OTEL|PREFECT_LOGGING)": "tests/flows/test_telemetry.py",
+    "export (OTEL|PREFECT_LOGGING)": "tests/tasks/reporting/test_telemetry.py",
     "docker|aws (?!dynamodb|iam)|kubectl|helm|ssh|prefect cloud": "tests/deployments/test_machines.py",
     "cd|mkdir|openssl|cp|chmod|echo": "tests/deployments/test_machines.py",
 }
