@@ -73,7 +73,7 @@ class Declared(BaseModel):
     def check_keys(cls, given: Any) -> Any:  # noqa: ANN401 (whatever is given)
         """Return what is given; raise a ValueError if it has an unknown key."""
         if isinstance(given, dict) and (unknown := [key for key in given if key not in cls.model_fields]):
-            raise ValueError(f"{unknown[0]!r} is no key here: give {', '.join(cls.model_fields)}")
+            raise ValueError(f"{unknown[0]!r} is not a key here: give {', '.join(cls.model_fields)}")
         return given
 
 

@@ -209,7 +209,7 @@ def test_unknown_block_is_refused(own_api: Api, capsys: pytest.CaptureFixture[st
     """A notification block that the server does not have is refused."""
     with temporary_settings({PREFECT_API_URL: own_api.url}):
         assert main(["--notify", "slack-webhook/nobody"]) == 1
-    assert "no automations: 'slack-webhook/nobody' is no block of this server" in capsys.readouterr().err
+    assert "no automations: 'slack-webhook/nobody' is not a block of this server" in capsys.readouterr().err
 
 
 def deploy_automations(commands: Commands, notify: str | None) -> str:

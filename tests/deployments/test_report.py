@@ -195,7 +195,7 @@ def test_only_regular_files_are_replaced(table_name: str, tmp_path: Path, capsys
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     assert main(["--table-name", table_name, "--file", str(pipe)]) == 1
-    assert f"{pipe} is no regular file, and would be replaced" in capsys.readouterr().err
+    assert f"{pipe} is not a regular file, and would be replaced" in capsys.readouterr().err
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
 
