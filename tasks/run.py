@@ -8,7 +8,8 @@ from logging import Logger, LoggerAdapter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 import msgspec
-from prefect.logging import get_run_logger
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 
 from tasks.esi.client import Esi
 from tasks.esi.endpoint import Endpoint
@@ -71,8 +72,11 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
 
     @property
     def log(self) -> "Logger | LoggerAdapter[Any]":
-        """The current state's logger."""
-        return get_run_logger()
+        """The current state's logger; without Prefect a plain one."""
+        try:
+            return get_run_logger()
+        except MissingContextError:
+            return get_logger(__name__)
 
     @property
     def endpoint(self) -> Endpoint:
