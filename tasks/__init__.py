@@ -7,6 +7,6 @@
     store_records     writes the differences to the table
 
 Other flows use `keep_region` and `run_shard` (universe) and `store_item` (player-count). `run` is what a run passes
-between its states, `retries` how states are retried. Packages import only those to their right: `reporting`, `table` (DynamoDB),
-`declared` (sources by declaration), `orders` (arithmetic), `esi` (HTTP), `catalogue` (names), `network`.
+between its states, `retries` how they are retried. Packages import only those to their right: `reporting`, `table`
+(DynamoDB), `declared` (sources by declaration), `orders` (arithmetic), `esi` (HTTP), `catalogue` (names), `network`.
 """
