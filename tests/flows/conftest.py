@@ -9,7 +9,9 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.market.market import Request
 from tests.support.chaos.market import SmallMarket
 from tests.support.chaos.play import FIRST_INDEX, hurry
+from tests.support.esi import EsiMarket
 from tests.support.faults.world import World
+from tests.support.markets import REGION, find_busiest
 from tests.support.worlds import Clock
 
 
@@ -37,3 +39,9 @@ def response_times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(SmallMarket, "count", note)
     return times
+
+
+@pytest.fixture
+def places(market: EsiMarket) -> list[int]:
+    """Return the region itself, its busiest system, its two busiest stations."""
+    return find_busiest(market, REGION)
