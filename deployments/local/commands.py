@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,20 +110,22 @@ def up(options: Options) -> None:
 
 def shell(options: Options) -> None:
     """Open the user's shell with the settings of the stack; one that is up already is used, and stays up."""
+    program = os.environ.get("SHELL") or "/bin/sh"
+    if not shutil.which(program):
+        raise ValueError(f"SHELL is {program!r}, which is not a program that runs here: set it to a shell")
     running = find_running(options)
     if running and running.api_url:
-        open_shell(options, running)
+        open_shell(options, running, program)
         return
     with Stack(options) as stack:
         stack.start_all()
-        open_shell(options, stack.addresses)
+        open_shell(options, stack.addresses, program)
 
 
-def open_shell(options: Options, addresses: Addresses) -> None:
+def open_shell(options: Options, addresses: Addresses, program: str) -> None:
     """Run the user's shell in the environment of flow runs, with the project's `.venv`."""
     param = "".join(f" --param {name}={shlex.quote(json.dumps(value))}" for name, value in options.parameters.items())
     print_commands(IN_SHELL, deployment=options.deployment, param=param)
-    program = os.environ.get("SHELL") or "/bin/sh"
     environ = make_environment(addresses) | {"VIRTUAL_ENV": str(VENV)}
     handler = signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is for the program that runs in the shell
     try:

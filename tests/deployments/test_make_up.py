@@ -53,7 +53,8 @@ def test_shell_has_the_settings_of_the_stack(clone: Path, tmp_path: Path) -> Non
     assert "Flow run finished successfully" in done.stdout
     assert not processes_of(clone)
     refused = run_make(clone, "shell", SHELL="/nowhere/sh")
-    assert "SHELL is '/nowhere/sh', which does not run (No such file or directory): set it to a shell" in refused.stderr
+    assert "SHELL is '/nowhere/sh', which is not a program that runs here: set it to a shell" in refused.stderr
+    assert "starting" not in refused.stdout
 
 
 @pytest.mark.outage
