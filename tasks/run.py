@@ -20,7 +20,7 @@ from tasks.orders.source import OrderSource
 from tasks.reporting.outcome import S, end_run
 from tasks.reporting.progress import Timing
 from tasks.reporting.reporter import Reporter
-from tasks.reporting.summary import Counts, add_up, count_price_changes, find_earlier, summarize_market
+from tasks.reporting.summary import Counts, MarketSummary, add_up, count_price_changes, find_earlier
 from tasks.retries import forget_old_pages
 from tasks.table.client import Table
 from tasks.table.connection import Connection
@@ -92,11 +92,8 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         self.report.end()
         tables: list[Table] = [target.table for target in self.targets]
         changes = [changes for _target, _book, changes in updates]
-        results = {target.id: (book, changes) for target, book, changes in updates}
-        markets = [
-            summarize_market(each.id, each.table.name, snapshot.stored.get(each.id), results.get(each.id))
-            for each in self.targets
-        ]
+        updated = {update.target.id: update for update in updates}
+        markets = [summarize(each, snapshot.stored.get(each.id), updated.get(each.id)) for each in self.targets]
         causes = sum((table.failures for table in tables), self.esi.failures)
         waits = [self.esi.waits, *(table.waits for table in tables)]
         figures: dict[str, Any] = {
@@ -125,6 +122,23 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
             "state_seconds": {name: round(seconds, 3) for name, seconds in self.report.seconds.items()},
         }
         return end_run(self.summary(**figures), changes, self.kept_by)
+
+
+def summarize(target: Target, stored: Marker | None, update: Update | None) -> MarketSummary:
+    """Return a target's summary; without an update, its table already had the snapshot."""
+    orders, records = (stored.orders, stored.records) if stored else (0, 0)
+    unchanged = Update(target, Book([], orders), Changes([], {}, [], unchanged=records, foreign=0))
+    _target, book, changes = update or unchanged
+    return MarketSummary(
+        market_id=target.id,
+        table_name=target.table.name,
+        not_modified=update is None,
+        orders=book.orders,
+        records=changes.wanted,
+        written=len(changes.puts),
+        deleted=len(changes.deletes),
+        unchanged=changes.unchanged,
+    )
 
 
 def list_targets(

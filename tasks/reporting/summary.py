@@ -14,10 +14,10 @@ from tasks.catalogue.names import market_name, name_region, region_name
 from tasks.esi.markets import name_market
 from tasks.network import is_this_machine
 from tasks.orders.choices import Detail, OrderType, Price
-from tasks.orders.records import Book, Record
+from tasks.orders.records import Record
 from tasks.reporting.costs import cost_of_run
 from tasks.table.records import Changes
-from tasks.table.snapshot import Marker, Snapshot, made_alike
+from tasks.table.snapshot import Snapshot, made_alike
 
 MOST_PERCENT = 25  # larger changes are counted as this
 
@@ -196,24 +196,6 @@ def find_subject(given: Mapping[str, Any]) -> Subject:
 def add_up(summaries: Iterable[Counts], names: Iterable[str]) -> dict[str, Any]:
     """Return the sums of some fields, by name."""
     return {name: sum(getattr(each, name) for each in summaries) for name in names}
-
-
-def summarize_market(
-    market_id: int, table_name: str, stored: Marker | None, result: tuple[Book, Changes] | None
-) -> MarketSummary:
-    """Return a market's summary; without a result, the table already had the snapshot."""
-    orders, records = (stored.orders, stored.records) if stored else (0, 0)
-    book, changes = result or (Book([], orders), Changes([], {}, [], unchanged=records, foreign=0))
-    return MarketSummary(
-        market_id=market_id,
-        table_name=table_name,
-        not_modified=result is None,
-        orders=book.orders,
-        records=changes.wanted,
-        written=len(changes.puts),
-        deleted=len(changes.deletes),
-        unchanged=changes.unchanged,
-    )
 
 
 def find_earlier(snapshot: Snapshot, made_with: object) -> datetime | None:
