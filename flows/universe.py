@@ -86,8 +86,8 @@ def finish(summary: UniverseSummary) -> UniverseSummary:
     if SHARD_TAG in flow_run.tags:
         save_summary(summary)
     outcome.set(Outcome(summary, summary.summaries, []))
-    artifact = "markdown", universe_summary.describe_universe(summary), summary.line, "summary-universe"
-    report_in_background(create_artifact, *artifact)
+    text = universe_summary.describe_universe(summary)
+    report_in_background(create_artifact, "markdown", text, summary.line, "summary-universe")
     if summary.failed == len(summary.regions):
         raise universe_summary.RegionError(f"all of {summary.line}; the first: {summary.regions[0].failure}")
     return cast("UniverseSummary", Completed(message=summary.line, data=summary))  # which Prefect unwraps

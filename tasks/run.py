@@ -96,7 +96,7 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         markets = [summarize(each, snapshot.stored.get(each.id), updated.get(each.id)) for each in self.targets]
         causes = sum((table.failures for table in tables), self.esi.failures)
         waits = [self.esi.waits, *(table.waits for table in tables)]
-        figures: dict[str, Any] = {
+        figures: dict[str, Any] = {  # of which each kind of summary takes those that it has
             **self.source.facts,
             "markets": markets,
             "orders": sum(market.orders for market in markets),

@@ -171,7 +171,7 @@ def describe(
     """Return the `#snapshot` for a state, written now."""
     return msgspec.structs.replace(
         target.blank,
-        **({"snapshot": snapshot.name} if snapshot.name else {}),
+        **({"snapshot": snapshot.name} if snapshot.name else {}),  # a field of a declared source's alone
         orders=orders,
         state=state,
         last_modified=snapshot.last_modified,

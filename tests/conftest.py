@@ -14,7 +14,7 @@ import pytest
 from tests.support.api import Api
 from tests.support.commands import Commands
 from tests.support.esi import EsiMarket
-from tests.support.servers import PrefectServer, prepare_servers, wait_for, wait_for_store
+from tests.support.servers import PrefectServer, finish_reports, prepare_servers, wait_for, wait_for_store
 from tests.support.worlds import Clock, serve
 
 if TYPE_CHECKING:  # what costs a second to import
@@ -90,6 +90,7 @@ def api() -> Iterator[Api]:
     ):
         wait_for(opened.is_up, "the Prefect server")
         yield opened
+        finish_reports()  # while the server is there
 
 
 @pytest.fixture(scope="module")  # idle it takes 6 % of a core

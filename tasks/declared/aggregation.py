@@ -40,9 +40,10 @@ def make_book(chunks: list[Columns], fields: Mapping[str, ItemField], records: R
     columns = join(chunks)
     rows: Sequence[int] = range(len(columns[records.key_fields[0]]))
     if records.once_by is not None:
-        column = columns[records.once_by]
-        if len(set(column)) < len(rows):  # rare
-            rows = sorted(dict(zip(reversed(column), reversed(rows), strict=True)).values())  # the first of each
+        first: dict[Value, int] = {}
+        for row, value in enumerate(columns[records.once_by]):
+            first.setdefault(value, row)
+        rows = list(first.values())
     count = len(rows)
     for name, allowed in records.where.items():
         wanted = set(allowed if isinstance(allowed, list) else [allowed])

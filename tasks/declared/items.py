@@ -134,8 +134,8 @@ def join(pages: list[Columns]) -> Columns:
     joined = Columns()
     for name in list(pages[0]):
         columns = [page.pop(name) for page in pages]
-        typecodes = {column.typecode if isinstance(column, array) else "" for column in columns}
-        joined[name] = [] if "" in typecodes else array(*typecodes)
+        arrays = [column for column in columns if isinstance(column, array)]
+        joined[name] = array(arrays[0].typecode) if len(arrays) == len(columns) else []
         for column in columns:
             joined[name].extend(column)
     return joined

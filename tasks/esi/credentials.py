@@ -20,6 +20,7 @@ def sign_in(block: str) -> SsoAuth:
 
     Raises:
         RefusedError: there is no such block, or it lacks a value.
+        TransientError: Prefect's server was unreachable.
         ValueError: `ESI_SSO_URL` is not an https URL.
     """
     url = os.environ.get("ESI_SSO_URL") or DEFAULT_URL

@@ -216,8 +216,9 @@ class TokenBucket(Limit):
         if limit.limit > esi.of >= FEWEST_TOKENS:
             self._limit.update(limit=esi.of, slot_decay_per_second=esi.of / max(1.0, esi.window_seconds))
             limit.limit = esi.of
+        is_mostly_others = limit.limit < 2 * esi.margin  # other programs' tokens, of those that ESI counts
         is_full = limit.active_slots + tokens > limit.limit
-        if limit.limit < 2 * esi.margin or not (is_full or esi.is_scarce):  # or ESI's count is mostly of other programs
+        if is_mostly_others or not (is_full or esi.is_scarce):
             return limit.active_slots
         taken = max(0, limit.limit - (esi.left - max(0, esi.of - limit.limit)) + esi.margin)
         if abs(taken - limit.active_slots) >= esi.batch:

@@ -72,6 +72,7 @@ class Lease:
         self._ended = self._ended or "the run is over"
         self.table.drain()  # no write is in flight when the lease is released
         self._stop_renewing()
+        self._early = None  # its items are large
         put, self._put = self._put, None
         if put and self._ended != TAKEN:
             try:
@@ -106,6 +107,8 @@ class Lease:
 
     def start_scan(self, seen: Item | None) -> None:
         """Start scanning the table while pages are in flight; `seen` is `#snapshot` as read just before."""
+        if self._early:
+            self._early.cancel()  # of a snapshot that has moved on
         self._early_seen, self._early = seen, None if read_holder(seen) else self.table.submit(self.table.scan)
 
     def scan(self) -> dict[str, Item]:

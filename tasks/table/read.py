@@ -53,7 +53,7 @@ def read_records(table_name: str, market_id: int | None = None) -> tuple[dict[in
         UnreadableError: a run is still writing, or stopped while writing, or there is no `#snapshot`.
         TableError: see `tasks.table.errors`.
     """
-    with Table(table_name, 8, Keys(market_id)) as table:
+    with Table(table_name, keys=Keys(market_id)) as table:
         return read_whole(table)
 
 

@@ -202,7 +202,7 @@ def test_nothing_is_left_after_ctrl_c() -> None:
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout
         for line in running.stdout:
-            if "starting workers" in line:
+            if "running the universe" in line:
                 break
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=120)

@@ -13,7 +13,6 @@ import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import FlowRun
-from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -124,7 +123,6 @@ def run_here(own_api: Api, deployment: str, **parameters: object) -> str:
     with temporary_settings({PREFECT_API_URL: own_api.url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         run_flow(paged_api, flow_run=flow_run)
         finish_reports()
-        EventsWorker.drain_all(at_exit=False)  # it is this server's; other tests' runs have another
     return str(flow_run.id)
 
 

@@ -157,7 +157,10 @@ def is_in_database(text: str) -> bool:
 
 
 def finish_reports() -> None:
-    """Wait until what the runs of this process report has been sent."""
+    """Wait until what the runs of this process report has been sent; what comes later goes to the server of then."""
+    from prefect.events.worker import EventsWorker  # noqa: PLC0415 (imports Prefect)
+
     for thread in threading.enumerate():
         if thread.name.startswith("reporter"):
             thread.join()
+    EventsWorker.drain_all(at_exit=False)  # all of Prefect's queues, that of log lines too

@@ -16,7 +16,7 @@ def use(module):
         failures.append(error)
 
 load_early("tasks.orders.columns", "tasks.orders.aggregation")
-modules = ["tasks.orders.columns", "tasks.declared.items", "tasks.orders.aggregation", "tasks.declared.aggregation"]
+modules = ["tasks.orders.columns", "tasks.orders.exact", "tasks.orders.merge", "tasks.orders.aggregation"]
 threads = [threading.Thread(target=use, args=[module]) for module in modules * 4]
 for thread in threads:
     thread.start()
