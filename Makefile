@@ -81,7 +81,7 @@ outages: setup ## run the tests that start whole stacks, or kill the worker or P
 chaos: setup ## play random faults against the flow and check the table after every run: N=1000, SEED=7, KILLS=100
 	@$(BIN)/python -m tests.support.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))
 
-bench: setup ## measure the flow beside a plain script, write docs/performance.md; QUICK=1: three minutes, writes .local only; REPEATS=1
+bench: setup ## measure the flow beside a plain script, write docs/performance.md; QUICK=1: four minutes, writes .local only; REPEATS=1
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS))
 
 scale: setup ## run all regions on PostgreSQL, Redis, API servers and workers of this machine, with kills: WORKERS=4, KILLS=0 for none

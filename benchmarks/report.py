@@ -11,7 +11,7 @@ from statistics import median
 from jinja2 import Environment, StrictUndefined
 
 from benchmarks.cases import Results
-from benchmarks.goals import judge_goals
+from benchmarks.goals import check_goals
 
 PACKAGES = ("prefect", "httpx", "msgspec", "pandas", "numpy", "boto3", "pydantic", "sqlalchemy", "fastapi")
 TEMPLATE = Path(__file__).with_name("performance.md.jinja")
@@ -33,7 +33,7 @@ def render_report(results: Results) -> str:
 
 def goals_table(results: Results) -> str:
     """Return the goals as a table."""
-    return table(["case", "goal", "measured", "floor", "met"], judge_goals(results))
+    return table(["case", "goal", "measured", "floor", "met"], check_goals(results))
 
 
 def figures_table(results: Results) -> str:

@@ -58,7 +58,7 @@ def find_notification(client: SyncPrefectClient, block: str) -> dict[str, str]:
     try:
         found = client.read_block_document_by_name(name, kind)
     except ObjectNotFound as error:
-        raise ValueError(f"{block!r} is no block of this server: see `prefect block ls`") from error
+        raise ValueError(f"{block!r} is not a block of this server: see `prefect block ls`") from error
     return {"type": "send-notification", "block_document_id": str(found.id), "subject": SUBJECT, "body": BODY}
 
 

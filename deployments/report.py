@@ -56,7 +56,7 @@ def write_report(table_name: str, count: int, file: Path, *, market_id: int | No
     out.
     """
     if file.exists() and not file.is_file():
-        raise ValueError(f"{file} is no regular file, and would be replaced: give the name of a file")
+        raise ValueError(f"{file} is not a regular file, and would be replaced: give the name of a file")
     records, snapshot = read_records(table_name, market_id)
     runs: list[Summary] = []
     if PREFECT_API_URL.value():

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from deployments.local.progress import fail
 from flows.parameters import MarketId, RegionId, TableTemplate
-from tasks.allowed import or_give
+from tasks.allowed import allow
 from tasks.catalogue.names import list_regions
 from tasks.orders.choices import Key
 from tasks.table.errors import TableError
@@ -52,7 +52,7 @@ ADVICE = {
     "raised it",
 }
 KEYS: dict[Key, Keys] = {"type": Keys(), "market_type": Keys(1)}  # of whichever market
-MARKET = Annotated[MarketId, or_give("ids of markets: regions, systems, stations such as 60003760, structures")]
+MARKET = Annotated[MarketId, allow("ids of markets: regions, systems, stations such as 60003760, structures")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -102,7 +102,7 @@ def describe_members(parameter: str, schema: dict[str, Any]) -> Iterator[str]:
 
 
 def read_json(text: str) -> Any:  # noqa: ANN401 (whatever it is, the flow validates it)
-    """Return the value of an option in JSON; raise an ArgumentTypeError, which argparse reports, if it is none."""
+    """Return an option's JSON value; raise an ArgumentTypeError, which argparse reports, if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError as error:

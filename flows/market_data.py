@@ -11,7 +11,7 @@ from tasks.esi.markets import find_market
 from tasks.esi.token_bucket import TokenBucket
 from tasks.fetch_pages import MAX_SNAPSHOTS, fetch_pages, is_whole, moved_on_again
 from tasks.get_page_count import get_page_count
-from tasks.imports import relieve_collector
+from tasks.imports import tune_garbage_collector
 from tasks.orders.choices import Parameters
 from tasks.orders.source import OrderSource
 from tasks.reporting import telemetry
@@ -24,7 +24,7 @@ from tasks.table.connection import open_connection
 __all__ = ["Summary", "market_data"]
 
 telemetry.set_up()
-relieve_collector()
+tune_garbage_collector()
 
 
 @as_deployed

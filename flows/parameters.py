@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 from annotated_types import Predicate
 from pydantic import AfterValidator, Field
 
-from tasks.allowed import OrGive, or_give
+from tasks.allowed import Allowed, allow
 from tasks.catalogue.names import list_regions
 from tasks.esi.markets import FIRST_STRUCTURE_ID, Market, find_market, is_market
 from tasks.orders.choices import Detail, Key, OrderType, Price
@@ -19,10 +19,10 @@ def fill_in(table_name: str, **ids: int) -> str:
     return check_table_name(table_name.format(**ids))
 
 
-def choose(choices: Any, meaning: str) -> OrGive:  # noqa: ANN401 (a Literal)
-    """Return a validator of choices; see `or_give`."""
+def allow_one_of(choices: Any, meaning: str) -> Allowed:  # noqa: ANN401 (a Literal)
+    """Return a validator of choices; see `allow`."""
     *others, last = get_args(choices)
-    return or_give(f"{', '.join(others)} or {last}", meaning)
+    return allow(f"{', '.join(others)} or {last}", meaning)
 
 
 def fits(**ids: int) -> AfterValidator:
@@ -83,69 +83,70 @@ MARKETS = "ids of markets in the region: itself, systems, stations such as 60003
 IN_FLIGHT = "in flight at once, in each shard of a universe"
 NAME = "3 to 255 letters, digits and _ . -"
 
-RegionId = Annotated[ID, or_give("a region's id, such as 10000002 for The Forge")]
-RegionIds = Annotated[list[ID] | None, Field(min_length=1), or_give(f"a list of {REGIONS}")]
+RegionId = Annotated[ID, allow("a region's id, such as 10000002 for The Forge")]
+RegionIds = Annotated[list[ID] | None, Field(min_length=1), allow(f"a list of {REGIONS}")]
 StructureId = Annotated[
-    int, Field(ge=FIRST_STRUCTURE_ID, le=2**63 - 1), or_give("a player structure's id, such as 1035466617946")
+    int, Field(ge=FIRST_STRUCTURE_ID, le=2**63 - 1), allow("a player structure's id, such as 1035466617946")
 ]
 Markets = Annotated[
-    list[MarketId] | None, Field(min_length=1), or_give(f"a list of {MARKETS}; or none for the region alone")
+    list[MarketId] | None, Field(min_length=1), allow(f"a list of {MARKETS}; or none for the region alone")
 ]
 RegionsMarkets = Annotated[
     dict[ID, Annotated[list[MarketId], Field(min_length=1)]] | None,
     Field(min_length=1),
-    or_give(f"for each region a list of {MARKETS}; or none for the regions alone"),
+    allow(f"for each region a list of {MARKETS}; or none for the regions alone"),
 ]
 TableName = Annotated[
     str,
     AfterValidator(check_table_name),
-    or_give(NAME, "The DynamoDB table, with partition key pk (S); for records.key of two fields also sort key sk (S)."),
+    allow(NAME, "The DynamoDB table, with partition key pk (S); for records.key of two fields also sort key sk (S)."),
 ]
 TableTemplate = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9_.-]|\{region_id\}|\{market_id\})+$"),
     fits(region_id=10000002, market_id=60003760),
-    or_give(f"{NAME}, with {{region_id}} or {{market_id}} as placeholders"),
+    allow(f"{NAME}, with {{region_id}} or {{market_id}} as placeholders"),
 ]
 StructureTable = Annotated[
     str,
     Field(pattern=r"^([A-Za-z0-9_.-]|\{structure_id\})+$"),
     fits(structure_id=FIRST_STRUCTURE_ID),
-    or_give(f"{NAME}, with {{structure_id}} as a placeholder", "The DynamoDB table, with partition key pk (S)."),
+    allow(f"{NAME}, with {{structure_id}} as a placeholder", "The DynamoDB table, with partition key pk (S)."),
 ]
 BlockName = Annotated[
     str,
     Field(pattern=r"^[a-z0-9-]{1,100}$"),
-    or_give(
+    allow(
         "the name of a Secret block: lowercase letters, digits and -",
         "The Secret block with client_id, refresh_token and optionally client_secret for EVE SSO.",
     ),
 ]
-Sides = Annotated[OrderType, choose(OrderType, "The orders to aggregate; item types without any have no record.")]
+Sides = Annotated[OrderType, allow_one_of(OrderType, "The orders to aggregate; item types without any have no record.")]
 PriceChoice = Annotated[
     Price,
-    choose(Price, "How a record's price is computed; percentile_5 is the mean of the best 5 % of the volume."),
+    allow_one_of(Price, "How a record's price is computed; percentile_5 is the mean of the best 5 % of the volume."),
 ]
 DetailChoice = Annotated[
-    Detail, choose(Detail, "compact has price and volume; full and fuzzwork add the maps buy and sell.")
+    Detail, allow_one_of(Detail, "compact has price and volume; full and fuzzwork add the maps buy and sell.")
 ]
 KeyChoice = Annotated[
-    Key, choose(Key, "type: pk is the item type; market_type: pk is the market and sk the type, for many markets.")
+    Key,
+    allow_one_of(Key, "type: pk is the item type; market_type: pk is the market and sk the type, for many markets."),
 ]
-FetchConcurrency = Annotated[int, Field(ge=1, le=500), or_give(f"1 to 500, the pages {IN_FLIGHT}")]
-StoreConcurrency = Annotated[int, Field(ge=1, le=100), or_give(f"1 to 100, the BatchWriteItem calls {IN_FLIGHT}")]
-Concurrency = Annotated[int, Field(ge=1, le=113), or_give("1 to 113, the regions in progress at once in each shard")]
+FetchConcurrency = Annotated[int, Field(ge=1, le=500), allow(f"1 to 500, the pages {IN_FLIGHT}")]
+StoreConcurrency = Annotated[int, Field(ge=1, le=100), allow(f"1 to 100, the BatchWriteItem calls {IN_FLIGHT}")]
+Concurrency = Annotated[int, Field(ge=1, le=113), allow("1 to 113, the regions in progress at once in each shard")]
 Shards = Annotated[
     int,
     Field(ge=1, le=50),
-    or_give("1 to 50, the runs of universe/shard that share the regions; 1 keeps all in this process"),
+    allow("1 to 50, the runs of universe/shard that share the regions; 1 keeps all in this process"),
 ]
 Force = Annotated[
     bool,
-    or_give("true or false", "Also store a snapshot that is stored already, has shrunk, or replaces other records."),
+    allow("true or false", "Also store a snapshot that is stored already, has shrunk, or replaces other records."),
 ]
 KeepDays = Annotated[
     int | None,
     Field(ge=1, le=36_500),
-    or_give("1 to 36500, the days until DynamoDB may remove the item, by its attribute expires_at; or none for never"),
+    allow("1 to 36500, the days until DynamoDB may remove the item, by its attribute expires_at; or none for never"),
 ]

@@ -14,7 +14,7 @@ from tasks.esi.client import Esi
 from tasks.esi.markets import find_market
 from tasks.esi.shared_limit import create_limit
 from tasks.esi.token_bucket import TokenBucket
-from tasks.imports import relieve_collector
+from tasks.imports import tune_garbage_collector
 from tasks.keep_region import keep_regions
 from tasks.orders.choices import Parameters
 from tasks.orders.source import OrderSource
@@ -24,11 +24,11 @@ from tasks.reporting.outcome import Outcome, keep_summary, outcome
 from tasks.reporting.reporter import Reporter, report_in_background
 from tasks.reporting.universe_summary import RegionResult, UniverseSummary, summarize_universe
 from tasks.run import list_targets
-from tasks.run_shard import SHARD_TAG, deal_out, hand_over, has_worker, run_shards
+from tasks.run_shard import SHARD_TAG, deal_out, has_worker, run_shards, save_summary
 from tasks.table.connection import open_connection
 
 telemetry.set_up()
-relieve_collector()
+tune_garbage_collector()
 
 
 @as_deployed
@@ -84,7 +84,7 @@ def finish(summary: UniverseSummary) -> UniverseSummary:
     for failure in [result.failure for result in summary.regions if result.failure]:
         get_run_logger().warning(failure)
     if SHARD_TAG in flow_run.tags:
-        hand_over(summary)
+        save_summary(summary)
     outcome.set(Outcome(summary, summary.summaries, []))
     text = universe_summary.describe_universe(summary)
     report_in_background(create_artifact, "markdown", text, summary.line, "summary-universe")

@@ -6,7 +6,7 @@
     aggregate         makes one record per item type
     store_records     writes the differences to the table
 
-Other flows use `keep_region` and `run_shard` (universe) and `store_item` (player-count). All share `run`, what a run
-passes between its states, and `retries`. Packages import only those to their right: `reporting`, `table` (DynamoDB),
-`declared` (sources by declaration), `orders` (arithmetic), `esi` (HTTP), `catalogue` (names), `network`.
+Other flows use `keep_region` and `run_shard` (universe) and `store_item` (player-count). `run` is what a run passes
+between its states, `retries` how they are retried. Packages import only those to their right: `reporting`, `table`
+(DynamoDB), `declared` (sources by declaration), `orders` (arithmetic), `esi` (HTTP), `catalogue` (names), `network`.
 """

@@ -3,7 +3,6 @@
 from typing import Any
 
 from prefect import task
-from prefect.logging import get_run_logger
 
 from tasks.orders.records import Book
 from tasks.retries import NOT_KEPT
@@ -17,5 +16,5 @@ def aggregate(pages: list[Columns], snapshot: Snapshot, run: Run[Any]) -> list[B
     run.report.begin("Aggregate")
     books = run.source.make_books(pages, snapshot.pending)
     for target, book in zip(run.list_pending(snapshot), books, strict=True):
-        get_run_logger().info("%s: %d items: %d records", target.name, book.orders, len(book.records))
+        run.log.info("%s: %d items: %d records", target.name, book.orders, len(book.records))
     return books

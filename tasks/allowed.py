@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 
 @dataclass(frozen=True)
-class OrGive(WrapValidator):
+class Allowed(WrapValidator):
     """A validator that has the allowed values in words, and what the value means, for forms and `--help`."""
 
     allowed: str = ""
@@ -20,7 +20,7 @@ class OrGive(WrapValidator):
         return shown | {"description": f"{self.meaning} {allowed}".strip()}
 
 
-def or_give(allowed: str, meaning: str = "") -> OrGive:
+def allow(allowed: str, meaning: str = "") -> Allowed:
     """Return a validator whose error names the value and what is allowed: `0 is refused: give 1 to 500`."""
 
     def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
@@ -35,4 +35,4 @@ def or_give(allowed: str, meaning: str = "") -> OrGive:
             raise refusal
         return given
 
-    return OrGive(check, allowed=allowed, meaning=meaning)
+    return Allowed(check, allowed=allowed, meaning=meaning)

@@ -21,7 +21,7 @@ def load_early(*modules: str) -> None:
     threading.Thread(target=lambda: [load(module) for module in modules], daemon=True).start()
 
 
-def relieve_collector() -> None:
+def tune_garbage_collector() -> None:
     """Leave what was imported out of garbage collection, and collect rarely: orders, items and records have no cycles.
 
     With Python's own threshold, collections are a third of a large run's CPU.

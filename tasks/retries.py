@@ -18,7 +18,7 @@ from prefect.tasks import exponential_backoff
 
 from tasks.esi.errors import TransientError
 from tasks.network import Waits
-from tasks.reporting.failure import say_once
+from tasks.reporting.failure import shorten_failures
 from tasks.table.errors import TransientTableError
 
 RETRIES = 5
@@ -42,7 +42,7 @@ RETRIED: dict[str, Any] = {
 }
 NOT_KEPT: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
-say_once()  # here, because every task imports this file
+shorten_failures()  # here, because every task imports this file
 
 
 class Work(Generic[T, R]):

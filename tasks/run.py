@@ -8,7 +8,8 @@ from logging import Logger, LoggerAdapter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias
 
 import msgspec
-from prefect.logging import get_run_logger
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 
 from tasks.esi.client import Esi
 from tasks.esi.endpoint import Endpoint
@@ -19,7 +20,7 @@ from tasks.orders.source import OrderSource
 from tasks.reporting.outcome import S, end_run
 from tasks.reporting.progress import Timing
 from tasks.reporting.reporter import Reporter
-from tasks.reporting.summary import Counts, add_up, count_price_changes, find_earlier, summarize_market
+from tasks.reporting.summary import Counts, MarketSummary, add_up, count_price_changes, find_earlier
 from tasks.retries import forget_old_pages
 from tasks.table.client import Table
 from tasks.table.connection import Connection
@@ -71,8 +72,11 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
 
     @property
     def log(self) -> "Logger | LoggerAdapter[Any]":
-        """The current state's logger."""
-        return get_run_logger()
+        """The current state's logger; without Prefect a plain one."""
+        try:
+            return get_run_logger()
+        except MissingContextError:
+            return get_logger(__name__)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -88,11 +92,8 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
         self.report.end()
         tables: list[Table] = [target.table for target in self.targets]
         changes = [changes for _target, _book, changes in updates]
-        results = {target.id: (book, changes) for target, book, changes in updates}
-        markets = [
-            summarize_market(each.id, each.table.name, snapshot.stored.get(each.id), results.get(each.id))
-            for each in self.targets
-        ]
+        updated = {update.target.id: update for update in updates}
+        markets = [summarize(each, snapshot.stored.get(each.id), updated.get(each.id)) for each in self.targets]
         causes = sum((table.failures for table in tables), self.esi.failures)
         waits = [self.esi.waits, *(table.waits for table in tables)]
         figures: dict[str, Any] = {  # of which each kind of summary takes those that it has
@@ -121,6 +122,23 @@ class Run(msgspec.Struct, Generic[S], frozen=True):
             "state_seconds": {name: round(seconds, 3) for name, seconds in self.report.seconds.items()},
         }
         return end_run(self.summary(**figures), changes, self.kept_by)
+
+
+def summarize(target: Target, stored: Marker | None, update: Update | None) -> MarketSummary:
+    """Return a target's summary; without an update, its table already had the snapshot."""
+    orders, records = (stored.orders, stored.records) if stored else (0, 0)
+    unchanged = Update(target, Book([], orders), Changes([], {}, [], unchanged=records, foreign=0))
+    _target, book, changes = update or unchanged
+    return MarketSummary(
+        market_id=target.id,
+        table_name=target.table.name,
+        not_modified=update is None,
+        orders=book.orders,
+        records=changes.wanted,
+        written=len(changes.puts),
+        deleted=len(changes.deletes),
+        unchanged=changes.unchanged,
+    )
 
 
 def list_targets(

@@ -109,7 +109,7 @@ def read_results(run: FlowRun, region_ids: list[int]) -> list[RegionResult]:
     return [fail_region(region_id, why) for region_id in region_ids]
 
 
-def hand_over(summary: UniverseSummary) -> None:
+def save_summary(summary: UniverseSummary) -> None:
     """Save a shard's summary as an artifact, for the run that started it.
 
     Raises:

@@ -72,13 +72,13 @@ def start_needed(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def store_url() -> str:
-    """The address of a DynamoDB-compatible server that checks as strictly as DynamoDB does."""
+    """Return the address of a DynamoDB-compatible server that checks as strictly as DynamoDB does."""
     return wait_for_store()
 
 
 @pytest.fixture(scope="session")
 def api() -> Iterator[Api]:
-    """A Prefect server's API.
+    """Yield a Prefect server's API.
 
     Flow runs of this process send no heartbeats: Prefect ends them in steps of a second, and so each run.
     """
@@ -95,7 +95,7 @@ def api() -> Iterator[Api]:
 
 @pytest.fixture(scope="module")  # idle it takes 6 % of a core
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A second Prefect server, for tests that create automations, kill it, or look into its database."""
+    """Yield a second Prefect server, for tests that create automations, kill it, or look into its database."""
     server = PrefectServer(tmp_path_factory.mktemp("prefect"))
     yield server
     server.stop()
@@ -103,7 +103,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServ
 
 @pytest.fixture
 def own_api(own_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Api:
-    """The API of the second Prefect server, which commands that the test runs find as well."""
+    """Return the API of the second Prefect server, which commands that the test runs find as well."""
     for name, value in own_server.settings.items():
         monkeypatch.setenv(name, value)
     return own_server.api
@@ -111,14 +111,14 @@ def own_api(own_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Api:
 
 @pytest.fixture(scope="session")
 def commands() -> Iterator[Commands]:
-    """What runs commands of the checkout."""
+    """Yield what runs commands of the checkout."""
     with Commands() as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 def dynamodb(store_url: str) -> "Iterator[DynamoDBClient]":
-    """A client of the store, as a reader has it."""
+    """Yield a client of the store, as a reader has it."""
     import boto3  # noqa: PLC0415 (half a second)
 
     client = boto3.client("dynamodb", endpoint_url=store_url)
@@ -128,25 +128,25 @@ def dynamodb(store_url: str) -> "Iterator[DynamoDBClient]":
 
 @pytest.fixture
 def table_name() -> str:
-    """A name that no other test has."""
+    """Return a name that no other test has."""
     return f"Market-{uuid.uuid4()}"
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The market's clock: a minute after a snapshot of today."""
+    """Return the market's clock: a minute after a snapshot of today."""
     return Clock(time.time() // 300 * 300 + 60)
 
 
 @pytest.fixture
 def market(clock: Clock) -> EsiMarket:
-    """The market that the flow sees in `served`; a new snapshot comes when the clock is moved by 300 s."""
+    """Return the market that the flow sees in `served`; a new snapshot comes when the clock is moved by 300 s."""
     return EsiMarket(clock=clock)
 
 
 @pytest.fixture
 def served(market: EsiMarket, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of the market, which the flow finds in ESI_URL."""
+    """Yield the address of the market, which the flow finds in ESI_URL."""
     with serve(market) as url:
         monkeypatch.setenv("ESI_URL", url)
         yield url

@@ -1,4 +1,4 @@
-"""The arrows between the tree's rooms run one way."""
+"""The arrows between the tree's rooms run one way, and the page on it draws every module."""
 
 import ast
 import re
@@ -68,6 +68,16 @@ def test_modules_import_in_no_circle() -> None:
 
     for module in MODULES:
         visit(module, [])
+
+
+def test_page_draws_every_module() -> None:
+    """docs/architecture.md has each folder of flows and tasks, and in it each module by its name."""
+    drawing = Path(CHECKOUT, "docs/architecture.md").read_text().split("```")[1]
+    drawn = dict(re.findall(r"^([a-z/]+/) +(.*?)(?=^[a-z]|\Z)", drawing, re.MULTILINE | re.DOTALL))
+    for module, path in MODULES.items():
+        folder = f"{path.parent.relative_to(CHECKOUT)}/"
+        if path.name != "__init__.py" and (folder in drawn or module.startswith(("flows.", "tasks."))):
+            assert re.search(rf"\b{path.stem}\b", drawn[folder]) or f"{folder}{path.name}" in drawing, module
 
 
 def test_product_does_without_tests_and_benchmarks() -> None:

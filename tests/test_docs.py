@@ -50,12 +50,12 @@ def test_task_runs_are_those_of_a_run(api: Api, table_name: str) -> None:
     assert len(shown) == count_task_runs(summary.pages, summary.written)
 
 
-def test_task_runs_are_told() -> None:
+def test_task_runs_are_stated() -> None:
     """Pages that say how many task runs a run has all say the same."""
     forge = count_task_runs(regions()[THE_FORGE].pages, len(types()))
     everything = count_task_runs(sum(region.pages for region in regions().values()), len(types()))
-    (told,) = re.findall(r"up to (\d+) task runs, .* up to (\d+) \|", PAGES["docs/from-step-functions.md"])
-    assert told == (str(forge), str(everything))
+    (stated,) = re.findall(r"up to (\d+) task runs, .* up to (\d+) \|", PAGES["docs/from-step-functions.md"])
+    assert stated == (str(forge), str(everything))
     assert re.findall(r"up to (\d+) task runs each", PAGES["docs/machines.md"]) == [str(forge)]
     drawn = re.findall(
         r"^  \S.*?  (?:Get|Build|Fetch|Aggregate|Store).*$", PAGES["docs/from-step-functions.md"], re.MULTILINE
@@ -70,7 +70,7 @@ def test_task_runs_are_those_that_were_measured() -> None:
     assert sum(map(int, measured)) == count_task_runs(regions()[THE_FORGE].pages, len(types()))
 
 
-def test_deployments_are_told() -> None:
+def test_deployments_are_listed() -> None:
     """Each deployment is in the table of them, with its table and its schedule; no page names one that is not there."""
     rows = re.findall(r"^\| `([a-z-]+/[a-z-]+)` \| .+ \| (.+) \| (.+) \|$", PAGES["docs/operating.md"], re.MULTILINE)
     assert [name for name, _table, _schedule in rows if name in DEPLOYMENTS] == [name for name, *_ in rows]
@@ -93,10 +93,10 @@ def test_deployments_are_told() -> None:
 def test_actions_are_counted() -> None:
     """Each page that says how many actions the policy for workers has says the same, and one lists them."""
     statement = json.loads(Path(CHECKOUT, "deployments/aws/iam-policy.json").read_text())["Statement"][0]
-    told = {page: re.findall(r"\b(\w+) actions (?:of|on)\b", text) for page, text in PAGES.items()}
+    stated = {page: re.findall(r"\b(\w+) actions (?:of|on)\b", text) for page, text in PAGES.items()}
     pages = ["README.md", "docs/from-step-functions.md", "docs/machines.md", "docs/security.md"]
-    assert {page for page, words in told.items() if words} == set(pages)
-    assert {word for words in told.values() for word in words} == {WORDS[len(statement["Action"])]}
+    assert {page for page, words in stated.items() if words} == set(pages)
+    assert {word for words in stated.values() for word in words} == {WORDS[len(statement["Action"])]}
     listed = re.findall(r"^\| `(\w+)` \|", PAGES["docs/security.md"], re.MULTILINE)
     assert sorted(f"dynamodb:{name}" for name in listed) == sorted(statement["Action"])
 
@@ -117,8 +117,8 @@ def test_regions_and_pages_are_counted() -> None:
         (r"The Forge,? ([\d,]+) pages", pages[THE_FORGE]),
         (r"Venal,? ([\d,]+) pages", pages[VENAL]),
     ):
-        told = {int(number.replace(",", "")) for number in re.findall(pattern, whole)}
-        assert told == {counted}, pattern
+        stated = {int(number.replace(",", "")) for number in re.findall(pattern, whole)}
+        assert stated == {counted}, pattern
 
 
 def test_costs_are_computed() -> None:

@@ -49,8 +49,8 @@ def test_markets_example_runs(commands: Commands, dynamodb: DynamoDBClient, mark
     region_id = 10000003
     station = str(make_orders(market.seed, region_id, market.index).location_id.mode()[0])
     command = command.replace("10000002", str(region_id)).replace("60003760", station)
-    told = run_module(commands, re.sub(r"--table-name \S+", f"--table-name {table_name}", command))
-    assert f"{table_name} has region {region_id}, station {station} of " in told
+    printed = run_module(commands, re.sub(r"--table-name \S+", f"--table-name {table_name}", command))
+    assert f"{table_name} has region {region_id}, station {station} of " in printed
     stored = scan_markets(dynamodb, table_name)
     assert {pk for pk, _sk in stored} == {str(region_id), station}
     assert all(stored[pk, "#snapshot"]["state"] == {"S": "complete"} for pk in (str(region_id), station))
@@ -58,7 +58,7 @@ def test_markets_example_runs(commands: Commands, dynamodb: DynamoDBClient, mark
 
 @pytest.fixture(scope="module")
 def hubs_table(store_url: str, dynamodb: DynamoDBClient) -> str:
-    """A table as `universe/hubs` makes it of the stand-in's snapshot of 26 November 2026, 04:55 UTC."""
+    """Return a table as `universe/hubs` makes it of the stand-in's snapshot of 26 November 2026, 04:55 UTC."""
     assert store_url
     table_name = f"Hubs-{uuid.uuid4()}"
     stored_at = datetime(2026, 11, 26, 4, 55, tzinfo=UTC)
@@ -134,14 +134,14 @@ def call_aws(dynamodb: DynamoDBClient, command: str) -> Any:
 
 @pytest.mark.usefixtures("served", "store_url", "api")
 def test_secret_example_stores_credentials() -> None:
-    """The page's block is one that the flow for structures understands."""
+    """The page's block is one that the flow for structures accepts."""
     (example,) = [each for each in find_blocks("docs/markets.md", "python") if "Secret" in each]
     name = f"eve-sso-{uuid.uuid4()}"
     run(f"python - <<'PY'\n{example.replace('eve-sso', name)}\nPY")
     assert load_credentials(name).client_id == "…"
 
 
-def test_tables_of_markets_are_created_as_told(
+def test_tables_of_markets_are_created_as_described(
     store_url: str, commands: Commands, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
     """The page's commands create a table for many markets, and one for each of two."""

@@ -39,7 +39,7 @@ RUN_BY = {
     "prefect flow-run (ls|inspect|logs)": "tests/deployments/test_schedule.py",
     "prefect flow-run retry": "tests/deployments/test_outage.py",
     "python -m deployments.automations": "tests/deployments/test_automations.py",
-    "export (OTEL|PREFECT_LOGGING)": "tests/flows/test_telemetry.py",
+    "export (OTEL|PREFECT_LOGGING)": "tests/tasks/reporting/test_telemetry.py",
     "docker|aws (?!dynamodb|iam)|kubectl|helm|ssh|prefect cloud": "tests/deployments/test_machines.py",
     "cd|mkdir|openssl|cp|chmod|echo": "tests/deployments/test_machines.py",
 }
@@ -71,14 +71,14 @@ def test_make_targets_are_there() -> None:
 
 def test_server_settings_are_those_of_the_stack() -> None:
     """What pages set for one's own Prefect server is what the embedded stack sets for its own."""
-    told, more = (read_exports(page) for page in ("README.md", "docs/operating.md"))
+    exports, more = (read_exports(page) for page in ("README.md", "docs/operating.md"))
     own = prefect_environment("http://127.0.0.1:4200/api")
     assert more
-    assert more.items() <= told.items()
+    assert more.items() <= exports.items()
     database = "PREFECT_SERVER_DATABASE_CONNECTION_URL"  # in a folder of its own
-    assert told.pop(database).split("?")[1] == own[database].split("?")[1]
-    assert told
-    assert told.items() <= own.items()
+    assert exports.pop(database).split("?")[1] == own[database].split("?")[1]
+    assert exports
+    assert exports.items() <= own.items()
 
 
 def test_server_settings_are_prefects(commands: Commands) -> None:
@@ -95,7 +95,7 @@ def read_exports(page: str) -> dict[str, str]:
     return dict(shlex.split(command)[1].split("=", 1) for command in commands)
 
 
-def test_pages_tell_how_to_start_a_run() -> None:
+def test_pages_say_how_to_start_a_run() -> None:
     """Each page on what a deployment does has the command that runs it."""
     started = [
         page for page in PAGES for command in find_commands(page) if command.startswith("prefect deployment run")
@@ -120,14 +120,14 @@ def test_python_examples_run(market: Market, dynamodb: DynamoDBClient, table_nam
 def test_shell_examples_run(commands: Commands, dynamodb: DynamoDBClient, table_name: str) -> None:
     """The README's command line fills a table, here of a smaller region, and explains itself."""
     fill, explain = [command for command in COMMANDS if command.startswith("python -m flows.market_data")]
-    told = run_module(commands, fill.replace("10000002", "10000003").replace("MarketData-{region_id}", table_name))
-    assert f"{table_name} has region 10000003 of " in told
+    printed = run_module(commands, fill.replace("10000002", "10000003").replace("MarketData-{region_id}", table_name))
+    assert f"{table_name} has region 10000003 of " in printed
     assert scan(dynamodb, table_name)["#snapshot"]["state"] == {"S": "complete"}
     assert "--fetch-concurrency" in run_module(commands, explain)
 
 
 @pytest.mark.usefixtures("store_url", "served")
-def test_another_endpoint_is_written_as_told(
+def test_another_endpoint_works_as_described(
     api: Api, market: Market, dynamodb: DynamoDBClient, tmp_path: Path
 ) -> None:
     """Whoever follows the page word by word, in a checkout of their own, has a flow that stores an item."""
@@ -157,15 +157,15 @@ def test_aws_command_is_the_one_that_a_failed_run_names(store_url: str) -> None:
     assert command.split() == named.split()
 
 
-def test_tables_are_created_as_told(
+def test_tables_are_created_as_described(
     store_url: str, commands: Commands, dynamodb: DynamoDBClient, table_name: str
 ) -> None:
     """The README's commands create one table, and those of regions, here of two."""
     assert store_url
     one, many = [command for command in COMMANDS if command.startswith("python -m deployments.tables")]
     assert f"{table_name}: created" in run_module(commands, one.replace("MarketData", table_name))
-    told = run_module(commands, many.replace("MarketData", table_name).replace("all", "10000002 10000043"))
-    assert told.count(": created") == 2
+    printed = run_module(commands, many.replace("MarketData", table_name).replace("all", "10000002 10000043"))
+    assert printed.count(": created") == 2
     names = dynamodb.get_paginator("list_tables").paginate().search("TableNames[]")
     assert {table_name, f"{table_name}-10000002", f"{table_name}-10000043"} <= set(names)
 

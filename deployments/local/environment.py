@@ -109,7 +109,7 @@ def read_options(environ: Mapping[str, str], *, fills: bool = True) -> Options:
 
 
 def read_markets(environ: Mapping[str, str], name: str) -> tuple[int, ...]:
-    """Return the ids in a variable, separated by blanks or commas; raise ValueError if one is no market's."""
+    """Return the ids in a variable, separated by blanks or commas; raise ValueError if one is not a market's."""
     given = environ.get(name, "").strip()
     ids = re.split(r"[\s,]+", given) if given else []
     if not all(each.isascii() and each.isdigit() and is_market(int(each)) for each in ids):

@@ -26,7 +26,7 @@ def show_table(table_name: str, type_wanted: str, rows: int = 20, market_id: int
 
 
 def describe_market(market_id: int | str) -> str:
-    """Return a market as `Jita 4-4 (60003760)`, or `system 30000142` without a name; unchanged if it is no id."""
+    """Return a market as `Jita 4-4 (60003760)`, or `system 30000142` without a name; unchanged if it is not an id."""
     if isinstance(market_id, str):
         return market_id
     name = market_name(market_id)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import httpx
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from tasks.allowed import or_give
+from tasks.allowed import allow
 from tasks.network import check_url, fits_header
 
 FieldType = Literal["int", "number", "str", "bool"]
@@ -73,7 +73,7 @@ class Declared(BaseModel):
     def check_keys(cls, given: Any) -> Any:  # noqa: ANN401 (whatever is given)
         """Return what is given; raise a ValueError if it has an unknown key."""
         if isinstance(given, dict) and (unknown := [key for key in given if key not in cls.model_fields]):
-            raise ValueError(f"{unknown[0]!r} is no key here: give {', '.join(cls.model_fields)}")
+            raise ValueError(f"{unknown[0]!r} is not a key here: give {', '.join(cls.model_fields)}")
         return given
 
 
@@ -162,14 +162,14 @@ class Source(Declared):
 class Records(Declared):
     """How items become records."""
 
-    key: Annotated[str | list[str], or_give("a field's name, or a list of two")] = Field(
+    key: Annotated[str | list[str], allow("a field's name, or a list of two")] = Field(
         description="The field that is pk; or two, pk and sk."
     )
     where: dict[
-        str, Annotated[Scalar | Annotated[list[Scalar], Field(min_length=1)], or_give("a value, or a list of values")]
+        str, Annotated[Scalar | Annotated[list[Scalar], Field(min_length=1)], allow("a value, or a list of values")]
     ] = Field(default={}, description="Values that items must have; a list is one of.")
     once_by: str | None = Field(default=None, description="A field by which an item that appears twice counts once.")
-    values: dict[Attribute, Annotated[What, or_give(OPERATIONS)]] = Field(
+    values: dict[Attribute, Annotated[What, allow(OPERATIONS)]] = Field(
         default={},  # not None: Prefect's new UI shows no map that may be null
         description=f"{OPERATIONS}; without it each item is a record.",
     )

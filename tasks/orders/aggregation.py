@@ -8,21 +8,22 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from tasks.esi.markets import PLACES, Market
 from tasks.orders.choices import Detail, OrderType, Parameters, Price
 from tasks.orders.columns import Orders
 from tasks.orders.details import SIDES
 from tasks.orders.exact import sum_exactly
-from tasks.orders.merge import Place, merge_pages, select_side
+from tasks.orders.merge import merge_pages, select_side
 from tasks.orders.prices import PRICES
 from tasks.orders.records import Book, Record
 
 
-def make_books(chunks: list[Orders], places: Sequence[Place | None], how: Parameters) -> list[Book]:
-    """Return the records of each place, None for everywhere; see `merge_pages`."""
-    orders, counts = merge_pages(chunks, how.order_type if how.detail == "compact" else "all", places)
+def make_books(chunks: list[Orders], markets: Sequence[Market | None], how: Parameters) -> list[Book]:
+    """Return the records of each market, None for all orders; see `merge_pages`."""
+    orders, counts = merge_pages(chunks, how.order_type if how.detail == "compact" else "all", markets)
     books: list[Book] = []
-    for place, count in zip(places, counts, strict=True):
-        there = orders if place is None else orders[orders[place[0]] == place[1]]
+    for market, count in zip(markets, counts, strict=True):
+        there = orders if market is None else orders[orders[PLACES[market.kind]] == market.id]
         books.append(Book(list_records(aggregate_orders(there, how.order_type, how.price, how.detail)), count))
     return books
 
@@ -39,10 +40,10 @@ def aggregate_orders(orders: pd.DataFrame, order_type: OrderType, price: Price, 
     records = pd.DataFrame({"price": PRICES[price](chosen, order_type), "volume": volumes})
     if detail == "compact":
         return records
-    describe, empty = SIDES[detail]
     for side in ("buy", "sell"):
-        figures = describe(select_side(orders, side), side)
-        records[side] = pd.Series([figures.get(type_id, empty) for type_id in records.index], records.index, "object")
+        figures = SIDES[detail].describe(select_side(orders, side), side)
+        each = [figures.get(type_id, SIDES[detail].empty) for type_id in records.index]
+        records[side] = pd.Series(each, records.index, "object")
     return records
 
 

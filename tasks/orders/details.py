@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -11,8 +12,15 @@ from tasks.orders.ranked import best_twentieth, middle, rank, weighted_median
 from tasks.orders.records import Figures
 
 
+class Side(NamedTuple):
+    """How a choice of `detail` describes the orders of one side."""
+
+    describe: Callable[[pd.DataFrame, OrderType], dict[int, Figures]]  # by item type
+    empty: Figures  # of an item type without orders on this side
+
+
 def describe_full(orders: pd.DataFrame, side: OrderType) -> dict[int, Figures]:
-    """`full`: figures over orders, weighted by their remaining volume.
+    """Return the figures of `full`, weighted by the remaining volume of orders.
 
     For orders of volume v and price p: `weighted_average` = Σvp / Σv; `stddev` is the population's,
     √(Σvp²/Σv − (Σvp/Σv)²); `median` is the lowest price up to which the orders have half of Σv.
@@ -37,7 +45,7 @@ def describe_full(orders: pd.DataFrame, side: OrderType) -> dict[int, Figures]:
 
 
 def describe_fuzzwork(orders: pd.DataFrame, side: OrderType) -> dict[int, Figures]:
-    """`fuzzwork`: figures over price levels, like Fuzzwork's aggregates.
+    """Return the figures of `fuzzwork`, over price levels, like Fuzzwork's aggregates.
 
     A level is all orders of one price. Sell levels above 100 × the lowest, and buy levels below 1/100 of the highest,
     count with volume 0. `volume`, `weightedAverage` and `percentile` (of exactly volume/20 units, from the best price
@@ -70,9 +78,9 @@ def describe_fuzzwork(orders: pd.DataFrame, side: OrderType) -> dict[int, Figure
 
 
 FUZZWORK_NAMES = ("weightedAverage", "max", "min", "stddev", "median", "volume", "orderCount", "percentile")
-SIDES: dict[Detail, tuple[Callable[[pd.DataFrame, OrderType], dict[int, Figures]], Figures]] = {
-    "full": (describe_full, {}),
-    "fuzzwork": (describe_fuzzwork, dict.fromkeys(FUZZWORK_NAMES, 0)),
+SIDES: dict[Detail, Side] = {
+    "full": Side(describe_full, {}),
+    "fuzzwork": Side(describe_fuzzwork, dict.fromkeys(FUZZWORK_NAMES, 0)),
 }
 
 

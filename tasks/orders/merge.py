@@ -5,29 +5,28 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from tasks.esi.markets import PLACES, Market
 from tasks.orders.choices import OrderType
 from tasks.orders.columns import Orders, concatenate
 
-Place = tuple[str, int]  # a column of `PLACES`, and its value
-
 
 def merge_pages(
-    chunks: list[Orders], side: OrderType = "all", places: Sequence[Place | None] = (None,)
+    chunks: list[Orders], side: OrderType = "all", markets: Sequence[Market | None] = (None,)
 ) -> tuple[pd.DataFrame, list[int]]:
     """Merge chunks, in the order of the pages, and empty them, to save memory; of an order on two pages keep the first.
 
     Returns:
         The side's orders, one row each, with the chunks' columns except `order_id`; and the number of orders on both
-        sides at each place, None for everywhere.
+        sides in each market, None for all orders.
     """
     is_wanted = mark_first([chunk.pop("order_id") for chunk in chunks])
-    columns = {name: concatenate([chunk[name] for chunk in chunks]) for name, _ in filter(None, places)}
-    counts = [int((is_wanted & (columns[place[0]] == place[1]) if place else is_wanted).sum()) for place in places]
-    del columns
+    names = {PLACES[market.kind] for market in markets if market}
+    ids = {name: concatenate([chunk[name] for chunk in chunks]) for name in names}
+    counts = [int((is_wanted & (ids[PLACES[each.kind]] == each.id) if each else is_wanted).sum()) for each in markets]
+    del ids
     if side != "all":
         is_wanted &= concatenate([chunk["is_buy_order"] for chunk in chunks]) == (side == "buy")
-    names = list(chunks[0])
-    return pd.DataFrame({name: take(chunks, name, is_wanted) for name in names}, copy=False), counts
+    return pd.DataFrame({name: take(chunks, name, is_wanted) for name in list(chunks[0])}, copy=False), counts
 
 
 def mark_first(order_ids: list[np.ndarray]) -> np.ndarray:

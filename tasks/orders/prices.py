@@ -10,33 +10,33 @@ from tasks.orders.ranked import best_twentieth, middle, rank
 
 
 def lowest(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
-    """`min`: the lowest price."""
+    """Return `min`, the lowest price."""
     return orders.groupby("type_id").price.min()
 
 
 def highest(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
-    """`max`: the highest price."""
+    """Return `max`, the highest price."""
     return orders.groupby("type_id").price.max()
 
 
 def mean(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
-    """`mean`: the unweighted mean over orders."""
+    """Return `mean`, the unweighted mean over orders."""
     return divide(sum_exactly(to_cents(orders.price), orders.type_id), orders.groupby("type_id").size() * CENTS)
 
 
 def weighted_mean(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
-    """`weighted_mean`: Σ price · volume / Σ volume."""
+    """Return `weighted_mean`, Σ price · volume / Σ volume."""
     values = multiply(to_cents(orders.price), orders.volume_remain)
     return divide(sum_exactly(values, orders.type_id), sum_exactly(orders.volume_remain, orders.type_id) * CENTS)
 
 
 def median(orders: pd.DataFrame, _order_type: OrderType) -> "pd.Series[float]":
-    """`median`: the unweighted median over orders."""
+    """Return `median`, the unweighted median over orders."""
     return middle(to_cents(orders.price), orders.type_id)
 
 
 def percentile_5(orders: pd.DataFrame, order_type: OrderType) -> "pd.Series[float]":
-    """`percentile_5`: the volume-weighted mean price of the best 5 % of the volume.
+    """Return `percentile_5`, the volume-weighted mean price of the best 5 % of the volume.
 
     The best are the lowest prices, for `buy` the highest. The order at the boundary counts in part.
     """

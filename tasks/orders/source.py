@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from tasks.esi.endpoint import Endpoint
-from tasks.esi.markets import PLACES, Market, find_market
+from tasks.esi.markets import Market, find_market
 from tasks.imports import load, load_early
 from tasks.orders.choices import Parameters
 from tasks.orders.records import Book
@@ -36,7 +36,7 @@ class OrderSource(msgspec.Struct, frozen=True):
 
     @property
     def has_places(self) -> bool:
-        """Whether orders need `PLACES`: some market is not the source itself."""
+        """Whether orders need their place: some market is not the source itself."""
         return any(market != self.market for market in self.markets)
 
     @property
@@ -54,11 +54,9 @@ class OrderSource(msgspec.Struct, frozen=True):
 
     def join(self, pages: "list[Orders]") -> "Orders":
         """Return the orders of several pages, in order."""
-        join = load("tasks.orders.columns").concatenate
-        return {name: join([page[name] for page in pages]) for name in pages[0]}
+        return cast("Orders", load("tasks.orders.columns").join(pages))
 
     def make_books(self, chunks: "list[Orders]", market_ids: Sequence[int]) -> list[Book]:
         """Return some markets' records, one per item type, and their numbers of orders; empty the chunks."""
-        wanted = [find_market(market_id) for market_id in market_ids]
-        places = [None if market == self.market else (PLACES[market.kind], market.id) for market in wanted]
-        return cast("list[Book]", load("tasks.orders.aggregation").make_books(chunks, places, self.parameters))
+        markets = [None if market == self.market else market for market in map(find_market, market_ids)]
+        return cast("list[Book]", load("tasks.orders.aggregation").make_books(chunks, markets, self.parameters))

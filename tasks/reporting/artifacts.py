@@ -10,9 +10,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.runtime import flow_run
 
 from tasks.catalogue.names import region_name, type_name
-from tasks.orders.records import Record
 from tasks.reporting.costs import cost_of_state_machine
-from tasks.reporting.summary import AnySummary, Summary, counted, list_replaced, percent
+from tasks.reporting.summary import AnySummary, Replacement, Summary, counted, list_replaced, percent
 from tasks.table.records import Changes
 
 MOVERS = 20
@@ -87,33 +86,35 @@ def find_movers(changes: Sequence[Changes]) -> list[dict[str, Any]]:
 
     Types whose changes both round to 0.0 % are left out, however much ISK that is.
     """
-    moved = [each for each in list_replaced(changes) if any(percents_moved(*each))]
-    return [describe_mover(*each) for each in sorted(moved, key=lambda each: -isk_moved(*each))[:MOVERS]]
+    moved = [each for each in list_replaced(changes) if any(percents_moved(each))]
+    return [describe_mover(each) for each in sorted(moved, key=lambda each: -isk_moved(each))[:MOVERS]]
 
 
-def percents_moved(new: Record, price: float, volume: Decimal) -> list[float]:
+def percents_moved(moved: Replacement) -> list[float]:
     """Return the percent change of a type's price and volume, to one decimal; 0.0, never -0.0."""
-    pairs = ((price, new.price), (float(volume), new.volume))
+    pairs = ((moved.old_price, moved.record.price), (float(moved.old_volume), moved.record.volume))
     return [round(percent(was, now), 1) + 0.0 for was, now in pairs]
 
 
-def isk_moved(new: Record, price: float, volume: Decimal) -> float:
+def isk_moved(moved: Replacement) -> float:
     """Return the ISK value of the change in a type's price or in its volume, whichever is larger."""
-    return max(abs(new.price - price) * new.volume, abs(new.volume - float(volume)) * new.price)
+    new = moved.record
+    return max(abs(new.price - moved.old_price) * new.volume, abs(new.volume - float(moved.old_volume)) * new.price)
 
 
-def describe_mover(new: Record, price: float, volume: Decimal) -> dict[str, Any]:
+def describe_mover(moved: Replacement) -> dict[str, Any]:
     """Return a row of the movers' table, the columns for narrow windows first."""
-    price_percent, volume_percent = percents_moved(new, price, volume)
+    new = moved.record
+    price_percent, volume_percent = percents_moved(moved)
     return {
         "type": type_name(new.type_id),
-        "old price": f"{price:,.2f}",
+        "old price": f"{moved.old_price:,.2f}",
         "new price": f"{new.price:,.2f}",
         "price %": f"{price_percent:+.1f}",
         "volume %": f"{volume_percent:+.1f}",
-        "ISK moved": f"{isk_moved(new, price, volume):,.0f}",
+        "ISK moved": f"{isk_moved(moved):,.0f}",
         "ISK on offer": f"{new.price * new.volume:,.0f}",
-        "old volume": f"{volume:,}",
+        "old volume": f"{moved.old_volume:,}",
         "new volume": f"{new.volume:,}",
         "id": new.type_id,
     }

@@ -17,7 +17,7 @@ def cost_of_run(write_units: float, read_units: float) -> Decimal:
 
 
 def read_cost(name: str, default: str) -> Decimal:
-    """Return a cost (USD) from the environment; raise a ValueError if it is none."""
+    """Return a cost (USD) from the environment; raise a ValueError if it is not a number."""
     given = os.environ.get(name) or default
     with suppress(InvalidOperation):
         if (cost := Decimal(given)).is_finite() and cost >= 0:

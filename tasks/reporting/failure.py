@@ -33,7 +33,7 @@ def is_ours(error: BaseException | None) -> bool:
     return module.partition(".")[0] in OURS
 
 
-def say_once() -> None:
+def shorten_failures() -> None:
     """Make run logs say once why a run failed: Prefect says it up to five times, twice with a traceback."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(shorten)

@@ -19,7 +19,7 @@ bars: ContextVar[rich.progress.Progress | None] = ContextVar("bars", default=Non
 
 @dataclass
 class Progress:
-    """How much of a state's work is done."""
+    """How much of a state's work is done. `Timing` changes it under its lock; other threads only read it."""
 
     name: str
     total: int  # 0 if it cannot be counted

@@ -14,10 +14,10 @@ from tasks.catalogue.names import market_name, name_region, region_name
 from tasks.esi.markets import name_market
 from tasks.network import is_this_machine
 from tasks.orders.choices import Detail, OrderType, Price
-from tasks.orders.records import Book, Record
+from tasks.orders.records import Record
 from tasks.reporting.costs import cost_of_run
 from tasks.table.records import Changes
-from tasks.table.snapshot import Marker, Snapshot, made_alike
+from tasks.table.snapshot import Snapshot, made_alike
 
 MOST_PERCENT = 25  # larger changes are counted as this
 
@@ -33,6 +33,14 @@ class Subject(NamedTuple):
     def resource(self) -> dict[str, str]:
         """The resource of its events."""
         return {"prefect.resource.id": f"market.{self.kind}.{self.id}", "prefect.resource.name": self.name}
+
+
+class Replacement(NamedTuple):
+    """A record that replaces an earlier one of its item type."""
+
+    record: Record
+    old_price: float  # ISK
+    old_volume: Decimal  # units
 
 
 class Counts(BaseModel):
@@ -190,24 +198,6 @@ def add_up(summaries: Iterable[Counts], names: Iterable[str]) -> dict[str, Any]:
     return {name: sum(getattr(each, name) for each in summaries) for name in names}
 
 
-def summarize_market(
-    market_id: int, table_name: str, stored: Marker | None, result: tuple[Book, Changes] | None
-) -> MarketSummary:
-    """Return a market's summary; without a result, the table already had the snapshot."""
-    orders, records = (stored.orders, stored.records) if stored else (0, 0)
-    book, changes = result or (Book([], orders), Changes([], {}, [], unchanged=records, foreign=0))
-    return MarketSummary(
-        market_id=market_id,
-        table_name=table_name,
-        not_modified=result is None,
-        orders=book.orders,
-        records=changes.wanted,
-        written=len(changes.puts),
-        deleted=len(changes.deletes),
-        unchanged=changes.unchanged,
-    )
-
-
 def find_earlier(snapshot: Snapshot, made_with: object) -> datetime | None:
     """Return the table's previous complete snapshot with the same parameters, None without one."""
     alike = [found for found in snapshot.stored.values() if made_alike(found, made_with)]
@@ -217,16 +207,16 @@ def find_earlier(snapshot: Snapshot, made_with: object) -> datetime | None:
 
 def count_price_changes(changes: Sequence[Changes]) -> dict[int, int]:
     """Count the item types whose price changed, by whole percent, at most `MOST_PERCENT` up or down."""
-    prices = [(price, new.price) for new, price, _volume in list_replaced(changes)]
-    percents = [round(percent(old, new)) for old, new in prices if old != new]
+    changed = [each for each in list_replaced(changes) if each.old_price != each.record.price]
+    percents = [round(percent(each.old_price, each.record.price)) for each in changed]
     return dict(sorted(Counter(max(-MOST_PERCENT, min(each, MOST_PERCENT)) for each in percents).items()))
 
 
-def list_replaced(changes: Sequence[Changes]) -> list[tuple[Record, float, Decimal]]:
-    """Return the new records of item types that the table had, each with the old price (ISK) and volume (units)."""
+def list_replaced(changes: Sequence[Changes]) -> list[Replacement]:
+    """Return the records of item types that the table had."""
     puts = [(new, each.replaced.get(new.name, {})) for each in changes for new in each.puts if isinstance(new, Record)]
     old = [(new, item.get("price", {}).get("N"), item.get("volume", {}).get("N")) for new, item in puts]
-    return [(new, float(price), Decimal(volume)) for new, price, volume in old if price and volume]
+    return [Replacement(new, float(price), Decimal(volume)) for new, price, volume in old if price and volume]
 
 
 def counted(number: int, thing: str) -> str:

@@ -88,7 +88,7 @@ class Table:
             arguments["TableName"] = self.name
         while True:
             try:
-                answer = self.connection.ask(self.name, operation, check, **arguments, ReturnConsumedCapacity="TOTAL")
+                answer = self.connection.call(self.name, operation, check, **arguments, ReturnConsumedCapacity="TOTAL")
                 break
             except TransientTableError as error:
                 self.count(name_cause(error))

@@ -68,7 +68,7 @@ class Connection:
         """Whether the store is on this machine, so that missing tables are created."""
         return is_this_machine(urlsplit(self.open().client.meta.endpoint_url).hostname or "")
 
-    def ask(
+    def call(
         self, table_name: str, operation: str, check: Callable[[], None] = lambda: None, **arguments: object
     ) -> Item:
         """Make one call by the name of boto3's method; `check` may stop it, at the last moment."""
@@ -93,7 +93,7 @@ def open_connection(store_concurrency: int) -> closing[Connection]:
 
 def translate(error: boto.ClientError | boto.BotoCoreError, what: str, opened: Opened) -> errors.TableError:
     """Return this package's error for one of boto3's."""
-    fate = errors.judge(error)
+    fate = errors.find_fate(error)
     if fate.error is errors.MissingTableError:
         return fate.explain(f"{what} does not exist in {opened.client.meta.region_name}")
     if fate.error is errors.ConditionError:
@@ -141,11 +141,11 @@ def connect() -> Opened:
     credentials = load_credentials(session.get_credentials)
     if credentials is None:
         missing = boto.NoCredentialsError()
-        raise (errors.LATE if has_metadata(session) else errors.judge(missing)).explain(str(missing)) from missing
+        raise (errors.LATE if has_metadata(session) else errors.find_fate(missing)).explain(str(missing)) from missing
     try:
         return Opened(boto3.session.Session(botocore_session=session).client("dynamodb", config=config), credentials)
     except boto.BotoCoreError as error:
-        raise errors.judge(error).explain(str(error)) from error
+        raise errors.find_fate(error).explain(str(error)) from error
     except ValueError as error:
         raise errors.TableError(
             f"{error}; AWS_ENDPOINT_URL_DYNAMODB must be an address such as http://127.0.0.1:8000"
@@ -162,15 +162,15 @@ def load_credentials(load: Callable[[], R]) -> R:
     try:
         return load()
     except boto.ClientError as error:  # from STS or IAM Identity Center
-        may_pass = issubclass(errors.judge(error).error, errors.TransientTableError)
+        may_pass = issubclass(errors.find_fate(error).error, errors.TransientTableError)
         kind = errors.CredentialsError if may_pass else errors.TableError
         advice = "check that you may use this role or profile"
         raise errors.Fate(kind, advice).explain(f"AWS credentials: {error}") from error
     except boto.BotoCoreError as error:
-        raise errors.judge(error).explain(f"AWS credentials: {error}") from error
+        raise errors.find_fate(error).explain(f"AWS credentials: {error}") from error
     except (LookupError, OSError, parsers.ResponseParserError, RuntimeError, TypeError, ValueError) as error:
         is_setting = isinstance(error, OSError) or type(error) is ValueError  # a file or a URL
-        fate = errors.judge(boto.BotoCoreError()) if is_setting else errors.LATE
+        fate = errors.find_fate(boto.BotoCoreError()) if is_setting else errors.LATE
         raise fate.explain(f"AWS credentials: {type(error).__name__}: {error}") from error
 
 

@@ -31,7 +31,7 @@ def create(table: Table) -> None:
     """Create a table with on-demand billing and wait until it is ready; only wait if it exists."""
     wanted: Item = {"TableName": table.name, "BillingMode": "PAY_PER_REQUEST", **table.keys.definition}
     try:
-        table.connection.ask(table.name, "create_table", **wanted)
+        table.connection.call(table.name, "create_table", **wanted)
     except TransientTableError as error:
         if name_cause(error) != "ResourceInUseException":  # another run came first
             raise
@@ -45,7 +45,7 @@ def create(table: Table) -> None:
 def describe(table: Table) -> Item:
     """Return DynamoDB's description of a table, empty if it does not exist or may not be described."""
     try:
-        description: Item = table.connection.ask(table.name, "describe_table", TableName=table.name)["Table"]
+        description: Item = table.connection.call(table.name, "describe_table", TableName=table.name)["Table"]
     except TransientTableError:
         raise
     except TableError:

@@ -181,7 +181,7 @@ BOTO_ERRORS: dict[type[boto.BotoCoreError] | tuple[type[boto.BotoCoreError], ...
 }
 
 
-def judge(error: boto.ClientError | boto.BotoCoreError) -> Fate:
+def find_fate(error: boto.ClientError | boto.BotoCoreError) -> Fate:
     """Return the fate of a call that DynamoDB refused, or that got no response."""
     if isinstance(error, boto.BotoCoreError):
         return next(fate for kinds, fate in BOTO_ERRORS.items() if isinstance(error, kinds))
@@ -189,7 +189,7 @@ def judge(error: boto.ClientError | boto.BotoCoreError) -> Fate:
     status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
     is_failure = status >= 500 or status == 408
     alike = "ThrottlingException" if status == 429 else "InternalServerError" if is_failure else "ValidationException"
-    fate = ERRORS.get(code, ERRORS[alike])  # codes that are not in the table are judged by their HTTP status
+    fate = ERRORS.get(code, ERRORS[alike])  # codes that are not in the table have the fate of their HTTP status
     if fate.error is not TableError:
         return fate
     if status >= 500:

@@ -15,7 +15,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from prefect.client.schemas.objects import FlowRun, TaskRun
 
 from benchmarks.cases import FORGE, Case, Results, full_cases
-from benchmarks.goals import judge_goals
+from benchmarks.goals import check_goals
 from benchmarks.measure import measure_run
 from benchmarks.report import render_report
 from benchmarks.runner import call, list_states, markets_of, read_run
@@ -34,7 +34,7 @@ START = datetime(2026, 11, 25, tzinfo=UTC)
 
 @pytest.fixture
 def truth(market: Market) -> Items:
-    """The true records of the served snapshot."""
+    """Return the true records of the served snapshot."""
     return true_items(REGION_ID, market.index)
 
 
@@ -149,9 +149,9 @@ def made_up_results() -> Results:
 
 
 def test_report_has_every_goal_and_case() -> None:
-    """The report judges all goals and has all cases."""
+    """The report checks all goals and has all cases."""
     results = made_up_results()
-    goals = {case: row for case, *row in judge_goals(results)}
+    goals = {case: row for case, *row in check_goals(results)}
     assert len(goals) == 14
     measured = "2.00 × (8.66 s, `plain` 4.33 s; the call returns after 8.66 s)"
     assert goals["433 pages, first fill"] == ["≤ 1.00 × `plain`", measured, "1.00 ×", "**no**"]

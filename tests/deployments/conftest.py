@@ -23,7 +23,7 @@ UNTAGGED = """
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A copy of the checkout as a newcomer has it, with the environments that `make setup` creates."""
+    """Yield a copy of the checkout as a newcomer has it, with the environments that `make setup` creates."""
     copy = tmp_path_factory.mktemp("clone") / "market-data"
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -43,7 +43,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def deployed(own_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A work pool with two deployments: one of prefect.yaml, and one without tags, as somebody makes it by hand."""
+    """Create a work pool with two deployments: one of prefect.yaml, and one without tags, made by hand."""
     own_server.api.create_pool(POOL)
     file = tmp_path_factory.mktemp("deployed") / "prefect.yaml"
     file.write_text(Path(CHECKOUT, "prefect.yaml").read_text() + UNTAGGED)
@@ -69,5 +69,5 @@ def start_worker(deployed: None, own_api: Api, served: str, tmp_path: Path) -> I
 
 @pytest.fixture
 def worker(start_worker: Callable[[], Child]) -> Child:
-    """A worker."""
+    """Return a worker."""
     return start_worker()

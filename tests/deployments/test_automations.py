@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url")
 
 @pytest.fixture
 def automations(own_api: Api) -> Iterator[dict[str, str]]:
-    """The automations that alert, as quick as Prefect allows; their names by what they alert to."""
+    """Yield the automations that alert, as quick as Prefect allows; their names by what they alert to."""
     named: dict[str, str] = {}
     for automation in read_automations():
         if automation["actions"] == [{"type": "do-nothing"}]:
@@ -209,7 +209,7 @@ def test_unknown_block_is_refused(own_api: Api, capsys: pytest.CaptureFixture[st
     """A notification block that the server does not have is refused."""
     with temporary_settings({PREFECT_API_URL: own_api.url}):
         assert main(["--notify", "slack-webhook/nobody"]) == 1
-    assert "no automations: 'slack-webhook/nobody' is no block of this server" in capsys.readouterr().err
+    assert "no automations: 'slack-webhook/nobody' is not a block of this server" in capsys.readouterr().err
 
 
 def deploy_automations(commands: Commands, notify: str | None) -> str:

@@ -33,7 +33,7 @@ GIVEN = {
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a stand-in for AWS that has all services of the template."""
+    """Yield the address of a stand-in for AWS that has all services of the template."""
     home = tmp_path_factory.mktemp("aws")
     servers, port = Servers(home, base_environment(os.environ) | {"TMPDIR": str(home)}), free_port()
     services = {"SERVICES": "cloudformation,dynamodb,iam,ecs,logs,cloudwatch,ec2,sts"}

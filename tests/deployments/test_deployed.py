@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 
 @pytest.fixture(scope="module")
 def market() -> EsiMarket:
-    """The market that all runs of the worker see."""
+    """Return the market that all runs of the worker see."""
     return EsiMarket(clock=Clock(time.time() // 300 * 300 + 60))
 
 
@@ -48,7 +48,7 @@ def market() -> EsiMarket:
 def worker(
     own_server: PrefectServer, commands: Commands, market: EsiMarket, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Child]:
-    """A worker for the deployments."""
+    """Yield a worker for the deployments."""
     own_server.api.create_pool(POOL)
     names = [argument for name in NAMES for argument in ("--name", name)]
     commands.run("prefect.__main__", "--no-prompt", "deploy", *names, **own_server.settings).check_returncode()
@@ -80,7 +80,7 @@ class User:
 
 @pytest.fixture
 def user(own_api: Api, worker: Child, commands: Commands) -> User:
-    """A user of the server and its worker."""
+    """Return a user of the server and its worker."""
     assert own_api.is_up()
     assert worker.poll() is None
     return User(commands)

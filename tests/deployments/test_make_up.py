@@ -32,7 +32,7 @@ PY
 
 @pytest.fixture(scope="module", autouse=True)
 def database(clone: Path) -> None:
-    """The database of Prefect's server is there already; in test_make_run.py the first stack creates it."""
+    """Create the database of Prefect's server, which in test_make_run.py the first stack does."""
     folder = clone / ".local" / "prefect"
     folder.mkdir(parents=True)
     shutil.copy(find_migrated(*prefect()), folder / "prefect.db")

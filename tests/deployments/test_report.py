@@ -19,7 +19,7 @@ from tasks.table.read import Record, read_records
 from tasks.table.snapshot import TableSnapshot
 from tests.support.browser import CHROMIUM, HEIGHT, WIDTH, open_page
 from tests.support.programs import needs
-from tests.support.summaries import BEGUN, make_summary
+from tests.support.summaries import STARTED, make_summary
 from tests.support.truth import truth
 from tests.support.worlds import VENAL
 
@@ -29,7 +29,7 @@ in_a_browser = needs(CHROMIUM, "there is no chromium: apt-get install chromium")
 
 @pytest.fixture
 def report(table_name: str, tmp_path: Path) -> Path:
-    """A report on a table and three runs."""
+    """Return a report on a table and three runs."""
     market_data(VENAL, table_name)
     runs = [make_summary(number, written=100 * number + 7, price_changes={1: 2}) for number in (3, 2, 1)]
     file = tmp_path / "report.html"
@@ -89,7 +89,7 @@ SNAPSHOT = TableSnapshot(
     market_id=VENAL,
     region_id=VENAL,
     parameters=Parameters("sell", "min", "compact"),
-    last_modified=BEGUN,
+    last_modified=STARTED,
     pages=1,
     orders=1,
     records=1,
@@ -195,7 +195,7 @@ def test_only_regular_files_are_replaced(table_name: str, tmp_path: Path, capsys
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     assert main(["--table-name", table_name, "--file", str(pipe)]) == 1
-    assert f"{pipe} is no regular file, and would be replaced" in capsys.readouterr().err
+    assert f"{pipe} is not a regular file, and would be replaced" in capsys.readouterr().err
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url")
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectServer]:
-    """A separate Prefect server, also for the commands that the test runs."""
+    """Yield a separate Prefect server, also for the commands that the test runs."""
     started = PrefectServer(tmp_path)
     for name, value in started.settings.items():
         monkeypatch.setenv(name, value)

@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 
 @pytest.fixture
 def environ(served: str, tmp_path: Path) -> dict[str, str]:
-    """The environment of a user's shell: of Prefect's settings, only the server's port and folder."""
+    """Return the environment of a user's shell: of Prefect's settings, only the server's port and folder."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     home = {"HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect")}
     return bare | home | {"PREFECT_SERVER_API_PORT": str(free_port()), "ESI_URL": served}
@@ -120,8 +120,10 @@ def test_section_works_as_written(
     wait_for(lambda: "Scheduled" in {run["state_name"] for run in ask(started, "/flow_runs/filter")}, "a scheduled run")
     asking = [command for command in find_commands("docs/operating.md") if command.startswith(ASKING)]
     assert len(asking) == 7
-    told = [run_module(commands, command.replace("ID", flow_run["id"]), PREFECT_API_URL=started) for command in asking]
-    assert all(shown in "".join(told) for shown in ("market-data", flow_run["id"], "esi-market-order"))
+    printed = [
+        run_module(commands, command.replace("ID", flow_run["id"]), PREFECT_API_URL=started) for command in asking
+    ]
+    assert all(shown in "".join(printed) for shown in ("market-data", flow_run["id"], "esi-market-order"))
 
 
 def ask(url: str, path: str, method: str = "POST") -> list[dict[str, str]]:

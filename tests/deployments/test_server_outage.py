@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.outage, pytest.mark.usefixtures("store_url")]
 
 @pytest.fixture
 def market(clock: Clock) -> Faulty:
-    """The market of these tests."""
+    """Return the market of these tests."""
     return Faulty(clock)
 
 

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """A Prefect server that has only the runs of these tests."""
+    """Yield a Prefect server that has only the runs of these tests."""
     server = PrefectServer(tmp_path_factory.mktemp("prefect"))
     yield server
     server.stop()
@@ -48,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
 
 @pytest.fixture
 def own(server: PrefectServer) -> Api:
-    """The API of that server, without runs."""
+    """Return the API of that server, without runs."""
     for path in ("deployments", "flow_runs"):
         while found := ask(server.api, f"/{path}/filter", {}):
             for each in found:

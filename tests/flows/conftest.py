@@ -9,13 +9,15 @@ from mypy_boto3_dynamodb import DynamoDBClient
 from deployments.local.market.market import Request
 from tests.support.chaos.market import SmallMarket
 from tests.support.chaos.play import FIRST_INDEX, hurry
+from tests.support.esi import EsiMarket
 from tests.support.faults.world import World
+from tests.support.markets import REGION, find_busiest
 from tests.support.worlds import Clock
 
 
 @pytest.fixture
 def world(table_name: str, dynamodb: DynamoDBClient) -> Iterator[World]:
-    """A small market of three pages, and a table that does not exist yet.
+    """Yield a small market of three pages, and a table that does not exist yet.
 
     A lease is given up after eight seconds without its renewal: a busy machine is no failure.
     """
@@ -27,7 +29,7 @@ def world(table_name: str, dynamodb: DynamoDBClient) -> Iterator[World]:
 
 @pytest.fixture
 def response_times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic times of the market's responses, negative for those that are not a 200."""
+    """Return the monotonic times of the market's responses, negative for those that are not a 200."""
     times: list[float] = []
     count = SmallMarket.count
 
@@ -37,3 +39,9 @@ def response_times(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(SmallMarket, "count", note)
     return times
+
+
+@pytest.fixture
+def places(market: EsiMarket) -> list[int]:
+    """Return the region itself, its busiest system, its two busiest stations."""
+    return find_busiest(market, REGION)

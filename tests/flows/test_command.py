@@ -20,7 +20,7 @@ from flows.paged_api import paged_api
 from flows.player_count import player_count
 from flows.structure_market import structure_market
 from flows.universe import universe
-from tasks.allowed import OrGive
+from tasks.allowed import Allowed
 from tests.support.api import Api
 from tests.support.apis import make_prices, serve_apis
 from tests.support.commands import Commands
@@ -57,7 +57,7 @@ def test_help_has_what_is_allowed(flow: Flow[..., object], capsys: pytest.Captur
     output = re.sub(r"\s+", " ", capsys.readouterr().out)
     for name, annotation in flow.fn.__annotations__.items():
         if name not in {"force", "return"}:
-            (allowed,) = [each.allowed for each in annotation.__metadata__ if isinstance(each, OrGive)]
+            (allowed,) = [each.allowed for each in annotation.__metadata__ if isinstance(each, Allowed)]
             assert f"Give {allowed}." in output
 
 

@@ -39,7 +39,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def emulator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of DynamoDB Local."""
+    """Yield the address of DynamoDB Local."""
     port = free_port()
     options = ["-Djava.library.path=./DynamoDBLocal_lib", "-jar", "DynamoDBLocal.jar", "-inMemory", "-port", str(port)]
     command = ["sh", "-c", 'cd "$0" && exec java "$@"', str(EMULATOR), *options]
@@ -51,7 +51,7 @@ def emulator_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def dynamodb(emulator_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoDBClient]:
-    """A client of DynamoDB Local, which boto3 finds in the environment."""
+    """Yield a client of DynamoDB Local, which boto3 finds in the environment."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", emulator_url)
     client = boto3.client("dynamodb")
     yield client

@@ -20,13 +20,13 @@ pytestmark = pytest.mark.usefixtures("store_url", "api")
 
 @pytest.fixture
 def market(clock: Clock) -> Faulty:
-    """The market of these tests."""
+    """Return the market of these tests."""
     return Faulty(clock)
 
 
 @pytest.fixture
 def url(served: str) -> Iterator[str]:
-    """The market's address; any pause for it ends with the test."""
+    """Yield the market's address; any pause for it ends with the test."""
     yield served
     find_pause.cache_clear()  # as if its time were over
 

@@ -1,56 +1,27 @@
 """Markets smaller than a region: systems, stations, structures, in one table or one each."""
 
 import threading
-from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
 from mypy_boto3_dynamodb import DynamoDBClient
-from prefect.exceptions import ParameterTypeError
 
 from deployments.local.market.book import make_orders
-from flows.market_data import Summary, market_data
+from flows.market_data import market_data
 from flows.universe import universe
-from tasks.table import read_prices, read_records
-from tasks.table.client import Table
-from tasks.table.create import create
-from tasks.table.errors import KeySchemaError, TableError
+from tasks.table import read_records
 from tasks.table.guards import ShrinkError
-from tasks.table.lease import Lease, LeaseLostError
-from tasks.table.read import UnreadableError
 from tasks.table.requests import Item
 from tests.support.esi import EsiMarket
 from tests.support.faults.plan import Plan
 from tests.support.faults.store import Capacity, serve_faulty_store
-from tests.support.tables import STORED, expire, scan_markets
+from tests.support.markets import REGION, find_busiest, keep
+from tests.support.tables import expire, scan_markets
 from tests.support.truth import drop_key, place_truth
 from tests.support.worlds import INSMOTHER, VENAL, Clock
 
-REGION = 10000005  # one page
-
 pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
-
-
-@pytest.fixture
-def places(market: EsiMarket) -> list[int]:
-    """The region itself, its busiest system, its two busiest stations."""
-    return find_busiest(market, REGION)
-
-
-def find_busiest(market: EsiMarket, region_id: int) -> list[int]:
-    """Return a region, its busiest system, and its two busiest stations."""
-    orders = make_orders(market.seed, region_id, market.index)
-    stations = orders[orders.location_id < 10**12].location_id.value_counts().index.tolist()
-    return [region_id, int(orders.system_id.value_counts().index[0]), *map(int, stations[:2])]
-
-
-def keep(table_name: str, markets: list[int], region_id: int = REGION, **parameters: Any) -> Summary:
-    """Run the flow for markets of a region in one table."""
-    summary: Summary = market_data(region_id, table_name, key="market_type", markets=markets, **parameters)
-    return summary
 
 
 def pass_time(dynamodb: DynamoDBClient, clock: Clock, table_name: str, places: list[int]) -> None:
@@ -232,147 +203,6 @@ def test_runs_on_overlapping_markets(market: EsiMarket, places: list[int], table
         assert len(records) == len(place_truth(market, REGION, place))
 
 
-def test_reader_of_one_market_while_another_is_written(
-    dynamodb: DynamoDBClient, clock: Clock, places: list[int], table_name: str
-) -> None:
-    """A market can be read while another market of the table is being written."""
-    keep(table_name, places[2:])
-    dynamodb.update_item(
-        TableName=table_name,
-        Key={"pk": {"S": str(places[2])}, "sk": {"S": "#snapshot"}},
-        UpdateExpression="SET #state = :writing, #owner = :owner",
-        ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
-        ExpressionAttributeValues={":writing": {"S": "writing"}, ":owner": {"S": "host/1/run"}},
-    )
-    assert read_records(table_name, places[3])[1].state == "complete"
-    _prices, snapshots = read_prices(table_name, [34], places[2:])
-    assert [snapshots[place].state for place in places[2:]] == ["writing", "complete"]
-
-
-def test_prices_of_some_types_at_some_markets(
-    market: EsiMarket, places: list[int], table_name: str, store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Prices at several markets are one call of up to 100 keys; types without a record are absent."""
-    keep(table_name, places)
-    expected = {place: place_truth(market, REGION, place) for place in places}
-    types = sorted(map(int, expected[places[2]]))[:30]
-    capacity = Capacity(1e9)
-    with serve_faulty_store(store_url, Plan([]), capacity) as url, monkeypatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
-        few, snapshots = read_prices(table_name, [*types[:5], 999_999], places)
-        assert capacity.passed["BatchGetItem"] == 1
-        many, _snapshots = read_prices(table_name, types, places)
-        assert capacity.passed["BatchGetItem"] == 3
-    assert {snapshot.market_id for snapshot in snapshots.values()} == set(places)
-    for place in places:
-        assert {str(each) for each in many[place]} == {str(each) for each in types} & set(expected[place])
-        for type_id, record in few[place].items():
-            assert {"N": str(record.price)} == expected[place][str(type_id)]["price"]
-    with pytest.raises(UnreadableError, match="has no market 60000004 in it"):
-        read_prices(table_name, [34], [places[0], 60000004])
-
-
-def test_unprocessed_keys_are_read_again(places: list[int], table_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unprocessed keys are read again until all are there."""
-    keep(table_name, places)
-    whole, _snapshots = read_prices(table_name, [34, 35, 36, 37], places)
-    call, calls = Table.call, Counter[str]()
-
-    def leave_some(table: Table, operation: str, pace: Any, *args: Any, **arguments: Any) -> Any:
-        calls[operation] += 1
-        if operation != "batch_get_item" or len(arguments["RequestItems"][table_name]["Keys"]) < 3:
-            return call(table, operation, pace, *args, **arguments)
-        keys = arguments["RequestItems"][table_name]["Keys"]
-        first = {table_name: {"Keys": keys[:3], "ConsistentRead": True}}
-        answer = call(table, operation, pace, *args, RequestItems=first)
-        return answer | {"UnprocessedKeys": {table_name: {"Keys": keys[3:], "ConsistentRead": True}}}
-
-    monkeypatch.setattr(Table, "call", leave_some)
-    assert read_prices(table_name, [34, 35, 36, 37], places)[0] == whole
-    assert calls["batch_get_item"] >= 6
-
-
-def test_index_by_price(dynamodb: DynamoDBClient, market: EsiMarket, places: list[int], table_name: str) -> None:
-    """A table with an index on the number `price` accepts records and `#snapshot`."""
-    dynamodb.create_table(
-        TableName=table_name,
-        AttributeDefinitions=[
-            {"AttributeName": "pk", "AttributeType": "S"},
-            {"AttributeName": "sk", "AttributeType": "S"},
-            {"AttributeName": "price", "AttributeType": "N"},
-        ],
-        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": "by-price",
-                "KeySchema": [
-                    {"AttributeName": "pk", "KeyType": "HASH"},
-                    {"AttributeName": "price", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "ALL"},
-            }
-        ],
-        BillingMode="PAY_PER_REQUEST",
-    )
-    keep(table_name, places[2:])
-    for place in places[2:]:
-        found = list_index(dynamodb, table_name, place)
-        assert len(found) == len(place_truth(market, REGION, place))
-
-
-def list_index(dynamodb: DynamoDBClient, table_name: str, place: int) -> list[str]:
-    """Return the item types of a market by price."""
-    pages: Iterator[Any] = iter(
-        dynamodb.get_paginator("query").paginate(
-            TableName=table_name,
-            IndexName="by-price",
-            KeyConditionExpression="pk = :market",
-            ExpressionAttributeValues={":market": {"S": str(place)}},
-        )
-    )
-    return [item["sk"]["S"] for page in pages for item in page["Items"]]
-
-
-def test_wrong_keys_are_named(market: EsiMarket, places: list[int], table_name: str) -> None:
-    """A table with the other key schema is refused before any request, and the message has both."""
-    market_data(REGION, table_name)
-    market.reset_counts()
-    with pytest.raises(KeySchemaError, match=r"has the key pk \(S\), key='market_type' needs pk \(S\) and sk \(S\)"):
-        keep(table_name, places)
-    other = f"{table_name}-other"
-    keep(other, places[2:])
-    market.reset_counts()
-    with pytest.raises(KeySchemaError, match=r"has the key pk \(S\) and sk \(S\), key='type' needs pk \(S\):"):
-        market_data(REGION, other)
-    assert not market.requests
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"markets": [REGION, 60000004]}, 'key="market_type", or table_name="MarketData-{market_id}"'),
-        ({"markets": [10000002]}, "10000002, which is not in region 10000005"),
-        ({"markets": [60000004, 60000004], "key": "market_type"}, "give each market once"),
-    ],
-    ids=str,
-)
-def test_markets_that_do_not_go_together_are_refused(market: EsiMarket, given: dict[str, Any], message: str) -> None:
-    """Markets that would share keys, are in another region or are given twice are refused before any request."""
-    with pytest.raises(ValueError, match=message.replace("{", r"\{").replace("}", r"\}")):
-        market_data(REGION, **given)
-    assert not market.requests
-
-
-@pytest.mark.parametrize(
-    "given", [{"markets": []}, {"markets": [7]}, {"markets": "Jita"}, {"region_id": 30000142}], ids=str
-)
-def test_what_is_no_market_is_refused(market: EsiMarket, given: dict[str, Any]) -> None:
-    """An id that is not a market's, or not a region's where one is needed, is refused before any request."""
-    with pytest.raises(ParameterTypeError, match="is refused: give "):
-        market_data(**{"region_id": REGION} | given)
-    assert not market.requests
-
-
 def test_universe_keeps_markets_of_regions(market: EsiMarket, places: list[int], table_name: str) -> None:
     """The universe keeps markets of several regions in one table, each exact."""
     markets = {REGION: places[2:], 10000003: [10000003]}
@@ -397,20 +227,6 @@ def test_first_fill_of_a_throttled_partition(store_url: str, table_name: str, mo
     assert read_records(table_name, VENAL)[1].state == "complete"
 
 
-def test_market_is_read_by_itself(table_name: str, places: list[int]) -> None:
-    """A table of many markets is not read without a market's id, and the message says so."""
-    keep(table_name, places[2:])
-    with pytest.raises(TableError, match="its keys do not match the parameter key"):
-        read_records(table_name)
-
-
-def test_market_in_two_regions_is_refused(market: EsiMarket) -> None:
-    """The universe refuses a market in two regions, which would overwrite each other's records."""
-    with pytest.raises(ValueError, match="markets has 60003760 in two regions"):
-        universe(table_name="Hubs", key="market_type", markets={REGION: [60003760], 10000003: [60003760]})
-    assert not market.requests
-
-
 def test_newer_market_holds_up_no_other(
     dynamodb: DynamoDBClient, market: EsiMarket, clock: Clock, places: list[int], table_name: str
 ) -> None:
@@ -429,17 +245,3 @@ def test_newer_market_holds_up_no_other(
     assert {each.market_id for each in summary.markets if not each.not_modified} == set(places[:3])
     found = split(scan_markets(dynamodb, table_name))
     assert {found[place]["#snapshot"]["state"]["S"] for place in places} == {"complete"}
-
-
-def test_part_that_wakes_late_writes_nothing(store_url: str, table_name: str) -> None:
-    """After a run has drained its table, nothing can be submitted, and its lease allows no write."""
-    assert store_url
-    with Table(table_name, 1) as table:
-        create(table)
-        with Lease(table) as lease:
-            lease.wait()
-            assert lease.take(msgspec.structs.replace(STORED, state="writing"))
-        with pytest.raises(LeaseLostError, match="the run is over"):
-            lease.check()
-        with pytest.raises(TableError, match="the run is over"):
-            table.submit(table.read_snapshot)

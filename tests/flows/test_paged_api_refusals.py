@@ -24,13 +24,13 @@ FIELDS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def endpoint() -> Endpoint:
-    """An API that is never asked."""
+    """Return an API that is never asked."""
     return make_prices(10)
 
 
 @pytest.fixture(scope="module")
 def url(endpoint: Endpoint) -> Iterator[str]:
-    """Its URL; it has seen no request in the end."""
+    """Yield its URL; it has seen no request in the end."""
     with serve_apis(endpoint) as address:
         yield f"{address}{endpoint.path}?page_size=200"
     assert not endpoint.seen
@@ -56,12 +56,15 @@ SOURCES: list[tuple[dict[str, Any], str]] = [
     ({"pages": {}}, "--source.pages: give count_header, the response header with the number of pages, or single: true"),
     ({"pages": {"single": True, "count_header": "X-Pages"}}, "--source.pages: give count_header, .*, or single: true"),
     ({"pages": {"count_header": "X Pages"}}, "--source.pages.count_header: 'X Pages' is not a header's name: give"),
-    ({"pages": {"count_header": "X-Pages", "size": 5}}, "--source.pages: 'size' is no key here: give parameter, first"),
+    (
+        {"pages": {"count_header": "X-Pages", "size": 5}},
+        "--source.pages: 'size' is not a key here: give parameter, first",
+    ),
     (
         {"pages": {"count_header": "X-Pages", "first": -1}},
         "--source.pages.first: Input should be greater than",
     ),
-    ({"colour": "red"}, "--source: 'colour' is no key here: give url, headers, pages, "),
+    ({"colour": "red"}, "--source: 'colour' is not a key here: give url, headers, pages, "),
     ({"url": "http://api.example/all"}, "--source.url: url is .* plain http is for this machine only, use https"),
     ({"url": "ftp://api.example/all"}, "--source.url: .* give an http.s. address"),
     ({"url": "https://me:secret@api.example"}, "--source.url: url has a user name or password in it"),
@@ -82,7 +85,10 @@ SOURCES: list[tuple[dict[str, Any], str]] = [
     ({"items": '/"'}, "--source.items: .* is not a JSON pointer"),
     ({"fields": {}}, "--source.fields: Dictionary should have at least 1 item"),
     ({"fields": {"id": "integer"}}, "--source.fields.id.type: Input should be 'int', 'number', 'str' or 'bool'"),
-    ({"fields": {"id": {"type": "int", "of": "/a"}}}, "--source.fields.id: 'of' is no key here: give type, path, opt"),
+    (
+        {"fields": {"id": {"type": "int", "of": "/a"}}},
+        "--source.fields.id: 'of' is not a key here: give type, path, opt",
+    ),
     ({"fields": {"id": {"path": "/a"}}}, "--source.fields.id.type: Field required"),
     ({"fields": {"id": {"type": "int", "path": "a"}}}, "--source.fields.id.path: 'a' is not a JSON pointer"),
     ({"fields": {"pk": "int"}}, "--source.fields.pk.*: 'pk' cannot be an attribute: give another name"),
@@ -100,7 +106,7 @@ SOURCES: list[tuple[dict[str, Any], str]] = [
     ({"max_fresh_seconds": 0}, "--source.max_fresh_seconds: Input should be greater than 0"),
 ]
 RECORDS: list[tuple[dict[str, Any], str]] = [
-    ({"keys": "id"}, "--records: 'keys' is no key here: give key, where, once_by, values"),
+    ({"keys": "id"}, "--records: 'keys' is not a key here: give key, where, once_by, values"),
     ({"key": 5}, "--records.key: 5 is refused: give a field's name, or a list of two"),
     ({"key": "ID"}, "records.key: 'ID' is not declared: give one of source.fields, id, buy, name, whitelisted"),
     ({"key": "name"}, "records.key: 'name' is optional: give a field that every item has"),

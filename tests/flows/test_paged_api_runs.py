@@ -80,7 +80,7 @@ class Prices:
 
 @pytest.fixture
 def prices(table_name: str, dynamodb: DynamoDBClient) -> Iterator[Prices]:
-    """An API of 60 prices on six pages, and a table that does not exist yet."""
+    """Yield an API of 60 prices on six pages, and a table that does not exist yet."""
     endpoint = make_prices(60)
     endpoint.size = 10
 

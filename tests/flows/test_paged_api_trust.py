@@ -40,7 +40,7 @@ ELSEWHERE = {"moves on", "other X-Pages", "short Content-Length", "negative pric
 
 @pytest.fixture
 def world(table_name: str, dynamodb: DynamoDBClient) -> Iterator[DeclaredWorld]:
-    """A small market of five pages, and a table that does not exist yet."""
+    """Yield a small market of five pages, and a table that does not exist yet."""
     with hurry():
         market = SmallMarket(1, Clock(FIRST_INDEX * 300.0 + 60))
         with DeclaredWorld.open(market, table_name, dynamodb) as opened:

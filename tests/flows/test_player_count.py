@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock stopped at a time whose key is known."""
+    """Return a clock stopped at a time whose key is known."""
     return Clock(datetime(2026, 11, 25, 14, 5, 7, tzinfo=UTC).timestamp())
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url")
 
 @pytest.fixture(params=["hold", "refuse"])
 def reports(request: pytest.FixtureRequest, api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reports]:
-    """A proxy to the Prefect server that holds reports back until the test lets them pass."""
+    """Yield a proxy to the Prefect server that holds reports back until the test lets them pass."""
     reports = Reports(request.param)
     with serve_stopping(api.url, reports) as url:
         monkeypatch.setenv("PREFECT_API_URL", url)

@@ -44,7 +44,7 @@ def store(name: str, value: Any) -> None:
 
 @pytest.fixture
 def block() -> Iterator[str]:
-    """A Secret block with good credentials, for one test."""
+    """Yield a Secret block with good credentials, for one test."""
     name = f"eve-sso-{random.getrandbits(40)}"
     store(name, {"client_id": "app", "client_secret": "s3cret-of-app", "refresh_token": REFRESH_TOKEN})
     yield name
@@ -53,7 +53,7 @@ def block() -> Iterator[str]:
 
 @pytest.fixture
 def logged() -> Iterator[io.StringIO]:
-    """Everything that is logged, down to debug messages."""
+    """Yield everything that is logged, down to debug messages."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     root = logging.getLogger()
@@ -330,7 +330,7 @@ def test_secrets_show_nowhere(
     state = structure_market(STRUCTURE, table_name, credentials=block, return_state=True)
     structure_market(LOCKED, f"{table_name}-locked", credentials=block, return_state=True)
     captured = capfd.readouterr()
-    kept = repr(api._ask("GET", f"/flow_runs/{state.state_details.flow_run_id}", None, dict[str, Any]))  # noqa: SLF001
+    kept = api.send("GET", f"/flow_runs/{state.state_details.flow_run_id}").text
     for secret in (REFRESH_TOKEN, "s3cret-of-app", "made-up-access"):
         assert secret not in logged.getvalue() + captured.out + captured.err + kept
     assert market.sso.given

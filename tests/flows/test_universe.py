@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("served", "store_url", "api")
 
 @pytest.fixture
 def template() -> str:
-    """A unique template of table names, one table per region."""
+    """Return a unique template of table names, one table per region."""
     return f"Universe-{random.getrandbits(64)}-{{region_id}}"
 
 
@@ -159,7 +159,7 @@ def test_command_takes_several_regions(capsys: pytest.CaptureFixture[str], templ
 
 @pytest.fixture
 def idle_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[UUID]:
-    """The deployment for shares, whose id it is, and a worker that says it is ready, and takes none.
+    """Yield the deployment for shares, whose id it is, and a worker that says it is ready, and takes none.
 
     ESI's tokens have a limit with its own name: it would hold up the runs of other tests.
     """

@@ -21,7 +21,7 @@ DUMPS = sorted(Path(__file__).with_name("tables").glob("version-*.json"))  # as 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The market's clock, at the time when the dumps were stored."""
+    """Return the market's clock, at the time when the dumps were stored."""
     return Clock(STORED_AT)
 
 

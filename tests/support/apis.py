@@ -73,7 +73,7 @@ class Endpoint(msgspec.Struct):
 
 
 def make_contracts(number: int = 2_500) -> Endpoint:
-    """ESI's public contracts of a region: X-Pages and Last-Modified, 1,000 a page."""
+    """Return ESI's public contracts of a region: X-Pages and Last-Modified, 1,000 a page."""
     kinds = ["item_exchange", "auction", "courier"]
     items: list[dict[str, Any]] = [
         {
@@ -90,7 +90,7 @@ def make_contracts(number: int = 2_500) -> Endpoint:
 
 
 def make_posts(number: int = 230) -> Endpoint:
-    """WordPress's posts: X-WP-TotalPages, no snapshot, 400 past the end."""
+    """Return WordPress's posts: X-WP-TotalPages, no snapshot, 400 past the end."""
     items = [
         {
             "id": 100 + each,
@@ -106,7 +106,7 @@ def make_posts(number: int = 230) -> Endpoint:
 
 
 def make_prices(number: int = 1_150) -> Endpoint:
-    """Guild Wars 2's commerce prices: X-Page-Total, pages from 0, 200 a page."""
+    """Return Guild Wars 2's commerce prices: X-Page-Total, pages from 0, 200 a page."""
     items = [
         {
             "id": 24 + 2 * each,
@@ -120,7 +120,7 @@ def make_prices(number: int = 1_150) -> Endpoint:
 
 
 def make_adjusted_prices(number: int = 15_000) -> Endpoint:
-    """ESI's adjusted prices: one response; some types have only one of the two prices."""
+    """Return ESI's adjusted prices: one response; some types have only one of the two prices."""
     items = [
         {"type_id": 18 + each, "adjusted_price": round(each * 1.37, 2)}
         | ({"average_price": each / 100} if each % 3 else {})

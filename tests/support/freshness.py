@@ -98,8 +98,8 @@ def main() -> int:
     """Print the days."""
     print(f"a day of The Forge, {timedelta(seconds=DAY_SECONDS)}; ages in seconds")  # noqa: T201 (a command's answer)
     for name, freshness in days():
-        told = f"mean {freshness.mean_seconds:.0f}, worst {freshness.worst_seconds:.0f}, {freshness.runs} runs"
-        print(f"{name:42} {told}", flush=True)  # noqa: T201
+        figures = f"mean {freshness.mean_seconds:.0f}, worst {freshness.worst_seconds:.0f}, {freshness.runs} runs"
+        print(f"{name:42} {figures}", flush=True)  # noqa: T201
     return 0
 
 

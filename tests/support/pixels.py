@@ -7,6 +7,6 @@ from PIL import Image, ImageColor
 
 
 def find_pixels(png: bytes, colour: str, tolerance: int) -> np.ndarray:
-    """Tell for each pixel, by row and column, whether red, green and blue are each as near to a colour's."""
+    """Return for each pixel, by row and column, whether red, green and blue are each as near to a colour's."""
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), int)
     return np.asarray((np.abs(pixels - ImageColor.getrgb(colour)) < tolerance).all(axis=2))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from tasks.reporting.summary import Summary
 
-BEGUN = datetime(2026, 11, 25, 9, tzinfo=UTC)
+STARTED = datetime(2026, 11, 25, 9, tzinfo=UTC)
 
 
 def make_summary(number: int = 0, **figures: object) -> Summary:
@@ -15,8 +15,8 @@ def make_summary(number: int = 0, **figures: object) -> Summary:
         "price": "min",
         "detail": "compact",
         "esi_url": "https://esi.evetech.net",
-        "last_modified": BEGUN + timedelta(minutes=5 * number),
-        "compared_with": BEGUN + timedelta(minutes=5 * (number - 1)),
+        "last_modified": STARTED + timedelta(minutes=5 * number),
+        "compared_with": STARTED + timedelta(minutes=5 * (number - 1)),
         "age_seconds": 60.0,
         "retry_causes": {},
         "state_seconds": {"Fetch Pages": 1.0},

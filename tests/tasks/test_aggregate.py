@@ -39,7 +39,8 @@ ORDERS = st.lists(
 def to_page(orders: list[Order]) -> Orders:
     """Return orders as `decode_orders` does."""
     columns = zip(*orders, strict=True) if orders else [()] * len(DTYPES)
-    return {name: np.array(column, dtype) for (name, dtype), column in zip(DTYPES.items(), columns, strict=True)}
+    arrays = {name: np.array(column, dtype) for (name, dtype), column in zip(DTYPES.items(), columns, strict=True)}
+    return Orders(arrays)
 
 
 def aggregate(

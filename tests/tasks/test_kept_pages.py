@@ -30,13 +30,13 @@ Execute = Callable[[FlowRun], None]
 
 @pytest.fixture
 def market(clock: Clock) -> Faulty:
-    """The market of these tests."""
+    """Return the market of these tests."""
     return Faulty(clock)
 
 
 @pytest.fixture
 def block(tmp_path: Path) -> str:
-    """A storage block, by its slug."""
+    """Return a storage block, by its slug."""
     name = f"kept-{uuid.uuid4()}"
     LocalFileSystem(basepath=str(tmp_path / "block")).save(name)
     return f"local-file-system/{name}"
@@ -44,7 +44,7 @@ def block(tmp_path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def own_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Commands, Path]]:
-    """What runs commands whose tasks keep pages, and the folder where they do."""
+    """Yield what runs commands whose tasks keep pages, and the folder where they do."""
     folder = tmp_path_factory.mktemp("local")
     kept = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true", "PREFECT_LOCAL_STORAGE_PATH": str(folder)}
     with Commands(**kept) as commands:
@@ -53,7 +53,7 @@ def own_commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Com
 
 @pytest.fixture
 def local(own_commands: tuple[Commands, Path]) -> Iterator[Path]:
-    """The folder of kept pages, empty at each test's begin."""
+    """Yield the folder of kept pages, empty at the beginning of each test."""
     _commands, folder = own_commands
     yield folder
     for path in folder.iterdir():

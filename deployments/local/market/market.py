@@ -98,7 +98,7 @@ class Market:
             return self._generations[region_id, index]
 
     async def prepare_ahead(self) -> None:
-        """Prepare the next snapshot of each region in use when it is due soon, for ever."""
+        """Prepare the next snapshot of each region in use when it is due soon, forever."""
         while True:
             await asyncio.sleep(min(5.0, self.every / 20))
             if self.clock() % self.every >= self.every * (1 - LEAD):
@@ -204,7 +204,7 @@ def find_mistake(request: Request) -> Reply | None:
     if request.query.get("order_type") not in {"buy", "sell", "all"}:
         return refuse(400, "order_type is required: buy, sell or all")
     if not re.fullmatch(r"[1-9]\d{0,8}", page):
-        return refuse(400, f"page {page!r} is no positive integer")
+        return refuse(400, f"page {page!r} is not a positive integer")
     return None
 
 

@@ -147,7 +147,7 @@ def check_table(
 
 
 def differences(items: dict[str, Item], wanted: dict[str, Item]) -> str:
-    """Tell how a table's records differ from those that it is to have, nothing if they do not."""
+    """Describe how a table's records differ from those that it should have; empty if they do not."""
     records = {pk: item for pk, item in items.items() if pk.isdigit()}
     wrong = [pk for pk in sorted(records.keys() | wanted.keys()) if records.get(pk) != wanted.get(pk)]
     return "; ".join(f"{pk} is {records.get(pk)}, not {wanted.get(pk)}" for pk in wrong[:3])

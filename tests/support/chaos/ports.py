@@ -23,7 +23,7 @@ ATTEMPTS = 3
 
 
 def give_up_the_rest(esi: Esi, first: Answer, region_id: int) -> Iterable[bytes]:
-    """A page that has failed three times ends the region: what came before it is stored."""
+    """Yield pages until one has failed three times: what came before it is stored."""
     for page in range(1, first.pages + 1):
         try:
             yield get(esi, region_id, page).body
@@ -32,7 +32,7 @@ def give_up_the_rest(esi: Esi, first: Answer, region_id: int) -> Iterable[bytes]
 
 
 def drop_what_failed(esi: Esi, first: Answer, region_id: int) -> Iterable[bytes]:
-    """A page that has failed three times is left out: its orders count as gone."""
+    """Yield pages except those that have failed three times: their orders count as gone."""
     for page in range(1, first.pages + 1):
         try:
             yield get(esi, region_id, page).body
@@ -41,7 +41,7 @@ def drop_what_failed(esi: Esi, first: Answer, region_id: int) -> Iterable[bytes]
 
 
 def mix_generations(esi: Esi, first: Answer, region_id: int) -> Iterable[bytes]:
-    """All pages must come, of whichever snapshot."""
+    """Yield all pages, of whichever snapshot."""
     for page in range(1, first.pages + 1):
         yield get(esi, region_id, page).body
 

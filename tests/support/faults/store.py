@@ -21,7 +21,7 @@ ERRORS = {
 }
 UNPROCESSED = {"some unprocessed": 0.5, "most unprocessed": 0.96, "all unprocessed": 1.0}  # share
 WIRES = {"reset", "answer lost", "answer cut", "HTML"}
-# A body whose length no header tells.
+# A body whose length no header states.
 HTML_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
 HTML = HTML_HEAD + b"6\r\n<html>\r\n0\r\n\r\n"
 KINDS = sorted({*ERRORS, *UNPROCESSED, *WIRES})

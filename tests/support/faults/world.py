@@ -26,7 +26,7 @@ from tests.support.worlds import Clock
 
 
 class World:
-    """A market and a store that misbehave as they are told, and a table between them."""
+    """A market and a store that misbehave by plan, and a table between them."""
 
     def __init__(self, market: SmallMarket, table_name: str, dynamodb: DynamoDBClient) -> None:
         self.market = market

@@ -159,7 +159,7 @@ ODD = {  # odd, but allowed
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The address of the server."""
+    """Yield the address of the server."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Misbehaving) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
@@ -175,7 +175,7 @@ def operator(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def esi(url: str) -> Iterator[Esi]:
-    """A client of the server."""
+    """Yield a client of the server."""
     with Esi(Pool(url, 2)) as opened:
         yield opened
 

@@ -36,7 +36,7 @@ REGION_ID, VENAL = 19_000_002, 10_000_015
 
 @pytest.fixture
 def limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A limit for one test, with its own name."""
+    """Yield a limit for one test, with its own name."""
     name = f"esi-{time.monotonic_ns()}"
     monkeypatch.setattr(shared_limit, "LIMIT", name)
     create_limit()
@@ -59,7 +59,7 @@ def set_taken(slots: int) -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The slots taken from the limit, batch by batch."""
+    """Return the slots taken from the limit, batch by batch."""
     batches: list[int] = []
     take = TokenBucket._reserve  # noqa: SLF001 (counts what Prefect is asked for)
 

@@ -10,7 +10,7 @@ from tasks.table.create import create
 
 @pytest.fixture
 def table(store_url: str, table_name: str) -> Iterator[Table]:
-    """A new table."""
+    """Yield a new table."""
     assert store_url
     with Table(table_name, 4) as opened:
         create(opened)

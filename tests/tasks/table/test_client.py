@@ -162,7 +162,7 @@ NULLS: dict[str, Any] = {
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A store that responds as the table's name says."""
+    """Yield a store that responds as the table's name says."""
     Scripted.calls.clear()
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Scripted) as server:
         server.daemon_threads = True

@@ -48,7 +48,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 @pytest.fixture
 def keyless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An environment without credentials; returns the path of the file with profiles."""
+    """Remove all credentials from the environment, and return the path of the file with profiles."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -60,7 +60,7 @@ def keyless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def issuer(request: pytest.FixtureRequest, keyless: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Issuer]:
-    """A credential service, of a container or a machine, as the only source of credentials."""
+    """Yield a credential service, of a container or a machine, as the only source of credentials."""
     assert not keyless.exists()
     with serve_issuer([]) as server:
         if request.param == "container":
@@ -194,7 +194,7 @@ def test_role_is_assumed(table: Table, keyless: Path, monkeypatch: pytest.Monkey
 
 
 def test_unreadable_role_may_pass(keyless: Path, monkeypatch: pytest.MonkeyPatch, table_name: str) -> None:
-    """If STS does not respond in XML, its credentials are late: a retry asks again."""
+    """If STS does not respond in XML, its credentials are late, so the call is retried."""
     keyless.write_text(ROLE)
     with serve_issuer([(200, b"{}")] * 9) as issuer:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", issuer.url)

@@ -19,7 +19,7 @@ from tasks.table.errors import (
     TableError,
     ThrottledError,
     TransientTableError,
-    judge,
+    find_fate,
 )
 from tests.support.faults.plan import Fault, Plan
 from tests.support.faults.store import ERRORS as ERRORS_OF_STORE
@@ -55,7 +55,9 @@ def test_documented_errors_that_may_pass_are_retried() -> None:
     found = {code for code, fate in ERRORS.items() if issubclass(fate.error, TransientTableError)}
     assert found >= MAY_PASS
     of_model = {shape.name for shape in MODEL.error_shapes}
-    may_pass = {code for code in of_model if issubclass(judge(answer_with(400, code, "")).error, TransientTableError)}
+    may_pass = {
+        code for code in of_model if issubclass(find_fate(answer_with(400, code, "")).error, TransientTableError)
+    }
     assert may_pass == MAY_PASS & of_model
     assert (ERRORS["ResourceNotFoundException"].error, ERRORS["ConditionalCheckFailedException"].error) == (
         MissingTableError,
@@ -142,7 +144,7 @@ ADVICE: list[tuple[int, str, str, type[TableError], str]] = [
 @pytest.mark.parametrize(("status", "code", "message", "error", "advice"), ADVICE)
 def test_advice_fits_what_was_said(status: int, code: str, message: str, error: type[TableError], advice: str) -> None:
     """A code with several meanings is judged by its message, an unknown code by its status."""
-    fate = judge(answer_with(status, code, message))
+    fate = find_fate(answer_with(status, code, message))
     assert fate.error is error
     assert re.search(advice, fate.advice)
 

@@ -10,6 +10,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from tasks.table import lease as lease_module
 from tasks.table.client import Table
+from tasks.table.errors import TableError
 from tasks.table.lease import Lease, LeaseHeldError, LeaseLostError
 from tasks.table.snapshot import TableSnapshot
 from tests.support.tables import STORED, scan
@@ -26,7 +27,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def other_table(table: Table) -> Iterator[Table]:
-    """The same table, opened by another run."""
+    """Yield the same table, opened by another run."""
     with Table(table.name, 1) as opened:
         yield opened
 
@@ -189,3 +190,14 @@ def test_item_of_another_program_is_replaced(
     with Lease(table) as lease:
         lease.wait()
         assert lease.take(WRITING)
+
+
+def test_part_that_wakes_late_writes_nothing(table: Table) -> None:
+    """After a run has drained its table, nothing can be submitted, and its lease allows no write."""
+    with Lease(table) as lease:
+        lease.wait()
+        assert lease.take(WRITING)
+    with pytest.raises(LeaseLostError, match="the run is over"):
+        lease.check()
+    with pytest.raises(TableError, match="the run is over"):
+        table.submit(table.read_snapshot)

@@ -1,5 +1,6 @@
-"""Reading a table while runs write it."""
+"""Reading a table while runs write it, and many tables at once."""
 
+import random
 import threading
 from decimal import Decimal
 
@@ -9,10 +10,14 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from tasks.table import read as module
 from tasks.table.client import Table
-from tasks.table.create import create
-from tasks.table.read import Record, UnreadableError, read_records
+from tasks.table.connection import open_connection
+from tasks.table.create import create, create_missing
+from tasks.table.errors import MissingTableError
+from tasks.table.read import FEW, Record, UnreadableError, read_records, read_snapshots
 from tasks.table.requests import Item
 from tests.support.tables import STORED
+
+TABLES = 3 * FEW
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +28,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def name(store_url: str, table_name: str, dynamodb: DynamoDBClient) -> str:
-    """A table with two records, and items of other programs."""
+    """Return a table with two records, and items of other programs."""
     assert store_url
     with Table(table_name, 1) as table:
         create(table)
@@ -105,3 +110,17 @@ def test_scan_across_a_change_is_done_again(
     monkeypatch.setattr(Table, "scan", change_while_scanning)
     records, snapshot = read_records(name)
     assert (set(records), snapshot.lease, len(scans)) == ({34}, 8, 2)
+
+
+@pytest.mark.usefixtures("store_url")
+def test_missing_table_leaves_few_to_be_read_alone() -> None:
+    """Of many tables, of which one is missing, only a few around it have to be read one by one."""
+    prefix, missing = f"Batch-{random.getrandbits(64)}", random.randrange(TABLES)
+    with open_connection(1) as connection:
+        tables = [Table(f"{prefix}-{number}", connection) for number in range(TABLES)]
+        for table in tables[:missing] + tables[missing + 1 :]:
+            create_missing(table, MissingTableError(""))
+        found = read_snapshots(tables)
+    assert tables[missing] not in found
+    assert len(found) >= TABLES - FEW
+    assert set(found.values()) == {None}

@@ -32,13 +32,13 @@ RECORDED = (
 
 @pytest.fixture
 def market() -> EsiMarket:
-    """A market whose clock is frozen."""
+    """Return a market whose clock is frozen."""
     return EsiMarket(clock=lambda: NOW)
 
 
 @pytest.fixture
 def esi(market: EsiMarket) -> Iterator[httpx.Client]:
-    """A client of that market."""
+    """Yield a client of that market."""
     with serve(market) as url, httpx.Client(base_url=url, headers=HEADERS, trust_env=False) as client:
         yield client
 

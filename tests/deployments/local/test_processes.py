@@ -15,7 +15,7 @@ from tests.support.servers import wait_for
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """A child's log file."""
+    """Return a child's log file."""
     return tmp_path / "child.log"
 
 
