@@ -28,7 +28,7 @@ TINY = re.compile(rb"[eE]-[0-9]{3}")
 
 
 class Columns(UserDict[str, Column]):
-    """The values of items by field; no dict, in which Prefect would look at each value."""
+    """The values of items by field. In a dict, Prefect would look at each of them."""
 
 
 def make_decoder(source: Source) -> Callable[[bytes, str], Columns]:

@@ -32,7 +32,7 @@ class PlacedOrder(Order, gc=False):
 
 
 class Orders(UserDict[str, np.ndarray]):
-    """Columns of orders by name: see `DTYPES` and `PLACE_DTYPES`. No dict, in which Prefect would look at each."""
+    """Columns of orders by name: see `DTYPES` and `PLACE_DTYPES`. In a dict, Prefect would look at each value."""
 
 
 COARSE_ISK = 2.0**45  # from here on, floats are about a cent apart

@@ -64,7 +64,9 @@ def choose_price(levels: list[Level], price: str, order_type: str) -> Fraction:
             return weighted_mean(levels)
         case "median":
             return middle(prices)
-    return best_twentieth(levels, dearest=order_type == "buy")
+        case "percentile_5":
+            return best_twentieth(levels, dearest=order_type == "buy")
+    raise ValueError(price)
 
 
 def describe(levels: list[Level], side: str, detail: str) -> Figures | None:
