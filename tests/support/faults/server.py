@@ -14,6 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from tests.support.faults.plan import Plan
 from tests.support.faults.proxy import END, Forward, HangUpError, serve_proxy
+from tests.support.servers import finish_reports
 
 Change = Callable[[str, httpx.Response], httpx.Response]  # of a request, such as "GET /flow_runs/…", and its answer
 REPORTS = re.compile(rb"(POST|PATCH) /api/(artifacts|events|logs)|PATCH /api/flow_runs/[^/ ]+/labels ")
@@ -33,6 +34,7 @@ def serve_forgetful(api_url: str, plan: Plan) -> Iterator[str]:
 
     with serve_proxy(api_url, answer) as url:
         yield url
+        finish_reports()
 
 
 def find_state(head: bytes, body: bytes) -> str:
@@ -79,6 +81,7 @@ def serve_changed(api_url: str, change: Change) -> Iterator[str]:
 
     with serve_proxy(api_url, answer) as url, temporary_settings({PREFECT_API_URL: url}):
         yield url
+        finish_reports()
 
 
 def parse_answer(answer: bytes) -> httpx.Response:
