@@ -68,15 +68,12 @@ status: runnable ## print how fresh tables are and how their runs ended; fail if
 report: runnable ## write the table and its last runs to a single HTML file: REGION=10000002, MARKET=60003760, RUNS=20, STORE=aws
 	@$(STACK) report
 
-# First, so that no worker begins with one of these when the others are nearly done.
-LONGEST := tests/benchmarks/test_scale.py $(patsubst %,tests/deployments/test_%.py,schedule server_outage outage) \
-	tests/tasks/esi/test_token_bucket.py
 PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 test: setup ## run all tests except those of `make outages`; ALL=1: those too
-	@$(PYTEST) $(if $(ALL),-n 5 $(LONGEST) tests,-n $$(($$(nproc) + 1)) -m "not outage")
+	@$(PYTEST) $(if $(ALL),-n 5,-n $$(($$(nproc) + 1)) -m "not outage")
 
 outages: setup ## run the tests that start whole stacks, or kill the worker or Prefect's server: side by side, as most of them wait
-	@$(PYTEST) -m outage -n 4 $(LONGEST) $$(grep -rl --include='test_*.py' 'mark\.outage' tests)
+	@$(PYTEST) -m outage -n 4 $$(grep -rl --include='test_*.py' 'mark\.outage' tests)
 
 chaos: setup ## play random faults against the flow and check the table after every run: N=1000, SEED=7, KILLS=100
 	@$(BIN)/python -m tests.support.chaos $(if $(N),--schedules $(N)) $(if $(SEED),--seed $(SEED)) $(if $(KILLS),--kills $(KILLS))

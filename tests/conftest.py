@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # what costs a second to import
     from mypy_boto3_dynamodb import DynamoDBClient
 
 NEEDED_BY = {"store": "store_url", "server": "api"}  # the fixtures that wait for a server
+# xdist gives each of four or five workers one of these files, and then another one.
+OUTAGES = ["scale", "schedule", "server_outage", "make_run", "kept_pages"]
+OUTAGES += ["token_bucket", "outage", "deployed", "make_up", "docker"]
 STARTS = pytest.StashKey[dict[str, Callable[[], object]]]()
 
 
@@ -37,8 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put first what takes longest, so that no file is left to run alone: outages, then commands on pages."""
-    outages = {item.path for item in items if item.get_closest_marker("outage")}
-    items.sort(key=lambda item: (item.path not in outages, item.path.parent != Path(__file__).parent))
+    order = {f"test_{name}": place for place, name in enumerate(OUTAGES)}
+    items.sort(key=lambda item: (order.get(item.path.stem, len(order)), item.path.parent != Path(__file__).parent))
 
 
 @pytest.hookimpl(tryfirst=True)
