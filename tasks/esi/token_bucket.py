@@ -173,9 +173,7 @@ class TokenBucket(Limit):
     def _ask(self, tokens: int) -> None:
         """Reserve tokens, or only look for a pause if they are 0; note how long to wait."""
         limit = (self._limit.recall() if tokens else None) or self._limit.read()
-        wait_seconds = self._allowance.pause_seconds(limit)
-        if tokens and not wait_seconds:
-            wait_seconds = self._reserve(tokens, limit)
+        wait_seconds = self._allowance.pause_seconds(limit) or (self._reserve(tokens, limit) if tokens else 0.0)
         if wait_seconds:
             with self._lock:
                 self._wait_until = time.monotonic() + wait_seconds
