@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # what costs a second to import
 
 NEEDED_BY = {"store": "store_url", "server": "api"}  # the fixtures that wait for a server
 # xdist gives each of four or five workers one of these files, and then another one.
-OUTAGES = ["scale", "schedule", "server_outage", "make_run", "kept_pages"]
-OUTAGES += ["token_bucket", "outage", "deployed", "make_up", "docker"]
+LONGEST = ["scale", "schedule", "server_outage", "make_run", "kept_pages"]
+LONGEST += ["token_bucket", "outage", "deployed", "make_up", "docker"]
 STARTS = pytest.StashKey[dict[str, Callable[[], object]]]()
 
 
@@ -40,8 +40,15 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put first what takes longest, so that no file is left to run alone: outages, then commands on pages."""
-    order = {f"test_{name}": place for place, name in enumerate(OUTAGES)}
-    items.sort(key=lambda item: (order.get(item.path.stem, len(order)), item.path.parent != Path(__file__).parent))
+    outages = {item.path for item in items if item.get_closest_marker("outage")}
+    order = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(
+        key=lambda item: (
+            item.path not in outages,
+            order.get(item.path.stem, len(order)),
+            item.path.parent != Path(__file__).parent,
+        )
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
